@@ -1,0 +1,54 @@
+"""What ``import durabletask.aio`` adds to ``import durabletask.worker``, which every user imports anyway.
+
+Each sample is a fresh interpreter that imports upstream's worker, then ours, and reports how long the second
+import took: both measured side by side in one process, so that the machine's mood is in both.  The best of many
+samples counts, since noise only ever adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+
+PROGRAM = """
+import time
+start = time.perf_counter()
+import durabletask.worker
+between = time.perf_counter()
+import durabletask.aio
+end = time.perf_counter()
+print(between - start, end - between)
+"""
+
+
+def sample() -> tuple[float, float]:
+    """Milliseconds for upstream's worker and for what we add, in a fresh interpreter."""
+    output = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
+    upstream, ours = output.split()
+    return float(upstream) * 1000, float(ours) * 1000
+
+
+def measure(samples: int) -> tuple[list[float], list[float]]:
+    sample()  # the first one may compile bytecode
+    upstream, ours = zip(*(sample() for _ in range(samples)), strict=True)
+    return sorted(upstream), sorted(ours)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--limit", type=float, default=30.0, help="milliseconds that we may add (default: %(default)s)")
+    arguments = parser.parse_args()
+    upstream, ours = measure(arguments.samples)
+    print(f"import durabletask.worker      best {upstream[0]:6.1f} ms   median {statistics.median(upstream):6.1f} ms")
+    print(f"then import durabletask.aio    best {ours[0]:6.1f} ms   median {statistics.median(ours):6.1f} ms")
+    if ours[0] > arguments.limit:
+        print(f"This is more than the {arguments.limit:.0f} ms we allow ourselves.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
