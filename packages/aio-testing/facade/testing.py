@@ -1,1 +1,14 @@
-"""Placeholder; its owner is writing the public names."""
+"""``durabletask.aio.testing``: the test kit.  The implementation is in ``durabletask_aio.testing``."""
+
+try:
+    import durabletask.aio as _core
+except ImportError as error:
+    raise ImportError(
+        "durabletask.aio.testing needs the core, which is not installed: pip install durabletask-aio-core"
+    ) from error
+
+from durabletask_aio.testing import LocalBackend, local_backend
+
+__all__ = ["LocalBackend", "local_backend"]
+
+del _core

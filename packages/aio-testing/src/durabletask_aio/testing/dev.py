@@ -1,0 +1,73 @@
+"""``durabletask-aio dev``: the local engine for a worker in another terminal."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from types import FrameType
+
+from durabletask_aio.testing.local import LocalBackend, local_backend
+
+DEFAULT_PORT = 4001
+"""Where upstream's workers and clients look if they are told nothing."""
+
+
+class DevCommand:
+    """Keeps one engine running until Ctrl-C or SIGTERM, then ends with status 0: that is how it is meant to end.
+
+    Status 2 if the port is taken.
+    """
+
+    help = "run the local engine until Ctrl-C (in memory, this machine only)"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--port",
+            type=int,
+            default=DEFAULT_PORT,
+            help="port to listen on, 0 for a free one (default: %(default)s, where workers and clients look)",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        backend = local_backend(arguments.port)
+        try:
+            backend.start()
+        except OSError as error:
+            print(
+                f"durabletask-aio dev: {error.strerror}.\nFor example: durabletask-aio dev --port 0",
+                file=sys.stderr,
+            )
+            return 2
+        try:
+            self._serve(backend)
+        finally:
+            backend.stop()
+        return 0
+
+    def _serve(self, backend: LocalBackend) -> None:
+        stop = threading.Event()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            stop.set()
+
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            print(f"Local engine listening on {backend.address} (this machine only).")
+            if backend.port == DEFAULT_PORT:
+                print("Workers and clients find it without any setting.")
+            else:
+                print(f'Connect with TaskHubGrpcWorker(host_address="{backend.address}"), and the client likewise.')
+            print("It keeps everything in memory and forgets it on exit. Ctrl-C stops it.", flush=True)
+            # A timeout, because on Windows a wait without one cannot be interrupted.
+            while not stop.wait(1.0):
+                pass
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        count = len(backend.instances())
+        print(f"\nStopped; {count} instance{'' if count == 1 else 's'} forgotten.", flush=True)
+
+
+COMMAND = DevCommand()

@@ -1,0 +1,273 @@
+"""The engine: upstream's in-memory backend with its seams made explicit.
+
+State machine, histories and work items are upstream's own; this subclass replaces what makes that backend unfit
+for daily work.  Each point is a test in ``tests/test_engine*.py``:
+
+* **Hand-outs.**  Upstream forgets whom it gave a work item.  Here every item carries a fresh token and its taker;
+  when the taker goes away the item goes back to the queue, and what the old token still delivers is ignored once
+  somebody else has taken the item.
+* **One clock.**  Timers, delayed signals and watchers of sub-orchestrations ask a :class:`Clock`; upstream starts an
+  OS thread for each (and stops watching a sub-orchestration after thirty seconds).
+* **Tags, versions and trace contexts** travel from the action into the events and work items.
+* **Executions.**  A late result or timer of an execution that has continued as new, ended or been replaced is
+  dropped.  Upstream delivers it by its number, so it can complete an unrelated task of the next execution, and it
+  wakes instances that have ended, whose history then gets a second ending.
+* **Timestamps.**  Every event says when it happened; upstream stamps ``orchestratorStarted`` only.
+* A sub-orchestration knows its parent, recursive termination reaches the children, a start scheduled for later
+  starts later, and there is no limit on the size of a history.
+"""
+
+# ruff: noqa: N802 - methods named as the RPCs they answer
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
+from durabletask_aio.testing.clock import Clock
+from durabletask_aio.testing.handouts import Activity, HandoutBackend, stamp
+
+
+@dataclass(frozen=True)
+class _Watcher:
+    parent_id: str
+    parent_execution: int
+    task_id: int
+
+
+class Engine(HandoutBackend):
+    """Upstream's state machine on a clock of our choice, with work items handed out by :meth:`take`.
+
+    Thread-safe, as upstream's.  It serves nothing and starts nothing by itself: the local backend puts a gRPC server
+    in front of it, the workflow environment drives it in process.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._executions: dict[str, int] = {}
+        self._started_executions = 0
+        self._watchers: dict[str, list[_Watcher]] = {}
+
+    # Instances and their executions
+
+    def _begin_execution(self, instance_id: str) -> None:
+        self._started_executions += 1
+        self._executions[instance_id] = self._started_executions
+
+    def is_live(self, instance_id: str, execution: int) -> bool:
+        instance = self._instances.get(instance_id)
+        return (
+            instance is not None
+            and not self._is_terminal_status(instance.status)
+            and self._executions.get(instance_id) == execution
+        )
+
+    def StartInstance(self, request: pb.CreateInstanceRequest, context: Any) -> pb.CreateInstanceResponse:
+        with self._lock:
+            response = super().StartInstance(request, context)
+            instance_id = response.instanceId
+            self._orchestration_in_flight.discard(instance_id)  # of an instance that this one has replaced
+            self._begin_execution(instance_id)
+            instance = self._instances[instance_id]
+            started = instance.pending_events[1].executionStarted
+            if request.HasField("parentTraceContext"):
+                started.parentTraceContext.CopyFrom(request.parentTraceContext)
+            if request.HasField("scheduledStartTimestamp"):
+                started.scheduledStartTimestamp.CopyFrom(request.scheduledStartTimestamp)
+                self._delay_start(instance, request.scheduledStartTimestamp.ToDatetime(tzinfo=timezone.utc))
+            return response
+
+    def _delay_start(self, instance: OrchestrationInstance, when: datetime) -> None:
+        if when <= self.clock.now():
+            return
+        instance_id = instance.instance_id
+        execution = self._executions[instance_id]
+        self._orchestration_queue.remove(instance_id)
+        self._orchestration_queue_set.discard(instance_id)
+
+        def start() -> None:
+            with self._lock:
+                if self.is_live(instance_id, execution):
+                    self._enqueue_orchestration(instance_id)
+
+        self.clock.call_at(when, start)
+
+    def RestartInstance(self, request: pb.RestartInstanceRequest, context: Any) -> pb.RestartInstanceResponse:
+        with self._lock:
+            before = self._instances.get(request.instanceId)
+            response = super().RestartInstance(request, context)
+            if before is not None:
+                self._set_tags(self._instances[response.instanceId], before.tags)
+            return response
+
+    def _create_instance_internal(
+        self, instance_id: str, name: str, encoded_input: str | None = None, version: str | None = None
+    ) -> None:
+        super()._create_instance_internal(instance_id, name, encoded_input, version)
+        instance = self._instances[instance_id]
+        instance.created_at = instance.last_updated_at = self.clock.now()
+        instance.pending_events[0].timestamp.FromDatetime(instance.created_at)
+        self._begin_execution(instance_id)
+
+    @staticmethod
+    def _set_tags(instance: OrchestrationInstance, tags: Any) -> None:
+        """Give tags to an execution that has not been handed out yet."""
+        instance.tags = dict(tags) if tags else None
+        for event in instance.pending_events:
+            if event.HasField("executionStarted"):
+                event.executionStarted.tags.update(instance.tags or {})
+
+    def _terminate_instance_internal(self, instance_id: str, output: str | None, recursive: bool = False) -> None:
+        super()._terminate_instance_internal(instance_id, output, recursive=False)
+        if recursive:
+            for child_id, watchers in list(self._watchers.items()):
+                if any(watcher.parent_id == instance_id for watcher in watchers):
+                    self._terminate_instance_internal(child_id, None, recursive=True)
+
+    def _enqueue_orchestration(self, instance_id: str) -> None:
+        instance = self._instances.get(instance_id)
+        if instance is not None:
+            stamp(instance.pending_events, self.clock.now())
+        super()._enqueue_orchestration(instance_id)
+
+    # What orchestrators ask for
+
+    def _process_complete_orchestration_action(
+        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
+    ) -> None:
+        super()._process_complete_orchestration_action(instance, complete_action)
+        now = self.clock.now()
+        if instance.completed_at is not None:
+            instance.completed_at = now
+        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            self._begin_execution(instance.instance_id)
+            instance.pending_events[0].timestamp.FromDatetime(now)
+            self._set_tags(instance, instance.tags)
+
+    def _process_schedule_task_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
+        super()._process_schedule_task_action(instance, action)
+        asked = action.scheduleTask
+        scheduled = instance.history[-1].taskScheduled
+        scheduled.tags.update(asked.tags)
+        if asked.HasField("version"):
+            scheduled.version.CopyFrom(asked.version)
+        if asked.HasField("parentTraceContext"):
+            scheduled.parentTraceContext.CopyFrom(asked.parentTraceContext)
+        queued = self._activity_queue.pop()
+        self._activity_queue.append(
+            Activity(**vars(queued), execution=self._executions[instance.instance_id], action=asked)
+        )
+
+    def _process_create_timer_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
+        # Not super(): upstream starts the timer's thread in the same breath.
+        timer_id = action.id
+        instance_id = instance.instance_id
+        execution = self._executions[instance_id]
+        fire_at = action.createTimer.fireAt.ToDatetime(tzinfo=timezone.utc)
+        instance.history.append(helpers.new_timer_created_event(timer_id, fire_at))
+
+        def fire() -> None:
+            with self._lock:
+                if self.is_live(instance_id, execution):
+                    self._deliver(instance_id, helpers.new_timer_fired_event(timer_id, fire_at))
+
+        self.clock.call_at(fire_at, fire)
+
+    def _process_create_sub_orchestration_action(
+        self, instance: OrchestrationInstance, action: pb.OrchestratorAction
+    ) -> None:
+        started_before = self._started_executions
+        super()._process_create_sub_orchestration_action(instance, action)
+        asked = action.createSubOrchestration
+        created = instance.history[-1].subOrchestrationInstanceCreated
+        created.tags.update(asked.tags)
+        if asked.HasField("parentTraceContext"):
+            created.parentTraceContext.CopyFrom(asked.parentTraceContext)
+        if self._started_executions == started_before:
+            return  # the name was taken: upstream has delivered the failure to the parent
+        child = self._instances[asked.instanceId]
+        self._set_tags(child, asked.tags)
+        for event in child.pending_events:
+            if event.HasField("executionStarted"):
+                started = event.executionStarted
+                started.parentInstance.taskScheduledId = action.id
+                started.parentInstance.name.value = instance.name
+                started.parentInstance.orchestrationInstance.instanceId = instance.instance_id
+                if asked.HasField("parentTraceContext"):
+                    started.parentTraceContext.CopyFrom(asked.parentTraceContext)
+
+    def _watch_sub_orchestration(self, parent_instance_id: str, sub_instance_id: str, task_id: int) -> None:
+        watcher = _Watcher(parent_instance_id, self._executions[parent_instance_id], task_id)
+        self._watchers.setdefault(sub_instance_id, []).append(watcher)
+        self._tell_parents(sub_instance_id)
+
+    def _notify_waiters(self, instance_id: str) -> None:
+        super()._notify_waiters(instance_id)
+        self._tell_parents(instance_id)
+
+    def _tell_parents(self, instance_id: str) -> None:
+        child = self._instances.get(instance_id)
+        if child is None or not self._is_terminal_status(child.status):
+            return
+        for watcher in self._watchers.pop(instance_id, []):
+            if not self.is_live(watcher.parent_id, watcher.parent_execution):
+                continue
+            if child.status == pb.ORCHESTRATION_STATUS_COMPLETED:
+                event = helpers.new_sub_orchestration_completed_event(watcher.task_id, child.output)
+            else:
+                message = child.failure_details.errorMessage if child.failure_details else "Sub-orchestration failed"
+                event = helpers.new_sub_orchestration_failed_event(watcher.task_id, Exception(message))
+            self._deliver(watcher.parent_id, event)
+
+    def _deliver(self, instance_id: str, event: pb.HistoryEvent) -> None:
+        instance = self._instances[instance_id]
+        instance.pending_events.append(event)
+        instance.last_updated_at = self.clock.now()
+        self._enqueue_orchestration(instance_id)
+
+    # Entities
+
+    def _queue_entity_operation(self, entity_id: str, event: pb.HistoryEvent) -> None:
+        # Upstream compares scheduled times with the machine's clock; ours may be another one.
+        signaled = event.entityOperationSignaled
+        if event.HasField("entityOperationSignaled") and signaled.HasField("scheduledTime"):
+            when = signaled.scheduledTime.ToDatetime(tzinfo=timezone.utc)
+            if when > self.clock.now():
+                self._schedule_delayed_entity_operation(entity_id, event, when)
+                return
+        super()._queue_entity_operation(entity_id, event)
+
+    def _schedule_delayed_entity_operation(self, entity_id: str, event: pb.HistoryEvent, fire_at: datetime) -> None:
+        queue_now = super()._queue_entity_operation
+
+        def fire() -> None:
+            with self._lock:
+                queue_now(entity_id, event)
+
+        self.clock.call_at(fire_at, fire)
+
+    # Looking and forgetting
+
+    def instance(self, instance_id: str) -> OrchestrationInstance | None:
+        with self._lock:
+            return self._instances.get(instance_id)
+
+    def all_instances(self) -> list[OrchestrationInstance]:
+        """In the order of their creation."""
+        with self._lock:
+            return list(self._instances.values())
+
+    def history_of(self, instance_id: str) -> list[pb.HistoryEvent]:
+        """Copies of the recorded events of the latest execution; ``KeyError`` for an unknown instance."""
+        with self._lock:
+            return [self._clone_history_event(event) for event in self._instances[instance_id].history]
+
+    def reset(self) -> None:
+        """Forget every instance, entity, timer and work item."""
+        with self._lock:
+            super().reset()
+            self.clock.clear()
+            self._executions.clear()
+            self._watchers.clear()

@@ -1,0 +1,265 @@
+"""The local engine: a gRPC server on this machine that workers and clients connect to as to any other.
+
+It listens on the loopback addresses only and forgets everything when it is reset or its process ends.  Nothing about
+it is durable; it is for development and tests.
+"""
+
+# ruff: noqa: N802 - methods named as the RPCs they answer
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, cast
+
+import grpc
+from durabletask.client import OrchestrationStatus
+
+from durabletask_aio.testing._upstream import OrchestrationInstance, StateWaiter, add_servicer, pb
+from durabletask_aio.testing.clock import SystemClock
+from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.handouts import Taker
+
+_logger = logging.getLogger("durabletask.aio.testing")
+
+_SERVER_THREADS = 1000
+"""Each waiting client and each worker's stream keeps one; they are started when needed, not before."""
+
+_LARGEST_MESSAGE = 256 * 1024 * 1024
+
+_SERVER_OPTIONS = [
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+    # With it, two engines on one port would silently share the connections.
+    ("grpc.so_reuseport", 0),
+]
+
+_new_server = cast("Callable[..., grpc.Server]", grpc.server)  # pyright: ignore[reportUnknownMemberType]
+
+_HEARTBEAT = 1.0
+"""Seconds after which a thread that waits for a client looks whether there is still somebody to wait for."""
+
+
+class LocalEngine(Engine):
+    """The engine behind a gRPC server.  Most programs use :func:`local_backend`, which starts and stops one."""
+
+    clock: SystemClock
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(SystemClock())
+        self._wanted_port = port
+
+    def start(self) -> str:
+        """Listen on 127.0.0.1 and, where there is one, ::1; returns ``"localhost:PORT"``.
+
+        ``OSError`` if the port is taken.  After :meth:`stop` it listens on the same port again and carries on with
+        the instances it had.
+        """
+        if self._server is not None:
+            return self.address
+        self._shutdown_event.clear()
+        self._executor = futures.ThreadPoolExecutor(_SERVER_THREADS, thread_name_prefix="durabletask-aio-engine")
+        self._server, self._port = _listen(self._executor, self._port or self._wanted_port, self)
+        self._server.start()
+        self.clock.start()
+        return self.address
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self._port}"
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop listening, keep the instances.  Work items that were out go back to their queues."""
+        if self._server is None:
+            return
+        super().stop(grace)
+        self._executor.shutdown(wait=True)
+        self.clock.stop()
+
+    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[pb.WorkItem]:
+        filters = self._parse_work_item_filters(request)
+        taker = Taker()
+        # The callback comes when the connection breaks; the generator is closed only once gRPC next asks for an item.
+        context.add_callback(lambda: self.release(taker))
+        try:
+            while self._is_wanted(context):
+                ticket = self.signal.ticket()
+                handout = self.take(taker, filters)
+                if handout is not None:
+                    yield handout.message
+                else:
+                    self.signal.wait_since(ticket, _HEARTBEAT)
+        finally:
+            self.release(taker)
+
+    def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
+        return self._answer_when(request, context, lambda instance: instance.status != pb.ORCHESTRATION_STATUS_PENDING)
+
+    def WaitForInstanceCompletion(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
+        return self._answer_when(request, context, lambda instance: self._is_terminal_status(instance.status))
+
+    def _answer_when(
+        self,
+        request: pb.GetInstanceRequest,
+        context: grpc.ServicerContext,
+        reached: Callable[[OrchestrationInstance], bool],
+    ) -> pb.GetInstanceResponse:
+        # Upstream gives up after thirty seconds if the client sets no deadline; the client asked to wait.
+        waiter = StateWaiter(predicate=reached)
+        with self._lock:
+            instance = self._instances.get(request.instanceId)
+            if instance is not None and reached(instance):
+                return self._build_instance_response(instance, request.getInputsAndOutputs)
+            self._state_waiters.setdefault(request.instanceId, []).append(waiter)
+        context.add_callback(waiter.event.set)
+        while not waiter.event.wait(_HEARTBEAT) and self._is_wanted(context):
+            pass
+        with self._lock:
+            self._forget_waiter(request.instanceId, waiter)
+            if waiter.result is None:
+                return pb.GetInstanceResponse(exists=False)
+            return self._build_instance_response(waiter.result, request.getInputsAndOutputs)
+
+    def _forget_waiter(self, instance_id: str, waiter: StateWaiter) -> None:
+        waiters = self._state_waiters.get(instance_id, [])
+        if any(each is waiter for each in waiters):
+            waiters[:] = [each for each in waiters if each is not waiter]
+            if not waiters:
+                del self._state_waiters[instance_id]
+
+    def _is_wanted(self, context: grpc.ServicerContext) -> bool:
+        # The main thread has ended when somebody forgot to stop the engine: the interpreter waits for our threads.
+        return context.is_active() and not self._shutdown_event.is_set() and threading.main_thread().is_alive()
+
+
+def _listen(executor: futures.ThreadPoolExecutor, port: int, engine: LocalEngine) -> tuple[grpc.Server, int]:
+    """A server bound to loopback only: the same port on both address families, or none."""
+    with_ipv6 = _has_ipv6_loopback()
+    for _ in range(20):
+        server = _new_server(executor, options=_SERVER_OPTIONS)
+        add_servicer(engine, server)
+        try:
+            bound = server.add_insecure_port(f"127.0.0.1:{port}")
+            if with_ipv6 and bound:
+                # Clients say "localhost", which may mean either; whoever holds the other one would get our callers.
+                bound = server.add_insecure_port(f"[::1]:{bound}")
+        except RuntimeError:
+            bound = 0
+        if bound:
+            return server, bound
+        server.stop(None)
+        if port:
+            break
+    raise OSError(
+        errno.EADDRINUSE,
+        f"port {port} on localhost is in use by another program, so the local engine cannot listen there; "
+        "stop that program or choose another port (0 takes a free one)",
+    )
+
+
+def _has_ipv6_loopback() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class LocalBackend:
+    """A local engine for the length of a ``with`` or ``async with`` block.
+
+    ``port=0`` takes a free port.  ``start()`` and ``stop()`` are there for programs whose structure is no block;
+    both may be called twice.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.engine = LocalEngine(port)
+
+    @property
+    def port(self) -> int:
+        self._check_started()
+        return self.engine.port
+
+    @property
+    def address(self) -> str:
+        """``"localhost:PORT"``, for the ``host_address`` of workers and clients."""
+        self._check_started()
+        return self.engine.address
+
+    def _check_started(self) -> None:
+        if not self.engine.port:
+            raise RuntimeError(
+                "the local engine has not been started; write `with local_backend() as backend:` or call its start()"
+            )
+
+    def start(self) -> LocalBackend:
+        """Start listening.  ``OSError`` if the port is taken."""
+        self.engine.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening; the instances stay until the object goes or :meth:`reset` is called."""
+        self.engine.stop()
+
+    def reset(self) -> None:
+        """Forget every instance, entity and timer.  Connected workers stay connected."""
+        self.engine.reset()
+
+    def instances(self) -> dict[str, OrchestrationStatus]:
+        """The status of each instance by its id, in the order of creation."""
+        return {each.instance_id: OrchestrationStatus(each.status) for each in self.engine.all_instances()}
+
+    def history(self, instance_id: str) -> list[pb.HistoryEvent]:
+        """The recorded events of the instance's latest execution, as protobuf messages.
+
+        ``KeyError`` naming the instances there are if this one is not known.
+        """
+        try:
+            return self.engine.history_of(instance_id)
+        except KeyError:
+            known = ", ".join(self.instances()) or "none"
+            raise KeyError(f"no instance {instance_id!r} on the local engine; there are: {known}") from None
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
+        """Block until ``condition()`` holds, looking a hundred times a second; ``TimeoutError`` after ``timeout``."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the condition did not come true within {timeout:g} seconds")
+            time.sleep(0.01)
+
+    def __enter__(self) -> LocalBackend:  # noqa: PYI034 - typing has Self from 3.11 on
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> LocalBackend:  # noqa: PYI034
+        return self.start()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def local_backend(port: int = 0) -> LocalBackend:
+    """A local engine, started by ``with`` (or ``async with``) and stopped at the end of the block::
+
+        with local_backend() as backend, TaskHubGrpcWorker(host_address=backend.address) as worker:
+            ...
+
+    It listens on this machine only and forgets everything at the end.
+    """
+    return LocalBackend(port)
