@@ -1,0 +1,198 @@
+"""What must agree with something else in this repository, and the scripts for fresh machines."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("core", "sandbox", "worker", "testing")
+FACADES = {"core": "__init__.py", "sandbox": "sandbox.py", "worker": "worker.py", "testing": "testing.py"}
+SOURCES = sorted((ROOT / "packages").glob("aio-*/src/durabletask_aio/*/**/*.py"))
+
+
+def text_of(path: str | Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def dependencies(toml: str) -> list[str]:
+    """The strings of the first list called ``dependencies``; 3.10 has no TOML parser in its standard library."""
+    found = re.search(r"^dependencies = \[(.*?)^\]", toml, re.MULTILINE | re.DOTALL)
+    assert found
+    return re.findall(r'^ *"([^"]+)"', found[1], re.MULTILINE)
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module of ``scripts/``, freshly."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+
+    def load(name: str) -> Any:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+# What must agree ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_installed_facades_are_those_in_the_sources(part: str) -> None:
+    """If this fails, a facade was changed: install again (`hatch env prune`, or run scripts/test.py)."""
+    try:
+        distribution(f"durabletask-aio-{part}")
+    except PackageNotFoundError:
+        pytest.skip(f"durabletask-aio-{part} is not installed")
+    import durabletask
+
+    installed = Path(durabletask.__file__).parent / "aio" / FACADES[part]
+    assert installed.read_bytes() == (ROOT / "packages" / f"aio-{part}" / "facade" / FACADES[part]).read_bytes()
+
+
+def test_the_test_command_installs_what_hatch_installs(scripts: Any) -> None:
+    without_hatch = list(scripts("_setup").TEST_REQUIREMENTS)
+    section = text_of("hatch.toml").partition("[envs.test]")[2]
+    assert dependencies(section)[: len(without_hatch)] == without_hatch
+
+
+def test_one_range_of_durabletask_everywhere() -> None:
+    """Three packages name upstream; the oldest of the range is what the `upstream` environment installs."""
+    ranges = {
+        dependency
+        for part in PARTS
+        for dependency in dependencies(text_of(f"packages/aio-{part}/pyproject.toml"))
+        if re.match(r"durabletask[<>=!~ ]", dependency)
+    }
+    assert len(ranges) == 1
+    oldest = re.fullmatch(r"durabletask>=([\d.]+),<2", ranges.pop())
+    assert oldest
+    pinned = re.search(r'value = "durabletask==([\d.]+)", if = \["oldest"\]', text_of("hatch.toml"))
+    assert pinned
+    assert re.fullmatch(re.escape(oldest[1]) + r"(\.0)?", pinned[1])
+    assert f"`durabletask` {oldest[1]}" in text_of("docs/compatibility.md")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_version_has_its_section_in_the_changelog(scripts: Any, part: str) -> None:
+    version = re.search(r'^version = "(.+)"$', text_of(f"packages/aio-{part}/pyproject.toml"), re.MULTILINE)
+    assert version
+    assert scripts("check_release").complaint(part, f"{part}-v{version[1]}") is None
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_package_has_the_licence(part: str) -> None:
+    assert text_of(f"packages/aio-{part}/LICENSE") == text_of("LICENSE")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_package_is_typed(part: str) -> None:
+    assert (ROOT / f"packages/aio-{part}/src/durabletask_aio/{part}/py.typed").exists()
+
+
+def test_the_implementation_is_a_namespace() -> None:
+    """A file at its root would belong to four distributions."""
+    assert list((ROOT / "packages").glob("aio-*/src/durabletask_aio/*.py")) == []
+
+
+# What sources may hold ---------------------------------------------------------------------------------------
+
+PRIVATE_NAMES_OF_UPSTREAM = re.compile(r"durabletask\.internal|\b(?:worker|task|client)\._[a-z]|\._registry\b|\._pending_")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_private_names_of_upstream_are_in_the_adapter_modules_alone(path: Path) -> None:
+    if path.name == "_upstream.py":
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if PRIVATE_NAMES_OF_UPSTREAM.search(line)] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_module_outgrows_its_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+# Releases ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    package = tmp_path / "packages" / "aio-core"
+    package.mkdir(parents=True)
+    (package / "pyproject.toml").write_text('version = "1.2.0"\n')
+    (package / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [1.2.0] - 2026-01-01\n")
+    return tmp_path
+
+
+def test_a_release_that_agrees_passes(scripts: Any, released: Path) -> None:
+    assert scripts("check_release").complaint("core", "core-v1.2.0", root=released) is None
+
+
+def test_a_tag_with_another_version_is_refused(scripts: Any, released: Path) -> None:
+    complaint = scripts("check_release").complaint("core", "core-v1.3.0", root=released)
+    expected = "The tag is core-v1.3.0, but aio-core/pyproject.toml says version 1.2.0: tag core-v1.2.0."
+    assert complaint == expected
+
+
+def test_a_release_nobody_wrote_about_is_refused(scripts: Any, released: Path) -> None:
+    (released / "packages" / "aio-core" / "CHANGELOG.md").write_text("## [Unreleased]\n")
+    complaint = scripts("check_release").complaint("core", "core-v1.2.0", root=released)
+    assert complaint == "aio-core/CHANGELOG.md has no section '## [1.2.0]': say what users get."
+
+
+# Fresh machines ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["_setup", "quickstart", "test"])
+def test_old_pythons_can_read_the_scripts_that_turn_them_away(name: str) -> None:
+    ast.parse(text_of(f"scripts/{name}.py"), feature_version=(3, 6))
+
+
+def test_an_old_python_is_told_what_to_do(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = scripts("_setup")
+    monkeypatch.setattr(sys, "version_info", (3, 8, 18))
+    monkeypatch.setattr(sys, "argv", ["scripts/test.py"])
+    with pytest.raises(SystemExit, match=r"(?s)needs Python 3\.10 or newer; this is 3\.8 .*python3\.12 scripts/test\.py"):
+        setup.prepare()
+
+
+def test_a_python_without_ensurepip_is_told_what_to_install(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setup = scripts("_setup")
+    monkeypatch.setattr(setup, "ENVIRONMENT", str(tmp_path / ".venv"))
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(SystemExit, match=r"(?s)'ensurepip' module is missing.*apt-get install python3-venv"):
+        setup.prepare()
+
+
+def test_a_failing_installation_shows_pips_words(
+    scripts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = scripts("_setup")
+    program = "import sys; print('no such package'); sys.exit(1)"
+    with pytest.raises(SystemExit, match="It did not work"):
+        setup._run([sys.executable, "-c", program], "It did not work.")
+    assert capsys.readouterr().out == "no such package\n"
+
+
+def test_a_changed_facade_is_installed_again(scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    setup = scripts("_setup")
+    for part in PARTS:
+        folder = tmp_path / "packages" / f"aio-{part}"
+        (folder / "facade").mkdir(parents=True)
+        (folder / "facade" / FACADES[part]).write_text("before")
+        (folder / "pyproject.toml").write_text("")
+    monkeypatch.setattr(setup, "ROOT", str(tmp_path))
+    before = setup._state_of_the_sources(())
+    assert setup._state_of_the_sources(()) == before
+    (tmp_path / "packages" / "aio-worker" / "facade" / "worker.py").write_text("after")
+    assert setup._state_of_the_sources(()) != before
