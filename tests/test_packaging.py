@@ -149,7 +149,7 @@ def what_a_user_meets(installed: set[str]) -> dict[str, Any]:
     return facts
 
 
-@pytest.mark.parametrize("order", itertools.permutations(PARTS), ids="-".join)
+@pytest.mark.parametrize("order", list(itertools.permutations(PARTS)), ids="-".join)
 def test_each_order_of_installing_and_uninstalling(walked: Environment, order: tuple[str, ...]) -> None:
     installed: set[str] = set()
     before = walked.records()
