@@ -1,0 +1,69 @@
+"""Hooks of mkdocs: tables that are generated from the code they document.
+
+A line ``<!-- table: NAME -->`` in a page is replaced by what the function of that name in ``TABLES`` returns.  A name
+that is not there fails the build, and so does a source that has moved.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+MARKER = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    return MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+
+
+def refused_methods() -> str:
+    """What the loop of a workflow refuses, with the advice that the error gives."""
+    from durabletask_aio.core.refusals import ADVICE
+
+    return table(("`loop.…`", "Do this instead"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))
+
+
+def errors() -> str:
+    from durabletask_aio.core.errors import PUBLIC_ERRORS, AsyncWorkflowError
+
+    def bases(error: type[BaseException]) -> str:
+        named = (base for base in error.__mro__[1:] if base not in (AsyncWorkflowError, object, BaseException, Exception))
+        return ", ".join(f"`{base.__name__}`" for base in named if not base.__name__.startswith("_"))
+
+    rows = ((f"`{error.__name__}`", bases(error), first_sentence(error)) for error in PUBLIC_ERRORS)
+    return table(("Error", "Is also a", "Means"), rows)
+
+
+def rules() -> str:
+    """A section per rule of the sandbox, under the anchor that messages link to."""
+    from durabletask_aio.sandbox.rules import RULES
+
+    return "\n\n".join(
+        f"## {rule.code} {rule.slug} {{ #{rule.code.lower()} }}\n\n"
+        f"**{rule.title}.** ({rule.severity.value}, category `{rule.category.value}`)\n\n{rule.why}\n\n"
+        f"Use {rule.alternative}. In a generator orchestrator: {rule.generator_alternative}.\n\n"
+        f"=== \"Wrong\"\n\n{fenced(rule.bad)}\n\n=== \"Right\"\n\n{fenced(rule.good)}"
+        for rule in RULES
+    )
+
+
+def first_sentence(documented: Any) -> str:
+    """The first sentence of a docstring, with reST's roles turned into Markdown."""
+    paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+    plain = re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", paragraph).replace("``", "`")
+    return re.split(r"(?<=[.:;]) (?=[A-Z])", plain)[0]
+
+
+def fenced(code: str) -> str:
+    lines = ["```python", *code.splitlines(), "```"]
+    return "\n".join("    " + line for line in lines)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"errors": errors, "refused-methods": refused_methods, "rules": rules}
