@@ -144,20 +144,18 @@ class LocalEngine(Engine):
 
 def _listen(executor: futures.ThreadPoolExecutor, port: int, engine: LocalEngine) -> tuple[grpc.Server, int]:
     """A server bound to loopback only: the same port on both address families, or none."""
-    with_ipv6 = _has_ipv6_loopback()
     for _ in range(20):
-        server = _new_server(executor, options=_SERVER_OPTIONS)
-        add_servicer(engine, server)
-        try:
-            bound = server.add_insecure_port(f"127.0.0.1:{port}")
-            if with_ipv6 and bound:
-                # Clients say "localhost", which may mean either; whoever holds the other one would get our callers.
-                bound = server.add_insecure_port(f"[::1]:{bound}")
-        except RuntimeError:
-            bound = 0
-        if bound:
-            return server, bound
-        server.stop(None)
+        free_port = _free_port(port)
+        if free_port is not None:
+            server = _new_server(executor, options=_SERVER_OPTIONS)
+            add_servicer(engine, server)
+            try:
+                server.add_insecure_port(f"127.0.0.1:{free_port}")
+                if _has_ipv6_loopback():
+                    server.add_insecure_port(f"[::1]:{free_port}")
+                return server, free_port
+            except RuntimeError:
+                server.stop(None)  # somebody was faster
         if port:
             break
     raise OSError(
@@ -167,12 +165,27 @@ def _listen(executor: futures.ThreadPoolExecutor, port: int, engine: LocalEngine
     )
 
 
+def _free_port(port: int) -> int | None:
+    """``port``, or any for 0, if it is free on both families.
+
+    Asked with a plain socket, since gRPC writes its own report of a failure to standard error.  Both families,
+    because clients say "localhost", which may mean either: whoever holds the other one would get our callers.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", port)) as probe:
+            port = probe.getsockname()[1]
+            if _has_ipv6_loopback():
+                socket.create_server(("::1", port), family=socket.AF_INET6).close()
+    except OSError:
+        return None
+    return port
+
+
 def _has_ipv6_loopback() -> bool:
     if not socket.has_ipv6:
         return False
     try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         return False
     return True

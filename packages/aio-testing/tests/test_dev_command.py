@@ -1,0 +1,136 @@
+"""``durabletask-aio dev``, as a user runs it: a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+from durabletask.client import TaskHubGrpcClient
+
+from durabletask_aio.testing.dev import COMMAND, DEFAULT_PORT
+
+RUN = (
+    "import argparse, sys; from durabletask_aio.testing.dev import COMMAND as c; p = argparse.ArgumentParser();"
+    " c.configure(p); sys.exit(c.run(p.parse_args()))"
+)
+
+
+def is_loopback(text):
+    address = ipaddress.ip_address(text)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+class Dev:
+    def __init__(self, *arguments):
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._lines = queue.Queue()
+        self.output = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def line(self):
+        line = self._lines.get(timeout=60)
+        self.output += line
+        return line
+
+    def end(self, number):
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        while not self._lines.empty():
+            self.line()
+        return status
+
+
+@pytest.fixture
+def dev():
+    running = []
+
+    def start(*arguments):
+        running.append(Dev(*arguments))
+        return running[-1]
+
+    yield start
+    for each in running:
+        if each.process.poll() is None:
+            each.process.kill()
+        each.process.wait()
+        each.process.stdout.close()
+        each.process.stderr.close()
+
+
+def test_it_says_where_it_listens_and_that_it_forgets(dev):
+    engine = dev("--port", "0")
+    address = re.match(r"Local engine listening on (localhost:\d+) \(this machine only\)\.", engine.line())[1]
+    assert f'TaskHubGrpcWorker(host_address="{address}")' in engine.line()
+    assert engine.line() == "It keeps everything in memory and forgets it on exit. Ctrl-C stops it.\n"
+    with TaskHubGrpcClient(host_address=address) as client:
+        client.schedule_new_orchestration("any")
+
+
+def test_it_listens_on_loopback_only(dev):
+    engine = dev("--port", "0")
+    port = int(re.search(r"localhost:(\d+)", engine.line())[1])
+    listening = [
+        connection.laddr
+        for connection in psutil.Process(engine.process.pid).net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {address.port for address in listening} == {port}
+    assert all(is_loopback(address.ip) for address in listening), listening
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+def test_it_ends_with_status_zero_and_says_what_it_forgot(dev, number):
+    engine = dev("--port", "0")
+    address = re.search(r"localhost:\d+", engine.line())[0]
+    engine.line(), engine.line()
+    with TaskHubGrpcClient(host_address=address) as client:
+        client.schedule_new_orchestration("any")
+    assert engine.end(number) == 0
+    assert engine.output.endswith("\nStopped; 1 instance forgotten.\n")
+    assert engine.process.stderr.read() == ""
+
+
+def test_a_port_in_use_is_one_clear_sentence_and_status_two(dev, local_backend):
+    engine = dev("--port", str(local_backend.port))
+    assert engine.process.wait(60) == 2
+    assert engine.process.stderr.read() == (
+        f"durabletask-aio dev: port {local_backend.port} on localhost is in use by another program, so the local "
+        "engine cannot listen there; stop that program or choose another port (0 takes a free one).\n"
+        "For example: durabletask-aio dev --port 0\n"
+    )
+
+
+def test_the_default_port_is_the_one_that_workers_and_clients_look_for():
+    parser = argparse.ArgumentParser()
+    COMMAND.configure(parser)
+    from durabletask.worker import TaskHubGrpcWorker
+
+    assert parser.parse_args([]).port == DEFAULT_PORT
+    assert TaskHubGrpcWorker()._host_address == f"localhost:{DEFAULT_PORT}"

@@ -1,0 +1,183 @@
+"""What a worker held when it died, hung up or gave up comes to another worker."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from durabletask.client import OrchestrationStatus
+from durabletask.entities import EntityInstanceId
+
+from durabletask_aio.testing._upstream import pb
+from durabletask_aio.testing.clock import VirtualClock
+from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.handouts import Taker
+
+
+def kinds(events):
+    return [event.WhichOneof("eventType") for event in events]
+
+
+@pytest.mark.parametrize(
+    ("place", "executions"),
+    [
+        pytest.param("activity", {"activity": 3, "turn": 1}, id="while an activity runs"),
+        pytest.param("turn", {"activity": 2, "turn": 2}, id="while a turn runs"),
+    ],
+)
+def test_a_worker_killed_loses_nothing(place, executions, local_backend, client, worker_process, wait_until):
+    worker_process.start(hang=place)
+    instance_id = client.schedule_new_orchestration("orchestrator", input=40)
+    wait_until(lambda: worker_process.reached(place), f"the worker to reach its {place}")
+    worker_process.kill()
+
+    worker_process.start()
+    state = client.wait_for_orchestration_completion(instance_id, timeout=60)
+
+    assert state.runtime_status is OrchestrationStatus.COMPLETED
+    assert state.get_output()[0] == 42
+    assert {what: worker_process.executions(what) for what in executions} == executions
+    # One scheduling and one completion each, however often they were attempted.
+    assert kinds(local_backend.history(instance_id)).count("taskScheduled") == 2
+    assert kinds(local_backend.history(instance_id)).count("taskCompleted") == 2
+
+
+def test_a_worker_killed_during_an_entity_operation_loses_nothing(client, worker_process, wait_until):
+    counter = EntityInstanceId("counter", "one")
+    worker_process.start(hang="entity")
+    client.signal_entity(counter, "add", input=5)
+    wait_until(lambda: worker_process.reached("entity"), "the operation to start")
+    worker_process.kill()
+    client.signal_entity(counter, "add", input=2)
+
+    worker_process.start()
+    wait_until(lambda: client.get_entity(counter).get_state() == "7", "both operations in order")
+
+    assert worker_process.executions("entity") == 3
+
+
+def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, client, grpc_worker, wait_until):
+    """Its stream ends first, so its activity is free for others; as nobody has taken it, the result counts."""
+    begun, finish, runs = threading.Event(), threading.Event(), []
+
+    def slow(context, value):
+        runs.append(value)
+        begun.set()
+        assert finish.wait(60)
+        return value
+
+    def orchestrator(context, value):
+        return (yield context.call_activity(slow, input=value))
+
+    worker = grpc_worker(orchestrators=[orchestrator], activities=[slow])
+    instance_id = client.schedule_new_orchestration(orchestrator, input=7)
+    assert begun.wait(60)
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    wait_until(lambda: bool(local_backend.engine._activity_queue), "the activity to be offered to others")
+    finish.set()
+    stopping.join()
+
+    grpc_worker(orchestrators=[orchestrator], activities=[slow])
+    state = client.wait_for_orchestration_completion(instance_id, timeout=60)
+
+    assert state.get_output() == 7
+    assert runs == [7]
+
+
+class TestTokens:
+    """The rules, on an engine without a server."""
+
+    @pytest.fixture
+    def engine(self, instant):
+        engine = Engine(VirtualClock(instant))
+        engine.StartInstance(pb.CreateInstanceRequest(instanceId="one", name="orchestrator"), None)
+        return engine
+
+    @pytest.fixture
+    def instant(self):
+        from datetime import datetime, timezone
+
+        return datetime(2024, 1, 1, tzinfo=timezone.utc)
+
+    def complete(self, engine, handout, *actions):
+        response = pb.OrchestratorResponse(instanceId="one", completionToken=handout.token, actions=actions)
+        engine.CompleteOrchestratorTask(response, None)
+
+    schedule = pb.OrchestratorAction(id=1, scheduleTask=pb.ScheduleTaskAction(name="act"))
+
+    def test_a_turn_comes_back_unchanged_when_its_taker_goes(self, engine):
+        gone, other = Taker(), Taker()
+        first = engine.take(gone)
+        engine.release(gone)
+        second = engine.take(other)
+
+        assert second.token != first.token
+        assert list(second.message.orchestratorRequest.newEvents) == list(first.message.orchestratorRequest.newEvents)
+
+    def test_a_taker_that_has_gone_gets_nothing(self, engine):
+        gone = Taker()
+        engine.release(gone)
+        assert engine.take(gone) is None
+
+    def test_the_result_of_a_turn_that_another_worker_has_by_now_is_ignored(self, engine):
+        gone, other = Taker(), Taker()
+        first = engine.take(gone)
+        engine.release(gone)
+        second = engine.take(other)
+        self.complete(engine, first, self.schedule)
+        assert engine.history_of("one") == []
+        assert engine.take(Taker()) is None, "the instance must stay with the second worker"
+
+        self.complete(engine, second, self.schedule)
+        assert kinds(engine.history_of("one")).count("taskScheduled") == 1
+
+    def test_a_turn_delivered_twice_counts_once(self, engine):
+        handout = engine.take(Taker())
+        self.complete(engine, handout, self.schedule)
+        self.complete(engine, handout, self.schedule)
+        assert kinds(engine.history_of("one")).count("taskScheduled") == 1
+
+    def test_of_two_workers_that_finish_one_activity_the_one_that_holds_it_counts(self, engine):
+        self.complete(engine, engine.take(Taker()), self.schedule)
+        gone, other = Taker(), Taker()
+        first = engine.take(gone)
+        engine.release(gone)
+        second = engine.take(other)
+        for handout, result in ((first, '"late"'), (second, '"right"'), (second, '"twice"')):
+            response = pb.ActivityResponse(instanceId="one", taskId=1, completionToken=handout.token)
+            response.result.value = result
+            engine.CompleteActivityTask(response, None)
+
+        events = engine.take(Taker()).message.orchestratorRequest.newEvents
+        assert [event.taskCompleted.result.value for event in events if event.HasField("taskCompleted")] == ['"right"']
+
+    def test_events_that_arrive_while_a_turn_is_out_follow_it(self, engine):
+        gone = Taker()
+        engine.take(gone)
+        engine.RaiseEvent(pb.RaiseEventRequest(instanceId="one", name="early"), None)
+        engine.release(gone)
+        events = engine.take(Taker()).message.orchestratorRequest.newEvents
+        assert kinds(events) == ["orchestratorStarted", "executionStarted", "eventRaised"]
+
+    @pytest.mark.parametrize("kind", ["turn", "activity", "entity"])
+    def test_an_abandoned_item_is_offered_again_after_a_pause(self, engine, kind):
+        if kind != "turn":
+            self.complete(engine, engine.take(Taker()), self.schedule)
+        if kind == "entity":
+            engine.take(Taker())  # the activity
+            engine.SignalEntity(pb.SignalEntityRequest(instanceId="@counter@one", name="add"), None)
+        abandon, request = {
+            "turn": (engine.AbandonTaskOrchestratorWorkItem, pb.AbandonOrchestrationTaskRequest),
+            "activity": (engine.AbandonTaskActivityWorkItem, pb.AbandonActivityTaskRequest),
+            "entity": (engine.AbandonTaskEntityWorkItem, pb.AbandonEntityTaskRequest),
+        }[kind]
+        handout = engine.take(Taker())
+        abandon(request(completionToken=handout.token), None)
+        assert engine.take(Taker()) is None
+
+        engine.clock.advance(timedelta(seconds=1))
+        again = engine.take(Taker())
+        assert again.kind == handout.kind
+        assert again.token != handout.token
