@@ -1,0 +1,208 @@
+"""The Python in README.md and docs/ is real: it type-checks, it runs, and it does what the page says.
+
+The blocks of a page, in their order, are one module.  ``PAGES`` says what comes before them (names that a fragment
+leaves to the reader) and which of their workflows are run, with what outcome.  A page with Python that the table does
+not know fails.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabletask.aio.testing import local_backend
+from durabletask.client import TaskHubGrpcClient
+from durabletask.worker import TaskHubGrpcWorker
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The contents of the fenced blocks in ``language``, without the indentation of their fences."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
+        for match in FENCE.finditer(text)
+        if match[2] == language
+    ]
+
+
+@dataclass
+class Run:
+    """One instance of a workflow of the page."""
+
+    workflow: str
+    input: Any
+    outcome: Any
+    activities: tuple[str, ...] = ("fetch",)
+    event: str | None = None
+
+
+@dataclass
+class Page:
+    before: str = ""
+    runs: list[Run] = field(default_factory=list)
+    needs_python: tuple[int, int] = (3, 10)
+
+
+INDEX_LEAVES_OUT = """
+import asyncio
+
+from durabletask.task import ActivityContext
+
+from durabletask.aio import AsyncWorkflowContext
+
+
+def price(ctx: ActivityContext, item: str) -> int:
+    return len(item)
+
+
+def ship(ctx: ActivityContext, items: list[str]) -> None: ...
+
+"""
+
+PAGES = {
+    "README.md": Page(),
+    "docs/index.md": Page(
+        before=INDEX_LEAVES_OUT,
+        runs=[Run("order", ["tea", "cake"], "shipped for 7 euros", ("price", "ship"), event="paid")],
+        needs_python=(3, 11),
+    ),
+    "docs/quick-start.md": Page(runs=[Run("order", ["cake"], "cake: 5 euros", ("price",))]),
+    "docs/asyncio.md": Page(
+        runs=[
+            Run("side_by_side", None, ["<second>", "<first>", "<first>"]),
+            Run("fan_out", ["a", "b"], ["<<a>>", "<<b>>"]),
+            Run("patient", None, "nobody answered in 2 seconds"),
+            Run("race", ["a", "b"], "there was a winner"),
+            Run("pipeline", ["b", "a"], ["<a>", "<b>"]),
+            Run("draw", None, True),
+        ]
+    ),
+    "docs/migration.md": Page(
+        runs=[
+            Run(workflow, ["cup", "pot"], ["charged 2", "packed cup", "packed pot"], ("charge", "pack"))
+            for workflow in ("order", "order_async")
+        ]
+    ),
+    "docs/sandbox.md": Page(),
+    "docs/testing.md": Page(runs=[Run("greeting", "page", "Hello, page!", ("greet",))]),
+    "docs/errors.md": Page(runs=[Run("careful", 7, "risky failed: cannot charge 7", ("risky",))]),
+}
+RUNS = [pytest.param(page, run, id=f"{page}: {run.workflow}") for page, that in PAGES.items() for run in that.runs]
+
+
+def write_module(page: str, folder: Path) -> Path:
+    path = folder / (re.sub(r"\W", "_", Path(page).stem.lower()) + "_page.py")
+    path.write_text(PAGES[page].before + "\n\n".join(blocks(page, "python")), encoding="utf-8")
+    return path
+
+
+def execute(path: Path) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": path.stem}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture
+def client() -> Iterator[TaskHubGrpcClient]:
+    with local_backend() as engine, TaskHubGrpcClient(host_address=engine.address) as client:
+        client.address = engine.address  # type: ignore[attr-defined]
+        yield client
+
+
+def test_every_page_with_python_is_known() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")]
+    with_python = {str(path.relative_to(ROOT)) for path in pages if blocks(str(path.relative_to(ROOT)), "python")}
+    assert with_python == set(PAGES)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quick-start.md"])
+def test_the_first_program_prints_what_the_page_shows(page: str, tmp_path: Path) -> None:
+    program = tmp_path / "order.py"
+    program.write_text(blocks(page, "python")[0], encoding="utf-8")
+    result = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert blocks(page, "text")[0] == result.stdout
+
+
+def test_readme_and_quick_start_show_the_same_workflow() -> None:
+    def workflow(page: str) -> str:
+        code = re.sub(r" *# .*", "", blocks(page, "python")[0])
+        return code[code.index("def price") : code.index("euros")]
+
+    assert workflow("README.md") == workflow("docs/quick-start.md")
+
+
+@pytest.mark.parametrize(("page", "run"), RUNS)
+def test_workflows_of_a_page_do_what_it_says(
+    page: str, run: Run, tmp_path: Path, client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if sys.version_info < PAGES[page].needs_python:
+        pytest.skip(f"the page uses what came with Python {PAGES[page].needs_python}")
+    names = execute(write_module(page, tmp_path))
+    with TaskHubGrpcWorker(host_address=client.address) as worker:
+        worker.add_orchestrator(names[run.workflow])
+        for activity in run.activities:
+            worker.add_activity(names[activity])
+        worker.start()
+        instance_id = client.schedule_new_orchestration(run.workflow, input=run.input)
+        if run.event:
+            client.raise_orchestration_event(instance_id, run.event)
+        state = client.wait_for_orchestration_completion(instance_id, timeout=60)
+    state.raise_if_failed()
+    assert state.get_output() == run.outcome
+
+
+@pytest.mark.parametrize("page", ["docs/sandbox.md", "docs/quick-start.md"])
+def test_a_page_without_a_run_of_its_own_executes(page: str, tmp_path: Path) -> None:
+    assert "order" in execute(write_module(page, tmp_path))
+
+
+def test_the_test_on_the_testing_page_passes(tmp_path: Path) -> None:
+    execute(write_module("docs/testing.md", tmp_path))["test_greeting"]()
+
+
+def test_console_commands_of_the_readme_exist() -> None:
+    commands = re.findall(r"python3 (scripts/\w+\.py)", "".join(blocks("README.md", "console")))
+    assert commands == ["scripts/quickstart.py", "scripts/test.py"]
+    assert all((ROOT / command).exists() for command in commands)
+
+
+# Types -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    for page in PAGES:
+        write_module(page, folder)
+    return folder
+
+
+def check(folder: Path, *command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_mypy_accepts_all_pages(modules: Path) -> None:
+    check(modules, "mypy", "--strict", "--python-version", "3.11", ".")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pyright_accepts_all_pages(modules: Path) -> None:
+    settings = '{"typeCheckingMode": "strict", "pythonVersion": "3.11", "reportMissingTypeStubs": false}'
+    (modules / "pyrightconfig.json").write_text(settings)
+    check(modules, "pyright", "--pythonpath", sys.executable)
