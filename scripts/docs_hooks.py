@@ -29,8 +29,9 @@ def errors() -> str:
     from durabletask_aio.core.errors import PUBLIC_ERRORS, AsyncWorkflowError
 
     def bases(error: type[BaseException]) -> str:
-        named = (base for base in error.__mro__[1:] if base not in (AsyncWorkflowError, object, BaseException, Exception))
-        return ", ".join(f"`{base.__name__}`" for base in named if not base.__name__.startswith("_"))
+        everything_is = (AsyncWorkflowError, object, BaseException, Exception)
+        named = [base.__name__ for base in error.__mro__[1:] if base not in everything_is]
+        return ", ".join(f"`{name}`" for name in named if not name.startswith("_"))
 
     rows = ((f"`{error.__name__}`", bases(error), first_sentence(error)) for error in PUBLIC_ERRORS)
     return table(("Error", "Is also a", "Means"), rows)
@@ -44,7 +45,7 @@ def rules() -> str:
         f"## {rule.code} {rule.slug} {{ #{rule.code.lower()} }}\n\n"
         f"**{rule.title}.** ({rule.severity.value}, category `{rule.category.value}`)\n\n{rule.why}\n\n"
         f"Use {rule.alternative}. In a generator orchestrator: {rule.generator_alternative}.\n\n"
-        f"=== \"Wrong\"\n\n{fenced(rule.bad)}\n\n=== \"Right\"\n\n{fenced(rule.good)}"
+        f'=== "Wrong"\n\n{fenced(rule.bad)}\n\n=== "Right"\n\n{fenced(rule.good)}'
         for rule in RULES
     )
 
