@@ -1,0 +1,61 @@
+"""What CPython has but its documentation, or the oldest Python we support, does not promise; in one place."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, TypeAlias, cast
+
+PositionTuple: TypeAlias = "tuple[int | None, int | None, int | None, int | None]"
+"""Line, last line, column, last column; lines from one, columns from zero in bytes."""
+
+HAS_POSITIONS: Final = sys.version_info >= (3, 11)
+"""Whether code objects know the columns of their instructions."""
+
+lru_cache_wrapper: Final[type] = type(functools.lru_cache(len))
+"""What ``functools.lru_cache`` and ``functools.cache`` return."""
+
+
+def positions(code: types.CodeType) -> Iterator[PositionTuple]:
+    """The position of each instruction; none before Python 3.11."""
+    if not HAS_POSITIONS:
+        return
+    entries: Iterable[PositionTuple] = cast("Any", code).co_positions()
+    yield from entries
+
+
+def position_at(code: types.CodeType, offset: int) -> PositionTuple:
+    """The position of the instruction at a byte offset."""
+    return next(islice(positions(code), offset // 2, None), (None, None, None, None))
+
+
+def frame(depth: int) -> types.FrameType | None:
+    """The frame ``depth`` levels above the caller's own, or ``None`` if the stack is not that deep."""
+    try:
+        return sys._getframe(depth + 1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    except ValueError:
+        return None
+
+
+def implementations(dispatcher: Any) -> Iterator[Any]:
+    """The registered functions of a ``functools.singledispatch`` function or method."""
+    inner: Any = getattr(dispatcher, "dispatcher", dispatcher)
+    registry: Any = getattr(inner, "registry", None)
+    if isinstance(registry, types.MappingProxyType):
+        yield from registry.values()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def cell_content(cell: types.CellType, default: object) -> Any:
+    """What a closure's cell holds, or ``default`` while its variable has no value."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return default
+
+
+def function_behind(method: Any) -> Any:
+    """The function inside a bound, static or class method."""
+    return method.__func__

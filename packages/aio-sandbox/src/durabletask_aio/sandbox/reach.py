@@ -1,0 +1,112 @@
+"""Which functions of the user's a workflow function calls, read from objects and bytecode; no source is needed.
+
+This is the coarse half of following helpers: what :mod:`.analysis` finds in the source is added to it.  A function that
+is only mentioned is not followed, since ``ctx.call_activity(charge)`` mentions an activity.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any, Final
+
+from durabletask_aio.sandbox import _interpreter, bytecode
+from durabletask_aio.sandbox.territory import TERRITORY
+
+_BUILTINS: Final = vars(builtins)
+
+
+def functions_of(target: Any) -> Iterator[types.FunctionType]:
+    """The plain functions behind a callable: through partial, methods, wraps, descriptors and ``__call__``."""
+    seen: set[int] = set()
+    queue: list[Any] = [target]
+    while queue:
+        current = queue.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, types.FunctionType):
+            yield current
+        queue.extend(_behind(current))
+
+
+def _behind(value: Any) -> Iterator[Any]:
+    if isinstance(value, types.FunctionType):
+        wrapped = vars(value).get("__wrapped__")
+        if wrapped is not None:
+            yield wrapped
+        yield from _interpreter.implementations(value)
+    elif isinstance(value, (functools.partial, functools.partialmethod, functools.cached_property)):
+        yield value.func  # pyright: ignore[reportUnknownMemberType]
+    elif isinstance(value, (types.MethodType, staticmethod, classmethod)):
+        yield _interpreter.function_behind(value)
+    elif isinstance(value, property):
+        yield from filter(None, (value.fget, value.fset))
+    elif isinstance(value, functools.singledispatchmethod):
+        yield from _interpreter.implementations(value)
+    elif isinstance(value, _interpreter.lru_cache_wrapper):
+        yield getattr(value, "__wrapped__", None)
+    else:
+        yield from _behind_class(value)
+
+
+def _behind_class(value: Any) -> Iterator[Any]:
+    if isinstance(value, type):
+        if _is_user_class(value):
+            # Creating an instance runs these; the other methods are found where they are called.
+            yield from (vars(kind)[name] for kind in value.__mro__ for name in _CREATION if name in vars(kind))
+    elif _is_user_class(type(value)):
+        call: Any = inspect.getattr_static(type(value), "__call__", None)
+        if call is not None:
+            yield call
+
+
+_CREATION: Final = ("__new__", "__init__", "__post_init__")
+
+
+def _is_user_class(kind: type) -> bool:
+    return any(is_user_function(value) for value in vars(kind).values())
+
+
+def is_user_function(value: object) -> bool:
+    """Whether ``value`` is a Python function from the user's own files."""
+    return isinstance(value, types.FunctionType) and TERRITORY.is_user_file(value.__code__.co_filename)
+
+
+def reachable(target: Any) -> list[types.FunctionType]:
+    """The user's functions that calling ``target`` can run, each once, nearest first."""
+    found: dict[int, types.FunctionType] = {}
+    queue: list[Any] = [target]
+    while queue:
+        for function in functions_of(queue.pop(0)):
+            if id(function) in found or not is_user_function(function):
+                continue
+            found[id(function)] = function
+            queue.extend(_called_by(function))
+    return list(found.values())
+
+
+def _called_by(function: types.FunctionType) -> Iterator[Any]:
+    for code in codes_of(function.__code__):
+        for chain in bytecode.global_chains(code):
+            value = function.__globals__.get(chain.name, _BUILTINS.get(chain.name))
+            for depth, is_called in enumerate(chain.called):
+                if depth > 0:
+                    if not isinstance(value, (types.ModuleType, type)) and not _is_user_class(type(value)):
+                        break
+                    value = inspect.getattr_static(value, chain.attributes[depth - 1], None)
+                if is_called:
+                    yield value
+    for cell in function.__closure__ or ():
+        yield _interpreter.cell_content(cell, None)
+
+
+def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
+    """``code`` and the code of the functions, lambdas and comprehensions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from codes_of(constant)

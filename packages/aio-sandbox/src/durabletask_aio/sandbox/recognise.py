@@ -1,0 +1,164 @@
+"""From a live object to the entry of the catalogue it stands for, or to nothing.
+
+The look-up is by identity, never by name alone: a function called ``time`` is harmless unless it is the one of the
+``time`` module, under whatever name it was bound.  Two things make this harder than a dictionary of objects.  A
+built-in method is a new object at every access (``datetime.now is not datetime.now``), so those are compared by equality; and
+the functions of ``random`` are methods of one hidden instance, so the instance is compared as well, or else seeded
+generators would be reported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import random
+import sys
+import types
+from typing import Any, Final
+
+from durabletask_aio.sandbox.catalogue import Call, Catalogue
+from durabletask_aio.sandbox.catalogue import default as default_catalogue
+
+_HIDDEN_RANDOM: Final = random.random.__self__  # type: ignore[attr-defined]
+_DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
+_TIMEZONE_METHODS: Final = frozenset({"astimezone"})
+
+
+class Recogniser:
+    """An index of a catalogue over the modules that are imported.
+
+    Modules imported later are added when an unknown callable is met after :data:`sys.modules` has grown.  Nothing is
+    ever imported by the index itself.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._by_id: dict[int, Call] = {}
+        self._by_equality: dict[Any, Call] = {}
+        self._hidden_functions: dict[int, Call] = {}
+        self._by_code: dict[int, Call] = {}
+        self._hidden_codes: set[int] = set()
+        self._keep: list[object] = []
+        self._pending: set[str] = set()
+        self._modules_seen = -1
+        self._version = -1
+        self.leaf_names: frozenset[str] = frozenset()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was imported, and what was added to the catalogue, since the last time."""
+        if self._version != self.catalogue.version:
+            self._version = self.catalogue.version
+            self._pending = set(self.catalogue.calls)
+            for index in (self._by_id, self._by_equality, self._hidden_functions, self._by_code):
+                index.clear()
+            self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
+        elif self._modules_seen == len(sys.modules):
+            return
+        self._modules_seen = len(sys.modules)
+        # One object can have two names (open and io.open): the first one entered is the one that messages use.
+        for name in sorted(self._pending, key=lambda name: (name.startswith("_"), name)):
+            found = _find(name)
+            if found is not None:
+                self._pending.discard(name)
+                self._enter(found, self.catalogue.calls[name])
+
+    def _enter(self, found: object, call: Call) -> None:
+        self._keep.append(found)
+        if isinstance(found, types.MethodType) and found.__self__ is _HIDDEN_RANDOM:
+            self._hidden_functions.setdefault(id(found.__func__), call)
+            # Python frames of seeded generators share this code, so the profile hook looks at ``self`` too.
+            self._by_code.setdefault(id(found.__func__.__code__), call)
+            self._hidden_codes.add(id(found.__func__.__code__))
+            return
+        if isinstance(found, types.MethodType):
+            self._by_id.setdefault(id(found.__func__), call)
+            self._by_code.setdefault(id(found.__func__.__code__), call)
+            return
+        if isinstance(found, types.BuiltinFunctionType):
+            self._by_equality.setdefault(found, call)
+            return
+        self._by_id.setdefault(id(found), call)
+        if isinstance(found, types.FunctionType):
+            self._by_code.setdefault(id(found.__code__), call)
+        elif isinstance(found, type):
+            initialiser = vars(found).get("__init__")
+            if isinstance(initialiser, types.FunctionType):
+                self._by_code.setdefault(id(initialiser.__code__), call)
+
+    def find(self, candidate: Any, first: object = None) -> Call | None:
+        """The entry for ``candidate``; ``first`` is the first argument where the caller knows it (``self``, mostly).
+
+        Never calls into user code: nothing of unknown type is hashed or compared.
+        """
+        call = self._look_up(candidate, first)
+        if call is None and self._modules_seen != len(sys.modules):
+            self.refresh()
+            call = self._look_up(candidate, first)
+        return call
+
+    def _look_up(self, candidate: Any, first: object) -> Call | None:
+        kind: Any = type(candidate)
+        if kind is types.BuiltinFunctionType:
+            call = self._by_equality.get(candidate)
+            return call if call is not None else self._of_subclass(candidate)
+        if kind is types.FunctionType:
+            call = self._by_id.get(id(candidate))
+            if call is None and first is _HIDDEN_RANDOM:
+                return self._hidden_functions.get(id(candidate))
+            return call
+        if kind is types.MethodType:
+            if candidate.__self__ is _HIDDEN_RANDOM:
+                return self._hidden_functions.get(id(candidate.__func__))
+            return self._by_id.get(id(candidate.__func__))
+        if kind is functools.partial:
+            return self._look_up(candidate.func, first)
+        if kind is types.MethodDescriptorType or isinstance(candidate, type):
+            return self._by_id.get(id(candidate))
+        return self._by_id.get(id(candidate))
+
+    def _of_subclass(self, candidate: Any) -> Call | None:
+        """``Sub.now`` of a subclass of ``datetime``, which is equal to no other object."""
+        owner = candidate.__self__
+        name = candidate.__name__
+        if isinstance(owner, type) and name in _DATE_METHODS and issubclass(owner, dt.date):
+            kind = "datetime" if issubclass(owner, dt.datetime) else "date"
+            return self.catalogue.calls.get(f"datetime.{kind}.{name}")
+        if name in _TIMEZONE_METHODS and isinstance(owner, dt.datetime):
+            return self.catalogue.calls.get(f"datetime.datetime.{name}")
+        return None
+
+    def of_code(self, code: types.CodeType) -> Call | None:
+        """The entry whose Python function runs ``code``: all that a profile hook sees of a call."""
+        return self._by_code.get(id(code))
+
+    def is_harmless_method(self, code: types.CodeType, owner: object) -> bool:
+        """Whether ``code`` belongs to ``random``'s functions but runs for ``owner``, a generator of the user's own."""
+        return id(code) in self._hidden_codes and owner is not _HIDDEN_RANDOM
+
+
+def _find(name: str) -> Any | None:
+    """The object that ``name`` stands for, if the module it lives in is imported."""
+    parts = name.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module = sys.modules.get(".".join(parts[:split]))
+        if module is None:
+            continue
+        found: Any = module
+        for part in parts[split:]:
+            # Modules with a lazy __getattr__ would import for our sake; their own dictionaries do not.
+            found = vars(found).get(part) if isinstance(found, types.ModuleType) else getattr(found, part, None)
+        return found
+    return None
+
+
+_shared: dict[int, Recogniser] = {}
+
+
+def recogniser(catalogue: Catalogue | None = None) -> Recogniser:
+    """The index of a catalogue, built once for each."""
+    catalogue = catalogue if catalogue is not None else default_catalogue()
+    index = _shared.get(id(catalogue))
+    if index is None:
+        index = _shared[id(catalogue)] = Recogniser(catalogue)
+    return index

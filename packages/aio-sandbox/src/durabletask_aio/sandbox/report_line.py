@@ -1,0 +1,58 @@
+"""From a frame of running code to the finding about the call it is making."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+
+from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.findings import Finding, corrected
+from durabletask_aio.sandbox.sources import Position, Source, position_of, source_of
+
+
+def finding_at(frame: types.FrameType, call: Call, context: str | None, reached: tuple[str, ...]) -> Finding:
+    """The finding about ``call``, which the code of ``frame`` is making right now.
+
+    ``context`` is the name of the workflow's context parameter; a corrected line is offered only where a variable of
+    that name is in reach.
+    """
+    code = frame.f_code
+    position = position_of(frame, call.name.rpartition(".")[2])
+    source = source_of(code.co_filename, frame.f_globals)
+    generator = bool(code.co_flags & inspect.CO_GENERATOR)
+    in_reach = context if context in (*code.co_varnames, *code.co_freevars) else None
+    line = source.line(position.line) if source is not None else ""
+    better = None
+    if source is not None and in_reach is not None:
+        node = _node_at(source, position, call)
+        is_async = bool(code.co_flags & inspect.CO_COROUTINE)
+        better = corrected(line, node, call, in_reach, generator=generator, is_async=is_async)
+    return Finding(
+        rule=call.rule,
+        file=code.co_filename,
+        line=position.line,
+        column=position.column,
+        function=code.co_name,
+        reached=reached,
+        call=call.name,
+        advice=call.advice(generator=generator),
+        source_line=line,
+        corrected_line=better,
+        end_line=position.end_line,
+    )
+
+
+def _node_at(source: Source, position: Position, call: Call) -> ast.Call | None:
+    if source.tree is None:
+        return None
+    for node in ast.walk(source.tree):
+        if (
+            isinstance(node, ast.Call)
+            and node.lineno == position.line
+            and position.column is not None
+            and node.col_offset == position.column - 1
+            and isinstance(node.func, (ast.Name, ast.Attribute))
+        ):
+            return node
+    return None

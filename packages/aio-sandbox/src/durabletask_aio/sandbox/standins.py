@@ -1,0 +1,98 @@
+"""What a redirected name leads to: a function that asks, on each call, whether this thread runs a watched workflow.
+
+Outside of one it calls what the name stands for at that moment, so that a function shared with an activity, and a
+name replaced by ``unittest.mock.patch``, behave as if nothing had been redirected.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from threading import get_ident
+from typing import Any
+
+from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.state import ACTIVE
+
+MARK = "__durabletask_aio_standin__"
+
+
+def stand_in(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
+    """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now."""
+
+    def standin(*args: Any, **kwargs: Any) -> Any:
+        target = look_up()
+        if ACTIVE:
+            execution = ACTIVE.get(get_ident())
+            # Whoever put something else in the place of the original, a test mostly, wants that to be called.
+            if execution is not None and target == original:
+                return execution.intercept(call, target, args, kwargs)
+        return target(*args, **kwargs)
+
+    functools.update_wrapper(standin, original, updated=())
+    setattr(standin, MARK, call)
+    return standin
+
+
+class StandInMapping:
+    """In the place of ``os.environ``: every use of it asks first, then goes to the real mapping."""
+
+    def __init__(self, call: Call, original: Any, look_up: Callable[[], Any]) -> None:
+        self._call = call
+        self._original = original
+        self._look_up = look_up
+
+    def _checked(self) -> Any:
+        target = self._look_up()
+        if ACTIVE:
+            execution = ACTIVE.get(get_ident())
+            if execution is not None and target is self._original:
+                # The mapping is handed on as it is, once the sandbox had its say.
+                return execution.intercept(self._call, lambda: target, (), {})
+        return target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checked(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._checked()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._checked()[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._checked()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._checked()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._checked())
+
+    def __len__(self) -> int:
+        return len(self._checked())
+
+    def __or__(self, other: Any) -> Any:
+        return self._checked() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._checked()
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._checked() == other)
+
+    def __repr__(self) -> str:
+        return repr(self._look_up())
+
+    __hash__ = None  # type: ignore[assignment]  # as the mapping itself
+
+
+class Names:
+    """In the place of a module or class at one kind of site: only the attributes that are taken from it there."""
+
+    def __init__(self, look_up: Callable[[], Any]) -> None:
+        self._look_up = look_up
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what was not set: the sites are chosen so that nothing else is asked for.
+        return getattr(self._look_up(), name)

@@ -1,0 +1,179 @@
+"""The execution that a thread is running, and what happens when its code does something non-deterministic.
+
+:data:`ACTIVE` is keyed by thread, not kept in a context variable: contexts are copied by ``create_task`` and
+``to_thread`` and would carry the state into the threads that run activities.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from threading import get_ident
+from typing import Any, Final
+
+from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.core.plugins import Execution
+from durabletask_aio.sandbox import _interpreter, allowance
+from durabletask_aio.sandbox.catalogue import Call, Category, Severity, allows
+from durabletask_aio.sandbox.conditions import Arguments, holds, of_call
+from durabletask_aio.sandbox.findings import Finding
+from durabletask_aio.sandbox.report_line import finding_at
+from durabletask_aio.sandbox.sources import position_of, source_of
+from durabletask_aio.sandbox.substitutes import SUBSTITUTES
+from durabletask_aio.sandbox.territory import TERRITORY
+
+ACTIVE: Final[dict[int, WatchedExecution]] = {}
+"""By thread id: the execution whose code is on that thread's stack.  Empty while no workflow code runs."""
+
+FROZEN_CLOCK_LIMIT: Final = 100_000
+"""Clock reads in one stretch of code after which it is taken for a loop that waits for a clock that stands still."""
+
+
+class Policy:
+    """What was decided about a workflow when it was registered; shared by its executions."""
+
+    def __init__(self, *, strict: bool, workflow_name: str, context: str | None, allowed: tuple[str, ...]) -> None:
+        self.strict = strict
+        self.workflow_name = workflow_name
+        self.context = context
+        """The name of the workflow's context parameter, for corrected lines."""
+        self.allowed = allowed
+        self.warned: set[tuple[str, int, str]] = set()
+        """Call sites, as file, line and call, that were reported already."""
+        self.functions: dict[int, tuple[str, ...]] = {}
+        """By id of a code object: what a decorator on that function allows."""
+
+
+class WatchedExecution:
+    """One execution under watch: the guard that the core enters and leaves, and the source of substitute values."""
+
+    def __init__(self, policy: Policy, execution: Execution) -> None:
+        self.policy = policy
+        self.execution = execution
+        self.strict = policy.strict
+        self._stream: random.Random | None = None
+        self._reads = 0
+        self._violation: BaseException | None = None
+        self._outer: WatchedExecution | None = None
+
+    def enter(self) -> None:
+        thread = get_ident()
+        self._outer = ACTIVE.get(thread)
+        self._reads = 0
+        ACTIVE[thread] = self
+
+    def exit(self) -> BaseException | None:
+        if self._outer is None:
+            ACTIVE.pop(get_ident(), None)
+        else:
+            ACTIVE[get_ident()] = self._outer
+            self._outer = None
+        violation, self._violation = self._violation, None
+        return violation
+
+    def now(self) -> datetime:
+        return self.execution.now()
+
+    @property
+    def random(self) -> random.Random:
+        if self._stream is None:
+            self._stream = self.execution.stream("sandbox")
+        return self._stream
+
+    def intercept(self, call: Call, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a redirected name does in place of calling ``target``."""
+        if not holds(call.condition, of_call(args, kwargs)):
+            return target(*args, **kwargs)
+        frame = user_frame(_interpreter.frame(1))
+        if frame is None or self._is_allowed(call, frame):
+            return target(*args, **kwargs)
+        self.object_to(call, frame)
+        substitute = SUBSTITUTES.get(call.name)
+        if substitute is None:
+            return target(*args, **kwargs)
+        if call.category is Category.CLOCK:
+            self._count_read(call, frame)
+        return substitute(self, target, args, kwargs)
+
+    def check(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+        """What the layers that only watch do: raise, warn or stay silent."""
+        if holds(call.condition, arguments) and not self._is_allowed(call, frame):
+            self.object_to(call, frame)
+
+    def object_to(self, call: Call, frame: types.FrameType) -> None:
+        """Warn or raise, by the workflow's mode and the rule's severity."""
+        if self.strict and call.rule.severity is Severity.ERROR:
+            raise self.fail(self._finding(call, frame).text())
+        site = (frame.f_code.co_filename, frame.f_lineno, call.name)
+        if site in self.policy.warned or self.execution.is_replaying:
+            return
+        self.policy.warned.add(site)
+        warn(self._finding(call, frame), self.policy.workflow_name, self.execution.instance_id)
+
+    def fail(self, message: str) -> SandboxViolationError:
+        """A violation, remembered: it fails the turn even if the workflow catches it."""
+        error = SandboxViolationError(
+            message, instance_id=self.execution.instance_id, workflow_name=self.policy.workflow_name
+        )
+        if self._violation is None:
+            self._violation = error
+        return error
+
+    def _finding(self, call: Call, frame: types.FrameType) -> Finding:
+        return finding_at(frame, call, self.policy.context, stack_of(frame))
+
+    def _is_allowed(self, call: Call, frame: types.FrameType) -> bool:
+        allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())
+        if allowed and allows(allowed, call.rule, call.name):
+            return True
+        names = self.policy.functions.get(id(frame.f_code))
+        if names and allows(names, call.rule, call.name):
+            return True
+        source = source_of(frame.f_code.co_filename, frame.f_globals)
+        if source is None or not source.pragmas:
+            return False
+        position = position_of(frame, call.name.rpartition(".")[2])
+        return any(
+            allows(pragma.names, call.rule, call.name) for pragma in source.allowed_at(position.line, position.end_line)
+        )
+
+    def _count_read(self, call: Call, frame: types.FrameType) -> None:
+        self._reads += 1
+        if self._reads > FROZEN_CLOCK_LIMIT:
+            finding = self._finding(call, frame)
+            raise self.fail(
+                f"A loop waits for a clock that stands still: `{call.name}` was read {self._reads - 1:,} times"
+                f" without the workflow waiting for anything. In a workflow the clock moves only while it waits.\n"
+                f"  at {finding.location} in {finding.function}()\n"
+                f"      {finding.source_line.strip()}\n"
+                f"  Use `await ctx.sleep(seconds)` in the loop, or `ctx.with_timeout(awaitable, seconds)` around it."
+            )
+
+
+def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
+    """The nearest frame of the user's own code, from ``frame`` outwards."""
+    while frame is not None and not TERRITORY.is_user_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def stack_of(frame: types.FrameType) -> tuple[str, ...]:
+    """The user's functions on the stack, from the workflow to ``frame``: how it was reached."""
+    names: list[str] = []
+    current: types.FrameType | None = frame
+    while current is not None and TERRITORY.is_user_file(current.f_code.co_filename):
+        names.append(current.f_code.co_name)
+        current = current.f_back
+    return tuple(reversed(names))
+
+
+def warn(finding: Finding, workflow_name: str, instance_id: str | None = None) -> None:
+    """Issue a finding as a warning that points to the user's line."""
+    where = f"workflow {workflow_name!r}" + (f", instance {instance_id!r}" if instance_id is not None else "")
+    # With explicit coordinates the warning shows the user's line, however deep in our code it is issued.
+    warnings.warn_explicit(
+        f"{finding.text()}\n  [{where}]", NonDeterminismWarning, finding.file, finding.line, registry=None
+    )

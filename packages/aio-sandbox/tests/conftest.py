@@ -1,0 +1,102 @@
+"""A workflow driven by hand: just enough of the core for tests of single layers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from durabletask_aio.core.errors import NonDeterminismWarning
+from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.sandbox.runtime import SANDBOX
+
+MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)
+
+
+class FakeExecution:
+    """Facts of an execution, as the core gives them."""
+
+    def __init__(self, instance_id: str = "order-1", *, is_replaying: bool = False) -> None:
+        self.instance_id = instance_id
+        self.workflow_name = "workflow"
+        self.is_replaying = is_replaying
+
+    def now(self) -> dt.datetime:
+        return MOMENT
+
+    def stream(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.instance_id}/{purpose}")
+
+
+class Outcome:
+    """What one stretch of workflow code gave: a result or an error, the warnings, and what exit() returned."""
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.violation: BaseException | None = None
+        self.warnings: list[str] = []
+
+
+class Driver:
+    """Registers a coroutine function that never waits, and runs it under watch."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = SandboxMode(mode)
+
+    def __call__(self, function: Callable[..., Any], *args: Any, execution: FakeExecution | None = None) -> Outcome:
+        outcome = Outcome()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guard = SANDBOX.guard(function, self.mode, workflow_name="workflow")
+            assert guard is not None
+            self.run(guard, outcome, *args, execution=execution)
+        outcome.warnings = [str(each.message) for each in caught if issubclass(each.category, NonDeterminismWarning)]
+        return outcome
+
+    def run(self, guard: Any, outcome: Outcome, *args: Any, execution: FakeExecution | None = None) -> None:
+        watch = guard.begin(execution or FakeExecution())
+        coroutine = guard.function(None, *args)
+        if watch is not None:
+            watch.enter()
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            outcome.result = stop.value
+        except Exception as error:
+            outcome.error = error
+        finally:
+            coroutine.close()
+            if watch is not None:
+                outcome.violation = watch.exit()
+
+
+@pytest.fixture
+def best_effort() -> Driver:
+    return Driver("best_effort")
+
+
+@pytest.fixture
+def strict() -> Driver:
+    return Driver("strict")
+
+
+@pytest.fixture
+def moment() -> dt.datetime:
+    return MOMENT
+
+
+@pytest.fixture
+def make_execution() -> type[FakeExecution]:
+    return FakeExecution
+
+
+@pytest.fixture(autouse=True)
+def _no_switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("DAPR_WF_DISABLE_DETECTION", "DAPR_WF_DEBUG", "DT_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return
