@@ -45,7 +45,7 @@ def rules() -> str:
         f"## {rule.code} {rule.slug} {{ #{rule.code.lower()} }}\n\n"
         f"**{rule.title}.** ({rule.severity.value}, category `{rule.category.value}`)\n\n{rule.why}\n\n"
         f"Use {rule.alternative}. In a generator orchestrator: {rule.generator_alternative}.\n\n"
-        f'=== "Wrong"\n\n{fenced(rule.bad)}\n\n=== "Right"\n\n{fenced(rule.good)}'
+        f"{fenced(rule.bad, title='wrong')}\n\n{fenced(rule.good, title='right')}"
         for rule in RULES
     )
 
@@ -57,9 +57,8 @@ def first_sentence(documented: Any) -> str:
     return re.split(r"(?<=[.:;]) (?=[A-Z])", plain)[0]
 
 
-def fenced(code: str) -> str:
-    lines = ["```python", *code.splitlines(), "```"]
-    return "\n".join("    " + line for line in lines)
+def fenced(code: str, *, title: str) -> str:
+    return f'```python title="{title}"\n{code}\n```'
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
