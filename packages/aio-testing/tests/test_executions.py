@@ -50,7 +50,7 @@ class TestTags:
             client.schedule_new_orchestration(parent, instance_id="parent", tags={"from": "client"})
             client.wait_for_orchestration_completion("parent", timeout=60)
 
-        history = local_backend.history("parent")
+        history = local_backend.history("parent").protobuf
         assert dict(started(history).tags) == {"from": "client"}
         assert seen == {"to": "activity"}
         scheduled = next(event.taskScheduled for event in history if event.HasField("taskScheduled"))
@@ -66,7 +66,7 @@ class TestTags:
         client.wait_for_orchestration_completion("one", timeout=60)
         other = client.restart_orchestration("one", restart_with_new_instance_id=True)
         client.wait_for_orchestration_completion(other, timeout=60)
-        assert dict(started(local_backend.history(other)).tags) == {"a": "b"}
+        assert dict(started(local_backend.history(other).protobuf).tags) == {"a": "b"}
 
     def test_tags_survive_continue_as_new(self, local_backend, client, grpc_worker):
         def twice(context, rounds):
@@ -79,7 +79,7 @@ class TestTags:
         grpc_worker(orchestrators=[twice])
         client.schedule_new_orchestration(twice, instance_id="one", input=2, tags={"a": "b"})
         assert client.wait_for_orchestration_completion("one", timeout=60).get_output() == "end"
-        assert dict(started(local_backend.history("one")).tags) == {"a": "b"}
+        assert dict(started(local_backend.history("one").protobuf).tags) == {"a": "b"}
 
 
 class Harness:
@@ -325,5 +325,5 @@ def test_losing_a_race_leaves_the_history_with_one_ending(local_backend, client,
     finish.set()
     assert finished.wait(60)
     wait_until(lambda: not local_backend.engine._handouts, "the late result")
-    endings = [event for event in local_backend.history(instance_id) if event.HasField("executionCompleted")]
+    endings = [event for event in local_backend.history(instance_id).protobuf if event.HasField("executionCompleted")]
     assert len(endings) == 1

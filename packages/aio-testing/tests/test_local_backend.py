@@ -173,7 +173,7 @@ class TestTimers:
         grpc_worker(orchestrators=[many])
         instance_id = client.schedule_new_orchestration(many)
         wait_until(
-            lambda: sum(event.HasField("timerCreated") for event in local_backend.history(instance_id)) == 200,
+            lambda: sum(event.HasField("timerCreated") for event in local_backend.history(instance_id).protobuf) == 200,
             "the timers to be set",
         )
         timers = [each for each in threading.enumerate() if "timer" in each.name]
@@ -209,7 +209,7 @@ class TestLooking:
         grpc_worker(orchestrators=[orchestrator], activities=[echo])
         instance_id = client.schedule_new_orchestration(orchestrator, input=1)
         client.wait_for_orchestration_completion(instance_id, timeout=60)
-        history = local_backend.history(instance_id)
+        history = local_backend.history(instance_id).protobuf
         assert len(history) == 8
         assert all(event.timestamp.seconds for event in history)
 

@@ -39,8 +39,8 @@ def test_a_worker_killed_loses_nothing(place, executions, local_backend, client,
     assert state.get_output()[0] == 42
     assert {what: worker_process.executions(what) for what in executions} == executions
     # One scheduling and one completion each, however often they were attempted.
-    assert kinds(local_backend.history(instance_id)).count("taskScheduled") == 2
-    assert kinds(local_backend.history(instance_id)).count("taskCompleted") == 2
+    assert kinds(local_backend.history(instance_id).protobuf).count("taskScheduled") == 2
+    assert kinds(local_backend.history(instance_id).protobuf).count("taskCompleted") == 2
 
 
 def test_a_worker_killed_during_an_entity_operation_loses_nothing(client, worker_process, wait_until):

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import durabletask.history as _history
 import durabletask.internal.helpers as helpers
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as _stubs
@@ -30,6 +31,7 @@ __all__ = [
     "add_servicer",
     "helpers",
     "pb",
+    "typed_event",
     "verify",
 ]
 
@@ -37,6 +39,8 @@ add_servicer = cast(
     Callable[[InMemoryOrchestrationBackend, Any], None],
     _stubs.add_TaskHubSidecarServiceServicer_to_server,  # pyright: ignore[reportUnknownMemberType]
 )
+
+typed_event: Callable[[pb.HistoryEvent], _history.HistoryEvent] = _history._from_protobuf  # pyright: ignore[reportPrivateUsage]
 
 _BACKEND_METHODS: dict[str, tuple[str, ...]] = {
     "StartInstance": ("request", "context"),

@@ -12,6 +12,7 @@ for daily work.  Each point is a test in ``tests/test_engine*.py``:
 * **Executions.**  A late result or timer of an execution that has continued as new, ended or been replaced is
   dropped.  Upstream delivers it by its number, so it can complete an unrelated task of the next execution, and it
   wakes instances that have ended, whose history then gets a second ending.
+* **Failures** without a message are failures; upstream takes ``raise ValueError`` in an activity for a success.
 * **Timestamps.**  Every event says when it happened; upstream stamps ``orchestratorStarted`` only.
 * A sub-orchestration knows its parent, recursive termination reaches the children, a start scheduled for later
   starts later, and there is no limit on the size of a history.
@@ -171,7 +172,7 @@ class Engine(HandoutBackend):
         def fire() -> None:
             with self._lock:
                 if self.is_live(instance_id, execution):
-                    self._deliver(instance_id, helpers.new_timer_fired_event(timer_id, fire_at))
+                    self.deliver(instance_id, helpers.new_timer_fired_event(timer_id, fire_at))
 
         self.clock.call_at(fire_at, fire)
 
@@ -219,13 +220,7 @@ class Engine(HandoutBackend):
             else:
                 message = child.failure_details.errorMessage if child.failure_details else "Sub-orchestration failed"
                 event = helpers.new_sub_orchestration_failed_event(watcher.task_id, Exception(message))
-            self._deliver(watcher.parent_id, event)
-
-    def _deliver(self, instance_id: str, event: pb.HistoryEvent) -> None:
-        instance = self._instances[instance_id]
-        instance.pending_events.append(event)
-        instance.last_updated_at = self.clock.now()
-        self._enqueue_orchestration(instance_id)
+            self.deliver(watcher.parent_id, event)
 
     # Entities
 

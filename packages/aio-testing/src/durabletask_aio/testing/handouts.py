@@ -106,6 +106,13 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         """Whether that execution is the instance's latest and has not ended."""
         raise NotImplementedError
 
+    def deliver(self, instance_id: str, event: pb.HistoryEvent) -> None:
+        """Something has happened to the instance: wake it."""
+        instance = self._instances[instance_id]
+        instance.pending_events.append(event)
+        instance.last_updated_at = self.clock.now()
+        self._enqueue_orchestration(instance_id)
+
     def take(self, taker: Taker, filters: Filters = EVERYTHING) -> Handout | None:
         """The next work item that matches, now held by ``taker``; ``None`` if there is none or the taker has gone."""
         with self._lock:
@@ -296,9 +303,17 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             activity = handout.activity
             if handout.taken_back:
                 self._drop_from_queue(activity)
-            if not self.is_live(activity.instance_id, activity.execution):
-                return pb.CompleteTaskResponse()
-            return super().CompleteActivityTask(request, context)
+            if self.is_live(activity.instance_id, activity.execution):
+                # Not super(): upstream takes a failure without a message (``raise ValueError``) for a success.
+                event = pb.HistoryEvent(eventId=-1)
+                if request.HasField("failureDetails"):
+                    event.taskFailed.taskScheduledId = request.taskId
+                    event.taskFailed.failureDetails.CopyFrom(request.failureDetails)
+                else:
+                    event.taskCompleted.taskScheduledId = request.taskId
+                    event.taskCompleted.result.CopyFrom(request.result)
+                self.deliver(activity.instance_id, event)
+            return pb.CompleteTaskResponse()
 
     def CompleteEntityTask(self, request: pb.EntityBatchResult, context: Any) -> pb.CompleteTaskResponse:
         with self._lock:

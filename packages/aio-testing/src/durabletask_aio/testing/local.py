@@ -25,6 +25,7 @@ from durabletask_aio.testing._upstream import OrchestrationInstance, StateWaiter
 from durabletask_aio.testing.clock import SystemClock
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.handouts import Taker
+from durabletask_aio.testing.history import History
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -235,13 +236,13 @@ class LocalBackend:
         """The status of each instance by its id, in the order of creation."""
         return {each.instance_id: OrchestrationStatus(each.status) for each in self.engine.all_instances()}
 
-    def history(self, instance_id: str) -> list[pb.HistoryEvent]:
-        """The recorded events of the instance's latest execution, as protobuf messages.
+    def history(self, instance_id: str) -> History:
+        """The recorded history of the instance's latest execution.
 
         ``KeyError`` naming the instances there are if this one is not known.
         """
         try:
-            return self.engine.history_of(instance_id)
+            return History(self.engine.history_of(instance_id), instance_id=instance_id)
         except KeyError:
             known = ", ".join(self.instances()) or "none"
             raise KeyError(f"no instance {instance_id!r} on the local engine; there are: {known}") from None

@@ -1,0 +1,231 @@
+"""``History``: from everywhere, to a file and back, without losing or revealing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+from datetime import datetime, timedelta, timezone
+
+import durabletask.history as typed
+import pytest
+from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
+from durabletask.extensions.history_export.models import ExportFormat, ExportFormatKind
+from durabletask.extensions.history_export.serialization import serialize_history
+from durabletask.task import TaskFailedError
+from google.protobuf import timestamp_pb2
+
+from durabletask_aio.testing._upstream import pb, typed_event
+from durabletask_aio.testing.history import History
+from durabletask_aio.testing.history_codec import HistoryFormatError
+
+ALL_TYPES = [field.name for field in pb.HistoryEvent.DESCRIPTOR.oneofs_by_name["eventType"].fields]
+
+
+def filled(message, depth=0):
+    """Give every field a value."""
+    for field in message.DESCRIPTOR.fields:
+        target = getattr(message, field.name)
+        if field.message_type is None:
+            value = {field.CPPTYPE_STRING: "text", field.CPPTYPE_BOOL: True}.get(field.cpp_type, 3)
+            if hasattr(target, "extend"):
+                target.extend([value, value])
+            else:
+                setattr(message, field.name, value)
+        elif field.message_type.GetOptions().map_entry:
+            if "string" in str(field.message_type.fields_by_name["value"].type) or field.name == "tags":
+                target.update({"key": "value"})
+        elif isinstance(target, timestamp_pb2.Timestamp):
+            target.FromDatetime(datetime(2024, 2, 3, 4, 5, 6, 789))
+        elif depth < 3 and field.name not in ("innerFailure", "orchestrationState"):
+            filled(target, depth + 1)
+    return message
+
+
+def event_of(kind):
+    event = pb.HistoryEvent(eventId=7)
+    event.timestamp.FromDatetime(datetime(2024, 1, 1))
+    getattr(event, kind).SetInParent()
+    filled(getattr(event, kind))
+    return event
+
+
+@pytest.fixture
+async def recorded(local_backend, grpc_worker):
+    """A history with activities, a failure, a child, a timer, an event, tags and an entity call."""
+    from durabletask.entities import EntityInstanceId
+
+    def fine(context, value):
+        return {"name": value, "amount": 12}
+
+    def broken(context, value):
+        raise ValueError(f"no such customer: {value}")
+
+    def child(context, value):
+        return value
+        yield
+
+    def counter(context, amount):
+        return amount
+
+    def everything(context, value):
+        result = yield context.call_activity(fine, input=value, tags={"a": "b"})
+        with contextlib.suppress(TaskFailedError):
+            yield context.call_activity(broken, input=value)
+        yield context.create_timer(timedelta(milliseconds=5))
+        yield context.call_sub_orchestrator(child, input=value, instance_id="child")
+        yield context.call_entity(EntityInstanceId("counter", "one"), "add", 3)
+        context.send_event("nobody", "hello", data=1)
+        yield context.wait_for_external_event("go")
+        return result
+
+    grpc_worker(orchestrators=[everything, child], activities=[fine, broken], entities=[counter])
+    async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as client:
+        await client.schedule_new_orchestration(everything, input="Ada", instance_id="one", tags={"t": "u"})
+        await client.raise_orchestration_event("one", "go", data={"by": "Grace"})
+        await client.wait_for_orchestration_completion("one", timeout=60)
+        yield local_backend.history("one")
+
+
+class TestSources:
+    async def test_the_client_and_the_engine_tell_the_same_history(self, recorded, local_backend, client):
+        async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as async_client:
+            assert await History.fetch(async_client, "one") == recorded
+        assert await History.fetch(client, "one") == recorded
+
+    def test_upstreams_typed_events_and_their_dicts_give_the_same(self, recorded):
+        assert History.from_events(recorded.events) == recorded
+        assert History.from_events(recorded.protobuf) == recorded
+        assert History.from_dicts([typed.to_dict(event) for event in recorded]) == recorded
+
+    @pytest.mark.parametrize("kind", [ExportFormatKind.JSON, ExportFormatKind.JSONL_GZIP])
+    def test_files_of_upstreams_history_export_can_be_loaded(self, recorded, tmp_path, kind):
+        path = tmp_path / ("one.json" if kind is ExportFormatKind.JSON else "one.jsonl.gz")
+        path.write_bytes(serialize_history(recorded.events, instance_id="one", fmt=ExportFormat(kind=kind)))
+        assert History.load(path) == recorded
+
+
+class TestFormat:
+    def test_saved_and_loaded_it_is_equal(self, recorded, tmp_path):
+        path = recorded.save(tmp_path / "deep" / "one.json")
+        assert History.load(path) == recorded
+        assert History.load(path).save(tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+    def test_the_document(self):
+        events = [event_of("orchestratorStarted"), pb.HistoryEvent(eventId=1)]
+        events[1].timestamp.FromDatetime(datetime(2024, 1, 1, 0, 0, 0, 5000))
+        events[1].taskScheduled.name = "charge"
+        events[1].taskScheduled.input.value = '{"ü": 1}'
+        assert json.loads(History(events, instance_id="one").to_json()) == {
+            "format": "durabletask-history",
+            "version": 1,
+            "instance_id": "one",
+            "events": [
+                {"event_type": "OrchestratorStartedEvent", "event_id": 7, "timestamp": "2024-01-01T00:00:00+00:00"},
+                {
+                    "event_type": "TaskScheduledEvent",
+                    "event_id": 1,
+                    "timestamp": "2024-01-01T00:00:00.005000+00:00",
+                    "name": "charge",
+                    "input": '{"ü": 1}',
+                },
+            ],
+        }
+
+    @pytest.mark.parametrize("kind", ALL_TYPES)
+    def test_no_type_of_event_loses_a_field_on_its_way(self, kind):
+        event = event_of(kind)
+        plain = History([event]).to_dicts()
+        assert typed_event(History.from_dicts(plain).protobuf[0]) == typed_event(event)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "this is not a history: not JSON"),
+            ("3", 'this is not a history: expected a JSON object with "events", or a list of them'),
+            ('{"format": "durabletask-history", "version": 9, "events": []}', "this release reads durabletask-history"),
+            ('[{"event_type": "NoSuchEvent", "event_id": 1}]', "event 0 of the history cannot be read: there is no"),
+            ('[{"event_type": "TaskScheduledEvent"}]', "event 0 of the history cannot be read: 'event_id'"),
+            (
+                '[{"event_id": 1, "timestamp": "2024-01-01", "colour": 1}]',
+                "has exactly the fields colour",
+            ),
+        ],
+    )
+    def test_what_is_no_history_is_said_so(self, text, message):
+        with pytest.raises(HistoryFormatError, match=message.replace("(", r"\(")):
+            History.from_json(text)
+
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path):
+        path = tmp_path / "broken.json"
+        path.write_text("{")
+        with pytest.raises(HistoryFormatError, match=r"broken\.json: this is not a history"):
+            History.load(path)
+        with gzip.open(tmp_path / "broken.jsonl.gz", "wt") as file:
+            file.write("{}\n{}\n")
+        with pytest.raises(HistoryFormatError, match=r"broken\.jsonl\.gz: event 0"):
+            History.load(tmp_path / "broken.jsonl.gz")
+
+
+class TestRedaction:
+    def test_payloads_are_hidden_and_the_shape_stays(self, recorded):
+        redacted = recorded.redacted()
+        text = redacted.to_json()
+        for secret in ("Ada", "Grace", "no such customer", "test_history"):
+            assert secret in recorded.to_json()
+            assert secret not in text
+        result = next(event for event in redacted if isinstance(event, typed.TaskCompletedEvent)).result
+        assert json.loads(result) == {"name": "***", "amount": 0}
+        assert len(redacted) == len(recorded)
+        assert redacted.workflow_name == recorded.workflow_name
+
+    def test_one_may_say_what_is_secret(self, recorded):
+        seen = []
+
+        def keep_amounts(path, value):
+            seen.append(path)
+            return value if path.endswith("amount") else None
+
+        redacted = recorded.redacted(keep_amounts)
+        result = next(event for event in redacted if isinstance(event, typed.TaskCompletedEvent)).result
+        assert json.loads(result) == {"name": None, "amount": 12}
+        assert "TaskScheduledEvent.input" in seen
+        assert "TaskFailedEvent.failure_details.message" in seen
+
+    def test_a_payload_that_is_not_json_is_hidden_whole(self):
+        event = event_of("eventRaised")
+        event.eventRaised.input.value = "<xml>secret</xml>"
+        assert History([event]).redacted().events[0].input == "***"
+
+
+class TestLooking:
+    def test_facts(self, recorded):
+        assert recorded.instance_id == "one"
+        assert recorded.workflow_name == "everything"
+        assert recorded.status is OrchestrationStatus.COMPLETED
+        assert repr(recorded) == f"<History of everything 'one': {len(recorded)} events, COMPLETED>"
+        assert History(recorded.protobuf[:-1]).status is OrchestrationStatus.RUNNING
+
+    def test_it_iterates_over_typed_events(self, recorded):
+        assert isinstance(next(iter(recorded)), typed.OrchestratorStartedEvent)
+        assert list(recorded) == list(recorded.events)
+
+    def test_two_of_the_same_events_are_equal_and_others_are_not(self, recorded):
+        assert History(recorded.protobuf) == recorded
+        assert History(recorded.protobuf[:-1]) != recorded
+        assert recorded != recorded.protobuf
+
+    def test_a_diff_does_not_look_at_the_time(self, recorded):
+        later = History.from_dicts(
+            {**plain, "timestamp": datetime(2030, 1, 1, tzinfo=timezone.utc).isoformat()}
+            for plain in recorded.to_dicts()
+        )
+        assert later != recorded
+        assert recorded.diff(later) == ""
+
+    def test_a_diff_shows_what_differs(self, recorded):
+        other = recorded.redacted(lambda path, value: "Eve" if value == "Ada" else value)
+        diff = recorded.diff(other)
+        assert '-{"event_type": "TaskScheduledEvent"' in diff
+        assert '+{"event_type": "TaskScheduledEvent"' in diff
+        assert '\\"Eve\\"' in diff
