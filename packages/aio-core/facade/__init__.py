@@ -1,1 +1,64 @@
-"""Placeholder; its owner is writing the public names."""
+"""async/await for durable workflows: the public names of ``durabletask-aio-core``.
+
+This file is installed into Microsoft's ``durabletask`` package; what it exports lives in ``durabletask_aio.core``.
+Importing it lets upstream's ``TaskHubGrpcWorker`` accept ``async def`` workflows, through ``durabletask-aio-worker`` if
+that is installed, and otherwise makes it refuse them with a sentence.
+"""
+
+from durabletask_aio.core import installation as _installation
+
+_installation.check()
+
+from durabletask_aio.core import (  # noqa: E402
+    ActivityFailedError,
+    AsyncWorkflowContext,
+    AsyncWorkflowError,
+    DeadlockError,
+    EventStream,
+    HeldLock,
+    HistoryDivergenceError,
+    InstanceEvicted,
+    NonDeterminismWarning,
+    NonDeterministicUseError,
+    Operation,
+    RetryPolicy,
+    SandboxMode,
+    SandboxViolationError,
+    StepBudgetError,
+    SubOrchestrationFailedError,
+    UnsupportedInWorkflowError,
+    WorkflowFunction,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+    as_orchestrator,
+)
+from durabletask_aio.core import plugins as _plugins  # noqa: E402
+
+__all__ = [
+    "ActivityFailedError",
+    "AsyncWorkflowContext",
+    "AsyncWorkflowError",
+    "DeadlockError",
+    "EventStream",
+    "HeldLock",
+    "HistoryDivergenceError",
+    "InstanceEvicted",
+    "NonDeterminismWarning",
+    "NonDeterministicUseError",
+    "Operation",
+    "RetryPolicy",
+    "SandboxMode",
+    "SandboxViolationError",
+    "StepBudgetError",
+    "SubOrchestrationFailedError",
+    "UnsupportedInWorkflowError",
+    "WorkflowFunction",
+    "WorkflowTimeoutError",
+    "WorkflowValidationError",
+    "as_orchestrator",
+]
+
+if not _plugins.load_integrations():
+    from durabletask_aio.core import registration as _registration
+
+    _registration.install()

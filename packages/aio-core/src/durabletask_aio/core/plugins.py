@@ -8,17 +8,21 @@ resolves each distribution on its own and two that do not fit can meet in one en
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from importlib.metadata import version as metadata_version
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
+
+from durabletask_aio.core.errors import AsyncWorkflowError, WorkflowValidationError
+from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled
 
 if TYPE_CHECKING:
     import random
 
     from durabletask_aio.core.context import AsyncWorkflowContext
-    from durabletask_aio.core.settings import SandboxMode
 
 PROTOCOL_VERSION = 1
 """Raised by one whenever a protocol below changes in a way that an older companion would not survive."""
@@ -127,3 +131,89 @@ class Command(Protocol):
     def run(self, arguments: Any) -> int:
         """Do the work; the return value is the exit status."""
         ...
+
+
+def load_integrations() -> bool:
+    """Call every integration there is, once; ``False`` if there is none.
+
+    A broken one warns and is left out: it must not break ``import durabletask.aio``.
+    """
+    found = False
+    for entry in entry_points(group=INTEGRATIONS_GROUP):
+        try:
+            entry.load()()
+        except Exception as error:
+            warnings.warn(f"{_origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=3)
+        else:
+            found = True
+    return found
+
+
+def load_sandbox() -> Sandbox | None:
+    """The sandbox, or ``None`` if none is installed.
+
+    Raises :class:`AsyncWorkflowError` if there is one that does not fit this core.
+    """
+    for entry in entry_points(group=SANDBOX_GROUP):
+        sandbox = entry.load()
+        check_protocol(sandbox, entry)
+        return cast("Sandbox", sandbox)
+    return None
+
+
+def check_protocol(plugin: Any, entry: EntryPoint) -> None:
+    """Raise :class:`AsyncWorkflowError`, naming both distributions, if ``plugin`` was written for other protocols."""
+    version = getattr(plugin, "protocol_version", None)
+    if version != PROTOCOL_VERSION:
+        msg = (
+            f"{_origin(entry)} speaks version {version} of the plugin protocol, and durabletask-aio-core "
+            f"{metadata_version('durabletask-aio-core')} speaks {PROTOCOL_VERSION}\n"
+            f"  pip install --upgrade durabletask-aio-core {_distribution(entry)}"
+        )
+        raise AsyncWorkflowError(msg)
+
+
+def guard_for(function: AnyWorkflow, name: str, mode: SandboxMode) -> WorkflowGuard | None:
+    """What the sandbox has to say about a workflow at registration; ``None`` if it is not to be watched.
+
+    Raises :class:`WorkflowValidationError` with the line to install if a mode needs the sandbox and there is none.
+    """
+    if mode is SandboxMode.OFF:
+        if debug_enabled() and not detection_disabled():
+            _advise(function, name)
+        return None
+    sandbox = load_sandbox()
+    if sandbox is None:
+        msg = (
+            f"sandbox_mode={mode.value!r} for workflow {name!r} needs the sandbox, which is not installed\n"
+            f'  pip install "durabletask-aio-core[sandbox]"'
+        )
+        raise WorkflowValidationError(msg, workflow_name=name)
+    if detection_disabled():
+        return None
+    return sandbox.guard(function, mode, workflow_name=name)
+
+
+_told = False
+
+
+def _advise(function: AnyWorkflow, name: str) -> None:
+    global _told
+    sandbox = load_sandbox()
+    if sandbox is not None:
+        sandbox.advise(function, workflow_name=name)
+    elif not _told:
+        _told = True
+        logging.getLogger("durabletask.aio").warning(
+            'debug mode warns of non-deterministic calls once the sandbox is installed: '
+            'pip install "durabletask-aio-core[sandbox]"'
+        )
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _origin(entry: EntryPoint) -> str:
+    version = f" {entry.dist.version}" if entry.dist is not None else ""
+    return f"{_distribution(entry)}{version} (entry point {entry.name!r} of group {entry.group!r})"

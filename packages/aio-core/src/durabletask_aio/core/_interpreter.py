@@ -1,0 +1,99 @@
+"""Every name of CPython's asyncio that the documentation does not promise, in one place.
+
+Most are the hooks that event loops outside the standard library are built on (uvloop and trio's guest mode use the
+same); the rest are the code objects by which the loop recognises a caller inside ``asyncio/tasks.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.tasks
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+from asyncio import _get_running_loop as get_running_loop
+from asyncio import _set_running_loop as set_running_loop
+
+__all__ = ["called_from", "forget_pending", "get_running_loop", "mute_exception", "set_running_loop", "swap_loop"]
+
+_TASKS_GLOBALS = vars(asyncio.tasks)
+
+
+def _codes(*names: str) -> frozenset[CodeType]:
+    found = set()
+    for name in names:
+        target: Any = asyncio.tasks
+        for part in name.split("."):
+            target = getattr(target, part, None)
+        code = getattr(target, "__code__", None)
+        if code is not None:
+            found.add(code)
+    return frozenset(found)
+
+
+# Code objects compare by value, but within one module no two of these functions are equal.
+ENSURE_FUTURE = _codes("ensure_future", "_ensure_future")
+WAIT_INNER = _codes("_wait")
+UNORDERED = _codes("wait", "as_completed", "_AsCompletedIterator.__init__")
+"""Functions that pass what they are given through a set before starting it."""
+
+
+def called_from(frame: FrameType | None, codes: frozenset[CodeType]) -> str | None:
+    """The name of the innermost function of ``codes`` among the asyncio frames that called us, or ``None``."""
+    while frame is not None and frame.f_globals is _TASKS_GLOBALS:
+        if frame.f_code in codes:
+            return "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
+        frame = frame.f_back
+    return None
+
+
+def _qualname(code: CodeType) -> str:
+    # co_qualname came with 3.11; the only method among UNORDERED came with 3.13.
+    return getattr(code, "co_qualname", code.co_name)
+
+
+def forget_pending(task: asyncio.Task[Any]) -> None:
+    """Keep ``task`` from complaining that it was destroyed while pending: its coroutine has been closed."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore
+
+
+def mute_exception(future: asyncio.Future[Any]) -> None:
+    """Keep ``future`` from reporting, when it is collected, that nobody retrieved its exception."""
+    # Only assignments of False are accepted, which is all that asyncio itself does.
+    future._log_traceback = False  # type: ignore[attr-defined]  # pyright: ignore
+
+
+if sys.version_info >= (3, 14):
+    # From 3.14 the current task belongs to the thread, not to the loop: a workflow that is stepped from within a task
+    # of another loop (an in-process test environment, or a collection that closes one run inside another) has to set
+    # that task aside, or entering our own is refused.
+    from asyncio.tasks import _swap_current_task  # pyright: ignore
+
+    def swap_loop(loop: asyncio.AbstractEventLoop) -> tuple[Any, Any]:
+        previous = get_running_loop()
+        set_running_loop(loop)
+        return previous, (_swap_current_task(loop, None) if previous is not None else None)
+
+    def restore_loop(saved: tuple[Any, Any]) -> None:
+        previous, task = saved
+        set_running_loop(previous)
+        if task is not None:
+            _swap_current_task(previous, task)
+else:
+
+    def swap_loop(loop: asyncio.AbstractEventLoop) -> Any:
+        """Make ``loop`` the running loop of this thread; returns what :func:`restore_loop` needs to undo it."""
+        previous = get_running_loop()
+        set_running_loop(loop)
+        return previous
+
+    restore_loop = set_running_loop
+
+
+def await_chain(awaitable: Any) -> Iterator[Any]:
+    """The coroutines and generators ``awaitable`` is suspended in, outermost first."""
+    while awaitable is not None and (hasattr(awaitable, "cr_await") or hasattr(awaitable, "gi_yieldfrom")):
+        yield awaitable
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)

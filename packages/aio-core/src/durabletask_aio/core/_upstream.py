@@ -1,0 +1,273 @@
+"""Every private name of ``durabletask`` that the core touches, and why nothing public would do.
+
+:func:`self_check` runs when the core is imported by the facade: a name that is gone becomes one plain sentence there,
+instead of an ``AttributeError`` in the middle of somebody's workflow.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Any, Protocol, cast
+
+from durabletask import task
+from durabletask.internal import orchestrator_service_pb2 as pb
+from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
+
+__all__ = ["Listener", "UnserializableResult", "Wake", "self_check", "subscribe"]
+
+UnserializableResult = JsonEncodeOutputException
+
+
+class Listener(Protocol):
+    """What upstream calls when a task completes: the one method of ``CompositeTask`` that completion goes through."""
+
+    def on_child_completed(self, task: task.Task[Any]) -> None: ...
+
+
+def subscribe(upstream_task: task.Task[Any], listener: Listener) -> None:
+    """Tell ``listener`` when ``upstream_task`` completes.
+
+    The public way is a ``CompositeTask`` per task; measured, it costs 0.1 of a replayed step, for an object that does
+    nothing but pass the call on.
+    """
+    upstream_task._parents[id(listener)] = cast("task.CompositeTask[Any]", listener)  # pyright: ignore
+
+
+class Wake(task.Task[None]):
+    """The one upstream task that an async workflow ever yields; complete whenever its loop has something to do.
+
+    Upstream resumes a generator while the task it yielded is complete, so one reusable flag does what a ``when_any``
+    over everything outstanding would do, without being rebuilt for each wait.  It never fails: upstream would throw
+    into a generator that has already returned.
+    """
+
+    # Upstream's are properties over private attributes; these shadow them, and are read far more often than written.
+    is_complete = False  # type: ignore[assignment]  # pyright: ignore
+    is_failed = False  # type: ignore[assignment]  # pyright: ignore
+
+    def get_result(self) -> None:
+        return None
+
+
+def sequence_number(context: Any) -> int:
+    """The sequence number of the action that was scheduled last: what the history will call this operation."""
+    return cast(int, context._sequence_number)
+
+
+def pending_task(context: Any, sequence: int, listener: Listener) -> task.Task[Any] | None:
+    """The incomplete upstream task with that sequence number that ``listener`` subscribed to.
+
+    A timer longer than the worker's chunk goes on under a new number for each chunk, hence the search when the number
+    is no longer its own.
+    """
+    found = context._pending_tasks.get(sequence)
+    if found is not None and id(listener) in found._parents:
+        return cast("task.Task[Any]", found)
+    for candidate in context._pending_tasks.values():
+        if id(listener) in candidate._parents:
+            return cast("task.Task[Any]", candidate)
+    return None
+
+
+def retryable_task(context: Any, sequence: int | None, listener: Listener) -> task.Task[Any] | None:
+    """The incomplete task with a retry policy that ``listener`` subscribed to, be it running or waiting to be retried."""
+    key = id(listener)
+    found = context._pending_tasks.get(sequence)
+    if found is not None and key in found._parents:
+        return cast("task.Task[Any]", found)
+    for pending in context._pending_tasks.values():
+        retried = pending._retryable_parent
+        if retried is not None and key in retried._parents:
+            return cast("task.Task[Any]", retried)
+    return None
+
+
+def pending_event(context: Any, name: str, listener: Listener) -> task.CancellableTask[Any] | None:
+    """The wait for an external event that ``listener`` subscribed to."""
+    for waiting in context._pending_events.get(name.casefold(), ()):
+        if id(listener) in waiting._parents:
+            return cast("task.CancellableTask[Any]", waiting)
+    return None
+
+
+def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
+    """Cancel ``timer``, and let it fire into the void if the engine already has it.
+
+    Upstream forgets a cancelled timer at once; when the engine fires it all the same, its worker logs a warning
+    about an unexpected event for what is an everyday case.  A completed placeholder under the same number keeps it
+    quiet, and changes no action.
+    """
+    pending = context._pending_tasks
+    if pending.get(sequence) is not timer:  # a long timer, by now under the number of a later chunk
+        sequence = next((number for number in reversed(pending) if pending[number] is timer), sequence)
+    sent = sequence in pending and sequence not in context._pending_actions
+    timer.cancel()
+    if sent:
+        pending[sequence] = task.TimerTask()
+
+
+def stop_retrying(context: Any, retryable: task.Task[Any]) -> None:
+    """See to it that a cancelled activity or sub-orchestration with a retry policy is not tried again."""
+    for number, pending in list(context._pending_tasks.items()):
+        if isinstance(pending, task.TimerTask) and pending._retryable_parent is retryable:
+            cancel_timer(context, pending, number)
+    if isinstance(retryable, task.RetryableTask):
+        setattr(retryable, "compute_next_delay", lambda: None)  # noqa: B010
+
+
+def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
+    """Have ``RetryPolicy.retry_timeout`` measured on the workflow's clock.
+
+    Upstream compares with ``datetime.now()`` while it processes the failure, on replay too: a history that is
+    replayed after the timeout takes another branch than it took live, returns no actions, and the instance hangs.
+    The delay itself is upstream's formula.
+    """
+    if not isinstance(retryable, task.RetryableTask):
+        return
+    policy = retryable._retry_policy
+    timeout = policy.retry_timeout
+    if timeout is None:
+        return  # without one upstream's computation never looks at the clock in a way that matters
+    pending = cast("task.RetryableTask[Any]", retryable)
+    expires_at = pending._start_time + timeout
+
+    def compute_next_delay() -> timedelta | None:
+        attempt = pending._attempt_count
+        if attempt >= policy.max_number_of_attempts or context.current_utc_datetime >= expires_at:
+            return None
+        coefficient = 1.0 if policy.backoff_coefficient is None else policy.backoff_coefficient
+        seconds = math.pow(coefficient, attempt - 1) * policy.first_retry_interval.total_seconds()
+        if policy.max_retry_interval is not None:
+            seconds = min(seconds, policy.max_retry_interval.total_seconds())
+        return timedelta(seconds=seconds)
+
+    setattr(pending, "compute_next_delay", compute_next_delay)  # noqa: B010
+
+
+def tag_sub_orchestrations(context: Any, tags_of: dict[int, dict[str, str]]) -> None:
+    """Add ``tags_of[sequence]`` to the sub-orchestrations that ``context`` is about to send, now and at each retry.
+
+    Upstream's call has no parameter for tags, and a retry builds the action anew; so they are added on the way out.
+    """
+    original = context.get_actions
+
+    def get_actions() -> list[pb.OrchestratorAction]:
+        actions = cast("list[pb.OrchestratorAction]", original())
+        for action in actions:
+            if action.HasField("createSubOrchestration"):
+                action.createSubOrchestration.tags.update(tags_of.get(action.id, {}))
+        return actions
+
+    context.get_actions = get_actions
+
+
+def exit_critical_section(context: Any) -> None:
+    """Release the entity locks of ``context``: what upstream's ``EntityLock`` does when it is left."""
+    context._exit_critical_section()
+
+
+def own_available_locks(lock: Any) -> None:
+    """Give the set of unused locks a list of its own.
+
+    Upstream's ``complete_acquire`` makes it the very list of all locks held, from which an outstanding call is taken
+    out: leaving the lock then sends no unlock message for that entity, which stays locked for ever.
+    """
+    entities = lock._context._entity_context
+    if entities.available_locks is entities.critical_section_locks:
+        entities.available_locks = list(entities.critical_section_locks)
+
+
+def return_event(context: Any, name: str, payload: Any) -> None:
+    """Put an event that was delivered but not consumed back to the front of the buffer.
+
+    ``continue_as_new(save_events=True)`` carries over what is in the buffer, and nothing else.
+    """
+    buffered = context._received_events.setdefault(name.casefold(), [])
+    index = buffered[0][0] - 1 if buffered else -1
+    encoded = None if payload is None else context._data_converter.serialize(payload)
+    buffered.insert(0, (index, encoded))
+
+
+def on_failure(context: Any, translate: Any) -> None:
+    """Let ``translate(error)`` say what to record when upstream is about to fail this execution with ``error``.
+
+    Set on the one context object, for the failures that upstream raises outside of workflow code: a history that does
+    not match, and a result that cannot be serialised.
+    """
+    original = context.set_failed
+
+    def set_failed(error: Any) -> None:
+        original(translate(error))
+
+    context.set_failed = set_failed
+
+
+def scene_of(error: BaseException) -> tuple[Any, pb.HistoryEvent | None]:
+    """Upstream's context and the history event it was processing when it raised ``error``.
+
+    Taken from the frames of the traceback: upstream's message has both facts as prose only, and not all of them.
+    """
+    context, found = None, None
+    traceback = error.__traceback__
+    while traceback is not None:
+        names = traceback.tb_frame.f_locals
+        event = names.get("event")
+        if isinstance(event, pb.HistoryEvent):
+            context, found = names.get("ctx"), event
+        traceback = traceback.tb_next
+    return context, found
+
+
+def describe_event(event: pb.HistoryEvent) -> str:
+    """A scheduling event of the history, in the words of the context's methods."""
+    kind = event.WhichOneof("eventType")
+    if kind == "taskScheduled":
+        return f"activity {event.taskScheduled.name!r}"
+    if kind == "subOrchestrationInstanceCreated":
+        return f"sub-orchestration {event.subOrchestrationInstanceCreated.name!r}"
+    if kind == "timerCreated":
+        return f"a timer for {event.timerCreated.fireAt.ToDatetime().isoformat()}Z"
+    if kind == "entityOperationCalled":
+        return f"call of entity operation {event.entityOperationCalled.operation!r}"
+    if kind == "entityOperationSignaled":
+        return f"signal of entity operation {event.entityOperationSignaled.operation!r}"
+    if kind == "entityLockRequested":
+        return f"entity lock of {', '.join(event.entityLockRequested.lockSet)}"
+    if kind == "eventSent":
+        return f"event {event.eventSent.name!r} sent to {event.eventSent.instanceId!r}"
+    return f"an event of type {kind!r}"
+
+
+def listeners_of(context: Any, sequence: int) -> list[Any]:
+    """Whoever subscribed to the pending task with that sequence number."""
+    pending = context._pending_tasks.get(sequence)
+    return [] if pending is None else list(pending._parents.values())
+
+
+def is_finished(context: Any) -> bool:
+    """Whether upstream has recorded an end for this execution (a termination, say)."""
+    return bool(context._is_complete)
+
+
+def self_check() -> str | None:
+    """``None``, or the sentence that says what of ``durabletask`` is not as this version of the core expects."""
+    retryable = vars(task.RetryableTask)
+    timer = vars(task.TimerTask())
+    gone = [
+        name
+        for name, found in {
+            "Task._parents": "_parents" in timer,
+            "TimerTask._retryable_parent": "_retryable_parent" in timer,
+            "RetryableTask.compute_next_delay": "compute_next_delay" in retryable,
+            "CancellableTask.cancel": hasattr(task.CancellableTask, "cancel"),
+            "OrchestrationContext._exit_critical_section": hasattr(task.OrchestrationContext, "_exit_critical_section"),
+        }.items()
+        if not found
+    ]
+    if not gone:
+        return None
+    return (
+        f"durabletask has changed under durabletask-aio-core: {', '.join(gone)} is gone; install a version of "
+        "durabletask that this durabletask-aio-core supports, or a newer durabletask-aio-core"
+    )

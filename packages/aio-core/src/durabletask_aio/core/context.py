@@ -1,0 +1,602 @@
+"""``AsyncWorkflowContext``: what workflow code sees.  Thin: each method is a line or two over the rooms beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import random
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from datetime import datetime, timedelta, timezone, tzinfo
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
+from weakref import proxy
+
+from durabletask import task
+from durabletask.entities import EntityInstanceId
+
+from durabletask_aio.core import _upstream, combinators, debug, metadata, validation
+from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
+from durabletask_aio.core.events import EventStream
+from durabletask_aio.core.host import Continuation, ReplaySafeLogger
+from durabletask_aio.core.operations import (
+    ACTIVITY,
+    ENTITY,
+    EVENT,
+    LOCK,
+    SUB_ORCHESTRATION,
+    TIMER,
+    HeldLock,
+    LockOperation,
+    Operation,
+    caller,
+)
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.state import WorkflowState
+
+T = TypeVar("T")
+TInput = TypeVar("TInput")
+TOutput = TypeVar("TOutput")
+
+AsyncActivity: TypeAlias = Callable[[task.ActivityContext, TInput], Awaitable[TOutput]]
+RetryPolicy = task.RetryPolicy
+
+_OF_ACTIVITIES = frozenset({"orchestration_id", "task_id"})
+
+
+class _WrongContextError(AsyncWorkflowError, AttributeError):
+    """An attribute of the activity context was looked for on the workflow's."""
+
+
+_WrongContextError.__module__ = "durabletask.aio"
+
+
+class AsyncWorkflowContext:
+    """The durable side of an async workflow, passed to it as its first argument.
+
+    Everything that takes part in the workflow's history is scheduled at the call, not at the ``await``, and returns an
+    :class:`Operation`, which is an ``asyncio.Future``.  The context works inside its own workflow function only.
+    """
+
+    __slots__ = ("_host", "_loop", "_state")
+
+    def __init__(self, state: WorkflowState) -> None:
+        self._state = state
+        self._host = state.host
+        self._loop = state.loop
+
+    # -- identity -------------------------------------------------------------------------------------------------
+
+    @property
+    def instance_id(self) -> str:
+        """The id of this instance."""
+        return self._host.upstream.instance_id
+
+    @property
+    def workflow_name(self) -> str:
+        """The name this workflow is registered under."""
+        self._check_live()
+        return self._host.workflow_name
+
+    @property
+    def parent_instance_id(self) -> str | None:
+        """The id of the instance that started this one as a sub-orchestration, or ``None``."""
+        return self._host.upstream.parent_instance_id
+
+    @property
+    def version(self) -> str | None:
+        """The version this instance was scheduled with, or ``None``."""
+        return self._host.upstream.version
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether this code has run before, and is only rebuilding its state; also ``True`` while it is closed."""
+        return self._host.is_replaying
+
+    @property
+    def upstream_context(self) -> task.OrchestrationContext:
+        """Upstream's context, for what this one lacks.
+
+        A weak proxy, valid as long as the instance is.  Tasks it returns cannot be awaited, cancelled or seen by the
+        deadlock check, and metadata is not added to what it schedules.
+        """
+        return cast("task.OrchestrationContext", proxy(self._host.upstream))
+
+    # -- operations -----------------------------------------------------------------------------------------------
+
+    @overload
+    def call_activity(
+        self,
+        activity: task.Activity[Any, Any] | AsyncActivity[Any, Any] | str,
+        *,
+        input: Any = ...,
+        retry_policy: RetryPolicy | None = ...,
+        tags: dict[str, str] | None = ...,
+        return_type: type[T],
+    ) -> Operation[T]: ...
+
+    @overload
+    def call_activity(
+        self,
+        activity: str,
+        *,
+        input: Any = ...,
+        retry_policy: RetryPolicy | None = ...,
+        tags: dict[str, str] | None = ...,
+        return_type: None = ...,
+    ) -> Operation[Any]: ...
+
+    @overload
+    def call_activity(
+        self,
+        activity: AsyncActivity[TInput, TOutput],
+        *,
+        input: TInput | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        tags: dict[str, str] | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    @overload
+    def call_activity(
+        self,
+        activity: task.Activity[TInput, TOutput],
+        *,
+        input: TInput | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        tags: dict[str, str] | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    def call_activity(
+        self,
+        activity: Any,
+        *,
+        input: Any = None,
+        retry_policy: RetryPolicy | None = None,
+        tags: dict[str, str] | None = None,
+        return_type: type | None = None,
+    ) -> Operation[Any]:
+        """Schedule an activity, by its function or its name.
+
+        ``input`` is what the worker's data converter can serialise.  ``return_type`` reconstructs the result; by
+        default the annotation of the function is used.  Awaiting raises :class:`ActivityFailedError` if the activity
+        failed, and, with a ``retry_policy``, did so to the end of it; ``retry_timeout`` is measured on the workflow's
+        clock.  Raises :class:`WorkflowValidationError` if the input cannot be serialised.
+        """
+        name = activity if type(activity) is str else self._name_of(activity, "call_activity")
+        if self._state.metadata is not None:
+            tags = self._state.tags(tags)
+        try:
+            scheduled = self._host.scheduler.call_activity(
+                activity if hasattr(activity, "__name__") else name,
+                input=input,
+                retry_policy=retry_policy,
+                tags=tags,
+                return_type=return_type,
+            )
+        except (TypeError, ValueError) as error:
+            raise self._unserializable(error, input, f"activity {name!r}") from error
+        return self._state.track(scheduled, ACTIVITY, name, retried=retry_policy is not None)
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: task.Orchestrator[Any, Any] | Callable[..., Coroutine[Any, Any, Any]] | str,
+        *,
+        input: Any = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: type[T],
+    ) -> Operation[T]: ...
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: str,
+        *,
+        input: Any = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: None = ...,
+    ) -> Operation[Any]: ...
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[[AsyncWorkflowContext, TInput], Coroutine[Any, Any, TOutput]],
+        *,
+        input: TInput | None = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[[AsyncWorkflowContext], Coroutine[Any, Any, TOutput]],
+        *,
+        input: None = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: task.Orchestrator[TInput, TOutput],
+        *,
+        input: TInput | None = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Any,
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+        version: str | None = None,
+        return_type: type | None = None,
+    ) -> Operation[Any]:
+        """Start another workflow, async or generator, by its function or its name, as a child of this one.
+
+        Awaiting raises :class:`SubOrchestrationFailedError` if it failed.  Without an ``instance_id`` the child's id
+        is derived from this instance's.
+        """
+        name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
+        try:
+            scheduled = self._host.scheduler.call_sub_orchestrator(
+                name,
+                input=input,
+                instance_id=instance_id,
+                retry_policy=retry_policy,
+                version=version,
+                return_type=cast("type[Any]", return_type),
+            )
+        except (TypeError, ValueError) as error:
+            raise self._unserializable(error, input, f"sub-orchestration {name!r}") from error
+        operation = self._state.track(scheduled, SUB_ORCHESTRATION, name, retried=retry_policy is not None)
+        self._state.tag_sub_orchestration(operation.step)
+        return operation
+
+    def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
+        """A timer: after a number of seconds or a ``timedelta``, or at a ``datetime`` (naive means UTC)."""
+        when: timedelta | datetime
+        if isinstance(fire_at, timedelta | datetime):
+            when = fire_at
+        elif isinstance(fire_at, int | float) and not isinstance(fire_at, bool) and math.isfinite(fire_at):
+            when = timedelta(seconds=fire_at)
+        else:
+            msg = f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r}"
+            raise self._host.error(WorkflowValidationError, msg)
+        return self._state.track(self._host.scheduler.create_timer(when), TIMER, str(fire_at))
+
+    def sleep(self, delay: float | timedelta | datetime) -> Operation[None]:
+        """The same as :meth:`create_timer`, under the name that reads well after ``await``."""
+        return self.create_timer(delay)
+
+    @overload
+    def wait_for_external_event(self, name: str, *, data_type: type[T]) -> Operation[T]: ...
+
+    @overload
+    def wait_for_external_event(self, name: str, *, data_type: None = ...) -> Operation[Any]: ...
+
+    def wait_for_external_event(self, name: str, *, data_type: type | None = None) -> Operation[Any]:
+        """Wait for the next event of that name (in any case), or take the oldest one that arrived before.
+
+        Cancelling the wait leaves the next event to others.
+        """
+        waiting = self._host.scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
+        return self._state.track(waiting, EVENT, name, traced=False)
+
+    @overload
+    def events(self, name: str, *, data_type: type[T]) -> EventStream[T]: ...
+
+    @overload
+    def events(self, name: str, *, data_type: None = ...) -> EventStream[Any]: ...
+
+    def events(self, name: str, *, data_type: type | None = None) -> EventStream[Any]:
+        """The events of that name as an async iterator: ``async for payload in ctx.events("order"): ...``."""
+        stream: EventStream[Any] = EventStream(name, lambda: self.wait_for_external_event(name, data_type=data_type))
+        self._state.event_streams.append(stream)
+        return stream
+
+    def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
+        """Send an event to another instance; if there is none of that id, it is dropped."""
+        self._host.scheduler.send_event(instance_id, event_name, data=self._awaited(data, "ctx.send_event"))
+
+    # -- entities -------------------------------------------------------------------------------------------------
+
+    @overload
+    def call_entity(
+        self, entity: EntityInstanceId, operation: str, input: Any = ..., *, return_type: type[T]
+    ) -> Operation[T]: ...
+
+    @overload
+    def call_entity(
+        self, entity: EntityInstanceId, operation: str, input: Any = ..., *, return_type: None = ...
+    ) -> Operation[Any]: ...
+
+    def call_entity(
+        self, entity: EntityInstanceId, operation: str, input: Any = None, *, return_type: type | None = None
+    ) -> Operation[Any]:
+        """Call an operation of an entity; awaiting raises :class:`ActivityFailedError` if it failed."""
+        try:
+            scheduled = self._host.scheduler.call_entity(
+                entity, operation, input, return_type=cast("type[Any]", return_type)
+            )
+        except (TypeError, ValueError) as error:
+            raise self._unserializable(error, input, f"entity operation {operation!r}") from error
+        return self._state.track(scheduled, ENTITY, f"{entity}.{operation}")
+
+    def signal_entity(
+        self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None
+    ) -> None:
+        """Call an operation of an entity without waiting for it; at ``signal_time`` if one is given."""
+        self._host.scheduler.signal_entity(
+            entity_id, operation_name, self._awaited(input, "ctx.signal_entity"), signal_time
+        )
+
+    def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
+        """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
+        upstream_task = self._host.scheduler.lock_entities(list(entities))
+        operation = self._state.track(upstream_task, LOCK, "entities", make=LockOperation)
+        return cast(LockOperation, operation)
+
+    # -- combining ------------------------------------------------------------------------------------------------
+
+    def when_all(self, awaitables: Iterable[Awaitable[T]]) -> Operation[list[T]]:
+        """The results of all, in the order given, when all of them are done.
+
+        If any failed, the first failure is raised, after all are done: unlike :meth:`gather`, which raises at once.
+        """
+        parts = combinators.parts_of(self._loop, awaitables, "when_all")
+        return combinators.All(self._loop, "when_all", parts, fail_fast=False)
+
+    def when_any(self, awaitables: Iterable[Awaitable[T]]) -> Operation[T]:
+        """The value of the one that is done first; the others go on.
+
+        Among those that are done already the one that was done first wins.  A winner that failed raises, with its
+        place in ``.winner_index``.  Raises ``ValueError`` if there are none.
+        """
+        return combinators.First(self._loop, "when_any", self._racers(awaitables, "when_any"), with_index=False)
+
+    def when_any_with_result(self, awaitables: Iterable[Awaitable[T]]) -> Operation[tuple[int, T]]:
+        """Like :meth:`when_any`, but the winner's index and its value."""
+        parts = self._racers(awaitables, "when_any_with_result")
+        return combinators.First(self._loop, "when_any_with_result", parts, with_index=True)
+
+    def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> Operation[list[Any]]:
+        """The results of all, in the order given; like ``asyncio.gather``, but it can be awaited again and again.
+
+        The first failure is raised at once, and the others go on; with ``return_exceptions`` failures are results.
+        """
+        parts = [combinators.as_future(self._loop, awaitable, "gather") for awaitable in awaitables]
+        return combinators.All(
+            self._loop, "gather", parts, fail_fast=not return_exceptions, return_exceptions=return_exceptions
+        )
+
+    def with_timeout(self, awaitable: Awaitable[T], timeout: float | timedelta | None) -> Operation[T]:
+        """The outcome of ``awaitable``, or :class:`WorkflowTimeoutError` if it is not done in ``timeout``.
+
+        ``timeout`` is in seconds, or a ``timedelta``; ``None`` waits for ever.  The timer starts at the call.  What
+        loses is cancelled: the timer; or the awaitable, as far as it can be.
+        """
+        seconds = combinators.seconds_of(self._loop, awaitable, timeout)
+        part = combinators.as_future(self._loop, awaitable, "with_timeout")
+        timer = self.create_timer(seconds) if seconds is not None and seconds > 0 else None
+        return combinators.Deadline(self._loop, part, seconds, timer)
+
+    def _racers(self, awaitables: Any, function: str) -> list[asyncio.Future[Any]]:
+        parts = combinators.parts_of(self._loop, awaitables, function)
+        if not parts:
+            msg = f"ctx.{function} was given nothing to wait for"
+            raise self._host.error(WorkflowValidationError, msg)
+        return parts
+
+    # -- determinism ----------------------------------------------------------------------------------------------
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        """The workflow's clock as upstream has it, naive UTC; :meth:`now` is the aware one."""
+        return self._host.upstream.current_utc_datetime
+
+    def now(self, tz: tzinfo = timezone.utc) -> datetime:
+        """The workflow's time, aware, in ``tz``; the same on replay, and standing still within a turn."""
+        if not isinstance(tz, tzinfo):
+            msg = f"ctx.now() takes a time zone, as in ctx.now(ZoneInfo('Asia/Tokyo')), and not {tz!r}"
+            raise self._host.error(WorkflowValidationError, msg)
+        now = self._host.upstream.current_utc_datetime.replace(tzinfo=timezone.utc)
+        return now if tz is timezone.utc else now.astimezone(tz)
+
+    def random(self) -> random.Random:
+        """The random number generator of this execution, seeded from the instance; the same object each time."""
+        self._check_live()
+        return self._state.streams.stream("random")
+
+    def uuid4(self) -> uuid.UUID:
+        """A uuid that is the same on replay, and another one at each call."""
+        self._check_live()
+        return self._state.streams.uuid4()
+
+    def new_uuid(self) -> str:
+        """Upstream's deterministic uuid, as a string: for workflows migrated from generators."""
+        return self._host.upstream.new_uuid()
+
+    # -- the execution itself -------------------------------------------------------------------------------------
+
+    def set_custom_status(self, custom_status: Any) -> None:
+        """Set what clients see as the custom status of this instance."""
+        self._host.upstream.set_custom_status(self._awaited(custom_status, "ctx.set_custom_status"))
+
+    def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
+        """Start over with ``new_input`` and an empty history when this function returns, which it should do at once.
+
+        With ``save_events`` the events that nobody consumed are there for the next execution.  Scheduling or awaiting
+        anything durable after this call fails the instance; so does an exception.
+        """
+        self._host.scheduler.instance_id  # noqa: B018 - raises if this was called before
+        frame = caller(sys._getframe(1))
+        self._host.continue_as_new(
+            Continuation(
+                self._awaited(new_input, "ctx.continue_as_new"),
+                save_events=save_events,
+                new_version=new_version,
+                site=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+            )
+        )
+
+    # -- metadata -------------------------------------------------------------------------------------------------
+
+    def get_metadata(self) -> dict[str, str] | None:
+        """A copy of the workflow's metadata; ``None`` if none was set, here or by whoever started the instance."""
+        self._check_live()
+        current = self._state.metadata
+        return None if current is None else dict(current)
+
+    def set_metadata(self, metadata_: Mapping[str, str], /) -> None:
+        """Replace the metadata, all of it; activities and sub-orchestrations scheduled from now on carry it.
+
+        Raises :class:`WorkflowValidationError` unless keys and values are strings that take at most 8 KiB together.
+        """
+        self._check_live()
+        self._state.metadata = metadata.validated(metadata_)
+
+    def get_headers(self) -> dict[str, str] | None:
+        """The same as :meth:`get_metadata`, under the name other SDKs use."""
+        return self.get_metadata()
+
+    def set_headers(self, headers: Mapping[str, str], /) -> None:
+        """The same as :meth:`set_metadata`, under the name other SDKs use."""
+        self.set_metadata(headers)
+
+    # -- resources and debugging ----------------------------------------------------------------------------------
+
+    def add_cleanup(self, cleanup: Callable[[], Any]) -> None:
+        """Call ``cleanup``, and await what it returns if that can be awaited, when the innermost block ends.
+
+        The block is ``async with ctx:``, or the workflow function if there is none open.  The latest cleanup runs
+        first.  Cleanups are workflow code: they run again on replay.  They do not run when the instance is terminated
+        or evicted.
+        """
+        self._check_live()
+        self._state.cleanups.add(cleanup)
+
+    async def __aenter__(self) -> AsyncWorkflowContext:
+        self._state.cleanups.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, GeneratorExit | InstanceEvicted):
+            await self._state.cleanups.close(error)
+
+    @property
+    def logger(self) -> ReplaySafeLogger:
+        """Logs to ``durabletask.aio`` with instance and workflow, and is silent while replaying."""
+        return self._host.logger
+
+    def create_replay_safe_logger(self, logger: logging.Logger) -> ReplaySafeLogger:
+        """An adapter of ``logger`` that is silent while replaying, and carries instance and workflow."""
+        return ReplaySafeLogger(self._host, logger)
+
+    def get_debug_info(self) -> dict[str, Any]:
+        """What is known about this execution, as JSON-serialisable facts that are the same on replay.
+
+        Keys: ``instance_id``, ``workflow_name``, ``parent_instance_id``, ``version``, ``current_utc_datetime`` (ISO
+        8601), ``step`` (the latest sequence number), ``sandbox_mode``, ``cleanups`` (how many are waiting),
+        ``operations``: in debug mode a list of mappings with ``sequence``, ``step``, ``kind``, ``name``, ``state``
+        (``pending``, ``completed``, ``failed`` or ``cancelled``) and ``outcome`` (the message of a failure); otherwise
+        ``None``.
+        """
+        upstream = self._host.upstream
+        history = self._state.history
+        return {
+            "instance_id": upstream.instance_id,
+            "workflow_name": self._host.workflow_name,
+            "parent_instance_id": upstream.parent_instance_id,
+            "version": upstream.version,
+            "current_utc_datetime": self.now().isoformat(),
+            "step": _upstream.sequence_number(upstream),
+            "sandbox_mode": self._state.sandbox_mode.value,
+            "cleanups": self._state.cleanups.as_data(),
+            "operations": None if history is None else history.as_data(),
+        }
+
+    # -- slips ----------------------------------------------------------------------------------------------------
+
+    def _check_live(self) -> None:
+        self._host.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
+
+    def _name_of(self, function: Any, method: str) -> str:
+        if inspect.iscoroutine(function):
+            function.close()
+            name = function.__name__
+            msg = (
+                f"ctx.{method} was given a coroutine: {name}(...) was called, and not passed\n"
+                f"  wrong: await ctx.{method}({name}(ctx, value))\n"
+                f"  right: await ctx.{method}({name}, input=value)"
+            )
+            raise self._host.error(WorkflowValidationError, msg)
+        if isinstance(function, str) or callable(function):
+            return function if isinstance(function, str) else validation.callable_name(function)
+        msg = f"ctx.{method} takes a function or its name, and not {function!r}"
+        raise self._host.error(WorkflowValidationError, msg)
+
+    def _awaited(self, value: Any, what: str) -> Any:
+        if isinstance(value, debug.Awaitables):
+            raise self._unawaited(value, what)
+        return value
+
+    def _unawaited(self, value: Any, what: str) -> WorkflowValidationError:
+        described = debug.describe_awaitable(value)
+        if inspect.iscoroutine(value):
+            value.close()
+        msg = (
+            f"the input of {what} is {described} that was never awaited\n"
+            f"  wrong: ctx.call_activity('store', input=ctx.call_activity('load'))\n"
+            f"  right: ctx.call_activity('store', input=await ctx.call_activity('load'))"
+        )
+        return self._host.error(WorkflowValidationError, msg)
+
+    def _unserializable(self, error: Exception, value: Any, what: str) -> BaseException:
+        if isinstance(error, AsyncWorkflowError):
+            return error
+        if isinstance(value, debug.Awaitables):
+            return self._unawaited(value, what)
+        if not isinstance(value, str | int | float | bool | type(None)):
+            msg = f"the input of {what}, a {type(value).__name__!r}, cannot be serialised: {error}"
+        else:
+            msg = f"{what} cannot be scheduled: {error}"
+        return self._host.error(WorkflowValidationError, msg)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_ACTIVITIES:
+            msg = (
+                f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an activity "
+                f"was called directly\n"
+                f"  wrong: await charge(ctx, order)\n"
+                f"  right: await ctx.call_activity(charge, input=order)"
+            )
+            raise _WrongContextError(msg)
+        msg = f"{type(self).__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} workflow={self._host.workflow_name!r} instance={self._host.instance_id!r}>"

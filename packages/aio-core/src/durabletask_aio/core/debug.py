@@ -1,0 +1,91 @@
+"""Looking into a workflow: where its tasks wait, and what it did so far."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import Coroutine
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core import _interpreter
+from durabletask_aio.core.operations import Operation
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.loop import WorkflowLoop
+
+Awaitables = asyncio.Future | Coroutine
+"""What a forgotten ``await`` leaves behind."""
+
+logger = logging.getLogger("durabletask.aio")
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """``file:line in function`` of the innermost line of user code that ``task`` is at."""
+    user: FrameType | None = None
+    for awaitable in _interpreter.await_chain(task.get_coro()):
+        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if frame is not None and _is_user_code(frame):
+            user = frame
+    if user is None:
+        return "its first line" if inspect.getcoroutinestate(task.get_coro()) == "CORO_CREATED" else "an unknown line"
+    return f"{user.f_code.co_filename}:{user.f_lineno} in {user.f_code.co_name}"
+
+
+def _is_user_code(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__", "")
+    return not module.startswith("durabletask_aio.") and module != "asyncio" and not module.startswith("asyncio.")
+
+
+def user_frames(error: BaseException) -> list[str]:
+    """``file:line in function`` of the user's lines that ``error`` came through, outermost first."""
+    return [
+        f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_user_code(frame)
+    ]
+
+
+def describe_awaitable(value: Any) -> str:
+    """An un-awaited value as its author knows it."""
+    if isinstance(value, Operation):
+        return value.describe()
+    if inspect.iscoroutine(value):
+        return f"a coroutine, {value.__qualname__}(...),"
+    return f"a {type(value).__name__}"
+
+
+class OperationHistory:
+    """Keeps, in debug mode, every operation of an execution in the order it was scheduled."""
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+        self._operations: list[Operation[Any]] = []
+
+    def add(self, operation: Operation[Any]) -> None:
+        self._operations.append(operation)
+        self._loop.host.logger.debug("scheduled %s", operation.describe())
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """One JSON-serialisable mapping an operation: replay-stable facts only."""
+        return [_facts(number, operation) for number, operation in enumerate(self._operations, 1)]
+
+
+def _facts(number: int, operation: Operation[Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "sequence": number,
+        "step": operation.step,
+        "kind": operation.kind,
+        "name": operation.name,
+        "state": "pending",
+        "outcome": None,
+    }
+    if operation.cancelled():
+        facts["state"] = "cancelled"
+    elif operation.done():
+        error = operation.exception()
+        facts["state"] = "completed" if error is None else "failed"
+        facts["outcome"] = None if error is None else str(getattr(error, "message", error))
+    return facts

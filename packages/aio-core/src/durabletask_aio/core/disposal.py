@@ -1,0 +1,151 @@
+"""Closing what will not go on: the coroutines of instances that ended, were dropped by their host, or evicted.
+
+A coroutine that is left to the garbage collector runs its ``finally`` blocks whenever and on whichever thread the
+collector likes, with a context that may by then schedule into nowhere.  So every run is closed by us: on its own loop,
+in the thread that executes turns, children before the main task, and mute (see :mod:`.host`).  Python offers no way to
+drop a suspended coroutine without running its ``finally`` blocks; all that can be had is that they run at a known time
+and have no effect on the workflow.
+
+Who does it depends on the host.  A worker that knows us wraps each turn in a :func:`turn_scope`.  Any other host just
+drops our generator, and the collector finds it sooner or later; it then only hands the run to a graveyard, and the
+next turn, on whichever thread, closes it.  That is why live runs are held here by a strong reference, and why nothing
+reachable from them may refer to upstream's context.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core import _interpreter
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.driver import WorkflowRun
+    from durabletask_aio.core.loop import WorkflowLoop
+
+_CLOSE_ATTEMPTS = 100
+"""How often a coroutine may answer its closing with another ``await`` before it is left to its fate."""
+
+_live: dict[int, WorkflowRun] = {}
+_graveyard: deque[WorkflowRun] = deque()
+_scopes = threading.local()
+
+
+def register(run: WorkflowRun) -> None:
+    """Hold ``run`` until it finishes or is disposed, and show it to the scope of this thread."""
+    _live[id(run)] = run
+    scope: TurnScope | None = getattr(_scopes, "current", None)
+    if scope is not None:
+        scope.runs.append(run)
+
+
+def unregister(run: WorkflowRun) -> None:
+    """``run`` has been closed."""
+    _live.pop(id(run), None)
+
+
+def bury(run: WorkflowRun) -> None:
+    """The host has dropped ``run``.  May be called by the garbage collector on any thread, so it only notes it."""
+    _graveyard.append(run)
+
+
+def close_buried() -> None:
+    """Close, in this thread, what the collector has found since the last time."""
+    while _graveyard:
+        try:
+            run = _graveyard.popleft()
+        except IndexError:  # another thread took the last one
+            return
+        run.dispose()
+
+
+class TurnScope:
+    """Collects the runs that start on this thread while it is entered; see :func:`turn_scope`."""
+
+    def __init__(self, metadata: Mapping[str, str] | None) -> None:
+        self.runs: list[WorkflowRun] = []
+        self.metadata = metadata
+        self._kept = False
+        self._outer: TurnScope | None = None
+
+    def keep(self) -> None:
+        """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself."""
+        self._kept = True
+
+    def __enter__(self) -> TurnScope:
+        close_buried()
+        self._outer = getattr(_scopes, "current", None)
+        _scopes.current = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _scopes.current = self._outer
+        if not self._kept:
+            for run in self.runs:
+                run.dispose()
+
+
+def turn_scope(metadata: Mapping[str, str] | None = None) -> TurnScope:
+    """A context manager for the host of a turn, entered on the thread that executes it.
+
+    Runs that start inside are listed in ``.runs``; at the end those that are still suspended are disposed of in this
+    thread, unless ``.keep()`` was called.  ``metadata`` is what ``ctx.get_metadata()`` of those runs starts with.
+    """
+    return TurnScope(metadata)
+
+
+def current_metadata() -> Mapping[str, str] | None:
+    """The metadata of the scope this thread is in."""
+    scope: TurnScope | None = getattr(_scopes, "current", None)
+    return None if scope is None else scope.metadata
+
+
+def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
+    """Close the coroutines of ``tasks``, in that order, as ``loop``'s own code and with nobody listening."""
+    saved_loop = _interpreter.swap_loop(loop)
+    saved_hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, lambda generator: None)
+    try:
+        for task in tasks:
+            _interpreter.forget_pending(task)
+            _close(task.get_coro(), loop)
+    finally:
+        sys.set_asyncgen_hooks(*saved_hooks)
+        _interpreter.restore_loop(saved_loop)
+
+
+def _close(coroutine: Any, loop: WorkflowLoop) -> None:
+    for _ in range(_CLOSE_ATTEMPTS):
+        try:
+            coroutine.close()
+        except RuntimeError as error:
+            if "ignored GeneratorExit" not in str(error):
+                return
+        except BaseException:  # noqa: BLE001 - whatever cleanup code raises now, nobody is waiting for it
+            return
+        else:
+            return
+    logging.getLogger("durabletask.aio").warning(
+        "instance %r: coroutine %r went on awaiting after %d attempts to close it; it is left as it is",
+        loop.host.instance_id,
+        getattr(coroutine, "__qualname__", coroutine),
+        _CLOSE_ATTEMPTS,
+    )
+
+
+def _close_all() -> None:
+    """At the end of the process: or the interpreter would run the same ``finally`` blocks, live, while it shuts down."""
+    close_buried()
+    for run in list(_live.values()):
+        run.dispose()
+
+
+atexit.register(_close_all)

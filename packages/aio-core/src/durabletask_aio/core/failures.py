@@ -1,0 +1,194 @@
+"""How an exception leaves a workflow, and what the history records of it.
+
+The rule is that failures keep their type: an uncaught ``ValueError`` fails the instance as a ``ValueError``.  What is
+translated here is only what upstream could not survive (exceptions that are no ``Exception``), what it would record
+differently from a generator orchestrator's (our richer failure of an activity), and what it would record unreadably.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from durabletask import task
+
+from durabletask_aio.core import _upstream, debug
+from durabletask_aio.core.errors import (
+    AsyncWorkflowError,
+    HistoryDivergenceError,
+    WorkflowValidationError,
+    _OperationFailedError,
+)
+from durabletask_aio.core.operations import Operation
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.host import Host
+    from durabletask_aio.core.loop import WorkflowLoop
+
+_GROUP_DEPTH = 10
+
+
+def as_recorded(error: BaseException, host: Host, loop: WorkflowLoop) -> Exception:
+    """The exception to hand to upstream for ``error``: the same one wherever that is possible."""
+    recorded = _recorded(error, host)
+    if recorded is not error:
+        recorded.__traceback__ = error.__traceback__
+    _plain_chain(recorded)
+    _add_context(recorded, host)
+    return recorded
+
+
+def _recorded(error: BaseException, host: Host) -> Exception:
+    if isinstance(error, _OperationFailedError):
+        return _upstream_error(error)
+    if _is_group(error):
+        return _readable_group(error, host)
+    if isinstance(error, RuntimeError) and "attached to a different loop" in str(error):
+        return _foreign_future(error, host)
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return task.TaskCancelledError(f"the workflow was cancelled: {error}" if error.args else "the workflow was cancelled")
+    kind = type(error).__name__
+    msg = (
+        f"the workflow raised {kind}({', '.join(map(repr, error.args))}), which is meant for the process and not for "
+        f"a workflow; to end the instance, return from the workflow or raise an Exception"
+    )
+    converted = host.error(AsyncWorkflowError, msg)
+    converted.__cause__ = error
+    return converted
+
+
+def _upstream_error(error: _OperationFailedError) -> task.TaskFailedError:
+    plain = error.task_error
+    if plain is not error:
+        plain.__cause__, plain.__context__ = error.__cause__, error.__context__
+        plain.__suppress_context__ = error.__suppress_context__
+    return plain
+
+
+def _plain_chain(error: BaseException) -> None:
+    """In the causes of ``error`` too, put back upstream's failures for ours: the history records them by type name."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
+        if isinstance(cause, _OperationFailedError):
+            error.__cause__ = _upstream_error(cause)
+        if isinstance(context, _OperationFailedError):
+            error.__context__ = _upstream_error(context)
+        error.__suppress_context__ = suppress
+        following = error.__cause__ or error.__context__
+        if following is None:
+            return
+        error = following
+
+
+def _add_context(error: BaseException, host: Host) -> None:
+    """Say in a note which instance it was; notes are shown with a traceback and are not part of what is recorded."""
+    note = f"in workflow {host.workflow_name!r}, instance {host.instance_id!r}"
+    notes = getattr(error, "__notes__", None) or []
+    if note in notes:
+        return
+    try:
+        if hasattr(error, "add_note"):
+            error.add_note(note)
+        else:
+            error.__notes__ = [*notes, note]
+        for name in ("instance_id", "workflow_name"):
+            if not hasattr(error, name):
+                setattr(error, name, getattr(host, name))
+    except (AttributeError, TypeError):  # an exception type with slots, or one that guards its attributes
+        pass
+
+
+# -- exception groups: duck-typed, since Python 3.10 has them as a backport only -----------------------------------------
+
+
+def _is_group(error: BaseException) -> bool:
+    return hasattr(error, "exceptions") and hasattr(error, "derive")
+
+
+def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
+    for part in error.exceptions:
+        if _is_group(part) and depth < _GROUP_DEPTH:
+            yield from _leaves(part, depth + 1)
+        else:
+            yield part
+
+
+def _readable_group(group: Any, host: Host) -> Exception:
+    """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
+    leaves = list(_leaves(group))
+    summary = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
+    first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
+    recorded: Exception
+    if not isinstance(group, Exception):
+        recorded = host.error(AsyncWorkflowError, f"the workflow raised {type(group).__name__}: {summary}")
+    elif type(group).__name__ == "ExceptionGroup":
+        recorded = type(group)(f"{group.message}: {summary}", group.exceptions)  # type: ignore[call-arg]  # pyright: ignore
+        recorded.__cause__, recorded.__context__ = group.__cause__, group.__context__
+    else:
+        recorded = group  # a type of the user's own, with a constructor we do not know
+    if recorded.__cause__ is None:
+        recorded.__cause__ = _upstream_error(first) if isinstance(first, _OperationFailedError) else first
+    return recorded
+
+
+def _foreign_future(error: RuntimeError, host: Host) -> Exception:
+    frames = debug.user_frames(error)
+    place = f" at {frames[-1]}" if frames else ""
+    msg = (
+        f"the workflow awaited a future{place} that belongs to another event loop: an operation of another instance, "
+        f"or a future of the application\n"
+        f"  wrong: await client.get(url)                     # a socket of the application's loop\n"
+        f"  right: await ctx.call_activity(fetch, input=url)"
+    )
+    converted = host.error(WorkflowValidationError, msg)
+    converted.__cause__ = error
+    return converted
+
+
+# -- what upstream raises outside of workflow code ------------------------------------------------------------------------
+
+
+def translate(host: Host, loop: WorkflowLoop, error: Any) -> Any:
+    """What to record for an ``error`` with which upstream is about to fail the instance."""
+    if isinstance(error, task.NonDeterminismError) and not isinstance(error, AsyncWorkflowError):
+        return _divergence(host, loop, error)
+    if isinstance(error, _upstream.UnserializableResult):
+        kind = type(error.problem_object).__name__
+        msg = (
+            f"the result of the workflow, a {kind!r}, cannot be serialised\n"
+            f"  wrong: return {kind}(...)\n"
+            f"  right: return a dict, list, str, number, dataclass, or whatever the worker's data converter takes"
+        )
+        converted = host.error(WorkflowValidationError, msg)
+        converted.__cause__ = error
+        return converted
+    return error
+
+
+def _divergence(host: Host, loop: WorkflowLoop, error: task.NonDeterminismError) -> Exception:
+    upstream_context, event = _upstream.scene_of(error)
+    if event is None or upstream_context is None:
+        return error
+    step = event.eventId
+    history = _upstream.describe_event(event)
+    listeners = _upstream.listeners_of(upstream_context, step)
+    operation = next((listener for listener in listeners if isinstance(listener, Operation)), None)
+    if operation is not None:
+        code = f"the code scheduled {operation.describe()}"
+    elif listeners:
+        code = "the code started a timer (asyncio.sleep or a timeout)"
+    else:
+        waits = "; ".join(f"{task.get_name()} waits at {debug.where(task)}" for task in loop.tasks)
+        code = f"the code scheduled nothing by that number; {waits or 'it had ended by then'}"
+    msg = (
+        f"history and code diverge at step {step}: the history has {history}, and {code}. Either the workflow was "
+        f"changed while this instance was running, or it decides by something that is not the same on replay"
+    )
+    converted = host.error(HistoryDivergenceError, msg, step=step)
+    converted.__cause__ = error
+    return converted

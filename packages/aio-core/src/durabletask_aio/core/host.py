@@ -1,0 +1,186 @@
+"""One execution's connection to upstream: who the workflow is, and the context its operations go through.
+
+Upstream's context holds our generator, and so would keep everything a workflow refers to in one reference cycle.  A
+host that drops a suspended instance leaves that cycle to the garbage collector, which would run ``finally`` blocks of
+the workflow at any time, on any thread.  Therefore nothing that workflow code can reach refers to upstream's context
+while the code is not on the stack: the driver attaches it for each stretch and detaches it after.  What is left when
+the cycle is collected is the coroutines alone, and :mod:`.disposal` closes those in good order.
+
+The same mechanism is what catches a context that is used where it must not be: in place of upstream's context there
+is then an object that answers every access with the right error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from durabletask import task
+
+from durabletask_aio.core import _upstream
+from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.loop import WorkflowTimerHandle
+
+E = TypeVar("E", bound=AsyncWorkflowError)
+
+
+class _Unavailable:
+    """Stands in for upstream's context; any access raises what ``make`` makes of the accessed name."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[str], BaseException]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self._make(name)
+
+
+class Host:
+    """What the rooms of the core know of the execution they work for."""
+
+    __slots__ = (
+        "attached",
+        "continuation",
+        "evicted",
+        "instance_id",
+        "logger",
+        "scheduler",
+        "started_at",
+        "upstream",
+        "wake",
+        "workflow_name",
+    )
+
+    def __init__(self, upstream: task.OrchestrationContext, workflow_name: str) -> None:
+        self.instance_id = upstream.instance_id
+        self.workflow_name = workflow_name
+        self.started_at: datetime = upstream.current_utc_datetime
+        self.wake = _upstream.Wake()
+        self.evicted = False
+        self.continuation: Continuation | None = None
+        self.logger = ReplaySafeLogger(self)
+        self.detach()
+
+    # -- attaching and detaching ----------------------------------------------------------------------------------
+
+    def attach(self, upstream: task.OrchestrationContext) -> None:
+        """Workflow code is about to run."""
+        self.attached = True
+        self.upstream = upstream
+        self.scheduler = upstream
+        """Like ``upstream``, but refuses after ``continue_as_new``: operations are scheduled through this one."""
+
+    def detach(self) -> None:
+        """Workflow code has left the stack."""
+        self.attached = False
+        self.upstream = self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._not_running))
+
+    def evict(self) -> None:
+        """The coroutines are about to be closed: every access raises :class:`InstanceEvicted` from now on."""
+        self.evicted = True
+        self.attached = False
+        self.wake = _upstream.Wake()  # the one upstream waits for stays incomplete from here on
+        self.upstream = self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._evicted))
+
+    def continue_as_new(self, continuation: Continuation) -> None:
+        """Remember how to go on, and refuse whatever is scheduled from here to the end of the function."""
+        self.continuation = continuation
+        self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._already_continued))
+
+    def _not_running(self, name: str) -> BaseException:
+        msg = (
+            f"ctx.{name} was used while the workflow it belongs to is not running: a context works inside its own "
+            f"workflow function only, and not in an activity, a thread, a callback of another loop or another workflow"
+        )
+        return self.error(AsyncWorkflowError, msg)
+
+    def _evicted(self, name: str) -> BaseException:
+        return InstanceEvicted(f"instance {self.instance_id!r} is being closed; ctx.{name} no longer counts")
+
+    def _already_continued(self, name: str) -> BaseException:
+        assert self.continuation is not None
+        return self.error(AsyncWorkflowError, after_continue_as_new(f"ctx.{name}", self.continuation))
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_replaying(self) -> bool:
+        return True if self.evicted else self.upstream.is_replaying
+
+    def elapsed(self) -> timedelta:
+        """Workflow time since this execution started."""
+        return self.upstream.current_utc_datetime - self.started_at
+
+    def error(self, kind: type[E], message: str, *, step: int | None = None) -> E:
+        """An error of ``kind`` that says which workflow and instance it is about."""
+        return kind(message, instance_id=self.instance_id, workflow_name=self.workflow_name, step=step)
+
+    # -- timers of the loop ---------------------------------------------------------------------------------------
+
+    def start_timer(self, delay: timedelta, handle: WorkflowTimerHandle) -> int:
+        """Create a durable timer that tells ``handle`` when it fires; returns its sequence number."""
+        timer = self.scheduler.create_timer(delay)
+        sequence = _upstream.sequence_number(self.upstream)
+        _upstream.subscribe(timer, handle)
+        return sequence
+
+    def cancel_timer(self, sequence: int, listener: _upstream.Listener) -> None:
+        """Take a timer back: it is not created if its action has not gone out yet, and ignored if it has."""
+        timer = _upstream.pending_task(self.upstream, sequence, listener)
+        if isinstance(timer, task.TimerTask):
+            _upstream.cancel_timer(self.upstream, timer, sequence)
+
+
+class Continuation:
+    """What ``continue_as_new`` was called with; applied when the workflow function has returned.
+
+    Upstream ends the execution at the call.  Waiting for the return makes it possible to fail an instance that goes
+    on scheduling, awaiting or raising afterwards, and changes no action of one that does not.
+    """
+
+    __slots__ = ("new_input", "new_version", "save_events", "site")
+
+    def __init__(self, new_input: Any, *, save_events: bool, new_version: str | None, site: str) -> None:
+        self.new_input = new_input
+        self.save_events = save_events
+        self.new_version = new_version
+        self.site = site
+
+
+def after_continue_as_new(what: str, continuation: Continuation) -> str:
+    """The message for something done after ``continue_as_new``."""
+    return (
+        f"{what} after ctx.continue_as_new(), which was called at {continuation.site} and ends this execution\n"
+        f"  wrong: ctx.continue_as_new(state); await ctx.sleep(60)\n"
+        f"  right: await ctx.sleep(60); ctx.continue_as_new(state); return"
+    )
+
+
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # not subscriptable at run time before 3.11
+
+
+class ReplaySafeLogger(_Adapter):
+    """Logs to ``durabletask.aio``, or the logger given, unless the workflow is replaying.
+
+    Records carry ``instance_id`` and ``workflow_name`` as attributes, and begin with both.
+    """
+
+    def __init__(self, host: Host, logger: logging.Logger | None = None) -> None:
+        extra = {"instance_id": host.instance_id, "workflow_name": host.workflow_name}
+        super().__init__(logger or logging.getLogger("durabletask.aio"), extra)
+        self._host = host
+
+    def isEnabledFor(self, level: int) -> bool:
+        return not self._host.is_replaying and self.logger.isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return f"{self._host.workflow_name} {self._host.instance_id}: {msg}", kwargs

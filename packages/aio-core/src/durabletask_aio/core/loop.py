@@ -1,0 +1,388 @@
+"""The deterministic event loop: an asyncio loop whose only clock is the workflow's and whose only I/O is durable.
+
+There is one per live instance.  It is the running loop of a thread only while workflow code is on that thread's stack,
+so nothing outside a workflow can see it.  It never blocks and never polls: :meth:`WorkflowLoop.run_ready` runs
+callbacks in the order they became ready until none is, and then the instance waits for the engine.
+
+Why what happens here is the same on every replay: the ready queue is first in, first out; timers are durable timers,
+fired by the history; and futures and tasks hash to numbers that depend on the instance and the order of creation
+alone, because much of asyncio keeps them in sets (``wait``, ``TaskGroup``, ``all_tasks``), and a set of objects that
+hash by address iterates in another order in every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import math
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from durabletask_aio.core import _interpreter
+from durabletask_aio.core.errors import InstanceEvicted, NonDeterministicUseError, StepBudgetError
+from durabletask_aio.core.refusals import refuse_unsupported
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.host import Host
+
+T = TypeVar("T")
+
+_MICROSECOND = 1e-6
+
+
+class WorkflowFuture(asyncio.Future[T]):
+    """A future of a workflow's loop; like any other but for its hash."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        super().__init__(loop=loop)
+        self._hash = loop.next_hash()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class WorkflowTask(asyncio.Task[T]):
+    """A task of a workflow's loop; like any other but for its hash."""
+
+    __slots__ = ("_hash", "order")
+
+    def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, **kwargs: Any) -> None:
+        # Before Task.__init__, which puts the task into a weak set and so wants its hash.
+        self._hash = loop.next_hash()
+        self.order = 0
+        super().__init__(coro, loop=loop, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class WorkflowHandle(asyncio.Handle):
+    """A callback in the ready queue.  The base class asks the loop for its debug flag each time; this one does not."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: WorkflowLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class WorkflowTimerHandle(asyncio.TimerHandle):
+    """A callback behind a durable timer; the timer tells it directly when it fires."""
+
+    __slots__ = ("sequence",)
+
+    sequence: int
+
+    def on_child_completed(self, task: Any) -> None:
+        """Called by upstream when the timer fires: only marks, as user code must not run inside upstream's event."""
+        loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # pyright: ignore
+        if not self._cancelled and not loop.host.evicted:
+            loop.outstanding -= 1
+            loop.timers.discard(self)
+            loop.host.wake.is_complete = True
+            loop.ready.append(self)
+
+    def __hash__(self) -> int:  # TimerHandle hashes by its time, and compares by it too
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """The event loop of one instance."""
+
+    def __init__(self, host: Host, *, step_budget: int) -> None:
+        self.host = host
+        self.ready: deque[asyncio.Handle] = deque()
+        self.outstanding = 0
+        """Operations and timers whose completion would wake this instance; none left and nothing ready is a deadlock."""
+        self.timers: set[WorkflowTimerHandle] = set()
+        self.completions = 0
+        """Counts what has finished, so that races can tell who was first."""
+        self._step_budget = step_budget
+        # Without the salt the hashes of all instances would be 1, 2, 3, ..., and the one weak set in which asyncio
+        # keeps every task of the process (up to 3.13) would degrade to a list.  Below 2**31, so that the order is the
+        # same on 32-bit builds.
+        self._last_hash = zlib.crc32(host.instance_id.encode()) & 0x3FFFFFFF
+        self._task_number = 0
+        # asyncio holds tasks weakly; a workflow's task that nobody else refers to must not vanish mid-way.
+        self._tasks: dict[WorkflowTask[Any], None] = {}
+        self._debug = False
+        self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
+        self._asyncgen_hooks = sys.get_asyncgen_hooks()
+
+    # -- stepping -------------------------------------------------------------------------------------------------
+
+    def run_ready(self) -> None:
+        """Run callbacks in the order they became ready, until none is left.
+
+        Raises :class:`StepBudgetError` if there seems to be no end to it.
+        """
+        ready = self.ready
+        popleft = ready.popleft
+        budget = self._step_budget
+        saved_loop = _interpreter.swap_loop(self)
+        saved_hooks = sys.get_asyncgen_hooks()
+        # With a finalizer of our own, CPython frees an abandoned async generator without running its ``finally``:
+        # which would otherwise happen whenever the garbage collector likes, on whichever thread.
+        sys.set_asyncgen_hooks(None, _abandoned_async_generator)
+        try:
+            while ready:
+                handle = popleft()
+                if handle._cancelled:
+                    continue
+                budget -= 1
+                if budget < 0:
+                    self._raise_budget_exceeded(handle)
+                try:
+                    handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                except (SystemExit, KeyboardInterrupt, InstanceEvicted):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler(
+                        {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
+                    )
+        finally:
+            sys.set_asyncgen_hooks(*saved_hooks)
+            _interpreter.restore_loop(saved_loop)
+
+    def _raise_budget_exceeded(self, handle: asyncio.Handle) -> NoReturn:
+        owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+        if isinstance(owner, asyncio.Task):
+            from durabletask_aio.core.debug import where
+
+            spinning = f"task {owner.get_name()!r}, at {where(owner)}"
+        else:
+            spinning = repr(handle)
+        msg = (
+            f"the workflow ran {self._step_budget:,} callbacks without waiting for anything durable; spinning: "
+            f"{spinning}. Wait for an operation, or with 'await ctx.sleep(seconds)', in the loop that does this; "
+            f"raise DURABLETASK_AIO_STEP_BUDGET if it is meant to"
+        )
+        raise self.host.error(StepBudgetError, msg)
+
+    @property
+    def tasks(self) -> list[WorkflowTask[Any]]:
+        """The tasks that are not done, in the order of their creation."""
+        return [task for task in self._tasks if not task.done()]
+
+    def next_hash(self) -> int:
+        self._last_hash += 1
+        return self._last_hash
+
+    def next_completion(self) -> int:
+        self.completions += 1
+        return self.completions
+
+    # -- callbacks and time ---------------------------------------------------------------------------------------
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = WorkflowHandle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    def time(self) -> float:
+        """Seconds of workflow time since this execution started; it stands still within a turn."""
+        return self.host.elapsed().total_seconds()
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = WorkflowTimerHandle(self.time() + delay, callback, args, self, context)
+        if delay < _MICROSECOND:
+            self.ready.append(handle)
+        elif delay != math.inf:
+            self._start_timer(handle, timedelta(seconds=delay))
+        return handle
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = WorkflowTimerHandle(when, callback, args, self, context)
+        delay = when - self.time()
+        if delay < _MICROSECOND:
+            self.ready.append(handle)
+        elif delay != math.inf:
+            # Through microseconds since the start, where both are exact, and not through the difference of floats.
+            self._start_timer(handle, timedelta(seconds=when) - self.host.elapsed())
+        return handle
+
+    def _start_timer(self, handle: WorkflowTimerHandle, delay: timedelta) -> None:
+        handle.sequence = self.host.start_timer(delay, handle)
+        self.outstanding += 1
+        self.timers.add(handle)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if isinstance(handle, WorkflowTimerHandle) and handle in self.timers:
+            self.timers.discard(handle)
+            self.outstanding -= 1
+            self.host.cancel_timer(handle.sequence, handle)
+
+    # -- futures and tasks ----------------------------------------------------------------------------------------
+
+    def create_future(self) -> asyncio.Future[Any]:
+        frame = sys._getframe(1)
+        if frame.f_code in _interpreter.WAIT_INNER:
+            self._refuse_foreign_futures(frame.f_locals.get("fs", ()))
+        return WorkflowFuture(self)
+
+    def create_task(  # type: ignore[override]  # pyright: ignore
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T] | asyncio.Future[T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        """Start a task for a coroutine, or, unlike other loops, for an operation.
+
+        ``tg.create_task(ctx.call_activity(...))`` is too natural a line to be a ``TypeError``.
+        """
+        frame = sys._getframe(1)
+        if frame.f_code in _interpreter.ENSURE_FUTURE:
+            self._refuse_unordered_start(frame, coro)
+        if isinstance(coro, asyncio.Future):
+            coro = _result_of(coro)
+        self._task_number += 1
+        if context is not None:
+            kwargs["context"] = context
+        kwargs["name"] = f"Task-{self._task_number}" if name is None else str(name)
+        task: WorkflowTask[T] = WorkflowTask(coro, loop=self, **kwargs)  # type: ignore[arg-type]  # pyright: ignore
+        self._tasks[task] = None
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        if isinstance(task, WorkflowTask):
+            task.order = self.next_completion()
+            self._tasks.pop(task, None)
+
+    def _refuse_unordered_start(self, frame: Any, coro: Any) -> None:
+        function = _interpreter.called_from(frame, _interpreter.UNORDERED)
+        if function is None:
+            return
+        if inspect.iscoroutine(coro):
+            shown = f"{coro.__name__}(...)"
+            coro.close()
+        else:
+            shown = "work()"
+        msg = (
+            f"asyncio.{function} starts bare coroutines in the order of their memory addresses, which is another one "
+            f"on replay\n"
+            f"  wrong: asyncio.{function}([{shown}, ...])\n"
+            f"  right: asyncio.{function}([asyncio.create_task({shown}), ...])"
+        )
+        raise self.host.error(NonDeterministicUseError, msg)
+
+    def _refuse_foreign_futures(self, futures: Any) -> None:
+        for future in futures:
+            if type(future).__hash__ is asyncio.Future.__hash__:
+                msg = (
+                    "asyncio.wait was given an asyncio.gather, which hashes by memory address, so that its sets "
+                    "iterate in another order on replay\n"
+                    "  wrong: await asyncio.wait([asyncio.gather(a, b), ...])\n"
+                    "  right: await asyncio.wait([ctx.gather(a, b), ...])"
+                )
+                raise self.host.error(NonDeterministicUseError, msg)
+
+    # -- exceptions nobody handles --------------------------------------------------------------------------------
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # Called from finalizers too, when no workflow code is on the stack and there is no telling whether it replays.
+        if not self.host.attached or self.host.is_replaying:
+            return
+        if self._exception_handler is not None:
+            self._exception_handler(self, context)
+        else:
+            self.default_exception_handler(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log it, once: not on replay, and not while the instance is closed."""
+        self.host.logger.error(context.get("message", "Unhandled exception"), exc_info=context.get("exception"))
+
+    def get_exception_handler(self) -> Any:
+        return self._exception_handler
+
+    def set_exception_handler(self, handler: Any) -> None:
+        if handler is not None and not callable(handler):
+            msg = f"a callable or None is expected as exception handler, not {handler!r}"
+            raise TypeError(msg)
+        self._exception_handler = handler
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        return _interpreter.get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return False
+
+    def get_debug(self) -> bool:
+        return self._debug
+
+    def set_debug(self, enabled: bool) -> None:
+        self._debug = enabled
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} instance_id={self.host.instance_id!r} outstanding={self.outstanding}>"
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def evict(self) -> None:
+        """From now on every call but the harmless questions raises :class:`InstanceEvicted`."""
+        self.ready.clear()
+        self._exception_handler = None
+        self.__class__ = EvictedLoop
+
+
+async def _result_of(future: asyncio.Future[T]) -> T:
+    return await future
+
+
+def _abandoned_async_generator(generator: Any) -> None:
+    """Nothing: see where the hook is set."""
+
+
+refuse_unsupported(WorkflowLoop)
+
+
+class EvictedLoop(WorkflowLoop):
+    """What a loop becomes when its instance is closed.  A change of class keeps the check out of every live call."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise InstanceEvicted(f"instance {self.host.instance_id!r} is being closed; this call no longer counts")
+
+    call_soon = call_later = call_at = time = create_future = create_task = _refuse  # type: ignore[assignment]
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """The timer is of no interest any more."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Mute: nothing that happens while an instance is closed is news."""
+
+    def is_closed(self) -> bool:
+        return True

@@ -1,0 +1,60 @@
+"""Workflow metadata: small strings that travel with a workflow, as tags under a prefix of our own.
+
+The core keeps the mapping and writes it into the tags of what the workflow schedules; reading it from the tags of an
+execution or of an activity's request is up to the host (the worker package).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from durabletask_aio.core.errors import WorkflowValidationError
+
+TAG_PREFIX = "durabletask-aio.md."
+"""Under this prefix metadata travels, so that users' own tags neither leak in nor are overwritten."""
+
+EMPTY_TAG = "durabletask-aio.md"
+"""Says that metadata was set, and is empty: which is something else than not set."""
+
+MAX_BYTES = 8 * 1024
+"""What keys and values may take together, in UTF-8: what gRPC servers accept as headers by default."""
+
+
+def validated(metadata: Any) -> dict[str, str]:
+    """A copy of ``metadata``; raises :class:`WorkflowValidationError` unless it is a small mapping of strings."""
+    if not isinstance(metadata, Mapping):
+        msg = f"metadata is a mapping of strings to strings, as in set_metadata({{'tenant': 'acme'}}), not {metadata!r}"
+        raise WorkflowValidationError(msg)
+    copy: dict[str, str] = {}
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            wrong = f"{key!r}: {value!r}"
+            msg = f"metadata keys and values are strings, not {{{wrong}}}: write {{{str(key)!r}: {str(value)!r}}}"
+            raise WorkflowValidationError(msg)
+        if not key:
+            msg = "metadata keys must not be empty"
+            raise WorkflowValidationError(msg)
+        copy[key] = value
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in copy.items())
+    if size > MAX_BYTES:
+        largest = max(copy, key=lambda key: len(copy[key]))
+        msg = (
+            f"metadata takes {size:,} bytes, of which {largest!r} takes {len(copy[largest].encode()):,}, and at most "
+            f"{MAX_BYTES:,} travel with a workflow; pass large values as input"
+        )
+        raise WorkflowValidationError(msg)
+    return copy
+
+
+def encode(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The tags that carry ``metadata``."""
+    if not metadata:
+        return {EMPTY_TAG: ""}
+    return {TAG_PREFIX + key: value for key, value in metadata.items()}
+
+
+def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
+    """The metadata that ``tags`` carry; ``None`` if they carry none."""
+    found = {key[len(TAG_PREFIX) :]: value for key, value in tags.items() if key.startswith(TAG_PREFIX)}
+    return found if found or EMPTY_TAG in tags else None

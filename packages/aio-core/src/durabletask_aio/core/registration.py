@@ -1,0 +1,120 @@
+"""The two methods of upstream's worker that accept async functions once ``durabletask.aio`` is imported.
+
+Exactly ``TaskHubGrpcWorker.add_orchestrator`` and ``.add_activity`` are wrapped, on the class, because the programs
+people already have construct that class themselves.  Everything that is not async goes straight through to upstream's
+own functions.  What happens to async functions is up to the :class:`Registrar`: the worker package brings one; without
+it they are refused here and now, since upstream would accept a coroutine function and fail each instance later with
+"the orchestration result could not be encoded".
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from durabletask.worker import TaskHubGrpcWorker
+
+from durabletask_aio.core import plugins
+from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core.validation import callable_name, is_coroutine_callable, validate_workflow_function
+
+
+class Originals(NamedTuple):
+    """Upstream's own functions, as they were before :func:`install`."""
+
+    add_orchestrator: Callable[..., str]
+    add_activity: Callable[..., str]
+
+
+class RefusingRegistrar:
+    """What async functions meet while the worker package is not installed."""
+
+    protocol_version = plugins.PROTOCOL_VERSION
+
+    def add_orchestrator(self, worker: Any, function: Any, *, name: str | None, sandbox_mode: Any) -> str:
+        shown = name or callable_name(function)
+        msg = (
+            f"{shown!r} is an async function, and upstream's worker runs generator orchestrators only\n"
+            f"  either: pip install durabletask-aio-worker   # then add_orchestrator({shown}) works as it is\n"
+            f"  or:     worker.add_orchestrator(durabletask.aio.as_orchestrator({shown}))"
+        )
+        raise WorkflowValidationError(msg)
+
+    def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
+        shown = name or callable_name(function)
+        if not is_coroutine_callable(function):
+            msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: pip install durabletask-aio-worker"
+            raise WorkflowValidationError(msg)
+        msg = (
+            f"{shown!r} is an async function, and upstream's worker runs plain activities only\n"
+            f"  either: pip install durabletask-aio-worker   # then add_activity({shown}) works as it is\n"
+            f"  or:     def {shown}(ctx, input): ...         # without async"
+        )
+        raise WorkflowValidationError(msg)
+
+
+originals: Originals | None = None
+_registrar: plugins.Registrar = RefusingRegistrar()
+
+
+def install(registrar: plugins.Registrar | None = None) -> None:
+    """Wrap the two methods, if they are not wrapped yet, and send async functions to ``registrar``.
+
+    Without a registrar, async functions are refused.  Calling it again only changes the registrar.
+    """
+    global originals, _registrar
+    _registrar = registrar if registrar is not None else RefusingRegistrar()
+    if originals is not None:
+        return
+    kept = originals = Originals(TaskHubGrpcWorker.add_orchestrator, TaskHubGrpcWorker.add_activity)
+
+    @functools.wraps(kept.add_orchestrator)
+    def add_orchestrator(
+        self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None, sandbox_mode: Any = None
+    ) -> str:
+        if is_coroutine_callable(fn):
+            return _registrar.add_orchestrator(self, fn, name=name, sandbox_mode=sandbox_mode)
+        if _is_misplaced_async(fn) or name is not None or sandbox_mode is not None:
+            _refuse_for_plain_function("add_orchestrator", fn, name=name, sandbox_mode=sandbox_mode)
+        return kept.add_orchestrator(self, fn)
+
+    @functools.wraps(kept.add_activity)
+    def add_activity(self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None) -> str:
+        if is_coroutine_callable(fn):
+            return _registrar.add_activity(self, fn, name=name)
+        if name is not None:
+            return _registrar.add_activity(self, fn, name=name)
+        return kept.add_activity(self, fn)
+
+    # mypy and pyright see upstream's signatures; our own TaskHubGrpcWorker is the typed way to the keywords.
+    setattr(TaskHubGrpcWorker, "add_orchestrator", add_orchestrator)  # noqa: B010
+    setattr(TaskHubGrpcWorker, "add_activity", add_activity)  # noqa: B010
+
+
+def uninstall() -> None:
+    """Put upstream's own two functions back."""
+    global originals, _registrar
+    if originals is None:
+        return
+    setattr(TaskHubGrpcWorker, "add_orchestrator", originals.add_orchestrator)  # noqa: B010
+    setattr(TaskHubGrpcWorker, "add_activity", originals.add_activity)  # noqa: B010
+    originals = None
+    _registrar = RefusingRegistrar()
+
+
+def _is_misplaced_async(function: Any) -> bool:
+    return inspect.iscoroutine(function) or inspect.isasyncgenfunction(function)
+
+
+def _refuse_for_plain_function(method: str, function: Any, *, name: str | None, sandbox_mode: Any) -> None:
+    if _is_misplaced_async(function):
+        validate_workflow_function(function)
+    keyword = "sandbox_mode" if sandbox_mode is not None else "name"
+    msg = (
+        f"{keyword}= is for async workflows, and {callable_name(function)!r} is not one\n"
+        f"  wrong: worker.{method}({callable_name(function)}, {keyword}=...)\n"
+        f"  right: worker.{method}({callable_name(function)})"
+    )
+    raise WorkflowValidationError(msg)
