@@ -201,8 +201,11 @@ class WorkflowRun:
             failure = failures.as_recorded(error, self.host, self.loop)
         self._finish()
         if failure is not None:
-            # Out here, or the error it was made from would be recorded as its context.
-            raise failure
+            try:
+                # Out here, or the error it was made from would be recorded as its context.
+                raise failure
+            finally:
+                del failure  # its traceback refers to this frame
         return result
 
     def _start(
