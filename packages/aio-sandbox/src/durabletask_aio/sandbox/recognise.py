@@ -2,9 +2,9 @@
 
 The look-up is by identity, never by name alone: a function called ``time`` is harmless unless it is the one of the
 ``time`` module, under whatever name it was bound.  Two things make this harder than a dictionary of objects.  A
-built-in method is a new object at every access (``datetime.now is not datetime.now``), so those are compared by equality; and
-the functions of ``random`` are methods of one hidden instance, so the instance is compared as well, or else seeded
-generators would be reported.
+built-in method is a new object at every access (``datetime.now is not datetime.now``), so those are compared by
+equality; and the functions of ``random`` are methods of one hidden instance, so the instance is compared as well, or
+else seeded generators would be reported.
 """
 
 from __future__ import annotations

@@ -1,0 +1,57 @@
+"""Static analysis of live functions: what registration does, and ``check(...)`` for tests."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.sandbox import allowance, catalogue, reach
+from durabletask_aio.sandbox.engine import Analysis
+from durabletask_aio.sandbox.findings import Finding
+from durabletask_aio.sandbox.live import LiveWorld
+from durabletask_aio.sandbox.recognise import recogniser
+from durabletask_aio.sandbox.territory import TERRITORY
+from durabletask_aio.sandbox.values import Known
+
+
+class Result:
+    """Findings about a workflow, and the user's functions that it was found to reach."""
+
+    def __init__(self, findings: list[Finding], functions: list[types.FunctionType]) -> None:
+        self.findings = findings
+        self.functions = functions
+
+
+def check(target: Callable[..., Any], *, allow: Iterable[str] = ()) -> list[Finding]:
+    """Everything in ``target``, and in the user's functions it calls, that gives another result on replay.
+
+    ``target`` is a workflow: a coroutine function or generator function, a method, a partial, or what
+    ``as_orchestrator`` returns.  Nothing of it is run.  Findings come in the order of files and lines; a function
+    whose source is not available contributes none.  ``allow`` takes what :class:`.allowance.allow` takes.
+
+    Raises :class:`WorkflowValidationError` if ``target`` is not a Python function or ``allow`` has an unknown name.
+    """
+    names = allowance.checked(allow)
+    info = getattr(target, "__durabletask_aio__", None)
+    plain = getattr(info, "function", target)
+    if next(reach.functions_of(plain), None) is None:
+        msg = f"check() needs a workflow function, and {target!r} is none."
+        raise WorkflowValidationError(msg)
+    return analyse(plain, names).findings
+
+
+def analyse(target: Any, allowed: tuple[str, ...] = ()) -> Result:
+    """The same, with the functions reached; ``target`` has been unwrapped already."""
+    for function in reach.functions_of(target):
+        TERRITORY.adopt(function.__code__.co_filename)
+    index = recogniser()
+    index.refresh()
+    world = LiveWorld(index)
+    findings: dict[tuple[object, ...], Finding] = {}
+    for body in world.bodies(Known.of(target)):
+        run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()))
+        for finding in run.run(body):
+            findings.setdefault((finding.file, finding.line, finding.column, finding.rule.code), finding)
+    return Result(list(findings.values()), [*world.nodes.values()])

@@ -1,0 +1,404 @@
+"""The analysis: goes through a workflow function and everything of the user's that it calls."""
+
+from __future__ import annotations
+
+import ast
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from durabletask_aio.sandbox import structure
+from durabletask_aio.sandbox.calls import SECOND_LOOK
+from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, allows
+from durabletask_aio.sandbox.conditions import Arguments, holds
+from durabletask_aio.sandbox.evaluate import Evaluator, identity
+from durabletask_aio.sandbox.findings import Finding, corrected, shown
+from durabletask_aio.sandbox.scopes import Scope, bind_parameters, bind_statements, own_nodes, parameters
+from durabletask_aio.sandbox.values import (
+    Body,
+    Context,
+    ContextMethod,
+    Defined,
+    DefinedClass,
+    Instance,
+    Known,
+    Named,
+    Value,
+    World,
+)
+
+BODY_LIMIT: Final = 2_000
+"""Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
+
+_CALLS_ITS_ARGUMENTS: Final = (
+    "builtins.map builtins.filter builtins.sorted builtins.min builtins.max builtins.iter functools. itertools."
+    " collections.defaultdict asyncio. contextlib. heapq. bisect. dataclasses.field operator. threading. concurrent."
+    " unittest.mock. re.sub json. copy. statistics."
+).split()
+_METHODS_THAT_CALL: Final = frozenset(
+    "call_soon call_later call_at call_soon_threadsafe add_done_callback sort add_cleanup push callback submit"
+    " push_async_callback push_async_exit run_in_executor setdefault".split()
+)
+_REFERENCES_ONLY: Final = frozenset(
+    {"call_activity", "call_sub_orchestrator", "call_entity", "signal_entity", "continue_as_new"}
+)
+_OPERATORS: Final = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.Mod: "mod",
+    ast.MatMult: "matmul",
+    ast.BitOr: "or",
+    ast.BitAnd: "and",
+    ast.FloorDiv: "floordiv",
+    ast.Pow: "pow",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One function on the way from the workflow, with what is known of its parameters."""
+
+    body: Body
+    reached: tuple[str, ...]
+    given: tuple[tuple[str, Value], ...] = ()
+
+
+class Analysis:
+    """Findings about one workflow function."""
+
+    def __init__(self, world: World, catalogue: Catalogue, allowed: tuple[str, ...] = ()) -> None:
+        self.world = world
+        self.catalogue = catalogue
+        self.evaluator = Evaluator(world)
+        self.findings: dict[tuple[object, ...], Finding] = {}
+        self._allowed = allowed
+        self._queue: deque[Visit] = deque()
+        self._seen: set[object] = set()
+
+    def run(self, body: Body, *, context: bool = True) -> list[Finding]:
+        """Everything found from ``body`` on; its first parameter is the workflow's context if ``context``."""
+        given: tuple[tuple[str, Value], ...] = ()
+        names = [parameter.arg for parameter in parameters(body.node.args)]
+        if body.receiver is not None:
+            names = names[1:]
+        if context and names:
+            given = ((names[0], Context()),)
+        self._queue.append(Visit(body, (body.label,), given))
+        while self._queue and len(self._seen) < BODY_LIMIT:
+            visit = self._queue.popleft()
+            Scanner(self, visit).scan()
+        return sorted(self.findings.values(), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
+
+    def enqueue(self, body: Body, reached: tuple[str, ...], given: tuple[tuple[str, Value], ...]) -> None:
+        key = (body.key, tuple((name, identity(value)) for name, value in given))
+        if key not in self._seen:
+            self._seen.add(key)
+            self._queue.append(Visit(body, (*reached, body.label), given))
+
+    def report(self, finding: Finding) -> None:
+        key = (finding.file, finding.line, finding.column, finding.rule.code, finding.call)
+        self.findings.setdefault(key, finding)
+
+    def is_allowed(self, rule: Rule, call: str | None, names: tuple[str, ...]) -> bool:
+        return allows((*self._allowed, *names), rule, call)
+
+
+class Scanner:
+    """Goes through one function."""
+
+    def __init__(self, analysis: Analysis, visit: Visit) -> None:
+        self.analysis = analysis
+        self.world = analysis.world
+        self.body = visit.body
+        self.node = visit.body.node
+        self.reached = visit.reached
+        self._allowed = visit.body.allowed
+        self._statement: ast.stmt | None = None
+        outer = visit.body.scope
+        self.scope = Scope(outer.home, outer, source=visit.body.source)
+        bind_parameters(self.scope, self.node.args)
+        for name, value in visit.given:
+            self.scope.given.setdefault(name, []).append(value)
+        if visit.body.receiver is not None and self.node.args.args:
+            self.scope.given.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
+        self.statements: list[ast.stmt] = (
+            [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
+            if isinstance(self.node, ast.Lambda)
+            else self.node.body
+        )
+        bind_statements(self.scope, self.statements)
+        self.context = self._context_name()
+        self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
+        self.is_generator = not self.is_async and any(
+            isinstance(each, (ast.Yield, ast.YieldFrom)) for stmt in self.statements for each in own_nodes(stmt)
+        )
+
+    def _context_name(self) -> str | None:
+        names = [*self.scope.bindings, *self.scope.given]
+        if self.scope.parent is not None:
+            names += [*self.scope.parent.bindings, *self.scope.parent.given]
+        return next((name for name in names if Context() in self.analysis.evaluator.name(name, self.scope)), None)
+
+    def scan(self) -> None:
+        for statement in self.statements:
+            self._visit(statement)
+
+    def values(self, node: ast.expr) -> list[Value]:
+        return self.analysis.evaluator.values(node, self.scope)
+
+    def _visit(self, node: ast.AST) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self._nested_function(node)
+            return
+        if isinstance(node, ast.ClassDef):
+            return
+        if isinstance(node, ast.stmt) and not isinstance(node, _COMPOUND):
+            self._statement = node
+        elif isinstance(node, ast.stmt):
+            self._statement = None
+        self._check(node)
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            self._with(node)
+            return
+        if isinstance(node, ast.Lambda):
+            self._go_into(Defined(node, self.scope), None)
+            return
+        for child in ast.iter_child_nodes(node):
+            self._visit(child)
+
+    def _check(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Call):
+            self._call(node)
+        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
+            self._load(node)
+        elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.For)):
+            self._implicit(node)
+        structure.check(self, node)
+
+    def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """A nested function is gone into wherever it is mentioned, unless it is handed on by reference only."""
+        for decorator in node.decorator_list:
+            self._visit(decorator)
+        mentioned = {
+            id(each)
+            for statement in self.statements
+            for each in ast.walk(statement)
+            if isinstance(each, ast.Name) and each.id == node.name and isinstance(each.ctx, ast.Load)
+        }
+        if mentioned - self._by_reference():
+            self._go_into(Defined(node, self.scope), None)
+
+    def _by_reference(self) -> set[int]:
+        return {
+            id(call.args[0])
+            for statement in self.statements
+            for call in ast.walk(statement)
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in _REFERENCES_ONLY
+            and call.args
+        }
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        before = self._allowed
+        for item in node.items:
+            self._visit(item.context_expr)
+            allowed = structure.allowed_by(self, item.context_expr)
+            if allowed is not None:
+                self._allowed = (*self._allowed, *allowed)
+            for value in self.values(item.context_expr):
+                prefix = "a" if isinstance(node, ast.AsyncWith) else ""
+                for method in (f"__{prefix}enter__", f"__{prefix}exit__"):
+                    self._follow_method(value, method)
+        for statement in node.body:
+            self._visit(statement)
+        self._allowed = before
+
+    def _call(self, node: ast.Call) -> None:
+        arguments = _arguments(node)
+        for value in self.values(node.func):
+            if not self._object_to(node, value, arguments):
+                self._follow(value, node)
+            if self._calls_its_arguments(value, node):
+                for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                    self._passed_on(argument)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS_THAT_CALL:
+            for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                self._passed_on(argument)
+
+    def _passed_on(self, argument: ast.expr) -> None:
+        """An argument that the callee will call."""
+        for value in self.values(argument):
+            if isinstance(value, (DefinedClass, Instance)) or (isinstance(value, Known) and isinstance(value.value, type)):
+                continue
+            self._object_to(argument, value, Arguments(positional=0))
+            self._follow(value, None)
+
+    def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
+        name = self.world.full_name(value)
+        return name is not None and name.startswith(tuple(_CALLS_ITS_ARGUMENTS)) and bool(node.args or node.keywords)
+
+    def _object_to(self, node: ast.expr, value: Value, arguments: Arguments) -> bool:
+        """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
+        call = self.world.call(value)
+        if call is None:
+            return structure.check_shared_random(self, node, value)
+        if holds(call.condition, arguments):
+            self.report_call(node, call)
+        elif call.name in SECOND_LOOK and holds(SECOND_LOOK[call.name].condition, arguments):
+            self.report_call(node, SECOND_LOOK[call.name])
+        return True
+
+    def _follow(self, value: Value, node: ast.Call | None) -> None:
+        if isinstance(value, (Context, ContextMethod)):
+            return
+        if isinstance(value, Instance):
+            self._follow_method(value, "__call__")
+            return
+        self._go_into(value, node)
+
+    def _go_into(self, value: Value, node: ast.Call | None) -> None:
+        for body in self.world.bodies(value):
+            self.analysis.enqueue(self._with_source(body), self.reached, self._given(body, node))
+
+    def _with_source(self, body: Body) -> Body:
+        return replace(body, allowed=(*body.allowed, *self._allowed))
+
+    def _given(self, body: Body, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
+        """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
+        if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
+            return ()
+        names = [parameter.arg for parameter in parameters(body.node.args)]
+        if body.receiver is not None:
+            names = names[1:]
+        pairs = [*zip(names, node.args, strict=False)]
+        pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
+        return tuple(
+            (name, value)
+            for name, argument in pairs
+            for value in self.values(argument)
+            if isinstance(value, (Context, Defined, Instance, Named)) or _is_worth_passing(value)
+        )
+
+    def _load(self, node: ast.Attribute | ast.Name) -> None:
+        if isinstance(node, ast.Attribute):
+            for value in self.values(node.value):
+                for body in self.world.reading(value, node.attr):
+                    self.analysis.enqueue(self._with_source(body), self.reached, ())
+        for value in self.values(node):
+            call = self.world.call(value)
+            if call is not None and not _is_callable(value, call):
+                self.report_call(node, call)
+
+    def _implicit(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
+        """Operators and loops that call methods without saying so."""
+        if isinstance(node, ast.BinOp):
+            name = _OPERATORS.get(type(node.op))
+            operands = [(node.left, f"__{name}__"), (node.right, f"__r{name}__")] if name else []
+        elif isinstance(node, ast.Compare):
+            operands = [(node.left, f"__{_OPERATORS[type(op)]}__") for op in node.ops if type(op) in _OPERATORS]
+            operands += [(each, "__contains__") for each in node.comparators if isinstance(node.ops[0], (ast.In, ast.NotIn))]
+        elif isinstance(node, ast.Subscript):
+            operands = [(node.value, "__getitem__")]
+        else:
+            operands = [(node.iter, "__iter__"), (node.iter, "__next__")]
+        for operand, method in operands:
+            for value in self.values(operand):
+                self._follow_method(value, method)
+
+    def _follow_method(self, value: Value, method: str) -> None:
+        if isinstance(value, (Instance, Known)):
+            for found in self.world.attribute(value, method):
+                self._go_into(found, None)
+
+    def report_call(self, node: ast.expr, call: Call) -> None:
+        self.report(node, call.rule, call=call)
+
+    def report(
+        self,
+        node: ast.expr | ast.stmt | ast.ExceptHandler,
+        rule: Rule,
+        *,
+        call: Call | None = None,
+        detail: str = "",
+        advice: str | None = None,
+        certain: bool = True,
+    ) -> None:
+        """Enter a finding, unless something allows it."""
+        name = call.name if call is not None else None
+        source = self.body.source
+        names = (*self._allowed, *(name for pragma in self._pragmas(node) for name in pragma))
+        if self.analysis.is_allowed(rule, name, names):
+            return
+        line = source.line(node.lineno)
+        better = None
+        if call is not None and isinstance(node, ast.Call):
+            better = corrected(line, node, call, self.context, generator=self.is_generator, is_async=self.is_async)
+        generator = self.is_generator
+        if advice is None:
+            advice = call.advice(generator=generator) if call is not None else ""
+        self.analysis.report(
+            Finding(
+                rule=rule,
+                file=source.filename,
+                line=node.lineno,
+                column=node.col_offset + 1,
+                function=self.body.label,
+                reached=self.reached,
+                call=name,
+                detail=detail,
+                advice=advice or (rule.generator_alternative if generator else rule.alternative),
+                source_line=line,
+                corrected_line=better,
+                end_line=node.end_lineno,
+                certain=certain,
+            )
+        )
+
+    def _pragmas(self, node: ast.expr | ast.stmt | ast.ExceptHandler) -> Iterator[tuple[str, ...]]:
+        first, last = node.lineno, node.end_lineno or node.lineno
+        if isinstance(node, _COMPOUND) or isinstance(node, ast.ExceptHandler):
+            last = first
+        elif self._statement is not None:
+            first, last = self._statement.lineno, self._statement.end_lineno or last
+        for pragma in self.body.source.allowed_at(first, last):
+            yield pragma.names
+
+    def describe(self, call: Call) -> str:
+        return shown(call.name)
+
+
+_COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+
+
+def _arguments(node: ast.Call) -> Arguments:
+    """The summary of a call's arguments; a starred one may bring any number, so it counts as enough."""
+    starred = any(isinstance(argument, ast.Starred) for argument in node.args)
+    open_ended = any(keyword.arg is None for keyword in node.keywords)
+    first = node.args[0] if node.args else None
+    constant = first.value if isinstance(first, ast.Constant) else ...
+    return Arguments(
+        255 if starred or open_ended else len(node.args),
+        frozenset(keyword.arg for keyword in node.keywords if keyword.arg is not None),
+        constant is None,
+        isinstance(constant, (str, bytes)) or isinstance(first, ast.JoinedStr),
+    )
+
+
+def _is_callable(value: Value, call: Call) -> bool:
+    if isinstance(value, Known):
+        return callable(value.value)
+    return call.name not in {"os.environ", "os.environb"}
+
+
+def _is_worth_passing(value: Value) -> bool:
+    return isinstance(value, Known) and callable(value.value)

@@ -1,0 +1,246 @@
+"""From an expression to the values it may have."""
+
+from __future__ import annotations
+
+import ast
+from typing import Final
+
+from durabletask_aio.sandbox.scopes import Annotated, Binding, Entered, Imported, Scope
+from durabletask_aio.sandbox.values import (
+    Container,
+    Context,
+    ContextMethod,
+    Defined,
+    DefinedClass,
+    Instance,
+    Known,
+    Named,
+    Pending,
+    Unordered,
+    Value,
+    World,
+)
+
+OPERATIONS: Final = frozenset(
+    {
+        "call_activity",
+        "call_sub_orchestrator",
+        "create_timer",
+        "sleep",
+        "wait_for_external_event",
+        "call_entity",
+        "lock_entities",
+        "when_all",
+        "when_any",
+        "when_any_with_result",
+        "gather",
+        "with_timeout",
+    }
+)
+"""Methods of the context whose result somebody has to wait for."""
+
+CONTEXT_CLASSES: Final = frozenset(
+    {
+        "durabletask.aio.AsyncWorkflowContext",
+        "durabletask_aio.core.context.AsyncWorkflowContext",
+        "durabletask_aio.core.AsyncWorkflowContext",
+        "durabletask.task.OrchestrationContext",
+        "durabletask.aio.AsyncWorkflowContext",
+    }
+)
+_KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
+_CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
+_DEPTH: Final = 12
+
+
+class Evaluator:
+    """Evaluates expressions of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._busy: set[tuple[int, int]] = set()
+
+    def values(self, node: ast.expr, scope: Scope) -> list[Value]:
+        """What ``node`` may be; empty if nothing is known."""
+        # Names may be bound in terms of one another: a value under evaluation adds nothing to itself.
+        key = (id(node), id(scope))
+        if key in self._busy or len(self._busy) > _DEPTH * 4:
+            return []
+        self._busy.add(key)
+        try:
+            found = self._values(node, scope)
+        finally:
+            self._busy.discard(key)
+        return list(dict.fromkeys(found))[:_DEPTH]
+
+    def _values(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Name):
+            return self.name(node.id, scope)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node, scope)
+        if isinstance(node, ast.Call):
+            return self._call(node, scope)
+        if isinstance(node, (ast.IfExp, ast.BoolOp, ast.NamedExpr, ast.BinOp)):
+            return self._choice(node, scope)
+        if isinstance(node, ast.Subscript):
+            return [found for value in self.values(node.value, scope) for found in self._element(value)]
+        if isinstance(node, ast.Lambda):
+            return [Defined(node, scope)]
+        return self._display(node, scope)
+
+    def name(self, name: str, scope: Scope) -> list[Value]:
+        """What ``name`` may stand for in ``scope``."""
+        current: Scope | None = scope
+        while current is not None:
+            if current.binds(name) and not (current.is_class and current is not scope):
+                return self._bound(name, current)
+            if name in current.global_names:
+                break
+            current = current.parent
+        return self._world.look_up(name, scope)
+
+    def _bound(self, name: str, scope: Scope) -> list[Value]:
+        found: list[Value] = list(scope.given.get(name, ()))
+        for binding in scope.bindings.get(name, ()):
+            found.extend(self._of_binding(binding, scope))
+        default = scope.defaults.get(name)
+        if default is not None and scope.parent is not None:
+            found.extend(self.values(default, scope.parent))
+        return found
+
+    def _of_binding(self, binding: Binding, scope: Scope) -> list[Value]:
+        if isinstance(binding, Imported):
+            return self._imported(binding, scope)
+        if isinstance(binding, Annotated):
+            return self._world.annotated(binding.annotation, scope)
+        if isinstance(binding, Entered):
+            return self.values(binding.expression, scope)
+        if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return [Defined(binding, scope)]
+        if isinstance(binding, ast.ClassDef):
+            return [DefinedClass(binding, scope)]
+        return self.values(binding, scope) if isinstance(binding, ast.expr) else []
+
+    def _imported(self, binding: Imported, scope: Scope) -> list[Value]:
+        module = "." * binding.level + binding.module
+        found = self._world.import_module(module, scope)
+        if binding.member is None:
+            return found
+        members = [member for value in found for member in self._world.attribute(value, binding.member)]
+        if members:
+            return members
+        joined = f"{module}{binding.member}" if module.endswith(".") else f"{module}.{binding.member}"
+        return self._world.import_module(joined, scope)
+
+    def _attribute(self, node: ast.Attribute, scope: Scope) -> list[Value]:
+        found: list[Value] = []
+        for value in self.values(node.value, scope):
+            if isinstance(value, Context):
+                found.append(ContextMethod(node.attr))
+            else:
+                found.extend(self._world.attribute(value, node.attr))
+        return found
+
+    def _choice(self, node: ast.IfExp | ast.BoolOp | ast.NamedExpr | ast.BinOp, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.IfExp):
+            return [*self.values(node.body, scope), *self.values(node.orelse, scope)]
+        if isinstance(node, ast.BoolOp):
+            return [value for part in node.values for value in self.values(part, scope)]
+        if isinstance(node, ast.NamedExpr):
+            return self.values(node.value, scope)
+        # path / "name" is a path, and the union of two sets is a set.
+        left = self.values(node.left, scope)
+        return [value for value in left if isinstance(value, (Instance, Unordered))]
+
+    def _element(self, value: Value) -> list[Value]:
+        return list(value.elements) if isinstance(value, Container) else self._world.element(value)
+
+    def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Set):
+            return [_set_of(node.elts)]
+        if isinstance(node, ast.SetComp):
+            element = self.values(node.elt, scope)
+            return [] if any(isinstance(value, Pending) for value in element) else [Unordered(True, False)]
+        if isinstance(node, (ast.List, ast.Tuple)):
+            starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
+            unordered = self._order_of(starred, scope)
+            elements = [value for part in node.elts for value in self.values(part, scope)]
+            return [*unordered, Container(tuple(elements[:_DEPTH]))] if elements else unordered
+        if isinstance(node, ast.Dict):
+            elements = [value for part in node.values for value in self.values(part, scope)]
+            return [Container(tuple(elements[:_DEPTH]))] if elements else []
+        if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
+            return self._order_of([node.generators[0].iter], scope)
+        return []
+
+    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
+        """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
+        return [
+            Unordered(False, value.is_certain)
+            for node in nodes
+            for value in self.values(node, scope)
+            if isinstance(value, Unordered)
+        ][:1]
+
+    def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
+        found: list[Value] = []
+        for function in self.values(node.func, scope):
+            found.extend(self._result(function, node, scope))
+        return found
+
+    def _result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
+        if isinstance(function, ContextMethod):
+            return self._of_context(function.name)
+        name = self._world.full_name(function)
+        short = (name or "").removeprefix("builtins.")
+        if short in {"functools.partial", "functools.wraps", "functools.partialmethod"} and node.args:
+            return self.values(node.args[0], scope)
+        if short == "getattr" and len(node.args) >= 2:
+            return self._getattr(node, scope)
+        if short in {"set", "frozenset"}:
+            literal = node.args[0] if node.args else None
+            return [_set_of(literal.elts) if isinstance(literal, (ast.List, ast.Tuple)) else Unordered(True, False)]
+        if short in _KEEPS_ORDER_OF:
+            return self._order_of([*node.args], scope)
+        if short in _CONSUMERS:
+            return []
+        if self._world.is_async(function):
+            return [Pending(f"{ast.unparse(node.func)}()")]
+        return self._world.result(function)
+
+    def _of_context(self, method: str) -> list[Value]:
+        if method in OPERATIONS:
+            return [Pending(f"ctx.{method}()")]
+        if method == "now":
+            return [Instance(found) for found in self._named("datetime", "datetime")]
+        return []
+
+    def _named(self, module: str, member: str) -> list[Value]:
+        return [Named(f"{module}.{member}")]
+
+    def _getattr(self, node: ast.Call, scope: Scope) -> list[Value]:
+        name = node.args[1]
+        if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
+            return []
+        return [
+            found for value in self.values(node.args[0], scope) for found in self._world.attribute(value, name.value)
+        ]
+
+
+def _set_of(elements: list[ast.expr]) -> Unordered:
+    constants = [element.value for element in elements if isinstance(element, ast.Constant)]
+    return Unordered(True, any(isinstance(value, (str, bytes)) for value in constants))
+
+
+def is_context_class(world: World, value: Value) -> bool:
+    """Whether ``value`` is the class of a workflow's context."""
+    return (world.full_name(value) or "") in CONTEXT_CLASSES
+
+
+def identity(value: Value) -> object:
+    """Something hashable that tells values apart, for remembering how a function was reached."""
+    if isinstance(value, Known):
+        return value.identity
+    if isinstance(value, (Defined, DefinedClass)):
+        return id(value.node)
+    return value

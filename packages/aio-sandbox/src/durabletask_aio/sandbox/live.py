@@ -1,0 +1,343 @@
+"""The world of live objects: names are looked up where the running program would look them up."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import inspect
+import random
+import sys
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from durabletask_aio.core.errors import UnsupportedInWorkflowError
+from durabletask_aio.sandbox import _interpreter, allowance, reach
+from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.recognise import Recogniser
+from durabletask_aio.sandbox.scopes import Scope
+from durabletask_aio.sandbox.sources import FunctionNode, node_of
+from durabletask_aio.sandbox.standins import MARK
+from durabletask_aio.sandbox.territory import TERRITORY
+from durabletask_aio.sandbox.values import (
+    Body,
+    Context,
+    Defined,
+    DefinedClass,
+    Instance,
+    Known,
+    Named,
+    Value,
+)
+
+_MISSING: Final = object()
+_TABLE_LIMIT: Final = 50
+MUTABLE: Final = (list, dict, set, bytearray, deque, defaultdict, Counter, OrderedDict)
+
+
+@dataclass(frozen=True, eq=False)
+class Home:
+    """The names around a live function: its module's, and its closure's."""
+
+    globals: dict[str, Any]
+    closure: Mapping[str, Any]
+
+
+class LiveWorld:
+    """See :class:`.values.World`."""
+
+    def __init__(self, index: Recogniser) -> None:
+        self._index = index
+        self.nodes: dict[int, types.FunctionType] = {}
+        """By id of a syntax node: the function it was compiled to, for those that were gone into."""
+        self._kept: list[object] = []
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        home: Home = scope.home
+        for names in (home.closure, home.globals, vars(builtins)):
+            value = names.get(name, _MISSING)
+            if value is not _MISSING:
+                return self._known(value)
+        return []
+
+    def _known(self, value: Any, receiver: Value | None = None) -> list[Value]:
+        self._kept.append(value)
+        # What redirection put in the place of a function stands for that function.
+        original = vars(value).get("__wrapped__") if isinstance(value, types.FunctionType) and hasattr(value, MARK) else None
+        return [Known.of(value if original is None else original, receiver)]
+
+    def attribute(self, value: Value, name: str) -> list[Value]:
+        if isinstance(value, Known):
+            return self._of_object(value.value, name)
+        if isinstance(value, Instance):
+            return self._of_instance(value, name)
+        if isinstance(value, Named):
+            found = _import_named(value.name)
+            return self._of_object(found, name) if found is not None else []
+        if isinstance(value, DefinedClass):
+            return _member(value, name, None)
+        return []
+
+    def _of_object(self, owner: Any, name: str) -> list[Value]:
+        if isinstance(owner, types.ModuleType):
+            found = vars(owner).get(name, _MISSING)
+            return [] if found is _MISSING else self._known(found)
+        static: Any = inspect.getattr_static(owner, name, _MISSING)
+        if static is _MISSING:
+            return []
+        if isinstance(static, (property, functools.cached_property)):
+            return []
+        receiver = Known.of(owner)
+        if isinstance(static, (staticmethod, classmethod)):
+            return self._known(_interpreter.function_behind(static), receiver)
+        if isinstance(static, types.FunctionType):
+            bound = static if isinstance(owner, type) else types.MethodType(static, owner)
+            return self._known(bound, receiver)
+        if _is_foreign(owner if isinstance(owner, type) else type(owner)):
+            # Descriptors of built-in types (datetime.now) give what is in the catalogue only when they are bound.
+            return self._known(getattr(owner, name, static), receiver)
+        return self._known(_bound_in_base(owner, name, static), receiver)
+
+    def _of_instance(self, value: Instance, name: str) -> list[Value]:
+        kind = value.of
+        if isinstance(kind, DefinedClass):
+            return _member(kind, name, value)
+        owner = kind.value if isinstance(kind, Known) else _import_named(kind.name) if isinstance(kind, Named) else None
+        static: Any = inspect.getattr_static(owner, name, _MISSING) if isinstance(owner, type) else _MISSING
+        if static is _MISSING or isinstance(static, (property, functools.cached_property)):
+            return []
+        if isinstance(static, (staticmethod, classmethod)):
+            static = _interpreter.function_behind(static)
+        return self._known(static, value)
+
+    def element(self, value: Value) -> list[Value]:
+        held = value.value if isinstance(value, Known) else None
+        parts: list[Any] = []
+        if isinstance(held, dict):
+            parts = [*held.values()]  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(held, (list, tuple)):
+            parts = [*held]  # pyright: ignore[reportUnknownArgumentType]
+        return [found for part in parts[:_TABLE_LIMIT] if callable(part) for found in self._known(part)]
+
+    def result(self, value: Value) -> list[Value]:
+        if isinstance(value, DefinedClass) or (isinstance(value, Known) and isinstance(value.value, type)):
+            return [Instance(value)]
+        return []
+
+    def call(self, value: Value) -> Call | None:
+        if isinstance(value, Known):
+            receiver = value.receiver
+            first = receiver.value if isinstance(receiver, Known) else None
+            return self._index.find(value.value, first)
+        if isinstance(value, Named):
+            return self._index.catalogue.calls.get(value.name)
+        return None
+
+    def bodies(self, value: Value) -> list[Body]:
+        if isinstance(value, Defined):
+            return [body_of_definition(value)]
+        if isinstance(value, DefinedClass):
+            return [
+                body
+                for name in ("__init__", "__post_init__")
+                for member in _member(value, name, Instance(value))
+                for body in self.bodies(member)
+            ]
+        if not isinstance(value, Known):
+            return []
+        receiver = value.receiver if not isinstance(value.value, type) else Instance(value)
+        return list(self._live_bodies(value.value, receiver))
+
+    def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[Body]:
+        if isinstance(target, types.MethodType):
+            receiver = Known.of(target.__self__)
+            self._kept.append(target.__self__)
+        for function in reach.functions_of(target):
+            if reach.is_user_function(function):
+                body = self.body_of(function, receiver)
+                if body is not None:
+                    yield body
+
+    def body_of(self, function: types.FunctionType, receiver: Value | None = None) -> Body | None:
+        """The body of a live function, or ``None`` without its source."""
+        found = node_of(function.__code__, function.__globals__)
+        if found is None:
+            return None
+        node, source = found
+        cells = function.__closure__ or ()
+        closure = {
+            name: _interpreter.cell_content(cell, _MISSING)
+            for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
+        }
+        self.nodes[id(node)] = function
+        return Body(
+            key=id(function.__code__),
+            node=node,
+            source=source,
+            scope=Scope(Home(function.__globals__, closure)),
+            label=function.__name__,
+            allowed=allowance.of_function(function),
+            receiver=receiver if _takes_receiver(function, receiver) else None,
+        )
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        owner: Any = None
+        if isinstance(value, Known):
+            owner = value.value
+        elif isinstance(value, Instance) and isinstance(value.of, Known):
+            owner = value.of.value
+        elif isinstance(value, Instance) and isinstance(value.of, DefinedClass):
+            members = _member(value.of, name, value)
+            return [
+                body_of_definition(member)
+                for member in members
+                if isinstance(member, Defined) and _is_property(member.node)
+            ]
+        if owner is None or isinstance(owner, types.ModuleType):
+            return []
+        static: Any = inspect.getattr_static(owner if isinstance(owner, type) else type(owner), name, None)
+        if not isinstance(static, (property, functools.cached_property)):
+            return []
+        receiver = value if isinstance(value, Instance) else Known.of(owner)
+        return list(self._live_bodies(static, receiver))
+
+    def full_name(self, value: Value) -> str | None:
+        if isinstance(value, Named):
+            return value.name
+        if not isinstance(value, Known):
+            return None
+        held = value.value
+        call = self.call(value)
+        if call is not None:
+            return call.name
+        module = getattr(held, "__module__", None) if not isinstance(held, types.ModuleType) else ""
+        name = getattr(held, "__qualname__", None) or getattr(held, "__name__", None)
+        if not isinstance(name, str):
+            return None
+        return f"{module}.{name}" if module and isinstance(module, str) else name
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+        name, *attributes = text.split("|")[0].split("[")[0].strip().split(".")
+        found = self.look_up(name, scope) if name.isidentifier() else []
+        for attribute in attributes:
+            found = [member for value in found for member in self.attribute(value, attribute)]
+        return [
+            Context() if _is_context(value.value) else Instance(value)
+            for value in found
+            if isinstance(value, Known) and isinstance(value.value, type)
+        ]
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]:
+        if name.startswith("."):
+            package = str(scope.home.globals.get("__package__") or "")
+            level = len(name) - len(name.lstrip("."))
+            base = package.split(".")[: len(package.split(".")) - level + 1]
+            name = ".".join([*base, name.lstrip(".")]).rstrip(".")
+        module = sys.modules.get(name)
+        return self._known(module) if module is not None else [Named(name)]
+
+    def is_async(self, value: Value) -> bool:
+        if isinstance(value, Known):
+            return inspect.iscoroutinefunction(value.value)
+        return isinstance(value, Defined) and isinstance(value.node, ast.AsyncFunctionDef)
+
+    def resolved_decorators(self, body: Body) -> Mapping[str, ast.expr]:
+        return {}
+
+
+def body_of_definition(value: Defined) -> Body:
+    """The body of a function that the analysis met in the source only, such as a nested one."""
+    label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
+    source = source_of_scope(value.scope)
+    return Body(id(value.node), value.node, source, value.scope, label, receiver=value.receiver)
+
+
+def source_of_scope(scope: Scope) -> Any:
+    """The source that a scope's code is in; set by the scanner on the scope of each body."""
+    current: Scope | None = scope
+    while current is not None:
+        if current.source is not None:
+            return current.source
+        current = current.parent
+    msg = "a scope without a source"
+    raise UnsupportedInWorkflowError(msg)
+
+
+def member_of(kind: DefinedClass, name: str) -> FunctionNode | ast.expr | None:
+    """What the class body binds ``name`` to."""
+    for statement in kind.node.body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
+            return statement
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in statement.targets
+        ):
+            return statement.value
+    return None
+
+
+def _member(kind: DefinedClass, name: str, receiver: Value | None) -> list[Value]:
+    found = member_of(kind, name)
+    if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [Defined(found, kind.scope, receiver)]
+    return []
+
+
+def _is_property(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
+    return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
+
+
+def _import_named(name: str) -> Any | None:
+    """The object behind a full name, if its module is imported."""
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        module = sys.modules.get(".".join(parts[:split]))
+        if module is not None:
+            found: Any = module
+            for part in parts[split:]:
+                found = getattr(found, part, None)
+            return found
+    return None
+
+
+def _is_foreign(kind: type) -> bool:
+    """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
+    module = sys.modules.get(kind.__module__)
+    filename = getattr(module, "__file__", None)
+    return filename is None or not TERRITORY.is_user_file(filename)
+
+
+def _bound_in_base(owner: Any, name: str, static: Any) -> Any:
+    """``Subclass.now`` of a user's subclass of ``datetime``: the base's descriptor, bound to the subclass."""
+    if isinstance(static, (types.ClassMethodDescriptorType, types.BuiltinFunctionType)):
+        return getattr(owner, name, static)
+    return static
+
+
+def _takes_receiver(function: types.FunctionType, receiver: Value | None) -> bool:
+    return receiver is not None and function.__code__.co_argcount > 0
+
+
+def _is_context(kind: object) -> bool:
+    return isinstance(kind, type) and any(
+        (base.__module__, base.__name__)
+        in {
+            ("durabletask.aio", "AsyncWorkflowContext"),
+            ("durabletask_aio.core.context", "AsyncWorkflowContext"),
+            ("durabletask.task", "OrchestrationContext"),
+        }
+        for base in kind.__mro__
+    )
+
+
+def shared_kind(held: object) -> str | None:
+    """What a module-level object is, in words, if workflows must not write it; ``None`` if it is none of those."""
+    if isinstance(held, random.Random):
+        return "random generator"
+    if isinstance(held, MUTABLE):
+        return type(held).__name__
+    return None

@@ -1,0 +1,173 @@
+"""What an expression may stand for, as far as the analysis can tell: a small abstract domain.
+
+An expression has any number of possible values (a name may be assigned twice); none means that nothing is known.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from durabletask_aio.sandbox.catalogue import Call
+    from durabletask_aio.sandbox.scopes import Scope
+    from durabletask_aio.sandbox.sources import FunctionNode, Source
+
+
+@dataclass(frozen=True)
+class Known:
+    """A live object, compared by identity.  ``receiver`` is what a method was taken from."""
+
+    value: object = field(compare=False)
+    identity: int
+    receiver: Value | None = field(default=None, compare=False)
+
+    @staticmethod
+    def of(value: object, receiver: Value | None = None) -> Known:
+        return Known(value, id(value), receiver)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Something outside of the checked source, by its full name: ``datetime.datetime.now``."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Defined:
+    """A function or lambda in the checked source, with the scope around it."""
+
+    node: FunctionNode
+    scope: Scope
+    receiver: Value | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DefinedClass:
+    """A class in the checked source, with the scope around it."""
+
+    node: ast.ClassDef
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Some object of a class."""
+
+    of: Value
+
+
+@dataclass(frozen=True)
+class Context:
+    """The workflow's context."""
+
+
+@dataclass(frozen=True)
+class ContextMethod:
+    """A method of the workflow's context."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A durable operation or coroutine that somebody has to await."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Unordered:
+    """A set, or a sequence whose order is that of a set."""
+
+    is_set: bool
+    is_certain: bool
+    """Whether its elements are known to be ordered differently in each process (text, as opposed to numbers)."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An object that a variable outside of all functions holds; ``kind`` says what it is, in words."""
+
+    name: str
+    kind: str
+    is_random: bool = False
+
+
+@dataclass(frozen=True)
+class Container:
+    """A list, tuple or dictionary whose elements are known."""
+
+    elements: tuple[Value, ...]
+
+
+Value: TypeAlias = (
+    "Known | Named | Defined | DefinedClass | Instance | Context | ContextMethod | Pending | Unordered | Shared"
+    " | Container"
+)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A function of the user's that the analysis goes into."""
+
+    key: Hashable
+    node: FunctionNode
+    source: Source
+    scope: Scope
+    """The scope in which the function is defined."""
+    label: str
+    """Its name, as messages show it."""
+    allowed: tuple[str, ...] = ()
+    receiver: Value | None = None
+
+
+class World(Protocol):
+    """Where names come from: live objects (:mod:`.live`), or import statements alone (:mod:`.project`)."""
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        """What a name that no function binds stands for."""
+        ...
+
+    def attribute(self, value: Value, name: str) -> list[Value]: ...
+
+    def element(self, value: Value) -> list[Value]:
+        """What ``value[...]`` may be."""
+        ...
+
+    def result(self, value: Value) -> list[Value]:
+        """What calling ``value`` gives; instances of classes, mostly."""
+        ...
+
+    def call(self, value: Value) -> Call | None:
+        """The entry of the catalogue that ``value`` is."""
+        ...
+
+    def bodies(self, value: Value) -> list[Body]:
+        """The user's functions that run when ``value`` is called."""
+        ...
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        """The user's functions that run when the attribute ``name`` of ``value`` is read."""
+        ...
+
+    def full_name(self, value: Value) -> str | None:
+        """The dotted name of something outside of the user's code."""
+        ...
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        """What a parameter or variable with this annotation holds."""
+        ...
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]: ...
+
+    def is_async(self, value: Value) -> bool:
+        """Whether calling ``value`` gives a coroutine."""
+        ...
+
+    def resolved_decorators(self, body: Body) -> Mapping[str, ast.expr]:
+        """Full names of the decorators on a function, each with its expression."""
+        ...
