@@ -145,10 +145,11 @@ def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
     setattr(pending, "compute_next_delay", compute_next_delay)  # noqa: B010
 
 
-def tag_sub_orchestrations(context: Any, tags_of: dict[int, dict[str, str]]) -> None:
+def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None:
     """Add ``tags_of[sequence]`` to the sub-orchestrations that ``context`` is about to send, now and at each retry.
 
-    Upstream's call has no parameter for tags, and a retry builds the action anew; so they are added on the way out.
+    ``tags_of[None]`` go to the next execution, if this one continues as new.  Upstream's calls have no parameter for
+    tags, and a retry builds the action anew; so they are added on the way out.
     """
     original = context.get_actions
 
@@ -157,6 +158,10 @@ def tag_sub_orchestrations(context: Any, tags_of: dict[int, dict[str, str]]) -> 
         for action in actions:
             if action.HasField("createSubOrchestration"):
                 action.createSubOrchestration.tags.update(tags_of.get(action.id, {}))
+            elif action.HasField("completeOrchestration"):
+                end = action.completeOrchestration
+                if end.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+                    end.tags.update(tags_of.get(None, {}))
         return actions
 
     context.get_actions = get_actions

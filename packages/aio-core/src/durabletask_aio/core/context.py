@@ -271,7 +271,7 @@ class AsyncWorkflowContext:
         except (TypeError, ValueError) as error:
             raise self._unserializable(error, input, f"sub-orchestration {name!r}") from error
         operation = self._state.track(scheduled, SUB_ORCHESTRATION, name, retried=retry_policy is not None)
-        self._state.tag_sub_orchestration(operation.step)
+        self._state.carry_metadata(operation.step)
         return operation
 
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:

@@ -6,6 +6,7 @@ execution or of an activity's request is up to the host (the worker package).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,12 @@ from durabletask_aio.core.errors import WorkflowValidationError
 TAG_PREFIX = "durabletask-aio.md."
 """Under this prefix metadata travels, so that users' own tags neither leak in nor are overwritten."""
 
-EMPTY_TAG = "durabletask-aio.md"
-"""Says that metadata was set, and is empty: which is something else than not set."""
+KEYS_TAG = "durabletask-aio.md"
+"""Holds the keys as a JSON array.
+
+Engines merge the tags of a new execution into those of the old one, and never take any away: without this list, a key
+that the workflow dropped would come back after ``continue_as_new``.  It also tells empty metadata from none.
+"""
 
 MAX_BYTES = 8 * 1024
 """What keys and values may take together, in UTF-8: what gRPC servers accept as headers by default."""
@@ -49,12 +54,22 @@ def validated(metadata: Any) -> dict[str, str]:
 
 def encode(metadata: Mapping[str, str]) -> dict[str, str]:
     """The tags that carry ``metadata``."""
-    if not metadata:
-        return {EMPTY_TAG: ""}
-    return {TAG_PREFIX + key: value for key, value in metadata.items()}
+    tags = {TAG_PREFIX + key: value for key, value in metadata.items()}
+    tags[KEYS_TAG] = json.dumps(list(metadata))
+    return tags
 
 
 def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
-    """The metadata that ``tags`` carry; ``None`` if they carry none."""
+    """The metadata that ``tags`` carry; ``None`` if they carry none.
+
+    A client that sets tags under :data:`TAG_PREFIX` need not list the keys: then all of them count.
+    """
     found = {key[len(TAG_PREFIX) :]: value for key, value in tags.items() if key.startswith(TAG_PREFIX)}
-    return found if found or EMPTY_TAG in tags else None
+    listed = tags.get(KEYS_TAG)
+    if listed is None:
+        return found or None
+    try:
+        keys = json.loads(listed)
+    except ValueError:
+        return found
+    return {key: found[key] for key in keys if key in found}

@@ -51,7 +51,7 @@ class WorkflowState:
         self.event_streams: list[EventStream[Any]] = []
         self.history = OperationHistory(self.loop) if debug else None
         self.metadata: dict[str, str] | None = None if seeded is None else dict(seeded)
-        self._tags_of: dict[int, dict[str, str]] | None = None
+        self._tags_of: dict[int | None, dict[str, str]] | None = None
 
     # -- for the sandbox ------------------------------------------------------------------------------------------
 
@@ -111,19 +111,21 @@ class WorkflowState:
             return given
         return {**(given or {}), **metadata.encode(self.metadata)}
 
-    def tag_sub_orchestration(self, step: int | None) -> None:
-        """Have the sub-orchestration that was just scheduled carry the metadata of this moment, retries included."""
-        if self.metadata is None or step is None:
+    def carry_metadata(self, step: int | None) -> None:
+        """Have a sub-orchestration, or with ``None`` the next execution, carry the metadata of this moment."""
+        if self.metadata is None:
             return
         if self._tags_of is None:
             self._tags_of = {}
-            _upstream.tag_sub_orchestrations(self.host.upstream, self._tags_of)
+            _upstream.tag_actions(self.host.upstream, self._tags_of)
         self._tags_of[step] = metadata.encode(self.metadata)
 
     def apply_continuation(self, upstream: task.OrchestrationContext) -> None:
         """Tell upstream how to go on, now that the workflow function has returned."""
         continuation = self.host.continuation
         assert continuation is not None
+        self.host.attach(upstream)
+        self.carry_metadata(None)
         if continuation.save_events:
             for stream in reversed(self.event_streams):
                 stream.give_back(upstream)
