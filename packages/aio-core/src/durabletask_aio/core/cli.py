@@ -24,10 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = {entry.name: entry for entry in entry_points(group=plugins.COMMANDS_GROUP)}
     wanted = next((argument for argument in given if not argument.startswith("-")), None)
     if wanted in _KNOWN and wanted not in entries:
-        print(f"durabletask-aio {wanted} is not installed: pip install \"{_KNOWN[wanted]}\"", file=sys.stderr)
+        print(f'durabletask-aio {wanted} is not installed: pip install "{_KNOWN[wanted]}"', file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="durabletask-aio", description="async/await for durable workflows")
-    parser.add_argument("--version", action="version", version=f"durabletask-aio-core {version('durabletask-aio-core')}")
+    parser.add_argument(
+        "--version", action="version", version=f"durabletask-aio-core {version('durabletask-aio-core')}"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, entry in sorted(entries.items()):
         if wanted in (None, name):

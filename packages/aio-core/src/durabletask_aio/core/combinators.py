@@ -318,4 +318,3 @@ def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None
         return timeout
     msg = f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {timeout!r}"
     raise loop.host.error(WorkflowValidationError, msg)
-

@@ -49,7 +49,9 @@ def _recorded(error: BaseException, host: Host) -> Exception:
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
-        return task.TaskCancelledError(f"the workflow was cancelled: {error}" if error.args else "the workflow was cancelled")
+        return task.TaskCancelledError(
+            f"the workflow was cancelled: {error}" if error.args else "the workflow was cancelled"
+        )
     kind = type(error).__name__
     msg = (
         f"the workflow raised {kind}({', '.join(map(repr, error.args))}), which is meant for the process and not for "

@@ -31,7 +31,9 @@ def check() -> None:
         msg = f"durabletask.aio needs Microsoft's {UPSTREAM}, which is not installed\n  pip install {UPSTREAM}"
         raise ImportError(msg) from None
     if requirement is not None and not requirement.specifier.contains(found, prereleases=True):
-        msg = f"{CORE} {version(CORE)} works with {requirement}, and {found} is installed\n  pip install '{requirement}'"
+        msg = (
+            f"{CORE} {version(CORE)} works with {requirement}, and {found} is installed\n  pip install '{requirement}'"
+        )
         raise ImportError(msg)
     from durabletask_aio.core import _upstream
 

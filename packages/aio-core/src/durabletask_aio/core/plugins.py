@@ -205,7 +205,7 @@ def _advise(function: AnyWorkflow, name: str) -> None:
     elif not _told:
         _told = True
         logging.getLogger("durabletask.aio").warning(
-            'debug mode warns of non-deterministic calls once the sandbox is installed: '
+            "debug mode warns of non-deterministic calls once the sandbox is installed: "
             'pip install "durabletask-aio-core[sandbox]"'
         )
 

@@ -15,7 +15,9 @@ _ACTIVITY = "do it in an activity: 'await ctx.call_activity(...)'"
 _THREAD = "threads finish in an order of their own; " + _ACTIVITY
 _NETWORK = "sockets and pipes are not replayed; " + _ACTIVITY
 _PROCESS = "processes are not replayed; " + _ACTIVITY
-_SIGNAL = "signals are not replayed; send the workflow an external event and await it with 'ctx.wait_for_external_event'"
+_SIGNAL = (
+    "signals are not replayed; send the workflow an external event and await it with 'ctx.wait_for_external_event'"
+)
 _RUN = "the loop of a workflow is run by its worker; 'await' the coroutine"
 _END = "the loop of a workflow ends with the workflow; 'return' from it"
 

@@ -71,9 +71,7 @@ def install(registrar: plugins.Registrar | None = None) -> None:
     kept = originals = Originals(TaskHubGrpcWorker.add_orchestrator, TaskHubGrpcWorker.add_activity)
 
     @functools.wraps(kept.add_orchestrator)
-    def add_orchestrator(
-        self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None, sandbox_mode: Any = None
-    ) -> str:
+    def add_orchestrator(self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None, sandbox_mode: Any = None) -> str:
         if is_coroutine_callable(fn):
             return _registrar.add_orchestrator(self, fn, name=name, sandbox_mode=sandbox_mode)
         if _is_misplaced_async(fn) or name is not None or sandbox_mode is not None:

@@ -19,6 +19,7 @@ from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.operations import Operation, RetriedOperation
 from durabletask_aio.core.settings import SandboxMode, step_budget
 
+
 class WorkflowState:
     """One execution of one workflow.  Implements :class:`~.plugins.Execution` for the sandbox."""
 
