@@ -4,6 +4,9 @@ Most are the hooks that event loops outside the standard library are built on (u
 same); the rest are the code objects by which the loop recognises a caller inside ``asyncio/tasks.py``.
 """
 
+# ruff: noqa: SLF001 - the module exists to touch these names
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -13,16 +16,28 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from asyncio import _get_running_loop as get_running_loop
-from asyncio import _set_running_loop as set_running_loop
+__all__ = [
+    "await_chain",
+    "called_from",
+    "calling_frame",
+    "forget_pending",
+    "get_running_loop",
+    "mute_exception",
+    "restore_loop",
+    "set_running_loop",
+    "swap_loop",
+]
 
-__all__ = ["called_from", "forget_pending", "get_running_loop", "mute_exception", "set_running_loop", "swap_loop"]
+get_running_loop = asyncio._get_running_loop
+set_running_loop = asyncio._set_running_loop
+calling_frame = sys._getframe
+"""The frame so many calls up; ``inspect.currentframe().f_back`` costs several times as much."""
 
-_TASKS_GLOBALS = vars(asyncio.tasks)
+_TASKS_GLOBALS: Any = vars(asyncio.tasks)
 
 
 def _codes(*names: str) -> frozenset[CodeType]:
-    found = set()
+    found: set[CodeType] = set()
     for name in names:
         target: Any = asyncio.tasks
         for part in name.split("."):
@@ -56,20 +71,20 @@ def _qualname(code: CodeType) -> str:
 
 def forget_pending(task: asyncio.Task[Any]) -> None:
     """Keep ``task`` from complaining that it was destroyed while pending: its coroutine has been closed."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def mute_exception(future: asyncio.Future[Any]) -> None:
     """Keep ``future`` from reporting, when it is collected, that nobody retrieved its exception."""
     # Only assignments of False are accepted, which is all that asyncio itself does.
-    future._log_traceback = False  # type: ignore[attr-defined]  # pyright: ignore
+    future._log_traceback = False
 
 
 if sys.version_info >= (3, 14):
     # From 3.14 the current task belongs to the thread, not to the loop: a workflow that is stepped from within a task
     # of another loop (an in-process test environment, or a collection that closes one run inside another) has to set
     # that task aside, or entering our own is refused.
-    from asyncio.tasks import _swap_current_task  # pyright: ignore
+    _swap_current_task: Any = vars(asyncio.tasks)["_swap_current_task"]
 
     def swap_loop(loop: asyncio.AbstractEventLoop) -> tuple[Any, Any]:
         previous = get_running_loop()

@@ -4,6 +4,8 @@
 instead of an ``AttributeError`` in the middle of somebody's workflow.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import math
@@ -31,7 +33,7 @@ def subscribe(upstream_task: task.Task[Any], listener: Listener) -> None:
     The public way is a ``CompositeTask`` per task; measured, it costs 0.1 of a replayed step, for an object that does
     nothing but pass the call on.
     """
-    upstream_task._parents[id(listener)] = cast("task.CompositeTask[Any]", listener)  # pyright: ignore
+    upstream_task._parents[id(listener)] = cast("task.CompositeTask[Any]", listener)
 
 
 class Wake(task.Task[None]):
@@ -43,8 +45,8 @@ class Wake(task.Task[None]):
     """
 
     # Upstream's are properties over private attributes; these shadow them, and are read far more often than written.
-    is_complete = False  # type: ignore[assignment]  # pyright: ignore
-    is_failed = False  # type: ignore[assignment]  # pyright: ignore
+    is_complete: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
+    is_failed: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def get_result(self) -> None:
         return None
@@ -71,7 +73,7 @@ def pending_task(context: Any, sequence: int, listener: Listener) -> task.Task[A
 
 
 def retryable_task(context: Any, sequence: int | None, listener: Listener) -> task.Task[Any] | None:
-    """The incomplete task with a retry policy that ``listener`` subscribed to, be it running or waiting to be retried."""
+    """The incomplete task with a retry policy that ``listener`` subscribed to, running or waiting to be retried."""
     key = id(listener)
     found = context._pending_tasks.get(sequence)
     if found is not None and key in found._parents:
@@ -125,11 +127,11 @@ def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
     """
     if not isinstance(retryable, task.RetryableTask):
         return
-    policy = retryable._retry_policy
+    pending: task.RetryableTask[Any] = retryable
+    policy = pending._retry_policy
     timeout = policy.retry_timeout
     if timeout is None:
         return  # without one upstream's computation never looks at the clock in a way that matters
-    pending = cast("task.RetryableTask[Any]", retryable)
     expires_at = pending._start_time + timeout
 
     def compute_next_delay() -> timedelta | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core.errors import WorkflowValidationError, add_note
 
 
 class Cleanups:
@@ -19,10 +19,11 @@ class Cleanups:
 
     def add(self, cleanup: Callable[[], Any]) -> None:
         """Register ``cleanup`` with the innermost open block."""
-        if not callable(cleanup):
-            kind = type(cleanup).__name__
-            if inspect.iscoroutine(cleanup):
-                cleanup.close()
+        given: Any = cleanup
+        if not callable(given):
+            kind = type(given).__name__
+            if inspect.iscoroutine(given):
+                given.close()
             msg = (
                 f"add_cleanup was given a {kind}, which is no callable\n"
                 f"  wrong: ctx.add_cleanup(release(resource))\n"
@@ -55,7 +56,7 @@ class Cleanups:
                 raise
             except BaseException as problem:
                 if error is not None or failed is not None:
-                    _note(error or failed, problem)
+                    add_note(error or failed, f"a cleanup failed too, with {type(problem).__name__}: {problem}")
                 else:
                     failed = problem
         if failed is not None:
@@ -64,11 +65,3 @@ class Cleanups:
     def as_data(self) -> int:
         """How many cleanups are waiting to be run."""
         return sum(map(len, self._blocks))
-
-
-def _note(error: BaseException | None, problem: BaseException) -> None:
-    text = f"a cleanup failed too, with {type(problem).__name__}: {problem}"
-    if hasattr(error, "add_note"):
-        error.add_note(text)
-    elif error is not None:
-        error.__notes__ = [*getattr(error, "__notes__", []), text]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
 
 from durabletask_aio.core import plugins
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.run(parsed)
 
 
-def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, entry: EntryPoint) -> None:
+def _add(commands: Any, name: str, entry: EntryPoint) -> None:
     try:
         command: plugins.Command = entry.load()
     except Exception as error:

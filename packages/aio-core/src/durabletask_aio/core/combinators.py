@@ -7,11 +7,12 @@ through the loop's ready queue, which is what makes them cheaper than ``asyncio.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durabletask import task
 
@@ -30,7 +31,7 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
     Raises :class:`WorkflowValidationError` for what cannot, naming the ``function`` it was given to.
     """
     if isinstance(awaitable, asyncio.Future):
-        return cast("asyncio.Future[Any]", awaitable)
+        return awaitable  # pyright: ignore[reportUnknownVariableType]
     if inspect.iscoroutine(awaitable):
         return loop.create_task(awaitable)
     if isinstance(awaitable, task.Task):
@@ -50,17 +51,23 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
+def _shown(value: Any) -> str:
+    return value.describe() if isinstance(value, Operation) else repr(value)
+
+
 def parts_of(loop: WorkflowLoop, awaitables: Any, function: str) -> list[asyncio.Future[Any]]:
     """The futures of an iterable of awaitables, in order."""
-    if isinstance(awaitables, Operation | asyncio.Future) or not isinstance(awaitables, Iterable):
-        shown = awaitables.describe() if isinstance(awaitables, Operation) else repr(awaitables)
+    given: object = awaitables
+    if isinstance(given, asyncio.Future) or not isinstance(given, Iterable):
+        shown = _shown(awaitables)
         msg = (
             f"ctx.{function} takes a list of awaitables, and was given {shown}\n"
             f"  wrong: await ctx.{function}(first, second)\n"
             f"  right: await ctx.{function}([first, second])"
         )
         raise loop.host.error(WorkflowValidationError, msg)
-    return [as_future(loop, awaitable, function) for awaitable in awaitables]
+    several: Iterable[Any] = awaitables
+    return [as_future(loop, awaitable, function) for awaitable in several]
 
 
 class Combination(Operation[T]):
@@ -97,7 +104,7 @@ class Combination(Operation[T]):
         self.completed()
 
     def _cancelled(self, msg: Any = None) -> None:
-        asyncio.Future.cancel(self, msg)
+        super(Operation, self).cancel(msg)  # the future alone: there is nothing of upstream's to take back
         self.completed()
 
     def cancel(self, msg: Any = None) -> bool:
@@ -119,7 +126,7 @@ def failure_of(part: asyncio.Future[Any]) -> BaseException | None:
 class All(Combination[list[Any]]):
     """The results of all parts, in the order they were given."""
 
-    __slots__ = ("_fail_fast", "_failure", "_left", "_return_exceptions")
+    __slots__ = ("_fail_fast", "_first_failure", "_left", "_return_exceptions")
 
     def __init__(
         self,
@@ -133,7 +140,7 @@ class All(Combination[list[Any]]):
         super().__init__(loop, kind, parts)
         self._fail_fast = fail_fast
         self._return_exceptions = return_exceptions
-        self._failure: BaseException | None = None
+        self._first_failure: BaseException | None = None
         self._left = 0
         distinct = dict.fromkeys(parts) if len(parts) > 1 else parts
         for part in distinct:
@@ -159,8 +166,8 @@ class All(Combination[list[Any]]):
         failure = failure_of(part)
         if failure is None or self._return_exceptions:
             return
-        if self._failure is None:
-            self._failure = failure
+        if self._first_failure is None:
+            self._first_failure = failure
         if self._fail_fast and not self._cancel_requested:
             self._settle_failure(failure)
 
@@ -173,8 +180,8 @@ class All(Combination[list[Any]]):
     def _finish(self) -> None:
         if self._cancel_requested:
             self._cancelled()
-        elif self._failure is not None:
-            self._settle_failure(self._failure)
+        elif self._first_failure is not None:
+            self._settle_failure(self._first_failure)
         elif self._return_exceptions:
             self._succeed([failure_of(part) or part.result() for part in self._parts])
         else:
@@ -213,10 +220,8 @@ class First(Combination[Any]):
         if failure is None:
             self._succeed((index, winner.result()) if self._with_index else winner.result())
             return
-        try:
-            failure.winner_index = index  # type: ignore[attr-defined]  # pyright: ignore
-        except AttributeError:  # an exception type with slots
-            pass
+        with contextlib.suppress(AttributeError):  # an exception type with slots
+            failure.winner_index = index  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(failure, asyncio.CancelledError):
             self._cancelled()
         else:

@@ -1,5 +1,7 @@
 """``AsyncWorkflowContext``: what workflow code sees.  Thin: each method is a line or two over the rooms beside it."""
 
+# ruff: noqa: A002 - `input` is upstream's name for it
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,6 @@ import inspect
 import logging
 import math
 import random
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -18,7 +19,7 @@ from weakref import proxy
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 
-from durabletask_aio.core import _upstream, combinators, debug, metadata, validation
+from durabletask_aio.core import _interpreter, _upstream, combinators, debug, metadata, validation
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.host import Continuation, ReplaySafeLogger
@@ -29,13 +30,14 @@ from durabletask_aio.core.operations import (
     LOCK,
     SUB_ORCHESTRATION,
     TIMER,
-    HeldLock,
     LockOperation,
     Operation,
     caller,
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from durabletask_aio.core.state import WorkflowState
 
 T = TypeVar("T")
@@ -50,9 +52,6 @@ _OF_ACTIVITIES = frozenset({"orchestration_id", "task_id"})
 
 class _WrongContextError(AsyncWorkflowError, AttributeError):
     """An attribute of the activity context was looked for on the workflow's."""
-
-
-_WrongContextError.__module__ = "durabletask.aio"
 
 
 class AsyncWorkflowContext:
@@ -172,7 +171,7 @@ class AsyncWorkflowContext:
         if self._state.metadata is not None:
             tags = self._state.tags(tags)
         try:
-            scheduled = self._host.scheduler.call_activity(
+            scheduled: task.Task[Any] = self._host.scheduler.call_activity(
                 activity if hasattr(activity, "__name__") else name,
                 input=input,
                 retry_policy=retry_policy,
@@ -277,10 +276,11 @@ class AsyncWorkflowContext:
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
         """A timer: after a number of seconds or a ``timedelta``, or at a ``datetime`` (naive means UTC)."""
         when: timedelta | datetime
-        if isinstance(fire_at, timedelta | datetime):
-            when = fire_at
-        elif isinstance(fire_at, int | float) and not isinstance(fire_at, bool) and math.isfinite(fire_at):
-            when = timedelta(seconds=fire_at)
+        given: Any = fire_at
+        if isinstance(given, timedelta | datetime):
+            when = given
+        elif isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+            when = timedelta(seconds=given)
         else:
             msg = f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r}"
             raise self._host.error(WorkflowValidationError, msg)
@@ -418,7 +418,7 @@ class AsyncWorkflowContext:
 
     def now(self, tz: tzinfo = timezone.utc) -> datetime:
         """The workflow's time, aware, in ``tz``; the same on replay, and standing still within a turn."""
-        if not isinstance(tz, tzinfo):
+        if not isinstance(cast(object, tz), tzinfo):
             msg = f"ctx.now() takes a time zone, as in ctx.now(ZoneInfo('Asia/Tokyo')), and not {tz!r}"
             raise self._host.error(WorkflowValidationError, msg)
         now = self._host.upstream.current_utc_datetime.replace(tzinfo=timezone.utc)
@@ -451,7 +451,7 @@ class AsyncWorkflowContext:
         anything durable after this call fails the instance; so does an exception.
         """
         self._host.scheduler.instance_id  # noqa: B018 - raises if this was called before
-        frame = caller(sys._getframe(1))
+        frame = caller(_interpreter.calling_frame(1))
         self._host.continue_as_new(
             Continuation(
                 self._awaited(new_input, "ctx.continue_as_new"),
@@ -497,7 +497,7 @@ class AsyncWorkflowContext:
         self._check_live()
         self._state.cleanups.add(cleanup)
 
-    async def __aenter__(self) -> AsyncWorkflowContext:
+    async def __aenter__(self) -> Self:
         self._state.cleanups.open()
         return self
 
@@ -560,7 +560,7 @@ class AsyncWorkflowContext:
         raise self._host.error(WorkflowValidationError, msg)
 
     def _awaited(self, value: Any, what: str) -> Any:
-        if isinstance(value, debug.Awaitables):
+        if isinstance(value, debug.AWAITABLES):
             raise self._unawaited(value, what)
         return value
 
@@ -578,7 +578,7 @@ class AsyncWorkflowContext:
     def _unserializable(self, error: Exception, value: Any, what: str) -> BaseException:
         if isinstance(error, AsyncWorkflowError):
             return error
-        if isinstance(value, debug.Awaitables):
+        if isinstance(value, debug.AWAITABLES):
             return self._unawaited(value, what)
         if not isinstance(value, str | int | float | bool | type(None)):
             msg = f"the input of {what}, a {type(value).__name__!r}, cannot be serialised: {error}"
@@ -589,8 +589,8 @@ class AsyncWorkflowContext:
     def __getattr__(self, name: str) -> Any:
         if name in _OF_ACTIVITIES:
             msg = (
-                f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an activity "
-                f"was called directly\n"
+                f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
+                f"activity was called directly\n"
                 f"  wrong: await charge(ctx, order)\n"
                 f"  right: await ctx.call_activity(charge, input=order)"
             )

@@ -16,8 +16,8 @@ from durabletask_aio.core.operations import Operation
 if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
-Awaitables = asyncio.Future | Coroutine
-"""What a forgotten ``await`` leaves behind."""
+AWAITABLES: tuple[type[Any], ...] = (asyncio.Future, Coroutine)
+"""What a forgotten ``await`` leaves behind, for :func:`isinstance`."""
 
 logger = logging.getLogger("durabletask.aio")
 
@@ -30,7 +30,8 @@ def where(task: asyncio.Task[Any]) -> str:
         if frame is not None and _is_user_code(frame):
             user = frame
     if user is None:
-        return "its first line" if inspect.getcoroutinestate(task.get_coro()) == "CORO_CREATED" else "an unknown line"
+        coroutine: Any = task.get_coro()
+        return "its first line" if inspect.getcoroutinestate(coroutine) == "CORO_CREATED" else "an unknown line"
     return f"{user.f_code.co_filename}:{user.f_lineno} in {user.f_code.co_name}"
 
 

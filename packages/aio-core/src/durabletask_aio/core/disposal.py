@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from durabletask_aio.core import _interpreter
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from durabletask_aio.core.driver import WorkflowRun
     from durabletask_aio.core.loop import WorkflowLoop
 
@@ -78,7 +80,7 @@ class TurnScope:
         """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself."""
         self._kept = True
 
-    def __enter__(self) -> TurnScope:
+    def __enter__(self) -> Self:
         close_buried()
         self._outer = getattr(_scopes, "current", None)
         _scopes.current = self
@@ -126,10 +128,10 @@ def _close(coroutine: Any, loop: WorkflowLoop) -> None:
     for _ in range(_CLOSE_ATTEMPTS):
         try:
             coroutine.close()
-        except RuntimeError as error:
+        except RuntimeError as error:  # noqa: PERF203 - trying again is the point
             if "ignored GeneratorExit" not in str(error):
                 return
-        except BaseException:  # noqa: BLE001 - whatever cleanup code raises now, nobody is waiting for it
+        except BaseException:  # whatever cleanup code raises now, nobody is waiting for it
             return
         else:
             return
@@ -142,7 +144,7 @@ def _close(coroutine: Any, loop: WorkflowLoop) -> None:
 
 
 def _close_all() -> None:
-    """At the end of the process: or the interpreter would run the same ``finally`` blocks, live, while it shuts down."""
+    """At the end of the process: the interpreter would run the same ``finally`` blocks, live, while it shuts down."""
     close_buried()
     for run in list(_live.values()):
         run.dispose()

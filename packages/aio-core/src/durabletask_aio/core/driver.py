@@ -101,7 +101,7 @@ def as_orchestrator(fn: Any = None, *, name: str | None = None, sandbox_mode: Sa
     function = fn if guard is None else guard.function
     takes_input = _takes_input(fn)
 
-    def orchestrator(ctx: task.OrchestrationContext, input: Any = None) -> Any:
+    def orchestrator(ctx: task.OrchestrationContext, input: Any = None) -> Any:  # noqa: A002 - upstream's name
         arguments = (input,) if takes_input else ()
         return WorkflowRun(ctx, info, guard).drive(ctx, function, arguments)
 
@@ -259,7 +259,7 @@ class WorkflowRun:
 
     def _result(self, main: WorkflowTask[Any], upstream: task.OrchestrationContext) -> Any:
         result = main.result()
-        if isinstance(result, task.Task | debug.Awaitables):
+        if isinstance(result, (task.Task, *debug.AWAITABLES)):
             raise self._unawaited_result(result)
         if self.host.continuation is not None:
             self.state.apply_continuation(upstream)

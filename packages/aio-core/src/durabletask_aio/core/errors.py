@@ -50,6 +50,14 @@ class AsyncWorkflowError(Exception):
         return _rebuild, (type(self), self.args, vars(self))
 
 
+def add_note(error: Any, text: str) -> None:
+    """Add a note to an exception: its own method for that came with 3.11, what tracebacks make of it with 3.11 too."""
+    if hasattr(error, "add_note"):
+        error.add_note(text)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", []), text]
+
+
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -114,7 +122,7 @@ else:
         """A timeout set with ``ctx.with_timeout`` ran out; a ``TimeoutError``, as ``asyncio.timeout`` raises."""
 
 
-class _OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
+class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
     """What the two public types below share: both are upstream's ``TaskFailedError``, with its ``details``."""
 
     def __init__(
@@ -134,7 +142,7 @@ class _OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
         self.task_error = error
 
 
-class ActivityFailedError(_OperationFailedError):
+class ActivityFailedError(OperationFailedError):
     """An awaited activity (or entity operation) failed.
 
     ``details`` holds the failure as the activity's worker reported it, and ``task_error`` the plain upstream error,
@@ -142,7 +150,7 @@ class ActivityFailedError(_OperationFailedError):
     """
 
 
-class SubOrchestrationFailedError(_OperationFailedError):
+class SubOrchestrationFailedError(OperationFailedError):
     """An awaited sub-orchestration failed; the attributes are those of :class:`ActivityFailedError`."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from durabletask import task
 
@@ -17,8 +17,9 @@ from durabletask_aio.core import _upstream, debug
 from durabletask_aio.core.errors import (
     AsyncWorkflowError,
     HistoryDivergenceError,
+    OperationFailedError,
     WorkflowValidationError,
-    _OperationFailedError,
+    add_note,
 )
 from durabletask_aio.core.operations import Operation
 
@@ -40,7 +41,7 @@ def as_recorded(error: BaseException, host: Host, loop: WorkflowLoop) -> Excepti
 
 
 def _recorded(error: BaseException, host: Host) -> Exception:
-    if isinstance(error, _OperationFailedError):
+    if isinstance(error, OperationFailedError):
         return _upstream_error(error)
     if _is_group(error):
         return _readable_group(error, host)
@@ -62,7 +63,7 @@ def _recorded(error: BaseException, host: Host) -> Exception:
     return converted
 
 
-def _upstream_error(error: _OperationFailedError) -> task.TaskFailedError:
+def _upstream_error(error: OperationFailedError) -> task.TaskFailedError:
     plain = error.task_error
     if plain is not error:
         plain.__cause__, plain.__context__ = error.__cause__, error.__context__
@@ -70,34 +71,28 @@ def _upstream_error(error: _OperationFailedError) -> task.TaskFailedError:
     return plain
 
 
-def _plain_chain(error: BaseException) -> None:
-    """In the causes of ``error`` too, put back upstream's failures for ours: the history records them by type name."""
+def _plain_chain(recorded: BaseException) -> None:
+    """In the causes of ``recorded`` too, put back upstream's failures for ours: the history has them by type name."""
     seen: set[int] = set()
+    error: BaseException | None = recorded
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
-        if isinstance(cause, _OperationFailedError):
+        if isinstance(cause, OperationFailedError):
             error.__cause__ = _upstream_error(cause)
-        if isinstance(context, _OperationFailedError):
+        if isinstance(context, OperationFailedError):
             error.__context__ = _upstream_error(context)
         error.__suppress_context__ = suppress
-        following = error.__cause__ or error.__context__
-        if following is None:
-            return
-        error = following
+        error = error.__cause__ or error.__context__
 
 
 def _add_context(error: BaseException, host: Host) -> None:
     """Say in a note which instance it was; notes are shown with a traceback and are not part of what is recorded."""
     note = f"in workflow {host.workflow_name!r}, instance {host.instance_id!r}"
-    notes = getattr(error, "__notes__", None) or []
-    if note in notes:
+    if note in (getattr(error, "__notes__", None) or ()):
         return
     try:
-        if hasattr(error, "add_note"):
-            error.add_note(note)
-        else:
-            error.__notes__ = [*notes, note]
+        add_note(error, note)
         for name in ("instance_id", "workflow_name"):
             if not hasattr(error, name):
                 setattr(error, name, getattr(host, name))
@@ -105,7 +100,7 @@ def _add_context(error: BaseException, host: Host) -> None:
         pass
 
 
-# -- exception groups: duck-typed, since Python 3.10 has them as a backport only -----------------------------------------
+# -- exception groups: duck-typed, since Python 3.10 has them as a backport only --------------------------------------
 
 
 def _is_group(error: BaseException) -> bool:
@@ -126,15 +121,17 @@ def _readable_group(group: Any, host: Host) -> Exception:
     summary = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
     first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
     recorded: Exception
+    kind = cast("Any", type(group))
     if not isinstance(group, Exception):
-        recorded = host.error(AsyncWorkflowError, f"the workflow raised {type(group).__name__}: {summary}")
-    elif type(group).__name__ == "ExceptionGroup":
-        recorded = type(group)(f"{group.message}: {summary}", group.exceptions)  # type: ignore[call-arg]  # pyright: ignore
+        recorded = host.error(AsyncWorkflowError, f"the workflow raised {kind.__name__}: {summary}")
+    elif kind.__name__ == "ExceptionGroup":
+        facts: Any = group
+        recorded = kind(f"{facts.message}: {summary}", facts.exceptions)
         recorded.__cause__, recorded.__context__ = group.__cause__, group.__context__
     else:
         recorded = group  # a type of the user's own, with a constructor we do not know
     if recorded.__cause__ is None:
-        recorded.__cause__ = _upstream_error(first) if isinstance(first, _OperationFailedError) else first
+        recorded.__cause__ = _upstream_error(first) if isinstance(first, OperationFailedError) else first
     return recorded
 
 
@@ -152,7 +149,7 @@ def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     return converted
 
 
-# -- what upstream raises outside of workflow code ------------------------------------------------------------------------
+# -- what upstream raises outside of workflow code --------------------------------------------------------------------
 
 
 def translate(host: Host, loop: WorkflowLoop, error: Any) -> Any:
@@ -179,9 +176,9 @@ def _divergence(host: Host, loop: WorkflowLoop, error: task.NonDeterminismError)
     step = event.eventId
     history = _upstream.describe_event(event)
     listeners = _upstream.listeners_of(upstream_context, step)
-    operation = next((listener for listener in listeners if isinstance(listener, Operation)), None)
-    if operation is not None:
-        code = f"the code scheduled {operation.describe()}"
+    described = [listener.describe() for listener in listeners if isinstance(listener, Operation)]
+    if described:
+        code = f"the code scheduled {described[0]}"
     elif listeners:
         code = "the code started a timer (asyncio.sleep or a timeout)"
     else:

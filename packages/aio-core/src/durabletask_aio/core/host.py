@@ -178,7 +178,7 @@ class ReplaySafeLogger(_Adapter):
         super().__init__(logger or logging.getLogger("durabletask.aio"), extra)
         self._host = host
 
-    def isEnabledFor(self, level: int) -> bool:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name that logging calls
         return not self._host.is_replaying and self.logger.isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -10,6 +10,8 @@ alone, because much of asyncio keeps them in sets (``wait``, ``TaskGroup``, ``al
 hash by address iterates in another order in every process.
 """
 
+# ruff: noqa: SLF001 - a handle keeps what it runs in private slots, which every event loop reads
+
 from __future__ import annotations
 
 import asyncio
@@ -93,7 +95,7 @@ class WorkflowTimerHandle(asyncio.TimerHandle):
 
     def on_child_completed(self, task: Any) -> None:
         """Called by upstream when the timer fires: only marks, as user code must not run inside upstream's event."""
-        loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # pyright: ignore
+        loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         if not self._cancelled and not loop.host.evicted:
             loop.outstanding -= 1
             loop.timers.discard(self)
@@ -114,7 +116,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.host = host
         self.ready: deque[asyncio.Handle] = deque()
         self.outstanding = 0
-        """Operations and timers whose completion would wake this instance; none left and nothing ready is a deadlock."""
+        """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
         self.timers: set[WorkflowTimerHandle] = set()
         self.completions = 0
         """Counts what has finished, so that races can tell who was first."""
@@ -195,7 +197,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- callbacks and time ---------------------------------------------------------------------------------------
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # not generic in the arguments
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = WorkflowHandle(callback, args, self, context)
@@ -206,7 +208,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Seconds of workflow time since this execution started; it stands still within a turn."""
         return self.host.elapsed().total_seconds()
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = WorkflowTimerHandle(self.time() + delay, callback, args, self, context)
@@ -216,7 +218,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._start_timer(handle, timedelta(seconds=delay))
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = WorkflowTimerHandle(when, callback, args, self, context)
@@ -242,12 +244,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- futures and tasks ----------------------------------------------------------------------------------------
 
     def create_future(self) -> asyncio.Future[Any]:
-        frame = sys._getframe(1)
+        frame = _interpreter.calling_frame(1)
         if frame.f_code in _interpreter.WAIT_INNER:
             self._refuse_foreign_futures(frame.f_locals.get("fs", ()))
         return WorkflowFuture(self)
 
-    def create_task(  # type: ignore[override]  # pyright: ignore
+    def create_task(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T] | asyncio.Future[T],
         *,
@@ -259,7 +261,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
         ``tg.create_task(ctx.call_activity(...))`` is too natural a line to be a ``TypeError``.
         """
-        frame = sys._getframe(1)
+        frame = _interpreter.calling_frame(1)
         if frame.f_code in _interpreter.ENSURE_FUTURE:
             self._refuse_unordered_start(frame, coro)
         if isinstance(coro, asyncio.Future):
@@ -268,7 +270,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if context is not None:
             kwargs["context"] = context
         kwargs["name"] = f"Task-{self._task_number}" if name is None else str(name)
-        task: WorkflowTask[T] = WorkflowTask(coro, loop=self, **kwargs)  # type: ignore[arg-type]  # pyright: ignore
+        task: WorkflowTask[T] = WorkflowTask(coro, loop=self, **kwargs)  # type: ignore[arg-type]
         self._tasks[task] = None
         task.add_done_callback(self._task_done)
         return task
@@ -297,7 +299,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _refuse_foreign_futures(self, futures: Any) -> None:
         for future in futures:
-            if type(future).__hash__ is asyncio.Future.__hash__:
+            if _hash_of(type(future)) is _hash_of(asyncio.Future):
                 msg = (
                     "asyncio.wait was given an asyncio.gather, which hashes by memory address, so that its sets "
                     "iterate in another order on replay\n"
@@ -356,7 +358,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """From now on every call but the harmless questions raises :class:`InstanceEvicted`."""
         self.ready.clear()
         self._exception_handler = None
-        self.__class__ = EvictedLoop
+        self.__class__ = EvictedLoop  # type: ignore[type-abstract]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _hash_of(kind: Any) -> Any:
+    return kind.__hash__
 
 
 async def _result_of(future: asyncio.Future[T]) -> T:
@@ -376,7 +382,7 @@ class EvictedLoop(WorkflowLoop):
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise InstanceEvicted(f"instance {self.host.instance_id!r} is being closed; this call no longer counts")
 
-    call_soon = call_later = call_at = time = create_future = create_task = _refuse  # type: ignore[assignment]
+    call_soon = call_later = call_at = time = create_future = create_task = _refuse
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """The timer is of no interest any more."""

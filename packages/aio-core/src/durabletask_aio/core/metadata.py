@@ -26,13 +26,17 @@ MAX_BYTES = 8 * 1024
 """What keys and values may take together, in UTF-8: what gRPC servers accept as headers by default."""
 
 
+def _items(metadata: Any) -> Any:
+    return metadata.items()
+
+
 def validated(metadata: Any) -> dict[str, str]:
     """A copy of ``metadata``; raises :class:`WorkflowValidationError` unless it is a small mapping of strings."""
     if not isinstance(metadata, Mapping):
         msg = f"metadata is a mapping of strings to strings, as in set_metadata({{'tenant': 'acme'}}), not {metadata!r}"
         raise WorkflowValidationError(msg)
     copy: dict[str, str] = {}
-    for key, value in metadata.items():
+    for key, value in _items(metadata):
         if not isinstance(key, str) or not isinstance(value, str):
             wrong = f"{key!r}: {value!r}"
             msg = f"metadata keys and values are strings, not {{{wrong}}}: write {{{str(key)!r}: {str(value)!r}}}"

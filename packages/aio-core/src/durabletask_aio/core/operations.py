@@ -8,7 +8,6 @@ it with another meaning of ``result``.
 from __future__ import annotations
 
 import asyncio
-import sys
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -18,6 +17,8 @@ from durabletask_aio.core import _interpreter, _upstream
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from durabletask_aio.core.host import Host
     from durabletask_aio.core.loop import WorkflowLoop
 
@@ -34,7 +35,7 @@ _PACKAGE = "durabletask_aio."
 
 
 class Watcher(Protocol):
-    """A combination of operations, told about each of its parts in the same step and without a trip through the loop."""
+    """A combination of operations, told about each of its parts in the same step, not by a trip through the loop."""
 
     def operation_done(self, operation: Operation[Any]) -> None: ...
 
@@ -52,6 +53,9 @@ class Operation(asyncio.Future[T]):
 
     __slots__ = ("_code", "_hash", "_instruction", "_watchers", "kind", "name", "order", "step")
 
+    if TYPE_CHECKING:
+        _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
+
     def __init__(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
         super().__init__(loop=loop)
         self._hash = loop.next_hash()
@@ -63,7 +67,7 @@ class Operation(asyncio.Future[T]):
         """The sequence number by which the history knows it; ``None`` for waits that leave no trace there."""
         self.order = 0
         self._watchers: Any = None
-        frame = caller(sys._getframe(2))
+        frame = caller(_interpreter.calling_frame(2))
         self._code = frame.f_code
         self._instruction = frame.f_lasti
 
@@ -78,7 +82,7 @@ class Operation(asyncio.Future[T]):
         Only marks: user code must not run inside upstream's event, where half of the event's bookkeeping is still to
         come (an event wait registered from here would be thrown away).
         """
-        loop: WorkflowLoop = self._loop
+        loop = self._loop
         host = loop.host
         if host.evicted or self.done():
             return
@@ -97,7 +101,7 @@ class Operation(asyncio.Future[T]):
         self.completed()
 
     def _failure(self, error: task.TaskFailedError) -> BaseException:
-        host: Host = self._loop.host
+        host = self._loop.host
         type_ = SubOrchestrationFailedError if self.kind == SUB_ORCHESTRATION else ActivityFailedError
         return type_(
             error,
@@ -109,13 +113,14 @@ class Operation(asyncio.Future[T]):
 
     def completed(self) -> None:
         """Done, one way or another: note the order, and tell whoever combines this operation with others."""
-        loop: WorkflowLoop = self._loop
+        loop = self._loop
         self.order = loop.next_completion()
         watchers = self._watchers
         if watchers is not None:
             self._watchers = None
             if type(watchers) is list:
-                for watcher in watchers:
+                several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
+                for watcher in several:
                     watcher.operation_done(self)
             else:
                 watchers.operation_done(self)
@@ -126,16 +131,19 @@ class Operation(asyncio.Future[T]):
         if watchers is watcher:
             self._watchers = None
         elif type(watchers) is list and watcher in watchers:
-            watchers.remove(watcher)
+            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
+            several.remove(watcher)
 
     def watch(self, watcher: Watcher) -> None:
         """Have ``watcher`` told when this operation, which is not done yet, is."""
-        if self._watchers is None:
+        watchers: Any = self._watchers
+        if watchers is None:
             self._watchers = watcher
-        elif type(self._watchers) is list:
-            self._watchers.append(watcher)
+        elif type(watchers) is list:
+            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
+            several.append(watcher)
         else:
-            self._watchers = [self._watchers, watcher]
+            self._watchers = [watchers, watcher]
 
     # -- cancellation ---------------------------------------------------------------------------------------------
 
@@ -150,7 +158,7 @@ class Operation(asyncio.Future[T]):
         return True
 
     def _take_back(self) -> None:
-        host: Host = self._loop.host
+        host = self._loop.host
         if self.kind == TIMER and self.step is not None:
             host.cancel_timer(self.step, self)
         elif self.kind == EVENT:
@@ -194,7 +202,7 @@ class Operation(asyncio.Future[T]):
     def _used_without_await(self, *args: Any) -> Any:
         call = {ACTIVITY: "call_activity", SUB_ORCHESTRATION: "call_sub_orchestrator", ENTITY: "call_entity"}
         shown = f"ctx.{call.get(self.kind, 'wait_for_external_event')}({self.name!r})"
-        here = caller(sys._getframe(1))
+        here = caller(_interpreter.calling_frame(1))
         msg = (
             f"{self.describe()} was used as a value at {here.f_code.co_filename}:{here.f_lineno} without being "
             f"awaited\n"
@@ -245,13 +253,13 @@ class HeldLock:
         if not self._host.evicted:
             _upstream.exit_critical_section(self._host.upstream)
 
-    def __enter__(self) -> HeldLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *args: object) -> None:
         self.release()
 
-    async def __aenter__(self) -> HeldLock:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *args: object) -> None:

@@ -142,7 +142,7 @@ def load_integrations() -> bool:
     for entry in entry_points(group=INTEGRATIONS_GROUP):
         try:
             entry.load()()
-        except Exception as error:
+        except Exception as error:  # noqa: PERF203 - each on its own
             warnings.warn(f"{_origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=3)
         else:
             found = True

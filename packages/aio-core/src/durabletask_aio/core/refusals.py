@@ -31,7 +31,8 @@ ADVICE: dict[str, str] = {
     "stop": _END,
     "close": _END,
     "shutdown_asyncgens": "close async generators where they are used: 'async with contextlib.aclosing(...)'",
-    "set_task_factory": "tasks of a workflow are made by its loop so that their order is the same on replay; wrap the coroutines",
+    "set_task_factory": "tasks of a workflow are made by its loop, so that their order is the same on replay; wrap the "
+    "coroutines instead",
     "subprocess_exec": _PROCESS,
     "subprocess_shell": _PROCESS,
     "add_signal_handler": _SIGNAL,

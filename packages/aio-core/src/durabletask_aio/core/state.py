@@ -45,7 +45,7 @@ class WorkflowState:
         debug: bool,
     ) -> None:
         self.host = Host(upstream, workflow_name)
-        self.loop = WorkflowLoop(self.host, step_budget=step_budget())
+        self.loop = WorkflowLoop(self.host, step_budget=step_budget())  # type: ignore[abstract]  # see refusals
         self.sandbox_mode = sandbox_mode
         self.streams = Streams(upstream.instance_id, upstream.current_utc_datetime)
         self.cleanups = Cleanups()
@@ -96,7 +96,7 @@ class WorkflowState:
         if retried:
             make = RetriedOperation
             _upstream.retry_on_workflow_time(upstream, upstream_task)
-        operation = make(self.loop, kind, name, step)
+        operation: Operation[Any] = make(self.loop, kind, name, step)
         if upstream_task.is_complete:  # an event that was waiting in the buffer
             operation.settle(upstream_task)
         else:

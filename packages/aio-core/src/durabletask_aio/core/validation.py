@@ -60,7 +60,11 @@ def callable_name(function: Any) -> str:
     if name is None:
         name = type(plain).__name__
     if name == "<lambda>":
-        msg = "a lambda has no name to register it under\n  wrong: add_orchestrator(lambda ctx, x: ...)\n  right: as_orchestrator(function, name='...')"
+        msg = (
+            "a lambda has no name to register it under\n"
+            "  wrong: add_orchestrator(lambda ctx, x: ...)\n"
+            "  right: as_orchestrator(function, name='...')"
+        )
         raise WorkflowValidationError(msg)
     return str(name)
 
@@ -74,7 +78,11 @@ def validate_workflow_function(function: Any) -> None:
     if inspect.iscoroutine(function):
         name = function.__name__
         function.close()  # or Python complains, on top, that it was never awaited
-        msg = f"{name}(...) was called, and its coroutine given in place of the function\n  wrong: add_orchestrator({name}(...))\n  right: add_orchestrator({name})"
+        msg = (
+            f"{name}(...) was called, and its coroutine given in place of the function\n"
+            f"  wrong: add_orchestrator({name}(...))\n"
+            f"  right: add_orchestrator({name})"
+        )
         raise WorkflowValidationError(msg)
     if not callable(function):
         msg = f"a workflow is an 'async def' function, not {type(function).__name__!r}: {function!r}"

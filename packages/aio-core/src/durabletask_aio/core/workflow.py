@@ -1,5 +1,7 @@
 """The shape of a workflow function, for type checkers and editors."""
 
+# ruff: noqa: A002 - `input` is upstream's name for it
+
 from __future__ import annotations
 
 from collections.abc import Coroutine
