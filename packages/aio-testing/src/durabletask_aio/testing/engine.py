@@ -57,6 +57,10 @@ class Engine(HandoutBackend):
         self._started_executions += 1
         self._executions[instance_id] = self._started_executions
 
+    def execution_of(self, instance_id: str) -> int:
+        """A number that changes when the instance continues as new, is restarted or replaced."""
+        return self._executions[instance_id]
+
     def is_live(self, instance_id: str, execution: int) -> bool:
         instance = self._instances.get(instance_id)
         return (
@@ -72,6 +76,9 @@ class Engine(HandoutBackend):
             self._orchestration_in_flight.discard(instance_id)  # of an instance that this one has replaced
             self._begin_execution(instance_id)
             instance = self._instances[instance_id]
+            instance.created_at = instance.last_updated_at = self.clock.now()
+            if not request.HasField("scheduledStartTimestamp"):
+                instance.pending_events[0].timestamp.FromDatetime(self.clock.now())
             started = instance.pending_events[1].executionStarted
             if request.HasField("parentTraceContext"):
                 started.parentTraceContext.CopyFrom(request.parentTraceContext)

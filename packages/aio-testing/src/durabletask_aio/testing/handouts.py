@@ -15,13 +15,15 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Literal, TypeAlias
 
 from durabletask_aio.testing._upstream import (
     ActivityWorkItem,
+    EntityState,
     InMemoryOrchestrationBackend,
     OrchestrationInstance,
     helpers,
@@ -78,10 +80,15 @@ class Handout:
     token: str
     kind: Literal["orchestration", "activity", "entity"]
     key: str
-    message: pb.WorkItem
+    make_message: Callable[[], pb.WorkItem]
     taker: Taker
     activity: Activity | None = None
     taken_back: bool = False
+
+    @property
+    def message(self) -> pb.WorkItem:
+        """The work item as it goes over the wire; made when asked for, since it copies the whole history."""
+        return self.make_message()
 
 
 @dataclass
@@ -191,26 +198,29 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         if instance.history and not events[0].HasField("orchestratorStarted"):
             events.insert(0, helpers.new_orchestrator_started_event(now))
         stamp(events, now)
-        instance.dispatched_events = events
+        instance.dispatched_events = list(events)
         instance.completion_token = self._fresh_token()
         self._orchestration_in_flight.add(instance.instance_id)
         token = str(instance.completion_token)
-        message = pb.WorkItem(
-            completionToken=token,
-            orchestratorRequest=pb.OrchestratorRequest(
+
+        def message() -> pb.WorkItem:
+            request = pb.OrchestratorRequest(
                 instanceId=instance.instance_id, pastEvents=instance.history, newEvents=events
-            ),
-        )
+            )
+            return pb.WorkItem(completionToken=token, orchestratorRequest=request)
+
         return Handout(token, "orchestration", instance.instance_id, message, taker)
 
     def _take_activity(self, taker: Taker, names: dict[str, frozenset[str]] | None) -> Handout | None:
-        for item in self._activity_queue:
-            if self._matches_filter(item.name, item.version, names):
-                break
-        else:
+        queue = self._activity_queue
+        position = next(
+            (n for n, each in enumerate(queue) if self._matches_filter(each.name, each.version, names)), None
+        )
+        if position is None:
             return None
+        item = queue[position]
+        del queue[position]
         assert isinstance(item, Activity)
-        self._drop_from_queue(item)
         self._handouts.pop(str(item.completion_token), None)
         item.completion_token = self._fresh_token()
         token = str(item.completion_token)
@@ -226,11 +236,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         if item.action.HasField("parentTraceContext"):
             request.parentTraceContext.CopyFrom(item.action.parentTraceContext)
         message = pb.WorkItem(completionToken=token, activityRequest=request)
-        return Handout(token, "activity", item.name, message, taker, activity=item)
-
-    def _drop_from_queue(self, activity: Activity) -> None:
-        # By identity: two calls of one activity may well be equal.
-        self._activity_queue = deque(each for each in self._activity_queue if each is not activity)
+        return Handout(token, "activity", item.name, lambda: message, taker, activity=item)
 
     def _take_entity(self, taker: Taker, names: dict[str, frozenset[str]] | None) -> Handout | None:
         skipped: list[str] = []
@@ -244,23 +250,27 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 if not self._matches_filter(_entity_name(entity_id), None, names):
                     skipped.append(entity_id)
                     continue
-                self._entity_in_flight.add(entity_id)
-                entity.dispatched_operations = list(entity.pending_operations)
-                entity.pending_operations.clear()
-                entity.completion_token = self._fresh_token()
-                token = str(entity.completion_token)
-                request = pb.EntityRequest(
-                    instanceId=entity_id,
-                    entityState=helpers.get_string_value(entity.serialized_state or None),
-                    operationRequests=entity.dispatched_operations,
-                )
-                message = pb.WorkItem(completionToken=token, entityRequestV2=request)
-                return Handout(token, "entity", entity_id, message, taker)
+                return self._hand_out_batch(entity, taker)
         finally:
             for entity_id in skipped:
                 self._entity_queue.append(entity_id)
                 self._entity_queue_set.add(entity_id)
         return None
+
+    def _hand_out_batch(self, entity: EntityState, taker: Taker) -> Handout:
+        entity_id = entity.instance_id
+        self._entity_in_flight.add(entity_id)
+        entity.dispatched_operations = list(entity.pending_operations)
+        entity.pending_operations.clear()
+        entity.completion_token = self._fresh_token()
+        token = str(entity.completion_token)
+        request = pb.EntityRequest(
+            instanceId=entity_id,
+            entityState=helpers.get_string_value(entity.serialized_state or None),
+            operationRequests=entity.dispatched_operations,
+        )
+        message = pb.WorkItem(completionToken=token, entityRequestV2=request)
+        return Handout(token, "entity", entity_id, lambda: message, taker)
 
     def _take_back_orchestration(self, handout: Handout) -> None:
         instance = self._instances.get(handout.key)
@@ -291,7 +301,8 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
                 return pb.CompleteTaskResponse()
             response = super().CompleteOrchestratorTask(request, context)
-            stamp(instance.history, self.clock.now())
+            # Only the end can be new; a pass over the whole history each turn would be quadratic.
+            stamp(takewhile(lambda event: not is_stamped(event), reversed(instance.history)), self.clock.now())
             return response
 
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
@@ -302,7 +313,8 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 return pb.CompleteTaskResponse()
             activity = handout.activity
             if handout.taken_back:
-                self._drop_from_queue(activity)
+                # By identity: two calls of one activity may well be equal.
+                self._activity_queue = deque(each for each in self._activity_queue if each is not activity)
             if self.is_live(activity.instance_id, activity.execution):
                 # Not super(): upstream takes a failure without a message (``raise ValueError``) for a success.
                 event = pb.HistoryEvent(eventId=-1)
@@ -350,10 +362,14 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             self.signal.set()
 
 
+def is_stamped(event: pb.HistoryEvent) -> bool:
+    return bool(event.timestamp.seconds or event.timestamp.nanos)
+
+
 def stamp(events: Iterable[pb.HistoryEvent], now: datetime) -> None:
     """Say of each event that does not know it yet when it happened."""
     for event in events:
-        if not event.timestamp.seconds and not event.timestamp.nanos:
+        if not is_stamped(event):
             event.timestamp.FromDatetime(now)
 
 

@@ -95,9 +95,11 @@ class LocalEngine(Engine):
         try:
             while self._is_wanted(context):
                 ticket = self.signal.ticket()
-                handout = self.take(taker, filters)
-                if handout is not None:
-                    yield handout.message
+                with self._lock:
+                    handout = self.take(taker, filters)
+                    item = None if handout is None else handout.message
+                if item is not None:
+                    yield item
                 else:
                     self.signal.wait_since(ticket, _HEARTBEAT)
         finally:
