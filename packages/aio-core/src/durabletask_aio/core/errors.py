@@ -30,7 +30,8 @@ class AsyncWorkflowError(Exception):
         workflow_name: str | None = None,
         step: int | None = None,
     ) -> None:
-        super().__init__(message)
+        # Not super(): beside us in the bases of some subtypes is upstream's TaskFailedError, with other parameters.
+        Exception.__init__(self, message)
         self.message = message
         self.instance_id = instance_id
         self.workflow_name = workflow_name
