@@ -1,0 +1,426 @@
+"""Every private name of ``durabletask`` that this package touches, and what it relies on.
+
+Nothing of upstream is patched here.  Two kinds of seam are used: attributes of one worker *instance*, and twins of
+upstream's own functions (:func:`twin`), which run the same code but find another class under one global name.  A twin
+is why our turn and our activities cannot drift from upstream's: they are upstream's.
+
+The one piece of upstream that is written out again is the end of ``_OrchestrationExecutor.execute`` (see
+:meth:`OrchestrationExecutor.execute`), because a turn that continues a live instance must not begin with an empty one.
+``tests/test_upstream.py`` says so in a sentence when upstream changes it.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import durabletask.internal.orchestrator_service_pb2 as pb
+import durabletask.worker as upstream
+from durabletask import task
+from durabletask.internal import helpers, tracing, type_discovery
+from durabletask.payload import helpers as payload_helpers
+
+if TYPE_CHECKING:
+    from durabletask.payload.store import PayloadStore
+    from durabletask.serialization import DataConverter
+
+__all__ = ["OrchestrationExecutor", "helpers", "payload_helpers", "pb", "task", "tracing", "type_discovery"]
+
+Worker: TypeAlias = upstream.TaskHubGrpcWorker
+SubmitWorkItem: TypeAlias = Callable[..., None]
+
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "TaskHubGrpcWorker": ("_execute_orchestrator", "_execute_activity", "_execute_entity_batch", "start", "stop"),
+    "_OrchestrationExecutor": ("execute", "process_event"),
+    "_ActivityExecutor": ("execute",),
+    "_EntityExecutor": ("execute",),
+    "_RuntimeOrchestrationContext": ("set_failed", "get_actions"),
+    "_AsyncWorkerManager": ("submit_activity", "_run_func"),
+    "_Registry": ("add_named_orchestrator", "add_named_activity", "get_orchestrator", "get_activity"),
+    "ExecutionResults": (),
+    "_get_new_event_summary": (),
+    "_get_action_summary": (),
+}
+
+
+def missing_names(module: Any = upstream) -> list[str]:
+    """What this package needs of ``durabletask.worker`` and does not find there."""
+    missing: list[str] = []
+    for name, attributes in _NEEDED.items():
+        owner = getattr(module, name, None)
+        if owner is None:
+            missing.append(name)
+        else:
+            missing.extend(f"{name}.{attribute}" for attribute in attributes if not hasattr(owner, attribute))
+    return missing
+
+
+def self_check(module: Any = upstream) -> None:
+    """Raise :class:`ImportError`, naming what is missing, if this ``durabletask`` is one we do not know."""
+    missing = missing_names(module)
+    if missing:
+        try:
+            installed = version("durabletask")
+        except PackageNotFoundError:
+            installed = "of unknown version"
+        raise ImportError(
+            f"durabletask {installed} lacks {', '.join(missing)}, which durabletask-aio-worker builds on; install a "
+            "release of durabletask that the README of durabletask-aio-worker names, or upgrade durabletask-aio-worker"
+        )
+
+
+self_check()
+
+
+# Twins ----------------------------------------------------------------------------------------------------------
+
+
+def twin(function: Any, **names: Any) -> Callable[..., Any]:
+    """The same code as ``function``, but with other objects under these global names.
+
+    Raises :class:`ImportError` if the code does not use one of the names, since the twin would then silently do what
+    the original does.
+    """
+    absent = [name for name in names if name not in function.__code__.co_names]
+    if absent:
+        raise ImportError(
+            f"{function.__qualname__} of durabletask no longer uses {', '.join(absent)}; this release of "
+            "durabletask-aio-worker does not fit it"
+        )
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
+    """``TaskHubGrpcWorker._execute_orchestrator``, asking ``make_executor`` for the executor of the turn."""
+    return twin(upstream.TaskHubGrpcWorker._execute_orchestrator, _OrchestrationExecutor=make_executor)
+
+
+def activity_execution(make_context: Callable[[str, int], task.ActivityContext]) -> Callable[..., None]:
+    """``TaskHubGrpcWorker._execute_activity``, asking ``make_context`` for the activity's context."""
+
+    class Executor(upstream._ActivityExecutor):
+        # Assigned below: a function in the class body would add a frame to every traceback an activity reports.
+        pass
+
+    cast(Any, Executor).execute = twin(
+        upstream._ActivityExecutor.execute, task=SimpleNamespace(ActivityContext=make_context)
+    )
+    return twin(upstream.TaskHubGrpcWorker._execute_activity, _ActivityExecutor=Executor)
+
+
+def overrides_turn(worker: Worker) -> bool:
+    """Whether a subclass of upstream's worker has a turn of its own, which a twin of upstream's would bypass."""
+    return type(worker)._execute_orchestrator is not upstream.TaskHubGrpcWorker._execute_orchestrator
+
+
+def overrides_activity(worker: Worker) -> bool:
+    """The same for activities."""
+    return type(worker)._execute_activity is not upstream.TaskHubGrpcWorker._execute_activity
+
+
+def own_turn(worker: Worker) -> Callable[..., None]:
+    """The turn as the worker's class defines it."""
+    return type(worker)._execute_orchestrator.__get__(worker)
+
+
+def own_activity(worker: Worker) -> Callable[..., None]:
+    """The execution of an activity as the worker's class defines it."""
+    return type(worker)._execute_activity.__get__(worker)
+
+
+def set_turn(worker: Worker, function: Callable[..., None]) -> None:
+    """Bind the turn of this one worker."""
+    cast(Any, worker)._execute_orchestrator = function
+
+
+def set_activity(worker: Worker, function: Callable[..., None]) -> None:
+    """Bind the execution of activities of this one worker."""
+    cast(Any, worker)._execute_activity = function
+
+
+def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
+    """Put ``wrap`` around the way activity work items reach this worker's queue.
+
+    Why there: upstream's manager awaits coroutine functions, but upstream's stream reader hides the handler behind a
+    plain function that releases the channel, so a coroutine function in place of ``_execute_activity`` is never awaited.
+    """
+    manager = cast(Any, worker)._async_worker_manager
+    manager.submit_activity = wrap(manager.submit_activity)
+
+
+def upstream_methods(worker: Worker) -> bool:
+    """Whether this worker still has every method of upstream's class: the promise to workers without async code."""
+    names = ("_execute_orchestrator", "_execute_activity", "_execute_entity_batch", "start", "stop", "add_entity")
+    own: dict[str, Any] = vars(worker)
+    manager: dict[str, Any] = vars(cast(Any, worker)._async_worker_manager)
+    return not any(name in own for name in names) and "submit_activity" not in manager
+
+
+# The worker -----------------------------------------------------------------------------------------------------
+
+
+def is_running(worker: Worker) -> bool:
+    return worker._is_running
+
+
+def logger_of(worker: Worker) -> logging.Logger:
+    return worker._logger
+
+
+def data_converter_of(worker: Worker) -> DataConverter:
+    return worker._data_converter
+
+
+def payload_store_of(worker: Worker) -> PayloadStore | None:
+    return worker._payload_store
+
+
+def exception_properties_of(worker: Worker) -> Any:
+    return worker._exception_properties_provider
+
+
+def thread_pool_of(worker: Worker) -> ThreadPoolExecutor:
+    return worker._async_worker_manager.thread_pool
+
+
+def emits_trace_spans(worker: Worker) -> bool:
+    return worker._emit_trace_spans
+
+
+def activity_started(worker: Worker, request: pb.ActivityRequest) -> None:
+    worker._on_activity_execution_started(request)
+
+
+def activity_completed(worker: Worker, request: pb.ActivityRequest) -> None:
+    worker._on_activity_execution_completed(request)
+
+
+def run_loop_thread(worker: Worker) -> Any:
+    """The thread of upstream's run loop, or ``None`` if the worker was never started."""
+    return worker._runLoop
+
+
+# The registry ---------------------------------------------------------------------------------------------------
+
+
+def find_orchestrator(worker: Worker, name: str) -> Callable[..., Any] | None:
+    return worker._registry.get_orchestrator(name)
+
+
+def find_activity(worker: Worker, name: str) -> Callable[..., Any] | None:
+    return worker._registry.get_activity(name)
+
+
+def register_orchestrator(worker: Worker, name: str, function: Callable[..., Any]) -> None:
+    """Raises upstream's :class:`ValueError` if the name is empty or taken."""
+    worker._registry.add_named_orchestrator(name, function)
+
+
+def replace_orchestrator(worker: Worker, name: str, function: Callable[..., Any]) -> None:
+    worker._registry.orchestrators[name] = function
+
+
+def register_activity(worker: Worker, name: str, function: Callable[..., Any]) -> None:
+    """Raises upstream's :class:`ValueError` if the name is empty or taken."""
+    worker._registry.add_named_activity(name, function)
+
+
+# One instance between its turns ---------------------------------------------------------------------------------
+
+
+class TurnAborted(Exception):  # noqa: N818 - never seen by users; it only leaves upstream's loop over the events
+    """The instance has already been marked as failed; the rest of the batch must not reach its user code."""
+
+
+class OrchestrationExecutor(upstream._OrchestrationExecutor):
+    """Upstream's executor, which also survives ``BaseException`` and can go on with an instance that is still alive.
+
+    The whole executor is kept between turns and not only its context: suspension, buffered events and the times of
+    timers live here.
+    """
+
+    context: Any = None
+    """Upstream's ``_RuntimeOrchestrationContext`` once the first event has been processed."""
+
+    seen: int | None = None
+    """How many events of the history this instance has already processed; ``None`` before its first turn."""
+
+    actions: Sequence[pb.OrchestratorAction] = ()
+    """What the instance wanted in its last turn, before large payloads were moved out of it."""
+
+    def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        self.context = ctx
+        try:
+            super().process_event(ctx, event)
+        except Exception:
+            raise
+        except BaseException as error:
+            # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
+            # instance, CancelledError would leave this one hanging for ever.
+            ctx.set_failed(failure_details(error, self._exception_properties_provider, self._logger))
+            raise TurnAborted from error
+
+    def execute(
+        self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
+    ) -> upstream.ExecutionResults:
+        try:
+            if self.seen is None:
+                result = super().execute(instance_id, old_events, new_events)
+            else:
+                result = self._continue(instance_id, old_events, new_events)
+        except Exception:
+            raise
+        except BaseException as error:
+            # A data converter, say, while the actions are written.  Upstream turns the error below into a failure.
+            raise RuntimeError(f"{type(error).__name__} while a turn of '{instance_id}' was finished: {error}") from error
+        self.actions = result.actions
+        return result
+
+    def _continue(
+        self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
+    ) -> upstream.ExecutionResults:
+        """What upstream's ``execute`` does, with the context of the previous turn and only what it has not seen.
+
+        A rewind never comes here, and neither does an empty batch (see ``sessions``).
+        """
+        ctx = self.context
+        name = next((e.executionStarted.name for e in old_events if e.HasField("executionStarted")), "<unknown>")
+        self._orchestration_name = name
+        try:
+            unseen = old_events[self.seen :]
+            self._logger.debug(f"{instance_id}: Continuing live instance of {name} with {len(unseen)} history event...")  # noqa: G004
+            ctx._is_replaying = True
+            for event in unseen:
+                self.process_event(ctx, event)
+            if self._logger.level <= logging.DEBUG:
+                summary = upstream._get_new_event_summary(new_events)
+                self._logger.debug(f"{instance_id}: Processing {len(new_events)} new event(s): {summary}")  # noqa: G004
+            ctx._is_replaying = False
+            for event in new_events:
+                self.process_event(ctx, event)
+        except Exception as error:
+            self._logger.debug(f"{instance_id}: Orchestration {name} failed")  # noqa: G004
+            ctx.set_failed(error)
+
+        if not ctx._is_complete:
+            self._logger.info(
+                f"{instance_id}: Orchestrator {name} yielded with {len(ctx._pending_tasks)} task(s) "  # noqa: G004
+                f"and {len(ctx._pending_events)} event(s) outstanding."
+            )
+        elif ctx._completion_status and ctx._completion_status is not pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            status = helpers.get_orchestration_status_str(ctx._completion_status)
+            self._logger.info(f"{instance_id}: Orchestration {name} completed with status: {status}")  # noqa: G004
+
+        actions = ctx.get_actions()
+        if self._logger.level <= logging.DEBUG:
+            self._logger.debug(
+                f"{instance_id}: Returning {len(actions)} action(s): {upstream._get_action_summary(actions)}"  # noqa: G004
+            )
+        return upstream.ExecutionResults(
+            actions=actions,
+            encoded_custom_status=ctx._encoded_custom_status,
+            orchestration_trace_context=ctx._orchestration_trace_context,
+        )
+
+    # What sessions ask --------------------------------------------------------------------------------------
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this instance has reached any end, including continue-as-new; true as well if it never began."""
+        return self.context is None or self.context._is_complete
+
+    @property
+    def span_id(self) -> str | None:
+        """The span under which the spans of this instance are grouped, or ``None`` if it is not traced."""
+        trace_context = None if self.context is None else self.context._orchestration_trace_context
+        return trace_context.spanID if trace_context is not None else None
+
+    def detach(self) -> None:
+        """Let go of the request: a message of the history kept here would keep the whole history in memory."""
+        ctx = self.context
+        self.actions = ()
+        if ctx._parent_trace_context is not None:
+            ctx._parent_trace_context = _copied(ctx._parent_trace_context)
+        if self._suspended_events:
+            self._suspended_events = [_copied(event) for event in self._suspended_events]
+        # Replayed completions never leave this table, and only pending tasks are ever looked up in it.
+        self._task_scheduled_info = {
+            task_id: (*info[:4], _copied(info[4]), info[5])
+            for task_id, info in self._task_scheduled_info.items()
+            if task_id in ctx._pending_tasks
+        }
+
+    def close(self) -> None:
+        """End a generator orchestrator that will not be continued, in this thread and as quietly as replay."""
+        generator = None if self.context is None else self.context._generator
+        if generator is None:
+            return
+        self.context._is_replaying = True
+        try:
+            generator.close()
+        except BaseException:  # noqa: BLE001 - user code that refuses to end; nobody is left to tell
+            self._logger.debug("An evicted orchestrator raised while it was closed.", exc_info=True)
+
+
+def _copied(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def failure_details(error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+    """Upstream's failure details of any exception.
+
+    An empty message becomes ``repr(error)``, because upstream's in-memory engine takes a failed activity without a
+    message for a successful one, and ``SystemExit()`` has none.
+    """
+    details = helpers.new_failure_details(cast(Exception, error), provider, logger)
+    if not details.errorMessage and not isinstance(error, Exception):
+        details.errorMessage = repr(error)
+    return details
+
+
+def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:
+    """The actions of this turn after a full replay in a fresh executor, with ``is_replaying`` true from start to end."""
+    executor = OrchestrationExecutor(
+        live._registry,
+        _SILENT,
+        live._data_converter,
+        persisted_orch_span_id=live._persisted_orch_span_id,
+        maximum_timer_interval=live._maximum_timer_interval,
+        exception_properties_provider=live._exception_properties_provider,
+    )
+    context = upstream._RuntimeOrchestrationContext(
+        request.instanceId,
+        live._registry,
+        live._data_converter,
+        maximum_timer_interval=live._maximum_timer_interval,
+        exception_properties_provider=live._exception_properties_provider,
+        logger=_SILENT,
+    )
+    executor.context, executor.seen = context, 0
+    context._is_replaying = True
+    with tracing.suppress_span_emission():
+        try:
+            for event in (*request.pastEvents, *request.newEvents):
+                executor.process_event(context, event)
+        except Exception as error:
+            context.set_failed(error)
+        return context.get_actions()
+
+
+_SILENT = logging.Logger("durabletask-aio-shadow", level=logging.CRITICAL + 1)

@@ -1,0 +1,289 @@
+"""Activities of a bound worker: sync ones in upstream's own code, async ones awaited on one event loop.
+
+Why async activities do not simply replace ``_execute_activity`` by a coroutine function: upstream's manager would await
+one, but upstream's stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at
+once and drops the coroutine.  So async work items are turned into coroutine functions where they are queued; upstream's
+limits and bookkeeping then hold for them as for all others, and no pool thread is taken while they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core.validation import is_coroutine_callable
+from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.worker._upstream import helpers, payload_helpers, pb, task, tracing, type_discovery
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.activity_loop import ActivityLoop
+
+_DELIVERY_THREADS = 4
+
+
+class ActivityContext(task.ActivityContext):
+    """What an activity of an async-aware worker is told, sync and async ones alike: upstream's context and more."""
+
+    def __init__(
+        self, orchestration_id: str, task_id: int, name: str, tags: Mapping[str, str], stopping: Callable[[], bool]
+    ) -> None:
+        super().__init__(orchestration_id, task_id)
+        self._name = name
+        self._tags = dict(tags)
+        self._stopping = stopping
+
+    @property
+    def name(self) -> str:
+        """The name under which the activity was called."""
+        return self._name
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """A copy of the tags of this call (``call_activity(..., tags=...)``), metadata included."""
+        return dict(self._tags)
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The metadata of the calling workflow, or ``None`` if it has none or the engine does not carry tags."""
+        return metadata.from_tags(self._tags)
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that says in each record which activity of which instance it is about."""
+        facts = {"instance_id": self.orchestration_id, "activity_name": self._name, "task_id": self.task_id}
+        return _ActivityLogger(logging.getLogger(f"durabletask.aio.activity.{self._name}"), facts)
+
+    @property
+    def is_cancellation_requested(self) -> bool:
+        """Whether the worker is stopping.
+
+        An async activity is cancelled when the grace period ends; a sync one cannot be, and the worker waits for it, so
+        a long one should look here from time to time.
+        """
+        return self._stopping()
+
+
+class _ActivityLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # subscriptable at run time since 3.11 only
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        facts: Any = self.extra
+        kwargs["extra"] = {**facts, **(kwargs.get("extra") or {})}
+        return f"{facts['instance_id']}/{facts['task_id']}: {msg}", kwargs
+
+
+_request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("durabletask_aio_activity_request")
+
+
+class _Handled:
+    """Given to upstream's wrapper in place of a request: nothing is left to do but to release the channel."""
+
+
+_HANDLED = _Handled()
+
+
+class Activities:
+    """Executes the activities of one worker."""
+
+    def __init__(self, worker: _upstream.Worker, loop: ActivityLoop) -> None:
+        self._worker = worker
+        self._loop = loop
+        self._logger = _upstream.logger_of(worker)
+        self._execute_sync: Callable[..., None] = (
+            _upstream.own_activity(worker)
+            if _upstream.overrides_activity(worker)
+            else _upstream.activity_execution(self._make_context).__get__(worker)
+        )
+        self._delivery: ThreadPoolExecutor | None = None
+        self._kinds: dict[str, tuple[object, bool]] = {}
+        self.is_stopping = False
+
+    def close(self) -> None:
+        """The worker has stopped: give the delivery threads back."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.shutdown(wait=True)
+
+    # Which is which -----------------------------------------------------------------------------------------
+
+    def is_async(self, name: str) -> bool:
+        """Whether the activity registered under ``name`` has to be awaited."""
+        function = _upstream.find_activity(self._worker, name)
+        known = self._kinds.get(name)
+        if known is None or known[0] is not function:
+            known = self._kinds[name] = (function, function is not None and is_coroutine_callable(function))
+        return known[1]
+
+    def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
+        """Wrap the way into upstream's queue: an async activity goes in as a coroutine function."""
+
+        def submit_activity(handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
+            if not self.is_async(request.name):
+                submit(handler, cancel, request, stub, token)
+                return
+
+            async def execute(request: pb.ActivityRequest, stub: Any, token: Any) -> None:
+                await self._execute_async(handler, cancel, request, stub, token)
+
+            submit(execute, cancel, request, stub, token)
+
+        return submit_activity
+
+    def _make_context(self, orchestration_id: str, task_id: int) -> ActivityContext:
+        request = _request.get()
+        return ActivityContext(orchestration_id, task_id, request.name, request.tags, self._asks_to_stop)
+
+    def _asks_to_stop(self) -> bool:
+        return self.is_stopping
+
+    # Sync ---------------------------------------------------------------------------------------------------
+
+    def execute(self, request: pb.ActivityRequest | _Handled, stub: Any, completion_token: Any) -> None:
+        """Take the place of upstream's ``_execute_activity`` on a bound worker; runs in upstream's pool."""
+        if isinstance(request, _Handled):
+            return
+        reset = _request.set(request)
+        try:
+            self._execute_sync(request, stub, completion_token)
+        except Exception:
+            raise
+        except BaseException as error:
+            # Upstream catches Exception only; SystemExit would end the worker.
+            self._deliver(self._failed(request, completion_token, error), request, stub)
+        finally:
+            _request.reset(reset)
+
+    # Async --------------------------------------------------------------------------------------------------
+
+    async def _execute_async(
+        self, handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any
+    ) -> None:
+        """Runs on upstream's loop and waits there for what happens on the loop of the activities."""
+        outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token)))
+        loop = asyncio.get_running_loop()
+        if outcome is None:
+            # The engine is told at once that somebody else may have it; it would find out anyway, but later.
+            await loop.run_in_executor(self._delivery_pool(), cancel, request, stub, token)
+            return
+        try:
+            # Not in upstream's pool, which may be full of sync activities: a result must not wait for them.
+            await loop.run_in_executor(self._delivery_pool(), self._deliver, outcome, request, stub)
+        finally:
+            handler(_HANDLED, stub, token)
+
+    def _delivery_pool(self) -> ThreadPoolExecutor:
+        if self._delivery is None:
+            self._delivery = ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="durabletask-aio-delivery")
+        return self._delivery
+
+    async def _respond(self, request: pb.ActivityRequest, completion_token: Any) -> pb.ActivityResponse | None:
+        """The response to ``request``, or ``None`` if the worker stopped before there was one.
+
+        The order of things is that of upstream's ``_execute_activity``; a test compares the responses of the two.
+        """
+        worker = self._worker
+        _upstream.activity_started(worker, request)
+        try:
+            store = _upstream.payload_store_of(worker)
+            if store is not None:
+                await payload_helpers.deexternalize_payloads_async(request, store)
+            try:
+                result = await self._run(request)
+            except _Cancelled:
+                return None
+            except BaseException as error:
+                return self._failed(request, completion_token, error)
+            return pb.ActivityResponse(
+                instanceId=request.orchestrationInstance.instanceId,
+                taskId=request.taskId,
+                result=helpers.get_string_value(result),
+                completionToken=completion_token,
+            )
+        finally:
+            _upstream.activity_completed(worker, request)
+
+    async def _run(self, request: pb.ActivityRequest) -> str | None:
+        instance_id = request.orchestrationInstance.instanceId
+        with (
+            tracing.suppress_span_emission(not _upstream.emits_trace_spans(self._worker)),
+            tracing.start_span(
+                tracing.create_span_name("activity", request.name),
+                trace_context=request.parentTraceContext,
+                kind=tracing.SpanKind.SERVER,
+                attributes={
+                    tracing.ATTR_TASK_TYPE: "activity",
+                    tracing.ATTR_TASK_INSTANCE_ID: instance_id,
+                    tracing.ATTR_TASK_NAME: request.name,
+                    tracing.ATTR_TASK_TASK_ID: str(request.taskId),
+                },
+            ) as span,
+        ):
+            try:
+                return await self._call(request)
+            except Exception as error:
+                tracing.set_span_error(span, error)
+                raise
+
+    async def _call(self, request: pb.ActivityRequest) -> str | None:
+        instance_id, name, task_id = request.orchestrationInstance.instanceId, request.name, request.taskId
+        self._logger.debug("%s/%s: Executing activity '%s'...", instance_id, task_id, name)
+        function: Any = _upstream.find_activity(self._worker, name)
+        converter = _upstream.data_converter_of(self._worker)
+        encoded_input = request.input.value
+        input_type = type_discovery.activity_input_type(function, converter) if encoded_input else None
+        value = converter.deserialize(encoded_input, input_type)
+        context = ActivityContext(instance_id, task_id, name, request.tags, self._asks_to_stop)
+        try:
+            output = await function(context, value)
+        except asyncio.CancelledError:
+            if self._loop.is_cancelling(asyncio.current_task()):
+                raise _Cancelled from None
+            raise  # the activity cancelled itself: a failure like any other
+        encoded_output = converter.serialize(output)
+        self._logger.debug(
+            "%s/%s: Activity '%s' completed successfully with %d char(s) of encoded output.",
+            instance_id,
+            task_id,
+            name,
+            len(encoded_output) if encoded_output else 0,
+        )
+        return encoded_output
+
+    # Both ---------------------------------------------------------------------------------------------------
+
+    def _failed(self, request: pb.ActivityRequest, token: Any, error: BaseException) -> pb.ActivityResponse:
+        return pb.ActivityResponse(
+            instanceId=request.orchestrationInstance.instanceId,
+            taskId=request.taskId,
+            failureDetails=_upstream.failure_details(
+                error, _upstream.exception_properties_of(self._worker), self._logger
+            ),
+            completionToken=token,
+        )
+
+    def _deliver(self, response: pb.ActivityResponse, request: pb.ActivityRequest, stub: Any) -> None:
+        instance_id = request.orchestrationInstance.instanceId
+        try:
+            store = _upstream.payload_store_of(self._worker)
+            if store is not None:
+                payload_helpers.externalize_payloads(response, store, instance_id=instance_id)
+            stub.CompleteActivityTask(response)
+        except Exception as error:
+            self._logger.exception(
+                "Failed to deliver activity response for '%s#%s' of orchestration ID '%s' to sidecar: %s",  # noqa: TRY401
+                request.name,
+                request.taskId,
+                instance_id,
+                error,
+            )
+
+
+class _Cancelled(BaseException):
+    """The worker stopped before the activity had a result; nothing is to be said to the engine about it.
+
+    A ``BaseException``, so that it is no error to the tracing span that it passes.
+    """
+
+

@@ -1,0 +1,175 @@
+"""The event loop that async activities run on: the user's own where there is one, otherwise one long-lived loop.
+
+Never upstream's: upstream blocks its loop while it connects, waits to reconnect, or joins its reader thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import logging
+
+T = TypeVar("T")
+
+_CANCEL_ROUNDS = 10
+
+
+class _ActivityTask(asyncio.Task[T]):
+    """A task that knows whether it was cancelled because its loop is being torn down.
+
+    ``asyncio.run`` cancels every task, outside of any running loop, once its main function has returned; the activity
+    was not at fault then, and another worker may have it.
+    """
+
+    torn_down = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.torn_down = True
+        return super().cancel(msg)
+
+
+class ActivityLoop:
+    """Runs coroutines for other threads, and can cancel those that have not ended."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._attached: asyncio.AbstractEventLoop | None = None
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelling = False
+
+    # Which loop ---------------------------------------------------------------------------------------------
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, activities run on this loop of the user's, until :meth:`detach`."""
+        self._attached = loop
+
+    def detach(self) -> None:
+        """The user's loop is about to end or to do something else."""
+        self._attached = None
+
+    def blocks(self) -> bool:
+        """Whether the calling thread is the one that activities run on, so that waiting for them would be a deadlock."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return running is self._attached or running is self._own
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        attached = self._attached
+        if attached is not None:
+            return attached
+        with self._lock:
+            if self._own is None:
+                self._own = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._own,), name="durabletask-aio-activities", daemon=True
+                )
+                self._thread.start()
+            return self._own
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not loop.is_closed():
+            try:
+                loop.run_forever()
+                break
+            except BaseException:  # noqa: BLE001 - a task that an activity left behind raised SystemExit, say
+                self._logger.exception("A task of an async activity tried to end the event loop; it goes on.")
+        try:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+    # Work ---------------------------------------------------------------------------------------------------
+
+    def submit(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Run ``function`` as a task of the loop; the future is done, but never cancelled, when the task is."""
+        result: Future[T] = Future()
+        result.set_running_or_notify_cancel()
+        loop = self._loop()
+        try:
+            loop.call_soon_threadsafe(self._start, loop, function, result)
+        except RuntimeError as error:  # the user's loop was closed without leaving 'async with' first
+            result.set_exception(RuntimeError(f"the event loop of this worker's async activities is gone: {error}"))
+        return result
+
+    def _start(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]], result: Future[T]) -> None:
+        async def run() -> None:
+            try:
+                value = await function()
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the result decides
+                if isinstance(error, asyncio.CancelledError):
+                    error = RuntimeError("the activity's task was cancelled")
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        task = _ActivityTask(run(), loop=loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        task.add_done_callback(lambda _: result.done() or result.set_exception(RuntimeError("the task never started")))
+        if self._cancelling:
+            task.cancel()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+
+    # Ends ---------------------------------------------------------------------------------------------------
+
+    def is_cancelling(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether ``task`` was cancelled because the worker or the loop ends, and not by user code."""
+        return (self._cancelling and task in self._tasks) or getattr(task, "torn_down", False)
+
+    @property
+    def active(self) -> int:
+        """How many activities are running."""
+        return len(self._tasks)
+
+    def open(self) -> None:
+        """The worker starts (again)."""
+        self._cancelling = False
+
+    def cancel_all(self) -> None:
+        """Cancel what runs and what is still to come; returns at once."""
+        self._cancelling = True
+        loop = self._attached or self._own
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._cancel_tasks)
+
+    def _cancel_tasks(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    def close(self) -> None:
+        """End our own loop and its thread, if there is one; whatever activities left behind there is cancelled."""
+        with self._lock:
+            loop, thread = self._own, self._thread
+            self._own = self._thread = None
+        if loop is None or thread is None:
+            return
+
+        async def wind_up() -> None:
+            # Tasks that activities started and did not wait for.
+            for _ in range(_CANCEL_ROUNDS):
+                left = asyncio.all_tasks() - {asyncio.current_task()}
+                if not left:
+                    break
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=1)
+            loop.stop()
+
+        loop.call_soon_threadsafe(lambda: loop.create_task(wind_up()))
+        thread.join()

@@ -1,0 +1,180 @@
+"""What one worker instance has once it has seen async code: turns, activities, and the threads that serve them.
+
+Everything hangs on the instance.  On upstream's own class these are instance attributes, so another worker in the same
+process, one that only ever sees generator orchestrators, keeps every method of upstream's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from durabletask.entities import DurableEntity
+
+from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core.validation import callable_name, is_coroutine_callable
+from durabletask_aio.worker import _upstream
+from durabletask_aio.worker.activities import Activities
+from durabletask_aio.worker.activity_loop import ActivityLoop
+from durabletask_aio.worker.options import WorkerOptions
+from durabletask_aio.worker.sessions import ExtendedSessionStats
+from durabletask_aio.worker.turns import Turns
+from durabletask_aio.worker.watch import Watch
+
+_ATTRIBUTE = "_durabletask_aio"
+_LONGEST_TICK = 30.0
+
+
+class Binding:
+    """The async side of one worker."""
+
+    def __init__(self, worker: _upstream.Worker, options: WorkerOptions) -> None:
+        self.worker = worker
+        self.options = options
+        self.logger = _upstream.logger_of(worker)
+        tick = min(_LONGEST_TICK, max(options.extended_session_idle_timeout / 2, 0.05))
+        self._watch = Watch(self.logger, options.slow_turn_warning, tick)
+        self.loop = ActivityLoop(self.logger)
+        self.turns = Turns(worker, options, self._watch)
+        self.activities = Activities(worker, self.loop)
+        self._stop_lock = threading.Lock()
+
+    @property
+    def stats(self) -> ExtendedSessionStats:
+        return self.turns.sessions.stats
+
+    # Lifecycle ----------------------------------------------------------------------------------------------
+
+    def start(self, start: Callable[[], None]) -> None:
+        """Around upstream's ``start``."""
+        if _upstream.is_running(self.worker):
+            start()  # raises
+            return
+        self.activities.is_stopping = False
+        self.loop.open()
+        self.turns.sessions.open()
+        self._watch.start(self._evict_idle)
+        try:
+            start()
+        except BaseException:
+            self._watch.stop()
+            raise
+
+    def stop(self, stop: Callable[[], None]) -> None:
+        """Around upstream's ``stop``: a grace period for async activities, and nothing of ours left behind after it."""
+        if not _upstream.is_running(self.worker):
+            stop()
+            return
+        if self.loop.blocks():
+            raise RuntimeError(
+                "stop() would wait for async activities on the very event loop that runs them\n"
+                "  wrong: worker.stop()                           # on that loop\n"
+                "  right: async with worker: ...                  # stops when the block ends\n"
+                "  right: await asyncio.to_thread(worker.stop)"
+            )
+        with self._stop_lock:
+            if not _upstream.is_running(self.worker):
+                return
+            self.activities.is_stopping = True
+            timer = threading.Timer(self.options.stop_grace_period, self._cancel_activities)
+            timer.name, timer.daemon = "durabletask-aio-grace-period", True
+            timer.start()
+            try:
+                stop()
+            finally:
+                timer.cancel()
+                timer.join()
+                self._watch.stop()
+                self.activities.close()
+                self.loop.close()
+                self._close_sessions()
+
+    def _cancel_activities(self) -> None:
+        count = self.loop.active
+        if count:
+            self.logger.info(
+                "The grace period of %.1f s is over: cancelling %d async activities, which the engine will hand out "
+                "again",
+                self.options.stop_grace_period,
+                count,
+            )
+        self.loop.cancel_all()
+
+    def cancel_now(self) -> None:
+        """End the grace period of a stop that is under way."""
+        self.loop.cancel_all()
+
+    def _close_sessions(self) -> None:
+        fallen = self.turns.sessions.close()
+        if not fallen:
+            return
+        # Not in this thread: it may be one that runs an event loop, and disposal runs workflow code on loops of its own.
+        closer = threading.Thread(
+            target=lambda: [session.dispose() for session in fallen], name="durabletask-aio-sessions"
+        )
+        closer.start()
+        closer.join()
+
+    def _evict_idle(self) -> None:
+        fallen = self.turns.sessions.expire()
+        if fallen:
+            try:
+                _upstream.thread_pool_of(self.worker).submit(lambda: [session.dispose() for session in fallen])
+            except RuntimeError:  # the pool is shutting down: there is no worker thread left to do it in
+                for session in fallen:
+                    session.dispose()
+
+
+def binding_of(worker: _upstream.Worker) -> Binding | None:
+    """The binding of ``worker``, or ``None`` if it has not seen async code."""
+    return cast("Binding | None", vars(worker).get(_ATTRIBUTE))
+
+
+def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, lifecycle: bool = True) -> Binding:
+    """Give this one worker our turn, disposal, edge conversion, async activities and extended sessions.
+
+    ``lifecycle=False`` leaves ``start``, ``stop`` and ``add_entity`` alone, for classes that define them themselves.
+    Binding twice changes nothing.
+    """
+    existing = binding_of(worker)
+    if existing is not None:
+        return existing
+    binding = Binding(worker, options or WorkerOptions.of())
+    setattr(worker, _ATTRIBUTE, binding)
+    _upstream.set_turn(worker, binding.turns.execute)
+    _upstream.set_activity(worker, binding.activities.execute)
+    _upstream.set_activity_submission(worker, binding.activities.submission)
+    if lifecycle:
+        # Looked up on the class at each call, so that whoever wraps the class's methods, as tests do, is still called.
+        own: Any = worker
+        own.start = lambda: binding.start(lambda: type(worker).start(worker))
+        own.stop = lambda: binding.stop(lambda: type(worker).stop(worker))
+        own.add_entity = lambda fn, name=None: type(worker).add_entity(worker, checked_entity(fn), name)
+        own.extended_session_stats = binding.stats
+    return binding
+
+
+def checked_entity(function: Any) -> Any:
+    """``function`` itself; raises :class:`WorkflowValidationError` if it is async, which upstream could not await."""
+    offender = None
+    if inspect.isclass(function) and issubclass(function, DurableEntity):
+        offender = next(
+            (
+                f"{function.__name__}.{name}"
+                for name, member in inspect.getmembers(function)
+                if not name.startswith("_") and is_coroutine_callable(member)
+            ),
+            None,
+        )
+    elif is_coroutine_callable(function):
+        offender = callable_name(function)
+    if offender is not None:
+        raise WorkflowValidationError(
+            f"entity operations cannot be async: {offender} is a coroutine function, and an entity holds its lock while "
+            f"it runs\n"
+            f"  wrong: async def {offender.rpartition('.')[2]}(...): ...\n"
+            f"  right: def {offender.rpartition('.')[2]}(...): ...    # await in an activity, and signal the entity after"
+        )
+    return function

@@ -1,0 +1,98 @@
+"""Running a worker from a coroutine: starting needs no help, stopping must not block the loop it would wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.binding import Binding
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
+    """Stop the worker while this loop goes on running its async activities, through their grace period.
+
+    Being cancelled meanwhile ends the grace period but not the stop, which must not be left half done; the
+    cancellation is passed on when it is complete.
+    """
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def run() -> None:
+        try:
+            stop()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever awaits
+            _settle(loop, stopped, error)
+        else:
+            _settle(loop, stopped, None)
+
+    # A thread of its own: the loop's default executor may be full of the user's work.
+    thread = threading.Thread(target=run, name="durabletask-aio-stop")
+    thread.start()
+    cancelled: asyncio.CancelledError | None = None
+    while not stopped.done():
+        try:
+            await asyncio.shield(stopped)
+        except asyncio.CancelledError as error:
+            if stopped.done():
+                break
+            cancelled = error
+            binding.cancel_now()
+        except Exception:  # noqa: BLE001 - raised below, from the future itself
+            break
+    thread.join()
+    stopped.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: BaseException | None) -> None:
+    def settle() -> None:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    loop.call_soon_threadsafe(settle)
+
+
+async def wait_for_signal(*, handle_signals: bool) -> str | None:
+    """Wait until cancelled or, in the main thread and if asked to, until SIGINT or SIGTERM; returns the signal's name."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[str] = loop.create_future()
+
+    def on_signal(number: int) -> None:
+        if not received.done():
+            received.set_result(signal.Signals(number).name)
+
+    with _handlers(loop, on_signal) if handle_signals else contextlib.nullcontext():
+        return await received
+
+
+@contextlib.contextmanager
+def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Handle the stop signals on ``loop``, and put back what was there before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may touch signal handlers; whoever runs us in another stops us by cancelling
+        return
+    previous: dict[int, Any] = {}
+    try:
+        for number in STOP_SIGNALS:
+            before = signal.getsignal(number)
+            try:
+                loop.add_signal_handler(number, on_signal, number)
+            except (NotImplementedError, RuntimeError):  # Windows: Ctrl-C arrives as KeyboardInterrupt or cancellation
+                break
+            previous[number] = before
+        yield
+    finally:
+        for number, handler in previous.items():
+            loop.remove_signal_handler(number)
+            if handler is not None:
+                signal.signal(number, handler)

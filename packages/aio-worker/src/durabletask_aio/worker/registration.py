@@ -1,0 +1,121 @@
+"""Async functions meet a worker: upstream's class by entry point, ours and other classes through the mixin."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from durabletask_aio.core import plugins
+from durabletask_aio.core import registration as core_registration
+from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core.validation import (
+    ORCHESTRATOR_ATTRIBUTE,
+    callable_name,
+    unwrap_partial,
+    validate_workflow_function,
+)
+from durabletask_aio.worker import _upstream
+from durabletask_aio.worker.binding import bind, binding_of
+
+
+class WorkerRegistrar:
+    """Accepts async functions for any instance of upstream's worker class."""
+
+    protocol_version = plugins.PROTOCOL_VERSION
+
+    def add_orchestrator(
+        self, worker: Any, function: Callable[..., Any], *, name: str | None, sandbox_mode: Any
+    ) -> str:
+        """Register a coroutine function; see :meth:`AsyncOrchestratorMixin.add_orchestrator`."""
+        if _upstream.is_running(worker):
+            raise RuntimeError("Orchestrators cannot be added while the worker is running.")
+        mode = None if sandbox_mode is None else SandboxMode.parse(sandbox_mode)
+        validate_workflow_function(function)
+        registered_as = callable_name(function) if name is None else name
+        existing = _upstream.find_orchestrator(worker, registered_as)
+        is_same = existing is not None and _async_function(existing) == function
+        if is_same and mode is None:
+            return registered_as
+        binding = binding_of(worker)
+        default = SandboxMode.OFF if binding is None else binding.options.sandbox_mode
+        orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
+        if is_same:
+            _upstream.replace_orchestrator(worker, registered_as, orchestrator)
+        else:
+            _upstream.register_orchestrator(worker, registered_as, orchestrator)
+        bind(worker)
+        return registered_as
+
+    def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
+        """Register an activity, async or (with ``name=``) plain."""
+        if _upstream.is_running(worker):
+            raise RuntimeError("Activities cannot be added while the worker is running.")
+        registered_as = callable_name(function) if name is None else name
+        _upstream.register_activity(worker, registered_as, discoverable(function))
+        bind(worker)
+        return registered_as
+
+
+def _async_function(orchestrator: Any) -> Any:
+    """The coroutine function behind a registered orchestrator, if there is one."""
+    info = getattr(orchestrator, ORCHESTRATOR_ATTRIBUTE, None)
+    return None if info is None else info.function
+
+
+def discoverable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, or a stand-in from which upstream can read the types of input and result.
+
+    Upstream resolves annotations with :func:`typing.get_type_hints`, which knows nothing of partials and of objects
+    with ``__call__``; under ``from __future__ import annotations`` their types would silently be lost.
+    """
+    if inspect.isroutine(function):
+        return function
+    plain = unwrap_partial(function)
+    annotated = plain if inspect.isroutine(plain) else type(plain).__call__
+    try:
+        hints = typing.get_type_hints(annotated)
+        signature = inspect.signature(function)
+    except Exception:  # noqa: BLE001 - upstream, too, goes without types if they cannot be resolved
+        return function
+
+    @functools.wraps(plain, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    async def activity(ctx: Any, value: Any) -> Any:
+        result = function(ctx, value)
+        return await result if inspect.isawaitable(result) else result
+
+    parameters = [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    stand_in: Any = activity
+    del stand_in.__wrapped__
+    stand_in.__signature__ = signature.replace(
+        parameters=parameters, return_annotation=hints.get("return", signature.return_annotation)
+    )
+    stand_in.__annotations__ = {
+        parameter.name: parameter.annotation
+        for parameter in parameters
+        if parameter.annotation is not inspect.Parameter.empty
+    }
+    return activity
+
+
+registrar = WorkerRegistrar()
+
+
+def install() -> None:
+    """Let every instance of upstream's ``TaskHubGrpcWorker`` accept async functions.
+
+    Called when ``durabletask.aio`` is imported (entry point group ``durabletask.aio.integrations``).  It sets two class
+    attributes, ``add_orchestrator`` and ``add_activity``; a worker that is never given async code keeps the rest.
+    """
+    core_registration.install(registrar)
+
+
+def uninstall() -> None:
+    """Put upstream's own two methods back.  Workers that have already been given async code keep working."""
+    core_registration.uninstall()

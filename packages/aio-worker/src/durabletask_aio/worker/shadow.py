@@ -1,0 +1,85 @@
+"""Sampled full replays beside session turns: the session's answer is compared with the one history would give.
+
+A session hides non-deterministic workflow code until the worker restarts.  A shadow replay finds it while everything
+still works: the history and the new events go through a second, fresh instance, marked as replaying throughout so that
+replay-safe logging stays silent, and what it wants to do is compared with what the live instance did.  It only reports;
+the live instance's answer stands.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core.driver import turn_scope
+from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.sessions import ExtendedSessionStats
+
+
+class ShadowReplay:
+    """Replays a sample of one worker's session turns."""
+
+    def __init__(self, worker: _upstream.Worker, rate: float, stats: ExtendedSessionStats) -> None:
+        self._worker = worker
+        self._rate = rate
+        self._stats = stats
+
+    def is_due(self) -> bool:
+        """Whether this turn is in the sample."""
+        # Sampling decides nothing a workflow could see; the module's own generator is thread-safe and good enough.
+        return self._rate > 0 and random.random() < self._rate
+
+    def compare(self, live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> None:
+        """Replay, and report a difference as an error in the worker's log and in the statistics."""
+        started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
+        with turn_scope(metadata=metadata.from_tags(started.tags if started is not None else None)):
+            replayed = _upstream.replay_silently(live, request)
+        difference = _difference(live.actions, replayed)
+        with self._stats.lock:
+            self._stats.shadow_replays += 1
+            self._stats.divergences += difference is not None
+        if difference is None:
+            return
+        _upstream.logger_of(self._worker).error(
+            "%s: a shadow replay of orchestrator %s is non-deterministic: %s. The live instance goes on, but its next "
+            "full replay (after a restart, an eviction, or on another worker) is likely to fail with a "
+            "NonDeterminismError; look for clocks, random values, sets and I/O in the workflow",
+            request.instanceId,
+            started.name if started is not None else "<unknown>",
+            difference,
+        )
+
+
+def _difference(live: Any, replayed: Any) -> str | None:
+    """The first action in which two turns differ, in words."""
+    ours, theirs = [_comparable(action) for action in live], [_comparable(action) for action in replayed]
+    for index, (one, other) in enumerate(zip(ours, theirs)):
+        if one != other:
+            return f"action {index + 1} was {_shown(live[index])} live and {_shown(replayed[index])} on replay"
+    if len(ours) != len(theirs):
+        return f"{len(ours)} action(s) live and {len(theirs)} on replay"
+    return None
+
+
+def _comparable(action: pb.OrchestratorAction) -> bytes:
+    """An action without what differs between any two replays: spans are made up anew, stack traces show the stack."""
+    copy = pb.OrchestratorAction()
+    copy.CopyFrom(action)
+    for kind in ("scheduleTask", "createSubOrchestration"):
+        if copy.HasField(kind):  # pyright: ignore[reportArgumentType]
+            getattr(copy, kind).ClearField("parentTraceContext")
+    if copy.HasField("completeOrchestration"):
+        details: Any = copy.completeOrchestration.failureDetails
+        while details is not None:
+            details.ClearField("stackTrace")
+            details = details.innerFailure if details.HasField("innerFailure") else None
+    return copy.SerializeToString(deterministic=True)
+
+
+def _shown(action: pb.OrchestratorAction) -> str:
+    kind = action.WhichOneof("orchestratorActionType")
+    name = getattr(getattr(action, kind), "name", "") if kind else ""
+    return f"{kind} {name!r} (ID {action.id})" if name else f"{kind} (ID {action.id})"

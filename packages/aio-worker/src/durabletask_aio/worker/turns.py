@@ -1,0 +1,224 @@
+"""One turn of one instance: upstream's turn, inside our scope, from a live session where that is provably the same."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core.driver import turn_scope
+from durabletask_aio.core.validation import is_orchestrator
+from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
+from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, why_not
+from durabletask_aio.worker.shadow import ShadowReplay
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.options import WorkerOptions
+    from durabletask_aio.worker.watch import Watch
+
+_SIZES_REMEMBERED = 4096
+
+
+class Delivery:
+    """The stub as a turn sees it, remembering whether the engine took the response: upstream swallows that error."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self.is_delivered = False
+
+    def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
+        answer = self._stub.CompleteOrchestratorTask(response)
+        self.is_delivered = True
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stub, name)
+
+
+@dataclass
+class _Turn:
+    """What is known of a turn while it runs."""
+
+    session: Session | None
+    executor: OrchestrationExecutor | None = None
+
+
+class Turns:
+    """Executes the turns of one worker; called by upstream in its pool threads, many at a time."""
+
+    def __init__(self, worker: _upstream.Worker, options: WorkerOptions, watch: Watch) -> None:
+        self._worker = worker
+        self._options = options
+        self._watch = watch
+        self._logger = _upstream.logger_of(worker)
+        self._current = threading.local()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._sizes_lock = threading.Lock()
+        self.sessions = SessionCache(
+            options.max_extended_sessions, options.extended_session_idle_timeout, ExtendedSessionStats()
+        )
+        self._shadow = ShadowReplay(worker, options.shadow_replay_rate, self.sessions.stats)
+        self._run: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
+        # A subclass with a turn of its own keeps it: our scope goes around it, sessions cannot.
+        self._own = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
+
+    def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
+        """Take the place of upstream's ``_execute_orchestrator`` on a bound worker."""
+        started_at = time.perf_counter()
+        started = next(
+            (e.executionStarted for e in chain(request.pastEvents, request.newEvents) if e.HasField("executionStarted")),
+            pb.ExecutionStartedEvent(),
+        )
+        with (
+            self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
+            turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
+        ):
+            if self._own is not None:
+                self._own(request, stub, completion_token)
+                served_by = "full replay"
+            else:
+                served_by = self._execute(request, stub, completion_token, started.name, scope)
+        self._note_size(request, started.name)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
+
+    def _execute(
+        self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, name: str, scope: Any
+    ) -> str:
+        function = _upstream.find_orchestrator(self._worker, name)
+        history = History(request) if self._may_live_on(function) else None
+        session, reason = self._checkout(request, history, function)
+        turn = _Turn(session)
+        delivery = Delivery(stub)
+        self._current.turn = turn
+        try:
+            self._run(self._worker, request, delivery, completion_token)
+            if session is not None and self._shadow.is_due():
+                self._shadow.compare(session.executor, request)
+        finally:
+            self._current.turn = None
+            self._settle(turn, scope, history, function, request, delivered=delivery.is_delivered)
+        return "session" if session is not None else f"full replay ({reason})"
+
+    def _make_executor(self, *args: Any, **keywords: Any) -> OrchestrationExecutor:
+        turn: _Turn = self._current.turn
+        turn.executor = turn.session.executor if turn.session is not None else OrchestrationExecutor(*args, **keywords)
+        return turn.executor
+
+    # Sessions -----------------------------------------------------------------------------------------------
+
+    def _may_live_on(self, function: Callable[..., Any] | None) -> bool:
+        if not self.sessions.is_enabled or function is None:
+            return False
+        return self._options.generator_sessions or is_orchestrator(function)
+
+    def _checkout(
+        self, request: pb.OrchestratorRequest, history: History | None, function: object
+    ) -> tuple[Session | None, str]:
+        session = self.sessions.checkout(request.instanceId)
+        if history is None:
+            reason = "disabled"
+        elif session is not None:
+            reason = why_not(session, request, history, function) or ""
+            if not reason:
+                self.sessions.count(hit=True)
+                return session, ""
+            self.sessions.count(miss=reason)
+        elif not request.pastEvents:
+            reason = "new"
+        else:
+            reason = "absent"
+            self.sessions.count(miss=reason)
+        if session is not None:
+            session.dispose()
+        return None, reason
+
+    def _settle(
+        self,
+        turn: _Turn,
+        scope: Any,
+        history: History | None,
+        function: Callable[..., Any] | None,
+        request: pb.OrchestratorRequest,
+        *,
+        delivered: bool,
+    ) -> None:
+        """Keep the instance for its next turn, or leave its end to the scope."""
+        executor = turn.executor
+        if (
+            delivered
+            and history is not None
+            and history.is_provable
+            and function is not None
+            and executor is not None
+            and not executor.is_complete
+        ):
+            seal = history.seal_after_turn()
+            executor.detach()
+            executor.seen = seal.events
+            runs = turn.session.runs if turn.session is not None else list(scope.runs)
+            scope.keep()
+            for fallen in self.sessions.store(Session(request.instanceId, function, executor, runs, seal)):
+                fallen.dispose()
+        elif turn.session is not None:
+            turn.session.dispose()
+
+    # What is said about turns -------------------------------------------------------------------------------
+
+    def _code_of(self, name: str) -> str | None:
+        """The file in which a reader would look for the line that a slow turn is on."""
+        function: Any = _upstream.find_orchestrator(self._worker, name) if name else None
+        while hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        code = getattr(function, "__code__", None)
+        return code.co_filename if code is not None else None
+
+    def _note_size(self, request: pb.OrchestratorRequest, name: str) -> None:
+        """Warn when a history passes the configured size, and again at every doubling."""
+        threshold = self._options.history_size_warning
+        size = len(request.pastEvents) + len(request.newEvents)
+        if not threshold or size < threshold:
+            return
+        with self._sizes_lock:
+            warn_at = self._sizes.pop(request.instanceId, threshold)
+            while len(self._sizes) >= _SIZES_REMEMBERED:
+                self._sizes.popitem(last=False)
+            next_warning = warn_at
+            # A continued-as-new instance is small again; its next growth deserves its own warning.
+            while next_warning > threshold and next_warning // 2 > size:
+                next_warning //= 2
+            is_due = size >= next_warning
+            while size >= next_warning:
+                next_warning *= 2
+            self._sizes[request.instanceId] = next_warning
+        if is_due:
+            self._logger.warning(
+                "%s: the history of orchestrator %s has %d events, and each full replay processes all of them; end the "
+                "instance with continue_as_new() to start over with an empty history",
+                request.instanceId,
+                name,
+                size,
+            )
+
+    def _log_turn(self, request: pb.OrchestratorRequest, name: str, served_by: str, duration: float) -> None:
+        facts = {
+            "instance_id": request.instanceId,
+            "workflow_name": name,
+            "past_events": len(request.pastEvents),
+            "new_events": len(request.newEvents),
+            "served_by": served_by,
+            "duration_ms": round(duration * 1000, 3),
+        }
+        self._logger.debug(
+            "%(instance_id)s: Turn of %(workflow_name)s: %(past_events)d past and %(new_events)d new event(s), "
+            "%(served_by)s, %(duration_ms).3f ms",
+            facts,
+            extra={"durabletask_turn": facts},
+        )
+
