@@ -174,6 +174,32 @@ def exit_critical_section(context: Any) -> None:
     context._exit_critical_section()
 
 
+class _AvailableLocks(list[Any]):
+    """The locked entities without a call outstanding, beside the list of all that are locked.
+
+    Upstream has one list for both.  The other list gets here what that one would get, but for the entities with a
+    call outstanding, which it keeps.
+    """
+
+    def __init__(self, locked: list[Any]) -> None:
+        super().__init__(locked)
+        self._locked = locked
+        self._called: list[Any] = []
+
+    def remove(self, entity: Any) -> None:
+        super().remove(entity)
+        self._called.append(entity)
+
+    def append(self, entity: Any) -> None:
+        super().append(entity)
+        if entity in self._called:
+            self._called.remove(entity)
+            self._locked.remove(entity)
+        # At the end, since in this order the messages of release go out; and an entity that was called before the
+        # lock, and not locked, too: it gets a message that it ignores.
+        self._locked.append(entity)
+
+
 def own_available_locks(lock: Any) -> None:
     """Give the set of unused locks a list of its own.
 
@@ -182,7 +208,7 @@ def own_available_locks(lock: Any) -> None:
     """
     entities = lock._context._entity_context
     if entities.available_locks is entities.critical_section_locks:
-        entities.available_locks = list(entities.critical_section_locks)
+        entities.available_locks = _AvailableLocks(entities.critical_section_locks)
 
 
 def return_event(context: Any, name: str, payload: Any) -> None:

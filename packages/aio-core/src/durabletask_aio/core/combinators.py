@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from durabletask import task
 
+from durabletask_aio.core import _interpreter
 from durabletask_aio.core.errors import WorkflowTimeoutError, WorkflowValidationError
 from durabletask_aio.core.operations import Operation
 
@@ -101,6 +102,8 @@ class Combination(Operation[T]):
 
     def _fail(self, error: BaseException) -> None:
         self.set_exception(error)
+        # The loser of a race may fail with nobody looking, as any operation may.
+        _interpreter.mute_exception(self)
         self.completed()
 
     def _cancelled(self, msg: Any = None) -> None:
