@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.core.validation import (
     ORCHESTRATOR_ATTRIBUTE,
     callable_name,
+    is_coroutine_callable,
     unwrap_partial,
     validate_workflow_function,
 )
@@ -43,6 +43,8 @@ class WorkerRegistrar:
         binding = binding_of(worker)
         default = SandboxMode.OFF if binding is None else binding.options.sandbox_mode
         orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
+        if not inspect.isroutine(function):
+            _show_types(function, orchestrator)
         if is_same:
             _upstream.replace_orchestrator(worker, registered_as, orchestrator)
         else:
@@ -66,42 +68,44 @@ def _async_function(orchestrator: Any) -> Any:
     return None if info is None else info.function
 
 
-def discoverable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, or a stand-in from which upstream can read the types of input and result.
+def _show_types(function: Callable[..., Any], stand_in: Any) -> bool:
+    """Let upstream read the types of ``function`` from ``stand_in``, which is called in its place.
 
     Upstream resolves annotations with :func:`typing.get_type_hints`, which knows nothing of partials and of objects
     with ``__call__``; under ``from __future__ import annotations`` their types would silently be lost.
     """
-    if inspect.isroutine(function):
-        return function
     plain = unwrap_partial(function)
-    annotated = plain if inspect.isroutine(plain) else type(plain).__call__
     try:
-        hints = typing.get_type_hints(annotated)
+        hints = typing.get_type_hints(plain if inspect.isroutine(plain) else type(plain).__call__)
         signature = inspect.signature(function)
     except Exception:  # noqa: BLE001 - upstream, too, goes without types if they cannot be resolved
-        return function
-
-    @functools.wraps(plain, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
-    async def activity(ctx: Any, value: Any) -> Any:
-        result = function(ctx, value)
-        return await result if inspect.isawaitable(result) else result
-
+        return False
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
         for parameter in signature.parameters.values()
     ]
-    stand_in: Any = activity
-    del stand_in.__wrapped__
     stand_in.__signature__ = signature.replace(
         parameters=parameters, return_annotation=hints.get("return", signature.return_annotation)
     )
-    stand_in.__annotations__ = {
-        parameter.name: parameter.annotation
-        for parameter in parameters
-        if parameter.annotation is not inspect.Parameter.empty
-    }
-    return activity
+    stand_in.__annotations__ = {parameter.name: hints[parameter.name] for parameter in parameters if parameter.name in hints}
+    return True
+
+
+def discoverable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, or a stand-in from which upstream can read the types of input and result."""
+    if inspect.isroutine(function):
+        return function
+
+    # Named like the function, but without ``__wrapped__``, which would lead upstream past the types shown here.
+    async def activity(ctx: Any, value: Any) -> Any:
+        return await function(ctx, value)
+
+    def plain_activity(ctx: Any, value: Any) -> Any:
+        return function(ctx, value)
+
+    stand_in = activity if is_coroutine_callable(function) else plain_activity
+    stand_in.__name__ = stand_in.__qualname__ = callable_name(function)
+    return stand_in if _show_types(function, stand_in) else function
 
 
 registrar = WorkerRegistrar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -11,12 +12,12 @@ from durabletask import task
 from durabletask import worker as upstream
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.validation import callable_name, is_coroutine_callable
+from durabletask_aio.core.validation import callable_name, is_coroutine_callable, validate_workflow_function
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
 from durabletask_aio.worker.options import WorkerOptions
-from durabletask_aio.worker.registration import discoverable, registrar
+from durabletask_aio.worker.registration import registrar
 
 if TYPE_CHECKING:
     import logging
@@ -132,6 +133,8 @@ class AsyncOrchestratorMixin:
         worker = self._worker()
         if is_coroutine_callable(fn):
             return registrar.add_orchestrator(worker, fn, name=name, sandbox_mode=sandbox_mode)
+        if inspect.iscoroutine(fn) or inspect.isasyncgenfunction(fn):
+            validate_workflow_function(fn)
         if sandbox_mode is not None:
             shown = callable_name(fn)
             raise WorkflowValidationError(
