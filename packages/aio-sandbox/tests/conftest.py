@@ -12,7 +12,7 @@ import pytest
 
 from durabletask_aio.core.errors import NonDeterminismWarning
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.runtime import SANDBOX
+from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
 
 MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)
 
@@ -45,14 +45,15 @@ class Outcome:
 class Driver:
     """Registers a coroutine function that never waits, and runs it under watch."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, *layers: Layer) -> None:
         self.mode = SandboxMode(mode)
+        self.sandbox = WorkflowSandbox(frozenset(layers))
 
     def __call__(self, function: Callable[..., Any], *args: Any, execution: FakeExecution | None = None) -> Outcome:
         outcome = Outcome()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            guard = SANDBOX.guard(function, self.mode, workflow_name="workflow")
+            guard = self.sandbox.guard(function, self.mode, workflow_name="workflow")
             assert guard is not None
             self.run(guard, outcome, *args, execution=execution)
         outcome.warnings = [str(each.message) for each in caught if issubclass(each.category, NonDeterminismWarning)]
@@ -77,12 +78,20 @@ class Driver:
 
 @pytest.fixture
 def best_effort() -> Driver:
-    return Driver("best_effort")
+    """Without the static analysis, whose warnings would come first."""
+    return Driver("best_effort", Layer.REDIRECT)
 
 
 @pytest.fixture
 def strict() -> Driver:
-    return Driver("strict")
+    """Everything that works while the workflow runs."""
+    return Driver("strict", Layer.REDIRECT, Layer.MONITORING, Layer.PROFILING)
+
+
+@pytest.fixture
+def watched() -> Driver:
+    """strict with the layer that sees calls alone: ``sys.monitoring``, or the profile hook."""
+    return Driver("strict", Layer.MONITORING, Layer.PROFILING)
 
 
 @pytest.fixture

@@ -83,10 +83,10 @@ class TestClock:
     def test_the_same_values_come_in_every_time_zone(self) -> None:
         program = (
             "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
-            "from conftest import Driver\nimport time, datetime\n"
+            "from conftest import Driver, Layer\nimport time, datetime\n"
             "async def workflow(ctx):\n"
             "    return [time.time(), datetime.datetime.now(), time.localtime()[:6], datetime.date.today()]\n"
-            "print(Driver('best_effort')(workflow).result)\n"
+            "print(Driver('best_effort', Layer.REDIRECT)(workflow).result)\n"
         )
         here = os.path.dirname(os.path.abspath(__file__))
 

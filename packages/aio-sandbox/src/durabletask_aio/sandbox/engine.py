@@ -238,10 +238,11 @@ class Scanner:
     def _passed_on(self, argument: ast.expr) -> None:
         """An argument that the callee will call."""
         for value in self.values(argument):
-            if isinstance(value, (DefinedClass, Instance)) or (isinstance(value, Known) and isinstance(value.value, type)):
+            if isinstance(value, (DefinedClass, Instance)):
                 continue
             self._object_to(argument, value, Arguments(positional=0))
-            self._follow(value, None)
+            if not (isinstance(value, Known) and isinstance(value.value, type)):
+                self._follow(value, None)
 
     def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
         name = self.world.full_name(value)

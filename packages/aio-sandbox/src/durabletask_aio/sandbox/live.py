@@ -12,16 +12,18 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 from durabletask_aio.sandbox import _interpreter, allowance, reach
 from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.project import Module, ProjectWorld
 from durabletask_aio.sandbox.recognise import Recogniser
 from durabletask_aio.sandbox.scopes import Scope
 from durabletask_aio.sandbox.sources import FunctionNode, node_of
 from durabletask_aio.sandbox.standins import MARK
-from durabletask_aio.sandbox.territory import TERRITORY
+from durabletask_aio.sandbox.territory import TERRITORY, is_standard_module
 from durabletask_aio.sandbox.values import (
     Body,
     Context,
@@ -30,6 +32,7 @@ from durabletask_aio.sandbox.values import (
     Instance,
     Known,
     Named,
+    Shared,
     Value,
 )
 
@@ -51,12 +54,16 @@ class LiveWorld:
 
     def __init__(self, index: Recogniser) -> None:
         self._index = index
+        # For modules that were not imported yet: those that a workflow imports when it runs.
+        self._project = ProjectWorld(index.catalogue, user_roots())
         self.nodes: dict[int, types.FunctionType] = {}
         """By id of a syntax node: the function it was compiled to, for those that were gone into."""
         self._kept: list[object] = []
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
-        home: Home = scope.home
+        home: Any = scope.home
+        if isinstance(home, Module):
+            return self._project.look_up(name, scope)
         for names in (home.closure, home.globals, vars(builtins)):
             value = names.get(name, _MISSING)
             if value is not _MISSING:
@@ -70,6 +77,8 @@ class LiveWorld:
         return [Known.of(value if original is None else original, receiver)]
 
     def attribute(self, value: Value, name: str) -> list[Value]:
+        if is_from_source(value):
+            return self._project.attribute(value, name)
         if isinstance(value, Known):
             return self._of_object(value.value, name)
         if isinstance(value, Instance):
@@ -136,7 +145,12 @@ class LiveWorld:
             return self._index.catalogue.calls.get(value.name)
         return None
 
+    def owns_calls(self, value: Value) -> bool:
+        return isinstance(value, Known) and self._index.owns_calls(value.value)
+
     def bodies(self, value: Value) -> list[Body]:
+        if is_from_source(value):
+            return self._project.bodies(value)
         if isinstance(value, Defined):
             return [body_of_definition(value)]
         if isinstance(value, DefinedClass):
@@ -184,6 +198,8 @@ class LiveWorld:
         )
 
     def reading(self, value: Value, name: str) -> list[Body]:
+        if is_from_source(value):
+            return self._project.reading(value, name)
         owner: Any = None
         if isinstance(value, Known):
             owner = value.value
@@ -220,6 +236,8 @@ class LiveWorld:
         return f"{module}.{name}" if module and isinstance(module, str) else name
 
     def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(scope.home, Module):
+            return self._project.annotated(node, scope)
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
         name, *attributes = text.split("|")[0].split("[")[0].strip().split(".")
         found = self.look_up(name, scope) if name.isidentifier() else []
@@ -232,21 +250,37 @@ class LiveWorld:
         ]
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
+        if isinstance(scope.home, Module):
+            return self._project.import_module(name, scope)
         if name.startswith("."):
             package = str(scope.home.globals.get("__package__") or "")
             level = len(name) - len(name.lstrip("."))
             base = package.split(".")[: len(package.split(".")) - level + 1]
             name = ".".join([*base, name.lstrip(".")]).rstrip(".")
         module = sys.modules.get(name)
-        return self._known(module) if module is not None else [Named(name)]
+        if module is not None:
+            return self._known(module)
+        source = None if is_standard_module(name) else self._project.module(name)
+        return [Named(name) if source is None else source]
 
     def is_async(self, value: Value) -> bool:
         if isinstance(value, Known):
             return inspect.iscoroutinefunction(value.value)
         return isinstance(value, Defined) and isinstance(value.node, ast.AsyncFunctionDef)
 
-    def resolved_decorators(self, body: Body) -> Mapping[str, ast.expr]:
-        return {}
+
+def is_from_source(value: Value) -> bool:
+    """Whether ``value`` comes from a file that was read, not from an imported module."""
+    if isinstance(value, (Module, Shared)):
+        return True
+    kind = value.of if isinstance(value, Instance) else value
+    return isinstance(kind, (Defined, DefinedClass)) and isinstance(kind.scope.home, Module)
+
+
+def user_roots() -> list[Path]:
+    """The folders of the search path that hold the user's own modules."""
+    paths = [Path(entry or ".") for entry in sys.path]
+    return [path for path in paths if path.is_dir() and TERRITORY.is_user_file(str(path / "module.py"))]
 
 
 def body_of_definition(value: Defined) -> Body:

@@ -38,6 +38,7 @@ class Recogniser:
         self._hidden_functions: dict[int, Call] = {}
         self._by_code: dict[int, Call] = {}
         self._hidden_codes: set[int] = set()
+        self._owners: set[int] = set()
         self._keep: list[object] = []
         self._pending: set[str] = set()
         self._modules_seen = -1
@@ -62,6 +63,14 @@ class Recogniser:
             if found is not None:
                 self._pending.discard(name)
                 self._enter(found, self.catalogue.calls[name])
+                owner = _find(name.rpartition(".")[0])
+                self._owners.add(id(owner))
+                self._keep.append(owner)
+
+    def owns_calls(self, owner: object) -> bool:
+        """Whether ``owner`` is a module or class that something in the catalogue is taken from."""
+        self.refresh()
+        return id(owner) in self._owners
 
     def _enter(self, found: object, call: Call) -> None:
         self._keep.append(found)
@@ -140,7 +149,7 @@ class Recogniser:
 def _find(name: str) -> Any | None:
     """The object that ``name`` stands for, if the module it lives in is imported."""
     parts = name.split(".")
-    for split in range(len(parts) - 1, 0, -1):
+    for split in range(len(parts), 0, -1):
         module = sys.modules.get(".".join(parts[:split]))
         if module is None:
             continue

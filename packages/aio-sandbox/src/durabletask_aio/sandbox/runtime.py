@@ -3,7 +3,7 @@
 ============  ==========================================  ==========================================
 mode          every Python                                in addition
 ============  ==========================================  ==========================================
-best_effort   static analysis warns; redirected names     --
+best_effort   static analysis warns; redirected names     nothing
               give deterministic values
 strict        static analysis and redirected names raise  3.12+: ``sys.monitoring``;
                                                           3.10, 3.11: a profile hook, suspended
@@ -13,29 +13,62 @@ strict        static analysis and redirected names raise  3.12+: ``sys.monitorin
 
 from __future__ import annotations
 
+import enum
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+import types
+from typing import Any, Final
 
 from durabletask_aio.core import plugins
+from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.core.errors import SandboxViolationError
 from durabletask_aio.core.plugins import AnyWorkflow, Execution, ExecutionGuard
 from durabletask_aio.core.settings import SandboxMode, detection_disabled
-from durabletask_aio.sandbox import allowance, redirect
+from durabletask_aio.sandbox import allowance, analysis, monitoring, profiling, redirect
+from durabletask_aio.sandbox.catalogue import Severity
+from durabletask_aio.sandbox.findings import Finding
 from durabletask_aio.sandbox.reach import functions_of, reachable
 from durabletask_aio.sandbox.recognise import recogniser
-from durabletask_aio.sandbox.state import Policy, WatchedExecution
+from durabletask_aio.sandbox.state import Policy, WatchedExecution, warn
 from durabletask_aio.sandbox.territory import TERRITORY
 
-if TYPE_CHECKING:
-    from durabletask_aio.core.context import AsyncWorkflowContext
+
+class Layer(enum.Enum):
+    """The ways of noticing; each works without the others."""
+
+    STATIC = "static"
+    REDIRECT = "redirect"
+    MONITORING = "monitoring"
+    PROFILING = "profiling"
+
+
+AVAILABLE: Final = frozenset(
+    layer
+    for layer, works in {
+        Layer.STATIC: True,
+        Layer.REDIRECT: redirect.IS_SUPPORTED,
+        Layer.MONITORING: monitoring.IS_SUPPORTED,
+        Layer.PROFILING: profiling.IS_SUPPORTED,
+    }.items()
+    if works
+)
+"""What this Python can do."""
 
 
 class Guard:
     """What was learned about one registered workflow; see :class:`durabletask_aio.core.plugins.WorkflowGuard`."""
 
-    def __init__(self, function: AnyWorkflow, policy: Policy, context_type: type[AsyncWorkflowContext] | None) -> None:
+    def __init__(
+        self,
+        function: AnyWorkflow,
+        policy: Policy,
+        *,
+        profiled: bool = False,
+        context_type: type[AsyncWorkflowContext] | None = None,
+    ) -> None:
         self.policy = policy
         self._function = function
         self._context_type = context_type
+        self._execution_type = profiling.ProfiledExecution if profiled else WatchedExecution
 
     @property
     def function(self) -> AnyWorkflow:
@@ -47,7 +80,7 @@ class Guard:
 
     def begin(self, execution: Execution) -> ExecutionGuard | None:
         # Read at each start, so that a running worker can be told to stop watching.
-        return None if detection_disabled() else WatchedExecution(self.policy, execution)
+        return None if detection_disabled() else self._execution_type(self.policy, execution)
 
 
 class WorkflowSandbox:
@@ -55,36 +88,72 @@ class WorkflowSandbox:
 
     protocol_version = plugins.PROTOCOL_VERSION
 
+    def __init__(self, layers: frozenset[Layer] = frozenset(Layer)) -> None:
+        self._layers = layers & AVAILABLE
+
     def guard(self, function: AnyWorkflow, mode: SandboxMode, *, workflow_name: str) -> Guard | None:
-        """Prepare ``function`` for ``mode``: find what it reaches, and lead its names to stand-ins."""
+        """Prepare ``function`` for ``mode``: analyse it, lead its names to stand-ins, and have its calls watched.
+
+        Raises :class:`SandboxViolationError` in strict mode for what the analysis is sure of.
+        """
         if mode is SandboxMode.OFF or detection_disabled():
             return None
         for plain in functions_of(function):
             TERRITORY.adopt(plain.__code__.co_filename)
+        strict = mode is SandboxMode.STRICT
         policy = Policy(
-            strict=mode is SandboxMode.STRICT,
+            strict=strict,
             workflow_name=workflow_name,
             context=_context_name(function),
             allowed=allowance.of_function(function),
         )
-        functions = reachable(function)
-        if redirect.IS_SUPPORTED:
+        result = analysis.analyse(function, policy.allowed)
+        if Layer.STATIC in self._layers:
+            _announce(result.findings, policy)
+        self._instrument([*result.functions, *reachable(function)], policy)
+        profiled = strict and Layer.PROFILING in self._layers
+        context_type = profiling.watched_context() if profiled else None
+        return Guard(function, policy, profiled=profiled, context_type=context_type)
+
+    def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
+        """Static analysis alone, as warnings."""
+        if detection_disabled():
+            return
+        for finding in analysis.analyse(function, allowance.of_function(function)).findings:
+            warn(finding, workflow_name)
+
+    def _instrument(self, reached: list[types.FunctionType], policy: Policy) -> None:
+        functions = list({id(function): function for function in reached}.values())
+        if Layer.REDIRECT in self._layers:
             _redirector.redirect(functions)
         for helper in functions:
             names = allowance.of_function(helper)
             if names:
                 policy.functions[id(helper.__code__)] = names
-        return Guard(function, policy, None)
+        if policy.strict and Layer.MONITORING in self._layers:
+            tool = monitoring.monitor(recogniser)
+            if tool.start():
+                tool.watch(functions)
 
-    def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
-        """Static analysis alone, as warnings."""
+
+def _announce(findings: list[Finding], policy: Policy) -> None:
+    """Warn about findings, or refuse the workflow for those that are certain."""
+    refused = [each for each in findings if policy.strict and each.certain and each.severity is Severity.ERROR]
+    if refused:
+        count = "a call or construct" if len(refused) == 1 else f"{len(refused)} calls or constructs"
+        details = "\n\n".join(each.text() for each in refused)
+        msg = f"The workflow cannot be registered in strict mode: it has {count} that would differ on replay.\n\n{details}"
+        raise SandboxViolationError(msg, workflow_name=policy.workflow_name)
+    for finding in findings:
+        policy.warned.add((finding.file, finding.line, finding.call or ""))
+        warn(finding, policy.workflow_name)
 
 
 def _context_name(function: Any) -> str | None:
-    """The name of the first parameter that is not ``self``."""
+    """The name of the parameter that holds the context."""
     for plain in functions_of(function):
         names = inspect.getfullargspec(plain).args
-        if inspect.ismethod(function):
+        if names[:1] == ["self"]:
             names = names[1:]
         if names:
             return names[0]

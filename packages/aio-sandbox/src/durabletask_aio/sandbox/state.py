@@ -74,6 +74,13 @@ class WatchedExecution:
         violation, self._violation = self._violation, None
         return violation
 
+    def suspend(self) -> bool:
+        """Stop watching for a moment; whether there is anything to :meth:`resume`."""
+        return False
+
+    def resume(self) -> None:
+        """Watch again, after :meth:`suspend`."""
+
     def now(self) -> datetime:
         return self.execution.now()
 

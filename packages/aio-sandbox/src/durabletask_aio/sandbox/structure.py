@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Final
 from durabletask_aio.sandbox.live import MUTABLE
 from durabletask_aio.sandbox.scopes import own_nodes
 from durabletask_aio.sandbox.values import (
-    Context,
     ContextMethod,
-    Instance,
     Known,
-    Named,
     Pending,
     Shared,
     Unordered,
@@ -228,11 +225,8 @@ def _computed_name(scanner: Scanner, node: ast.Call) -> None:
     if "builtins.getattr" not in {scanner.world.full_name(value) for value in scanner.values(node.func)}:
         return
     for value in scanner.values(node.args[0]):
-        if isinstance(value, (Context, Instance, Pending)):
-            continue
-        name = scanner.world.full_name(value) or ""
-        if isinstance(value, (Known, Named)) and name in set(scanner.analysis.catalogue.modules()):
-            detail = f"An attribute of `{name}` is taken by a computed name"
+        if scanner.world.owns_calls(value):
+            detail = f"An attribute of `{ast.unparse(node.args[0])}` is taken by a computed name"
             scanner.report(node, _rule(scanner, "DET704"), detail=detail)
 
 

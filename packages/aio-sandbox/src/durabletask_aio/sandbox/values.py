@@ -6,12 +6,13 @@ An expression has any number of possible values (a name may be assigned twice); 
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.catalogue import Call
+    from durabletask_aio.sandbox.project import Module
     from durabletask_aio.sandbox.scopes import Scope
     from durabletask_aio.sandbox.sources import FunctionNode, Source
 
@@ -106,7 +107,7 @@ class Container:
 
 Value: TypeAlias = (
     "Known | Named | Defined | DefinedClass | Instance | Context | ContextMethod | Pending | Unordered | Shared"
-    " | Container"
+    " | Container | Module"
 )
 
 
@@ -146,6 +147,10 @@ class World(Protocol):
         """The entry of the catalogue that ``value`` is."""
         ...
 
+    def owns_calls(self, value: Value) -> bool:
+        """Whether ``value`` is a module or class that something in the catalogue is taken from."""
+        ...
+
     def bodies(self, value: Value) -> list[Body]:
         """The user's functions that run when ``value`` is called."""
         ...
@@ -166,8 +171,4 @@ class World(Protocol):
 
     def is_async(self, value: Value) -> bool:
         """Whether calling ``value`` gives a coroutine."""
-        ...
-
-    def resolved_decorators(self, body: Body) -> Mapping[str, ast.expr]:
-        """Full names of the decorators on a function, each with its expression."""
         ...

@@ -1,0 +1,187 @@
+"""Python 3.12 and later: ``sys.monitoring`` tells of each call that workflow code makes, however it was bound.
+
+Events are local: only the code objects of the user's functions that a strict workflow reaches are instrumented, so
+other code, other threads and other tools run as before.  A site whose callee cannot change (a global function, a method
+whose name is nowhere in the catalogue) is switched off after its first call, which is why a strict workflow costs next
+to nothing.  A raise in the callback surfaces at the call, before it is made.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from typing import Any, Final
+
+from durabletask_aio.core.errors import NonDeterminismWarning
+from durabletask_aio.sandbox import _interpreter, bytecode, reach
+from durabletask_aio.sandbox.conditions import UNKNOWN_ARGUMENTS, Arguments
+from durabletask_aio.sandbox.recognise import Recogniser
+from durabletask_aio.sandbox.state import ACTIVE
+from durabletask_aio.sandbox.territory import TERRITORY
+
+IS_SUPPORTED: Final = sys.version_info >= (3, 12)
+
+TOOL_NAME: Final = "durabletask-aio"
+_TOOL_IDS: Final = (4, 3, 5)
+"""The first free one is taken; 0, 1, 2 belong to debuggers, coverage tools and profilers."""
+
+_FOLLOWED: Final = 64
+"""How often a method call to the user's own code is looked at before its site counts as settled."""
+
+
+class Monitor:
+    """The one tool of this process; see :func:`monitor`."""
+
+    def __init__(self, index: Recogniser) -> None:
+        self._index = index
+        self._codes: dict[int, types.CodeType] = {}
+        self._sites: dict[int, dict[int, str | None]] = {}
+        self._counts: dict[tuple[int, int], int] = {}
+        self._api: Any = getattr(sys, "monitoring", None)
+        self.tool: int | None = None
+
+    def start(self) -> bool:
+        """Take a tool id; ``False``, with one warning, if none is free."""
+        if self.tool is not None:
+            return True
+        for candidate in _TOOL_IDS:
+            if self._api.get_tool(candidate) is None:
+                self._api.use_tool_id(candidate, TOOL_NAME)
+                self._api.register_callback(candidate, self._api.events.CALL, self._on_call)
+                self.tool = candidate
+                return True
+        _warn_once(
+            "All tool ids of sys.monitoring that durabletask-aio could use (3, 4, 5) are taken, so strict mode goes on"
+            " with static analysis and redirected names alone. Free one, or run strict workflows in another process."
+        )
+        return False
+
+    def stop(self) -> None:
+        """Give the tool id back; no code is watched any more."""
+        if self.tool is None:
+            return
+        for code in self._codes.values():
+            self._api.set_local_events(self.tool, code, 0)
+        self._api.register_callback(self.tool, self._api.events.CALL, None)
+        self._api.free_tool_id(self.tool)
+        self.tool = None
+        for table in (self._codes, self._sites, self._counts):
+            table.clear()
+
+    def watch(self, functions: Iterable[types.FunctionType]) -> None:
+        """Instrument the code of each function, and of the functions inside it."""
+        for function in functions:
+            for code in reach.codes_of(function.__code__):
+                self._watch_code(code)
+
+    def _watch_code(self, code: types.CodeType) -> None:
+        # Keyed by id with the object kept: equal code of two modules is two pieces of code.
+        if id(code) in self._codes or self.tool is None:
+            return
+        self._codes[id(code)] = code
+        self._api.set_local_events(self.tool, code, self._api.events.CALL)
+
+    def _on_call(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
+        # This runs for every thread that executes the code; only those with an active workflow are judged.
+        if not ACTIVE:
+            return None
+        execution = ACTIVE.get(get_ident())
+        if execution is None:
+            return None
+        kind = type(called)
+        if kind is types.FunctionType or kind is types.MethodType:
+            function = called if kind is types.FunctionType else called.__func__
+            if isinstance(function, types.FunctionType) and TERRITORY.is_user_file(function.__code__.co_filename):
+                return self._follow(code, offset, function)
+        missing = self._api.MISSING
+        call = self._index.find(called, None if first is missing else first)
+        if call is None:
+            if isinstance(called, type):
+                self._watch_class(called)
+            return self._api.DISABLE if self._is_stable(code, offset) else None
+        frame = _interpreter.frame(1)
+        if execution.strict and frame is not None:
+            execution.check(call, _arguments(code, offset, called, first, missing), frame)
+        return None
+
+    def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
+        """A function of the user's: watch it from now on, and this site until it is settled."""
+        if id(function.__code__) not in self._codes:
+            self.watch([function])
+        how = self._how(code, offset)
+        if how == "LOAD_GLOBAL":
+            return self._api.DISABLE
+        if how is None:
+            return None
+        # The same line may call another class's method next time, with code that is not watched yet.
+        key = (id(code), offset)
+        seen = self._counts[key] = self._counts.get(key, 0) + 1
+        return self._api.DISABLE if seen >= _FOLLOWED else None
+
+    def _watch_class(self, kind: type) -> None:
+        self.watch(function for function in reach.functions_of(kind) if reach.is_user_function(function))
+
+    def _is_stable(self, code: types.CodeType, offset: int) -> bool:
+        return self._how(code, offset) is not None
+
+    def _how(self, code: types.CodeType, offset: int) -> str | None:
+        """The instruction that pushed the callee, if the same site will always push the same kind of callee."""
+        sites = self._sites.get(id(code))
+        if sites is None:
+            sites = self._sites[id(code)] = self._read_sites(code)
+        return sites.get(offset)
+
+    def _read_sites(self, code: types.CodeType) -> dict[int, str | None]:
+        found = bytecode.instructions(code)
+        sites: dict[int, str | None] = {}
+        for index, each in enumerate(found):
+            callee = bytecode.callee_index(found, index)
+            if callee is not None:
+                sites[each.offset] = self._stable_kind(found[callee])
+        return sites
+
+    def _stable_kind(self, callee: dis.Instruction) -> str | None:
+        if callee.opname == "LOAD_GLOBAL":
+            return "LOAD_GLOBAL"
+        if callee.opname in {"LOAD_ATTR", "LOAD_METHOD"} and callee.argval not in self._index.leaf_names:
+            return "LOAD_ATTR"
+        # Locals, elements of containers and results of calls may be anything next time.
+        return None
+
+
+def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missing: object) -> Arguments:
+    count = bytecode.argument_count(code, offset)
+    if count is None:
+        return Arguments(0) if first is missing else UNKNOWN_ARGUMENTS
+    # The first argument of a method is its object, which the count does not include.
+    is_own = isinstance(called, (types.MethodDescriptorType, types.FunctionType)) and count == 0
+    real_first = None if first is missing or is_own else first
+    return Arguments(
+        count,
+        first_is_none=count > 0 and real_first is None,
+        is_first_text=isinstance(real_first, (str, bytes)),
+    )
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, NonDeterminismWarning, stacklevel=2)
+
+
+_monitor: Monitor | None = None
+
+
+def monitor(index_of: Callable[[], Recogniser]) -> Monitor:
+    """The tool of this process, made on first use."""
+    global _monitor
+    if _monitor is None:
+        _monitor = Monitor(index_of())
+    return _monitor

@@ -1,0 +1,139 @@
+"""Python 3.10 and 3.11: a profile hook sees each call of workflow code, and is taken off wherever that is not on top.
+
+The interpreter calls the hook for every call and return on its thread, which costs most where nothing of the user's
+runs: inside the context's methods and the event loop.  So the hook is suspended inside the context (by the subclass
+that :func:`watched` makes) and it looks at frames of the user's own code only.
+
+A hook that raises is removed by the interpreter; the next suspension, or the next stretch of code, puts it back.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from threading import get_ident
+from typing import Any, Final, TypeVar
+
+from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.sandbox import bytecode
+from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.conditions import UNKNOWN_ARGUMENTS, Arguments
+from durabletask_aio.sandbox.recognise import Recogniser, recogniser
+from durabletask_aio.sandbox.state import ACTIVE, Policy, WatchedExecution
+from durabletask_aio.sandbox.territory import TERRITORY
+
+IS_SUPPORTED: Final = sys.version_info < (3, 12)
+"""From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
+
+_T = TypeVar("_T")
+
+
+class ProfiledExecution(WatchedExecution):
+    """An execution whose code runs under the profile hook."""
+
+    def __init__(self, policy: Policy, execution: Any) -> None:
+        super().__init__(policy, execution)
+        self._index: Recogniser = recogniser()
+        self._hook = self._on_event
+        self._installed = False
+
+    def enter(self) -> None:
+        super().enter()
+        # Somebody else's profiler (cProfile, coverage) stays: it cannot be put back once it was replaced.
+        self._installed = sys.getprofile() is None
+        if self._installed:
+            sys.setprofile(self._hook)
+
+    def exit(self) -> BaseException | None:
+        if self._installed:
+            sys.setprofile(None)
+            self._installed = False
+        return super().exit()
+
+    def suspend(self) -> bool:
+        """Take the hook off; whether it was to be on."""
+        if self._installed:
+            sys.setprofile(None)
+        return self._installed
+
+    def resume(self) -> None:
+        if self._installed:
+            sys.setprofile(self._hook)
+
+    def _on_event(self, frame: types.FrameType, event: str, argument: Any) -> None:
+        if event == "c_call":
+            if not TERRITORY.is_user_file(frame.f_code.co_filename):
+                return
+            call = self._index.find(argument)
+            if call is not None:
+                self._judge(call, frame, argument)
+        elif event == "call":
+            call = self._index.of_code(frame.f_code)
+            caller = frame.f_back
+            if call is None or caller is None or not TERRITORY.is_user_file(caller.f_code.co_filename):
+                return
+            first_name = frame.f_code.co_varnames[0] if frame.f_code.co_argcount else ""
+            if self._index.is_harmless_method(frame.f_code, frame.f_locals.get(first_name)):
+                return
+            self._judge_frame(call, frame, caller)
+
+    def _judge(self, call: Call, frame: types.FrameType, called: Any) -> None:
+        count = bytecode.argument_count(frame.f_code, frame.f_lasti)
+        # Without a count the call came from inside C code, map() for one, or has a starred argument.
+        arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else Arguments(count or 0)
+        self._violate(call, arguments, frame)
+
+    def _judge_frame(self, call: Call, frame: types.FrameType, caller: types.FrameType) -> None:
+        code = frame.f_code
+        names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
+        given = [frame.f_locals.get(name) for name in names]
+        # Which arguments were left out cannot be told from their defaults; None is the default that matters.
+        arguments = Arguments(sum(value is not None for value in given))
+        self._violate(call, arguments, caller)
+
+    def _violate(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+        # The hook must not see the work of composing the message.
+        self.suspend()
+        self.check(call, arguments, frame)
+        self.resume()
+
+
+@functools.cache
+def watched_context() -> type[AsyncWorkflowContext]:
+    """The context for workflows under the hook."""
+    return watched(AsyncWorkflowContext)
+
+
+def watched(context_type: type[_T]) -> type[_T]:
+    """A subclass of the context whose methods and properties run without the hook."""
+    members: dict[str, Any] = {}
+    for name in dir(context_type):
+        if name.startswith("_"):
+            continue
+        static = inspect.getattr_static(context_type, name)
+        if isinstance(static, types.FunctionType):
+            members[name] = _quiet(static)
+        elif isinstance(static, property) and static.fget is not None:
+            members[name] = property(_quiet(static.fget), static.fset, static.fdel, static.__doc__)
+    members["__slots__"] = ()
+    members["__module__"] = context_type.__module__
+    members["__doc__"] = context_type.__doc__
+    subclass: Any = type(context_type.__name__, (context_type,), members)
+    return subclass  # type: ignore[no-any-return]
+
+
+def _quiet(function: Any) -> Any:
+    @functools.wraps(function)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        execution = ACTIVE.get(get_ident())
+        # By way of the execution, never by way of sys.getprofile(): a foreign profiler must not be touched.
+        if execution is None or not execution.suspend():
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            execution.resume()
+
+    return quiet

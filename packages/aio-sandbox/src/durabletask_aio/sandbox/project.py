@@ -1,0 +1,336 @@
+"""The world of source files: names are followed through import statements, and nothing is imported.
+
+What is found on the search path as source is gone into; anything else (the standard library, installed packages) is a
+dotted name, which is compared with the catalogue as text.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from durabletask_aio.sandbox.catalogue import Call, Catalogue
+from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope, bind_statements
+from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
+from durabletask_aio.sandbox.values import (
+    Body,
+    Context,
+    Defined,
+    DefinedClass,
+    Instance,
+    Named,
+    Shared,
+    Value,
+)
+
+_BUILTINS: Final = frozenset(vars(builtins))
+_MUTABLE_MAKERS: Final = frozenset(
+    "list dict set bytearray collections.deque collections.defaultdict collections.Counter collections.OrderedDict".split()
+)
+_RANDOM_MAKERS: Final = frozenset({"random.Random"})
+_CONTEXTS: Final = frozenset({"AsyncWorkflowContext", "OrchestrationContext"})
+_FOLLOWED: Final = 8
+
+
+@dataclass(eq=False)
+class Module:
+    """One source file of the project; as a value, what an import of it gives."""
+
+    name: str
+    source: Source
+    is_package: bool
+    scope: Scope = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scope = Scope(self, source=self.source)
+        if self.source.tree is not None:
+            bind_statements(self.scope, self.source.tree.body)
+
+
+class ProjectWorld:
+    """See :class:`.values.World`."""
+
+    def __init__(self, catalogue: Catalogue, roots: list[Path]) -> None:
+        self._catalogue = catalogue
+        self._roots = roots
+        self._modules: dict[str, Module | None] = {}
+        self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
+        self._depth = 0
+
+    # Modules -----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, path: Path, text: str) -> Module:
+        """Take in a file that is to be checked."""
+        module = Module(name, parse(str(path), text), path.name == "__init__.py")
+        self._modules[name] = module
+        return module
+
+    def module(self, name: str) -> Module | None:
+        """The project's module of this name, read when it is first asked for."""
+        if name not in self._modules:
+            self._modules[name] = None
+            for root in self._roots:
+                base = root.joinpath(*name.split("."))
+                for path in (base.with_suffix(".py"), base / "__init__.py"):
+                    if path.is_file():
+                        return self.add(name, path, read_source(path))
+        return self._modules[name]
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]:
+        if name.startswith("."):
+            name = _absolute(name, scope.home)
+        module = self.module(name)
+        if module is not None:
+            return [module]
+        return [Named(name)]
+
+    # Names -------------------------------------------------------------------------------------------------------
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        home: Module = scope.home
+        if home.scope.binds(name):
+            return self._in_module(home, name)
+        return [Named(f"builtins.{name}")] if name in _BUILTINS else []
+
+    def _in_module(self, module: Module, name: str) -> list[Value]:
+        if self._depth > _FOLLOWED:
+            return []
+        self._depth += 1
+        try:
+            found: list[Value] = []
+            for binding in module.scope.bindings.get(name, ()):
+                found.extend(self._of_binding(binding, module, name))
+            return found
+        finally:
+            self._depth -= 1
+
+    def _of_binding(self, binding: Binding, module: Module, name: str) -> list[Value]:
+        if isinstance(binding, Imported):
+            return self._imported(binding, module)
+        if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return [Defined(binding, module.scope)]
+        if isinstance(binding, ast.ClassDef):
+            return [DefinedClass(binding, module.scope)]
+        if isinstance(binding, Annotated):
+            return self.annotated(binding.annotation, module.scope)
+        return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
+
+    def _assigned(self, node: ast.expr, module: Module, name: str) -> list[Value]:
+        """A variable at the top of a module: an alias, or an object that outlives every workflow."""
+        if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
+            return [Shared(name, f"a {type(node).__name__.removesuffix('Comp').lower()}")]
+        if isinstance(node, ast.Call):
+            return self._made(node, module, name)
+        return self._expression(node, module)
+
+    def _made(self, node: ast.Call, module: Module, name: str) -> list[Value]:
+        found: list[Value] = []
+        for value in self._expression(node.func, module):
+            made = (self.full_name(value) or "").removeprefix("builtins.")
+            if made in _RANDOM_MAKERS:
+                found.append(Shared(name, "a random generator", is_random=True))
+            elif made in _MUTABLE_MAKERS:
+                found.append(Shared(name, f"a {made.rpartition('.')[2]}"))
+            elif made == "functools.partial" and node.args:
+                found.extend(self._expression(node.args[0], module))
+            else:
+                found.extend(self.result(value))
+        return found
+
+    def _expression(self, node: ast.expr, module: Module) -> list[Value]:
+        if isinstance(node, ast.Name):
+            return self.look_up(node.id, module.scope)
+        if isinstance(node, ast.Attribute):
+            return [
+                found for value in self._expression(node.value, module) for found in self.attribute(value, node.attr)
+            ]
+        if isinstance(node, ast.Lambda):
+            return [Defined(node, module.scope)]
+        return self._made(node, module, "") if isinstance(node, ast.Call) else []
+
+    def _imported(self, binding: Imported, module: Module) -> list[Value]:
+        dotted = "." * binding.level + binding.module
+        found = self.import_module(dotted, module.scope)
+        if binding.member is None:
+            return found
+        members = [member for value in found for member in self.attribute(value, binding.member)]
+        if members:
+            return members
+        joined = f"{dotted}{binding.member}" if dotted.endswith(".") else f"{dotted}.{binding.member}"
+        return self.import_module(joined, module.scope)
+
+    # Attributes --------------------------------------------------------------------------------------------------
+
+    def attribute(self, value: Value, name: str) -> list[Value]:
+        if isinstance(value, Module):
+            if value.scope.binds(name):
+                return self._in_module(value, name)
+            submodule = self.module(f"{value.name}.{name}") if value.is_package else None
+            return [submodule] if submodule is not None else []
+        if isinstance(value, Named):
+            # "import a.b" binds "a": the attribute may be a module of the project.
+            dotted = f"{value.name}.{name}"
+            module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
+            return [module] if module is not None else [Named(dotted)]
+        if isinstance(value, Instance):
+            return self._of_class(value.of, name, value)
+        if isinstance(value, DefinedClass):
+            return self._of_class(value, name, None)
+        if isinstance(value, Shared) and value.is_random:
+            return [Shared(f"{value.name}.{name}", value.kind, is_random=True)]
+        return []
+
+    def _of_class(self, kind: Value, name: str, receiver: Value | None) -> list[Value]:
+        if isinstance(kind, Named):
+            return [Named(f"{kind.name}.{name}")]
+        if not isinstance(kind, DefinedClass) or self._depth > _FOLLOWED:
+            return []
+        for statement in kind.node.body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
+                return [] if _is_read(statement) else [Defined(statement, kind.scope, _receiver_of(statement, receiver))]
+        self._depth += 1
+        try:
+            bases = [base for node in kind.node.bases for base in self._base(node, kind.scope)]
+            return [found for base in bases for found in self._of_class(base, name, receiver)]
+        finally:
+            self._depth -= 1
+
+    def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
+        return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+
+    def element(self, value: Value) -> list[Value]:
+        return []
+
+    def result(self, value: Value) -> list[Value]:
+        if isinstance(value, DefinedClass):
+            return [Instance(value)]
+        if isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper():
+            return [Instance(value)]
+        return []
+
+    # What values are ---------------------------------------------------------------------------------------------
+
+    def call(self, value: Value) -> Call | None:
+        return self._catalogue.calls.get(value.name) if isinstance(value, Named) else None
+
+    def owns_calls(self, value: Value) -> bool:
+        return isinstance(value, Named) and value.name in self._owners
+
+    def bodies(self, value: Value) -> list[Body]:
+        if isinstance(value, Defined):
+            return [self.body_of(value)]
+        if isinstance(value, DefinedClass):
+            instance = Instance(value)
+            return [
+                self.body_of(found)
+                for name in ("__init__", "__post_init__", "__new__")
+                for found in self._of_class(value, name, instance)
+                if isinstance(found, Defined)
+            ]
+        return []
+
+    def body_of(self, value: Defined) -> Body:
+        label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
+        allowed = tuple(self._allowed(value))
+        source = _source_around(value.scope)
+        return Body(id(value.node), value.node, source, value.scope, label, allowed, value.receiver)
+
+    def _allowed(self, value: Defined) -> list[str]:
+        names: list[str] = []
+        for decorator in [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list:
+            if not isinstance(decorator, ast.Call) or not isinstance(value.scope.home, Module):
+                continue
+            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope.home)}
+            if found & {"durabletask.aio.sandbox.allow", "durabletask_aio.sandbox.allowance.allow"}:
+                given = [str(each.value) for each in decorator.args if isinstance(each, ast.Constant)]
+                names.extend(given or ["*"])
+        return names
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        kind = value.of if isinstance(value, Instance) else None
+        if not isinstance(kind, DefinedClass):
+            return []
+        return [
+            self.body_of(Defined(statement, kind.scope, value))
+            for statement in kind.node.body
+            if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_read(statement)
+        ]
+
+    def full_name(self, value: Value) -> str | None:
+        return value.name if isinstance(value, Named) else None
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            try:
+                node = ast.parse(node.value, mode="eval").body
+            except SyntaxError:
+                return []
+        if isinstance(node, ast.Subscript):
+            node = node.value
+        if isinstance(node, ast.BinOp):
+            node = node.left
+        last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        if last in _CONTEXTS or last.endswith("WorkflowContext") or last.endswith("OrchestrationContext"):
+            return [Context()]
+        found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+        return [Instance(value) for value in found if isinstance(value, DefinedClass) or _is_class_name(value)]
+
+    def is_async(self, value: Value) -> bool:
+        if isinstance(value, Defined):
+            return isinstance(value.node, ast.AsyncFunctionDef) and not _yields(value.node)
+        return isinstance(value, Named) and value.name == "asyncio.sleep"
+
+    def decorators(self, body: Body) -> Mapping[str, ast.expr]:
+        """Full names of the decorators on a function, each with its expression."""
+        decorators = [] if isinstance(body.node, ast.Lambda) else body.node.decorator_list
+        home = body.scope.home
+        found: dict[str, ast.expr] = {}
+        for decorator in decorators:
+            inner = decorator.func if isinstance(decorator, ast.Call) else decorator
+            for value in self._expression(inner, home) if isinstance(home, Module) else []:
+                found[self.full_name(value) or ast.unparse(inner)] = decorator
+            found.setdefault(ast.unparse(inner), decorator)
+        return found
+
+
+def read_source(path: Path) -> str:
+    """The text of a file; undecodable bytes are replaced, so that the parser can complain about them."""
+    return path.read_bytes().decode("utf-8-sig", errors="replace")
+
+
+def _absolute(name: str, home: Module) -> str:
+    level = len(name) - len(name.lstrip("."))
+    package = home.name.split(".") if home.is_package else home.name.split(".")[:-1]
+    base = package[: len(package) - level + 1]
+    return ".".join([*base, name.lstrip(".")]).rstrip(".")
+
+
+def _is_read(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
+    return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
+
+
+def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value | None) -> Value | None:
+    static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
+    return None if static else receiver
+
+
+def _is_class_name(value: Value) -> bool:
+    return isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper()
+
+
+def _source_around(scope: Scope) -> Source:
+    current: Scope | None = scope
+    while current is not None and current.source is None:
+        current = current.parent
+    assert current is not None, "every scope of a project is inside of a module's"
+    source: Source = current.source
+    return source
+
+
+def _yields(node: ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))
