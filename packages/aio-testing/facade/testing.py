@@ -1,10 +1,12 @@
 """``durabletask.aio.testing``: the test kit.  The implementation is in ``durabletask_aio.testing``."""
 
 try:
-    import durabletask.aio as _core
-except ImportError as error:
+    import durabletask_aio.core as _core
+except ModuleNotFoundError as error:
+    if error.name not in ("durabletask_aio", "durabletask_aio.core"):
+        raise
     raise ImportError(
-        "durabletask.aio.testing needs the core, which is not installed: pip install durabletask-aio-core"
+        "durabletask.aio.testing needs durabletask-aio-core, which is not installed: pip install durabletask-aio-core"
     ) from error
 
 from durabletask_aio.testing import LocalBackend, local_backend

@@ -4,12 +4,14 @@ The implementation lives in ``durabletask_aio.worker``; this file is its public 
 """
 
 # The core first: a half-uninstalled set of distributions then fails with the line for pip, and not somewhere inside.
+# Not `import durabletask.aio`: without the core's facade that is a namespace, which imports happily.
 try:
-    import durabletask.aio as _core
-except ImportError as error:
+    import durabletask_aio.core as _core
+except ModuleNotFoundError as error:
+    if error.name not in ("durabletask_aio", "durabletask_aio.core"):
+        raise
     raise ImportError(
-        "durabletask.aio.worker needs durabletask-aio-core, which is not installed or not complete "
-        f"({error}): pip install durabletask-aio-core"
+        "durabletask.aio.worker needs durabletask-aio-core, which is not installed: pip install durabletask-aio-core"
     ) from error
 
 from durabletask_aio.worker.activities import ActivityContext
