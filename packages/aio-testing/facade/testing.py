@@ -2,15 +2,18 @@
 
 try:
     import durabletask_aio.core as _core
+    import durabletask_aio.worker as _worker
 except ModuleNotFoundError as error:
-    if error.name not in ("durabletask_aio", "durabletask_aio.core"):
-        raise
-    raise ImportError(
-        "durabletask.aio.testing needs durabletask-aio-core, which is not installed: pip install durabletask-aio-core"
-    ) from error
+    for _part in ("core", "worker"):
+        if error.name == f"durabletask_aio.{_part}":
+            raise ImportError(
+                f"durabletask.aio.testing needs durabletask-aio-{_part}, which is not installed: "
+                f"pip install durabletask-aio-{_part}"
+            ) from error
+    raise
 
 from durabletask_aio.testing import LocalBackend, local_backend
 
 __all__ = ["LocalBackend", "local_backend"]
 
-del _core
+del _core, _worker
