@@ -33,32 +33,32 @@ set_running_loop = asyncio._set_running_loop
 calling_frame = sys._getframe
 """The frame so many calls up; ``inspect.currentframe().f_back`` costs several times as much."""
 
-_TASKS_GLOBALS: Any = vars(asyncio.tasks)
+TASKS_GLOBALS: Any = vars(asyncio.tasks)
 
 
-def _codes(*names: str) -> frozenset[CodeType]:
-    found: set[CodeType] = set()
+def _codes(*names: str) -> dict[int, CodeType]:
+    found: dict[int, CodeType] = {}
     for name in names:
         target: Any = asyncio.tasks
         for part in name.split("."):
             target = getattr(target, part, None)
         code = getattr(target, "__code__", None)
         if code is not None:
-            found.add(code)
-    return frozenset(found)
+            found[id(code)] = code
+    return found
 
 
-# Code objects compare by value, but within one module no two of these functions are equal.
+# By identity: the hash of a code object goes through all of its instructions, each time.
 ENSURE_FUTURE = _codes("ensure_future", "_ensure_future")
 WAIT_INNER = _codes("_wait")
 UNORDERED = _codes("wait", "as_completed", "_AsCompletedIterator.__init__")
 """Functions that pass what they are given through a set before starting it."""
 
 
-def called_from(frame: FrameType | None, codes: frozenset[CodeType]) -> str | None:
+def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> str | None:
     """The name of the innermost function of ``codes`` among the asyncio frames that called us, or ``None``."""
-    while frame is not None and frame.f_globals is _TASKS_GLOBALS:
-        if frame.f_code in codes:
+    while frame is not None and frame.f_globals is TASKS_GLOBALS:
+        if id(frame.f_code) in codes:
             return "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
         frame = frame.f_back
     return None

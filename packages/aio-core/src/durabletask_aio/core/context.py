@@ -12,14 +12,15 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
+from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import proxy
 
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 
-from durabletask_aio.core import _interpreter, _upstream, combinators, debug, metadata, validation
+from durabletask_aio.core import _upstream, combinators, debug, metadata, sites, validation
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.host import Continuation, ReplaySafeLogger
@@ -32,7 +33,6 @@ from durabletask_aio.core.operations import (
     TIMER,
     LockOperation,
     Operation,
-    caller,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ RetryPolicy = task.RetryPolicy
 _OF_ACTIVITIES = frozenset({"orchestration_id", "task_id"})
 
 
-class _WrongContextError(AsyncWorkflowError, AttributeError):
-    """An attribute of the activity context was looked for on the workflow's."""
+class WrongContextError(WorkflowValidationError, AttributeError):
+    """An attribute of the activity context was looked for on the workflow's; ``hasattr`` asks too."""
 
 
 class AsyncWorkflowContext:
@@ -171,8 +171,8 @@ class AsyncWorkflowContext:
         if self._state.metadata is not None:
             tags = self._state.tags(tags)
         try:
-            scheduled: task.Task[Any] = self._host.scheduler.call_activity(
-                activity if hasattr(activity, "__name__") else name,
+            scheduled: task.Task[Any] = self._scheduler.call_activity(
+                name if activity is name or not hasattr(activity, "__name__") else activity,
                 input=input,
                 retry_policy=retry_policy,
                 tags=tags,
@@ -259,7 +259,7 @@ class AsyncWorkflowContext:
         """
         name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
         try:
-            scheduled = self._host.scheduler.call_sub_orchestrator(
+            scheduled = self._scheduler.call_sub_orchestrator(
                 name,
                 input=input,
                 instance_id=instance_id,
@@ -282,9 +282,12 @@ class AsyncWorkflowContext:
         elif isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
             when = timedelta(seconds=given)
         else:
-            msg = f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r}"
-            raise self._host.error(WorkflowValidationError, msg)
-        return self._state.track(self._host.scheduler.create_timer(when), TIMER, str(fire_at))
+            raise self._host.slip(
+                f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r}",
+                f"await ctx.sleep({fire_at!r})",
+                "await ctx.sleep(1.5) or await ctx.sleep(timedelta(days=1))",
+            )
+        return self._state.track(self._scheduler.create_timer(when), TIMER, str(fire_at))
 
     def sleep(self, delay: float | timedelta | datetime) -> Operation[None]:
         """The same as :meth:`create_timer`, under the name that reads well after ``await``."""
@@ -301,7 +304,7 @@ class AsyncWorkflowContext:
 
         Cancelling the wait leaves the next event to others.
         """
-        waiting = self._host.scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
+        waiting = self._scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
         return self._state.track(waiting, EVENT, name, traced=False)
 
     @overload
@@ -318,7 +321,7 @@ class AsyncWorkflowContext:
 
     def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Send an event to another instance; if there is none of that id, it is dropped."""
-        self._host.scheduler.send_event(instance_id, event_name, data=self._awaited(data, "ctx.send_event"))
+        self._scheduler.send_event(instance_id, event_name, data=self._serializable(data, "ctx.send_event"))
 
     # -- entities -------------------------------------------------------------------------------------------------
 
@@ -337,7 +340,7 @@ class AsyncWorkflowContext:
     ) -> Operation[Any]:
         """Call an operation of an entity; awaiting raises :class:`ActivityFailedError` if it failed."""
         try:
-            scheduled = self._host.scheduler.call_entity(
+            scheduled = self._scheduler.call_entity(
                 entity, operation, input, return_type=cast("type[Any]", return_type)
             )
         except (TypeError, ValueError) as error:
@@ -348,37 +351,39 @@ class AsyncWorkflowContext:
         self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None
     ) -> None:
         """Call an operation of an entity without waiting for it; at ``signal_time`` if one is given."""
-        self._host.scheduler.signal_entity(
-            entity_id, operation_name, self._awaited(input, "ctx.signal_entity"), signal_time
+        self._scheduler.signal_entity(
+            entity_id, operation_name, self._serializable(input, "ctx.signal_entity"), signal_time
         )
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
-        upstream_task = self._host.scheduler.lock_entities(list(entities))
+        upstream_task = self._scheduler.lock_entities(list(entities))
         operation = self._state.track(upstream_task, LOCK, "entities", make=LockOperation)
         return cast(LockOperation, operation)
 
     # -- combining ------------------------------------------------------------------------------------------------
 
-    def when_all(self, awaitables: Iterable[Awaitable[T]]) -> Operation[list[T]]:
+    def when_all(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[list[T]]:
         """The results of all, in the order given, when all of them are done.
 
         If any failed, the first failure is raised, after all are done: unlike :meth:`gather`, which raises at once.
         """
-        parts = combinators.parts_of(self._loop, awaitables, "when_all")
+        parts = combinators.parts_of(self._loop, awaitables, "when_all", separate)
         return combinators.All(self._loop, "when_all", parts, fail_fast=False)
 
-    def when_any(self, awaitables: Iterable[Awaitable[T]]) -> Operation[T]:
+    def when_any(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[T]:
         """The value of the one that is done first; the others go on.
 
         Among those that are done already the one that was done first wins.  A winner that failed raises, with its
         place in ``.winner_index``.  Raises ``ValueError`` if there are none.
         """
-        return combinators.First(self._loop, "when_any", self._racers(awaitables, "when_any"), with_index=False)
+        return combinators.First(
+            self._loop, "when_any", self._racers(awaitables, "when_any", separate), with_index=False
+        )
 
-    def when_any_with_result(self, awaitables: Iterable[Awaitable[T]]) -> Operation[tuple[int, T]]:
+    def when_any_with_result(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[tuple[int, T]]:
         """Like :meth:`when_any`, but the winner's index and its value."""
-        parts = self._racers(awaitables, "when_any_with_result")
+        parts = self._racers(awaitables, "when_any_with_result", separate)
         return combinators.First(self._loop, "when_any_with_result", parts, with_index=True)
 
     def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> Operation[list[Any]]:
@@ -402,11 +407,14 @@ class AsyncWorkflowContext:
         timer = self.create_timer(seconds) if seconds is not None and seconds > 0 else None
         return combinators.Deadline(self._loop, part, seconds, timer)
 
-    def _racers(self, awaitables: Any, function: str) -> list[asyncio.Future[Any]]:
-        parts = combinators.parts_of(self._loop, awaitables, function)
+    def _racers(self, awaitables: Any, function: str, separate: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
+        parts = combinators.parts_of(self._loop, awaitables, function, separate)
         if not parts:
-            msg = f"ctx.{function} was given nothing to wait for"
-            raise self._host.error(WorkflowValidationError, msg)
+            raise self._host.slip(
+                f"ctx.{function} was given nothing to wait for",
+                f"await ctx.{function}([])",
+                f"if operations: await ctx.{function}(operations)",
+            )
         return parts
 
     # -- determinism ----------------------------------------------------------------------------------------------
@@ -419,8 +427,11 @@ class AsyncWorkflowContext:
     def now(self, tz: tzinfo = timezone.utc) -> datetime:
         """The workflow's time, aware, in ``tz``; the same on replay, and standing still within a turn."""
         if not isinstance(cast(object, tz), tzinfo):
-            msg = f"ctx.now() takes a time zone, as in ctx.now(ZoneInfo('Asia/Tokyo')), and not {tz!r}"
-            raise self._host.error(WorkflowValidationError, msg)
+            raise self._host.slip(
+                f"ctx.now() takes a time zone, and not {tz!r}",
+                f"ctx.now({tz!r})",
+                "ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))",
+            )
         now = self._host.upstream.current_utc_datetime.replace(tzinfo=timezone.utc)
         return now if tz is timezone.utc else now.astimezone(tz)
 
@@ -442,7 +453,8 @@ class AsyncWorkflowContext:
 
     def set_custom_status(self, custom_status: Any) -> None:
         """Set what clients see as the custom status of this instance."""
-        self._host.upstream.set_custom_status(self._awaited(custom_status, "ctx.set_custom_status"))
+        self._check_live()
+        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status"))
 
     def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
         """Start over with ``new_input`` and an empty history when this function returns, which it should do at once.
@@ -450,14 +462,13 @@ class AsyncWorkflowContext:
         With ``save_events`` the events that nobody consumed are there for the next execution.  Scheduling or awaiting
         anything durable after this call fails the instance; so does an exception.
         """
-        self._host.scheduler.instance_id  # noqa: B018 - raises if this was called before
-        frame = caller(_interpreter.calling_frame(1))
+        self._scheduler.instance_id  # noqa: B018 - raises if this was called before
         self._host.continue_as_new(
             Continuation(
-                self._awaited(new_input, "ctx.continue_as_new"),
+                self._serializable(new_input, "ctx.continue_as_new"),
                 save_events=save_events,
                 new_version=new_version,
-                site=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+                site=sites.here(),
             )
         )
 
@@ -542,61 +553,88 @@ class AsyncWorkflowContext:
     # -- slips ----------------------------------------------------------------------------------------------------
 
     def _check_live(self) -> None:
-        self._host.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
+        host = self._host
+        if host.attached and host.thread != get_ident():
+            raise host.wrong_thread()
+        host.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
+
+    @property
+    def _scheduler(self) -> task.OrchestrationContext:
+        """Upstream's context, for what leaves a trace in the history."""
+        host = self._host
+        if host.attached and host.thread != get_ident():
+            # Refused before it is scheduled: afterwards it could not be taken back.
+            raise host.wrong_thread()
+        return host.scheduler
 
     def _name_of(self, function: Any, method: str) -> str:
+        if isinstance(function, str):
+            return function
+        name = getattr(function, "__name__", "work")
         if inspect.iscoroutine(function):
             function.close()
-            name = function.__name__
-            msg = (
-                f"ctx.{method} was given a coroutine: {name}(...) was called, and not passed\n"
-                f"  wrong: await ctx.{method}({name}(ctx, value))\n"
-                f"  right: await ctx.{method}({name}, input=value)"
+            raise self._host.slip(
+                f"ctx.{method} was given a coroutine: {name}(...) was called, and not passed",
+                f"await ctx.{method}({name}(ctx, value))",
+                f"await ctx.{method}({name}, input=value)",
             )
-            raise self._host.error(WorkflowValidationError, msg)
-        if isinstance(function, str) or callable(function):
-            return function if isinstance(function, str) else validation.callable_name(function)
-        msg = f"ctx.{method} takes a function or its name, and not {function!r}"
-        raise self._host.error(WorkflowValidationError, msg)
+        if name == "<lambda>":
+            raise self._host.slip(
+                f"ctx.{method} was given a lambda, which has no name to find it by",
+                f"await ctx.{method}(lambda ctx, value: ...)",
+                f"await ctx.{method}('name', input=value)",
+            )
+        if callable(function):
+            return validation.callable_name(function)
+        raise self._host.slip(
+            f"ctx.{method} takes a function or its name, and not {function!r}",
+            f"await ctx.{method}({function!r})",
+            f"await ctx.{method}(work, input=value)",
+        )
 
-    def _awaited(self, value: Any, what: str) -> Any:
-        if isinstance(value, debug.AWAITABLES):
-            raise self._unawaited(value, what)
+    def _serializable(self, value: Any, what: str) -> Any:
+        try:
+            _upstream.serializer(self._host.upstream)(value)
+        except (TypeError, ValueError) as error:
+            raise self._unserializable(error, value, what) from error
         return value
 
-    def _unawaited(self, value: Any, what: str) -> WorkflowValidationError:
+    def _unawaited(self, value: Any, where: str) -> WorkflowValidationError:
         described = debug.describe_awaitable(value)
-        if inspect.iscoroutine(value):
-            value.close()
-        msg = (
-            f"the input of {what} is {described} that was never awaited\n"
-            f"  wrong: ctx.call_activity('store', input=ctx.call_activity('load'))\n"
-            f"  right: ctx.call_activity('store', input=await ctx.call_activity('load'))"
+        debug.discard(value)
+        return self._host.slip(
+            f"{where} {described} that was never awaited",
+            "ctx.call_activity('store', input=ctx.call_activity('load'))",
+            "ctx.call_activity('store', input=await ctx.call_activity('load'))",
         )
-        return self._host.error(WorkflowValidationError, msg)
 
     def _unserializable(self, error: Exception, value: Any, what: str) -> BaseException:
         if isinstance(error, AsyncWorkflowError):
             return error
-        if isinstance(value, debug.AWAITABLES):
-            return self._unawaited(value, what)
-        if not isinstance(value, str | int | float | bool | type(None)):
-            msg = f"the input of {what}, a {type(value).__name__!r}, cannot be serialised: {error}"
-        else:
-            msg = f"{what} cannot be scheduled: {error}"
-        return self._host.error(WorkflowValidationError, msg)
+        path, culprit = debug.culprit(value, "input", _upstream.serializer(self._host.upstream))
+        if isinstance(culprit, debug.AWAITABLES):
+            return self._unawaited(culprit, f"{path} of {what} is")
+        if culprit is debug.INNOCENT:
+            return self._host.slip(f"{what} cannot be scheduled: {error}")
+        kind = type(culprit).__name__
+        return self._host.slip(
+            f"{path} of {what} cannot be serialised: its type is {kind!r}",
+            f"ctx.call_activity('work', input={kind}(...))",
+            "ctx.call_activity('work', input=...) with dicts, lists, strings, numbers, dataclasses, or whatever the "
+            "worker's data converter takes",
+        )
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         if name in _OF_ACTIVITIES:
-            msg = (
+            slip = self._host.slip(
                 f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
-                f"activity was called directly\n"
-                f"  wrong: await charge(ctx, order)\n"
-                f"  right: await ctx.call_activity(charge, input=order)"
+                f"activity was called directly",
+                "await charge(ctx, order)",
+                "await ctx.call_activity(charge, input=order)",
             )
-            raise _WrongContextError(msg)
-        msg = f"{type(self).__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+            raise WrongContextError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
+        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(msg, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} workflow={self._host.workflow_name!r} instance={self._host.instance_id!r}>"

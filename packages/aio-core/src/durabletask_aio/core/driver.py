@@ -23,7 +23,6 @@ from durabletask_aio.core.errors import (
     AsyncWorkflowError,
     DeadlockError,
     InstanceEvicted,
-    WorkflowValidationError,
 )
 from durabletask_aio.core.host import after_continue_as_new
 from durabletask_aio.core.loop import WorkflowTask
@@ -175,12 +174,12 @@ class WorkflowRun:
         disposal.register(self)
         failure: Exception | None = None
         result: Any = None
+        suspended = False
         wake = self.host.wake
-        _upstream.on_failure(upstream, functools.partial(failures.translate, self.host, self.loop))
+        _upstream.on_failure(upstream, functools.partial(failures.translate, self.host, self.loop, function))
         try:
             main = self._start(upstream, function, arguments)
             while True:
-                wake.is_complete = False
                 self._step(upstream)
                 if main.done():
                     break
@@ -188,12 +187,15 @@ class WorkflowRun:
                     raise self._awaiting_after_continuation(main)
                 if not self.loop.outstanding:
                     raise self._deadlock()
+                wake.is_complete = False
+                suspended = True
                 yield wake
+                suspended = False
             result = self._result(main, upstream)
-        except GeneratorExit:
-            disposal.bury(self)
-            raise
         except BaseException as error:
+            if suspended and isinstance(error, GeneratorExit):  # and not one that the workflow raised
+                disposal.bury(self)
+                raise
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 # Somebody pressed Ctrl-C while an in-process environment ran this on the main thread.
                 self._finish()
@@ -260,20 +262,10 @@ class WorkflowRun:
     def _result(self, main: WorkflowTask[Any], upstream: task.OrchestrationContext) -> Any:
         result = main.result()
         if isinstance(result, (task.Task, *debug.AWAITABLES)):
-            raise self._unawaited_result(result)
+            raise failures.unawaited_result(self.host, result)
         if self.host.continuation is not None:
             self.state.apply_continuation(upstream)
         return result
-
-    def _unawaited_result(self, result: Any) -> AsyncWorkflowError:
-        if inspect.iscoroutine(result):
-            result.close()
-        msg = (
-            f"the workflow returned {debug.describe_awaitable(result)} that was never awaited\n"
-            f"  wrong: return ctx.call_activity(...)\n"
-            f"  right: return await ctx.call_activity(...)"
-        )
-        return self.host.error(WorkflowValidationError, msg)
 
     def _awaiting_after_continuation(self, main: WorkflowTask[Any]) -> AsyncWorkflowError:
         assert self.host.continuation is not None
@@ -303,3 +295,4 @@ class WorkflowRun:
         if main is not None and not main.done():
             children.append(main)
         disposal.close_coroutines(self.loop, children)
+        self.host.end()

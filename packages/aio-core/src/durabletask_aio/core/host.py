@@ -13,14 +13,15 @@ is then an object that answers every access with the right error.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask import task
 
-from durabletask_aio.core import _upstream
-from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted
+from durabletask_aio.core import _upstream, sites
+from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
 
 if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowTimerHandle
@@ -44,6 +45,7 @@ class Host:
     """What the rooms of the core know of the execution they work for."""
 
     __slots__ = (
+        "_detached",
         "attached",
         "continuation",
         "evicted",
@@ -51,6 +53,7 @@ class Host:
         "logger",
         "scheduler",
         "started_at",
+        "thread",
         "upstream",
         "wake",
         "workflow_name",
@@ -62,8 +65,11 @@ class Host:
         self.started_at: datetime = upstream.current_utc_datetime
         self.wake = _upstream.Wake()
         self.evicted = False
+        self.thread = 0
+        """The thread that runs the workflow's code at present, or did last."""
         self.continuation: Continuation | None = None
         self.logger = ReplaySafeLogger(self)
+        self._detached = cast("task.OrchestrationContext", _Unavailable(self._not_running))
         self.detach()
 
     # -- attaching and detaching ----------------------------------------------------------------------------------
@@ -71,6 +77,7 @@ class Host:
     def attach(self, upstream: task.OrchestrationContext) -> None:
         """Workflow code is about to run."""
         self.attached = True
+        self.thread = threading.get_ident()
         self.upstream = upstream
         self.scheduler = upstream
         """Like ``upstream``, but refuses after ``continue_as_new``: operations are scheduled through this one."""
@@ -78,7 +85,7 @@ class Host:
     def detach(self) -> None:
         """Workflow code has left the stack."""
         self.attached = False
-        self.upstream = self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._not_running))
+        self.upstream = self.scheduler = self._detached
 
     def evict(self) -> None:
         """The coroutines are about to be closed: every access raises :class:`InstanceEvicted` from now on."""
@@ -87,6 +94,10 @@ class Host:
         self.wake = _upstream.Wake()  # the one upstream waits for stays incomplete from here on
         self.upstream = self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._evicted))
 
+    def end(self) -> None:
+        """The coroutines have been closed: whoever kept the context gets an ordinary error from now on."""
+        self.upstream = self.scheduler = self._detached
+
     def continue_as_new(self, continuation: Continuation) -> None:
         """Remember how to go on, and refuse whatever is scheduled from here to the end of the function."""
         self.continuation = continuation
@@ -94,8 +105,21 @@ class Host:
 
     def _not_running(self, name: str) -> BaseException:
         msg = (
-            f"ctx.{name} was used while the workflow it belongs to is not running: a context works inside its own "
-            f"workflow function only, and not in an activity, a thread, a callback of another loop or another workflow"
+            f"ctx.{name} was used at {sites.here()} while the workflow it belongs to is not running: a context works "
+            f"inside its own workflow function only, and not in an activity, another workflow or the application\n"
+            f"  wrong: an activity, a thread or a callback that calls ctx.{name}\n"
+            f"  right: client.raise_orchestration_event({self.instance_id!r}, 'name') there, and "
+            f"'await ctx.wait_for_external_event('name')' in the workflow"
+        )
+        return self.error(AsyncWorkflowError, msg)
+
+    def wrong_thread(self) -> AsyncWorkflowError:
+        """The error for a context that was handed to another thread, which runs while the workflow does."""
+        msg = (
+            f"a workflow's context was used at {sites.here()} on thread {threading.current_thread().name!r}, which is "
+            f"not the one the workflow runs on: threads finish in an order of their own\n"
+            f"  wrong: threading.Thread(target=work, args=(ctx,)).start()\n"
+            f"  right: await ctx.call_activity(work, input=value)"
         )
         return self.error(AsyncWorkflowError, msg)
 
@@ -119,6 +143,13 @@ class Host:
     def error(self, kind: type[E], message: str, *, step: int | None = None) -> E:
         """An error of ``kind`` that says which workflow and instance it is about."""
         return kind(message, instance_id=self.instance_id, workflow_name=self.workflow_name, step=step)
+
+    def slip(
+        self, what: str, wrong: str | None = None, right: str | None = None, *, step: int | None = None
+    ) -> WorkflowValidationError:
+        """The error for a wrong call: what it was and where, and the wrong form beside the right one."""
+        shown = "" if wrong is None else f"\n  wrong: {wrong}\n  right: {right}"
+        return self.error(WorkflowValidationError, f"{what} ({sites.here()}){shown}", step=step)
 
     # -- timers of the loop ---------------------------------------------------------------------------------------
 

@@ -89,18 +89,18 @@ class WorkflowHandle(asyncio.Handle):
 class WorkflowTimerHandle(asyncio.TimerHandle):
     """A callback behind a durable timer; the timer tells it directly when it fires."""
 
-    __slots__ = ("sequence",)
+    __slots__ = ("due", "sequence")
 
+    due: timedelta
+    """When it fires, since the start: exact, which ``when()`` in floating point is not."""
     sequence: int
 
     def on_child_completed(self, task: Any) -> None:
         """Called by upstream when the timer fires: only marks, as user code must not run inside upstream's event."""
         loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        if not self._cancelled and not loop.host.evicted:
-            loop.outstanding -= 1
-            loop.timers.discard(self)
-            loop.host.wake.is_complete = True
-            loop.ready.append(self)
+        # Upstream also calls this from within the cancellation of the timer, when we are no longer among the timers.
+        if not loop.host.evicted and self in loop.timers.get(self.due, ()):
+            loop.timers_due(self.due)
 
     def __hash__(self) -> int:  # TimerHandle hashes by its time, and compares by it too
         return id(self)
@@ -114,10 +114,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, host: Host, *, step_budget: int) -> None:
         self.host = host
+        self.wake = host.wake
         self.ready: deque[asyncio.Handle] = deque()
         self.outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
-        self.timers: set[WorkflowTimerHandle] = set()
+        self.timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
+        """The timers that have not fired, by when they do, in the order of their creation."""
         self.completions = 0
         """Counts what has finished, so that races can tell who was first."""
         self._step_budget = step_budget
@@ -126,8 +128,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # same on 32-bit builds.
         self._last_hash = zlib.crc32(host.instance_id.encode()) & 0x3FFFFFFF
         self._task_number = 0
-        # asyncio holds tasks weakly; a workflow's task that nobody else refers to must not vanish mid-way.
-        self._tasks: dict[WorkflowTask[Any], None] = {}
+        # asyncio holds tasks weakly; a workflow's task that nobody else refers to must not vanish mid-way.  By id,
+        # which is cheaper to look up than our hash; the order is that of creation.
+        self._tasks: dict[int, WorkflowTask[Any]] = {}
         self._debug = False
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
         self._asyncgen_hooks = sys.get_asyncgen_hooks()
@@ -185,7 +188,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     @property
     def tasks(self) -> list[WorkflowTask[Any]]:
         """The tasks that are not done, in the order of their creation."""
-        return [task for task in self._tasks if not task.done()]
+        return [task for task in self._tasks.values() if not task.done()]
 
     def next_hash(self) -> int:
         self._last_hash += 1
@@ -202,6 +205,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         handle = WorkflowHandle(callback, args, self, context)
         self.ready.append(handle)
+        self.wake.is_complete = True
         return handle
 
     def time(self) -> float:
@@ -231,21 +235,38 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def _start_timer(self, handle: WorkflowTimerHandle, delay: timedelta) -> None:
+        handle.due = self.host.elapsed() + delay
         handle.sequence = self.host.start_timer(delay, handle)
         self.outstanding += 1
-        self.timers.add(handle)
+        self.timers.setdefault(handle.due, {})[handle] = None
+
+    def timers_due(self, due: timedelta) -> None:
+        """One of the timers for that moment has fired, and so all of them do.
+
+        As on any asyncio loop: of nested timeouts with one deadline all have expired, and not only the one whose event
+        the engine happened to deliver first.  The events of the others find nobody.
+        """
+        handles = self.timers.pop(due)
+        self.outstanding -= len(handles)
+        self.ready.extend(handles)
+        self.wake.is_complete = True
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        if isinstance(handle, WorkflowTimerHandle) and handle in self.timers:
-            self.timers.discard(handle)
-            self.outstanding -= 1
-            self.host.cancel_timer(handle.sequence, handle)
+        due: Any = getattr(handle, "due", None)  # none if it was to fire at once, or never
+        together = self.timers.get(due, {})
+        if not isinstance(handle, WorkflowTimerHandle) or handle not in together:
+            return
+        del together[handle]
+        if not together:
+            del self.timers[due]
+        self.outstanding -= 1
+        self.host.cancel_timer(handle.sequence, handle)
 
     # -- futures and tasks ----------------------------------------------------------------------------------------
 
     def create_future(self) -> asyncio.Future[Any]:
         frame = _interpreter.calling_frame(1)
-        if frame.f_code in _interpreter.WAIT_INNER:
+        if frame.f_globals is _interpreter.TASKS_GLOBALS and id(frame.f_code) in _interpreter.WAIT_INNER:
             self._refuse_foreign_futures(frame.f_locals.get("fs", ()))
         return WorkflowFuture(self)
 
@@ -262,7 +283,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         ``tg.create_task(ctx.call_activity(...))`` is too natural a line to be a ``TypeError``.
         """
         frame = _interpreter.calling_frame(1)
-        if frame.f_code in _interpreter.ENSURE_FUTURE:
+        if frame.f_globals is _interpreter.TASKS_GLOBALS and id(frame.f_code) in _interpreter.ENSURE_FUTURE:
             self._refuse_unordered_start(frame, coro)
         if isinstance(coro, asyncio.Future):
             coro = _result_of(coro)
@@ -271,14 +292,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             kwargs["context"] = context
         kwargs["name"] = f"Task-{self._task_number}" if name is None else str(name)
         task: WorkflowTask[T] = WorkflowTask(coro, loop=self, **kwargs)  # type: ignore[arg-type]
-        self._tasks[task] = None
+        self._tasks[id(task)] = task
         task.add_done_callback(self._task_done)
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         if isinstance(task, WorkflowTask):
             task.order = self.next_completion()
-            self._tasks.pop(task, None)
+            self._tasks.pop(id(task), None)
 
     def _refuse_unordered_start(self, frame: Any, coro: Any) -> None:
         function = _interpreter.called_from(frame, _interpreter.UNORDERED)

@@ -8,13 +8,14 @@ it with another meaning of ``result``.
 from __future__ import annotations
 
 import asyncio
-from types import CodeType, FrameType
+import inspect
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from durabletask import task
 
 from durabletask_aio.core import _interpreter, _upstream
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
+from durabletask_aio.core.sites import caller, line_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +32,19 @@ EVENT = "external event"
 ENTITY = "entity operation"
 LOCK = "entity lock"
 
-_PACKAGE = "durabletask_aio."
+
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+_PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict)
+
+CALLS = {
+    ACTIVITY: "call_activity",
+    SUB_ORCHESTRATION: "call_sub_orchestrator",
+    TIMER: "create_timer",
+    EVENT: "wait_for_external_event",
+    ENTITY: "call_entity",
+    LOCK: "lock_entities",
+}
+"""The method of the context that makes an operation of that kind; combinations are of the kind of their method."""
 
 
 class Watcher(Protocol):
@@ -83,11 +96,12 @@ class Operation(asyncio.Future[T]):
         come (an event wait registered from here would be thrown away).
         """
         loop = self._loop
-        host = loop.host
-        if host.evicted or self.done():
+        if self.done() or loop.host.evicted:
             return
         loop.outstanding -= 1
-        host.wake.is_complete = True
+        if not loop.outstanding:
+            # Otherwise it is whoever awaits this that wakes the loop; if nobody does, this may be a deadlock.
+            loop.wake.is_complete = True
         self.settle(task)
 
     def settle(self, task: task.Task[Any]) -> None:
@@ -173,6 +187,12 @@ class Operation(asyncio.Future[T]):
         """``file:line`` of the call that scheduled it."""
         return f"{self._code.co_filename}:{line_of(self._code, self._instruction)}"
 
+    @property
+    def call(self) -> str:
+        """The call that made it, as its author may have written it: for messages."""
+        named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT)
+        return f"ctx.{CALLS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
+
     def describe(self) -> str:
         """What it is and where it was scheduled: for messages."""
         return f"{self.kind} {self.name!r} ({self.site})"
@@ -192,28 +212,54 @@ class Operation(asyncio.Future[T]):
     @property
     def is_complete(self) -> NoReturn:
         """Not for use: what upstream's combinators look at first, and so the place to say what to use instead."""
-        msg = (
-            f"{self.describe()} was given to durabletask.task.when_all or when_any, which combine upstream's tasks\n"
-            f"  wrong: await task.when_all([ctx.call_activity(...), ...])\n"
-            f"  right: await ctx.when_all([ctx.call_activity(...), ...])"
+        raise self._loop.host.slip(
+            f"{self.describe()} was given to durabletask.task.when_all or when_any, which combine upstream's tasks",
+            f"await task.when_all([{self.call}, ...])",
+            f"await ctx.when_all([{self.call}, ...])",
+            step=self.step,
         )
-        raise self._loop.host.error(WorkflowValidationError, msg, step=self.step)
 
     def _used_without_await(self, *args: Any) -> Any:
-        call = {ACTIVITY: "call_activity", SUB_ORCHESTRATION: "call_sub_orchestrator", ENTITY: "call_entity"}
-        shown = f"ctx.{call.get(self.kind, 'wait_for_external_event')}({self.name!r})"
-        here = caller(_interpreter.calling_frame(1))
-        msg = (
-            f"{self.describe()} was used as a value at {here.f_code.co_filename}:{here.f_lineno} without being "
-            f"awaited\n"
-            f"  wrong: result = {shown}\n"
-            f"  right: result = await {shown}"
+        raise self._unawaited("as a value")
+
+    def _unawaited(self, how: str) -> WorkflowValidationError:
+        return self._loop.host.slip(
+            f"{self.describe()} was used {how} without being awaited",
+            f"result = {self.call}",
+            f"result = await {self.call}",
+            step=self.step,
         )
-        raise self._loop.host.error(WorkflowValidationError, msg, step=self.step)
 
     __bool__ = __len__ = __contains__ = __getitem__ = _used_without_await
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _used_without_await
+    __mod__ = __floordiv__ = __neg__ = __or__ = __and__ = _used_without_await
     __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
+
+    def __iter__(self) -> Any:
+        """Refused, since ``for`` and unpacking look like it; for ``yield from`` in a generator it is the ``await``."""
+        if _interpreter.calling_frame(1).f_code.co_flags & _GENERATORS:
+            return self.__await__()
+        raise self._unawaited("as something to iterate over")
+
+    def __eq__(self, other: object) -> bool:
+        # `if ctx.call_activity("check") == "ok"` would take the wrong branch for ever, and silently.
+        if isinstance(other, _PLAIN_VALUES):
+            raise self._unawaited(f"in a comparison with {other!r}")
+        return True if self is other else NotImplemented
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for names that a future does not have: most likely those of the result."""
+        if name.startswith("__"):
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        slip = self._unawaited(f"for its attribute {name!r}")
+        raise UnawaitedAttributeError(
+            slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
+        )
+
+
+class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
+    """An attribute of the result was looked for on the operation; an ``AttributeError``, for ``hasattr`` asks too."""
 
 
 class LockOperation(Operation["HeldLock"]):
@@ -276,22 +322,3 @@ class RetriedOperation(Operation[T]):
         pending = _upstream.retryable_task(upstream, self.step, self)
         if pending is not None:
             _upstream.stop_retrying(upstream, pending)
-
-
-def caller(frame: FrameType | None) -> FrameType:
-    """The innermost frame from ``frame`` outwards that is not ours: the user's line."""
-    last = frame
-    while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-            return frame
-        last, frame = frame, frame.f_back
-    assert last is not None
-    return last
-
-
-def line_of(code: CodeType, instruction: int) -> int:
-    """The line of the instruction at an offset into ``code``."""
-    for start, end, line in code.co_lines():
-        if start <= instruction < end and line is not None:
-            return line
-    return code.co_firstlineno

@@ -97,7 +97,7 @@ class WorkflowState:
             make = RetriedOperation
             _upstream.retry_on_workflow_time(upstream, upstream_task)
         operation: Operation[Any] = make(self.loop, kind, name, step)
-        if upstream_task.is_complete:  # an event that was waiting in the buffer
+        if step is None and upstream_task.is_complete:  # an event that was waiting in the buffer
             operation.settle(upstream_task)
         else:
             self.loop.outstanding += 1
