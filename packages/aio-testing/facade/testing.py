@@ -1,19 +1,40 @@
 """``durabletask.aio.testing``: the test kit.  The implementation is in ``durabletask_aio.testing``."""
 
 try:
-    import durabletask_aio.core as _core
-    import durabletask_aio.worker as _worker
-except ModuleNotFoundError as error:
-    for _part in ("core", "worker"):
-        if error.name == f"durabletask_aio.{_part}":
-            raise ImportError(
-                f"durabletask.aio.testing needs durabletask-aio-{_part}, which is not installed: "
-                f"pip install durabletask-aio-{_part}"
-            ) from error
-    raise
+    import durabletask.aio as _core
+except ImportError as error:
+    raise ImportError(
+        "durabletask.aio.testing needs the core, which is not installed: pip install durabletask-aio-core"
+    ) from error
 
-from durabletask_aio.testing import LocalBackend, local_backend
+from durabletask_aio.testing import (
+    NEVER,
+    ActivityCall,
+    History,
+    HistoryFormatError,
+    LocalBackend,
+    Stub,
+    StubExhaustedError,
+    WorkflowEnvironment,
+    WorkflowHandle,
+    WorkflowStuckError,
+    WorkflowTerminatedError,
+    local_backend,
+)
 
-__all__ = ["LocalBackend", "local_backend"]
+__all__ = [
+    "NEVER",
+    "ActivityCall",
+    "History",
+    "HistoryFormatError",
+    "LocalBackend",
+    "Stub",
+    "StubExhaustedError",
+    "WorkflowEnvironment",
+    "WorkflowHandle",
+    "WorkflowStuckError",
+    "WorkflowTerminatedError",
+    "local_backend",
+]
 
-del _core, _worker
+del _core

@@ -1,20 +1,56 @@
 """The test kit of durabletask-aio.
 
-==================  ===============================================================
-``local``           the local engine behind gRPC, loopback only: ``local_backend``
-``dev``             ``durabletask-aio dev``
-``pytest_plugin``   fixtures
-``engine``          upstream's in-memory state machine, on a clock of our choice
-``handouts``        work items on their way, and how they come back
-``clock``           the machine's clock, and one that is moved by hand
-``_upstream``       every private name of ``durabletask`` used here
-==================  ===============================================================
+===================  =====================================================================
+``environment``      ``WorkflowEnvironment``: workflows in process, on a virtual clock
+``handle``           one instance in it
+``stubs``            activities that a test answers itself
+``activities``       activities without a worker
+``turns``            turns without a worker
+``functions``        what a test registers
+``waiting``          what an instance waits for, in words
+``history``          ``History``: recorded histories, to files and back
+``history_codec``    events as plain data
+``local``            the local engine behind gRPC, loopback only: ``local_backend``
+``dev``              ``durabletask-aio dev``
+``pytest_plugin``    fixtures
+``engine``           upstream's in-memory state machine, on a clock of our choice
+``handouts``         work items on their way, and how they come back
+``clock``            the machine's clock, and one that is moved by hand
+``_upstream``        every private name of ``durabletask`` used here
+===================  =====================================================================
 """
 
 from __future__ import annotations
 
+from durabletask_aio.testing.environment import WorkflowEnvironment
+from durabletask_aio.testing.handle import WorkflowHandle, WorkflowTerminatedError
+from durabletask_aio.testing.history import History
+from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.local import LocalBackend, local_backend
+from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub, StubExhaustedError
+from durabletask_aio.testing.waiting import WorkflowStuckError
 
-__all__ = ["LocalBackend", "local_backend"]
+__all__ = [
+    "NEVER",
+    "ActivityCall",
+    "History",
+    "HistoryFormatError",
+    "LocalBackend",
+    "Stub",
+    "StubExhaustedError",
+    "WorkflowEnvironment",
+    "WorkflowHandle",
+    "WorkflowStuckError",
+    "WorkflowTerminatedError",
+    "local_backend",
+]
 
-LocalBackend.__module__ = local_backend.__module__ = "durabletask.aio.testing"
+
+def _publish() -> None:
+    # Pickles, tracebacks and documentation show the public path.
+    for name in __all__:
+        if callable(globals()[name]):
+            globals()[name].__module__ = "durabletask.aio.testing"
+
+
+_publish()

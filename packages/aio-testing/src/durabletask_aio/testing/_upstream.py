@@ -6,14 +6,23 @@ nothing else in the package imports from upstream's internals.
 
 from __future__ import annotations
 
+import copy
+import difflib
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import durabletask.history as _history
 import durabletask.internal.helpers as helpers
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as _stubs
+import durabletask.worker as _worker
+from durabletask import task as _task
+from durabletask.internal import tracing, type_discovery
+from durabletask.serialization import DataConverter
 from durabletask.testing.in_memory_backend import (
     ActivityWorkItem,
     EntityState,
@@ -21,16 +30,29 @@ from durabletask.testing.in_memory_backend import (
     OrchestrationInstance,
     StateWaiter,
 )
+from durabletask.worker import ActivityNotRegisteredError, EntityNotRegisteredError, OrchestratorNotRegisteredError
+
+from durabletask_aio.worker._upstream import OrchestrationExecutor, TurnAborted, failure_details
 
 __all__ = [
+    "ActivityNotRegisteredError",
     "ActivityWorkItem",
+    "EntityNotRegisteredError",
     "EntityState",
     "InMemoryOrchestrationBackend",
     "OrchestrationInstance",
+    "OrchestratorNotRegisteredError",
+    "Registry",
     "StateWaiter",
+    "TurnExecutor",
+    "activity_input_type",
     "add_servicer",
+    "entity_batch",
+    "failure_details",
     "helpers",
+    "not_registered",
     "pb",
+    "suppress_spans",
     "typed_event",
     "verify",
 ]
@@ -42,10 +64,130 @@ add_servicer = cast(
 
 typed_event: Callable[[pb.HistoryEvent], _history.HistoryEvent] = _history._from_protobuf  # pyright: ignore[reportPrivateUsage]
 
+activity_input_type = type_discovery.activity_input_type
+suppress_spans = tracing.suppress_span_emission
+
+_silent = logging.getLogger("durabletask.aio.testing.silent")
+"""For code of upstream's whose logging would only repeat what a test sees anyway."""
+
+_silent.disabled = True
+
+
+class Registry(_worker._Registry):  # pyright: ignore[reportPrivateUsage]
+    """Upstream's registry, with the names there are in the errors about a name there is not."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def get_orchestrator(self, name: str) -> Any:
+        return self._found(super().get_orchestrator(name), "orchestrator", name, OrchestratorNotRegisteredError)
+
+    def get_activity(self, name: str) -> Any:
+        return self._found(super().get_activity(name), "activity", name, ActivityNotRegisteredError)
+
+    def get_entity(self, name: str) -> Any:
+        return self._found(super().get_entity(name), "entity", name, EntityNotRegisteredError)
+
+    def names(self, kind: str) -> list[str]:
+        """The registered names of a kind: ``"orchestrator"``, ``"activity"`` or ``"entity"``."""
+        registered: dict[str, Any] = {
+            "orchestrator": self.orchestrators,
+            "activity": self.activities,
+            "entity": self.entities,
+        }
+        return list(registered[kind])
+
+    def _found(self, function: Any, kind: str, name: str, error: type[Exception]) -> Any:
+        if function is None:
+            raise error(not_registered(kind, name, self.names(kind)))
+        return function
+
+
+def not_registered(kind: str, name: str, names: Sequence[str]) -> str:
+    """The sentence for a name that nobody has registered."""
+    if not names:
+        return f"no {kind} {name!r} is registered here, nor any other {kind}"
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"no {kind} {name!r} is registered here; there are: {', '.join(sorted(names))}{hint}"
+
+
+class TurnExecutor(OrchestrationExecutor):
+    """The worker's executor, which remembers why a turn failed and keeps retries on the workflow's clock."""
+
+    error: BaseException | None = None
+
+    def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
+        super().__init__(registry, _silent, converter, maximum_timer_interval=maximum_timer_interval)
+
+    def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        if event.HasField("taskFailed"):
+            _use_workflow_clock(ctx, event.taskFailed.taskScheduledId)
+        elif event.HasField("subOrchestrationInstanceFailed"):
+            _use_workflow_clock(ctx, event.subOrchestrationInstanceFailed.taskScheduledId)
+        try:
+            super().process_event(ctx, event)
+        except TurnAborted as aborted:
+            self.error = aborted.__cause__
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+    def awaited_events(self) -> list[str]:
+        """The names of the external events that the orchestrator waits for, in lower case."""
+        return [] if self.context is None else list(self.context._pending_events)
+
+
+def _use_workflow_clock(ctx: Any, task_id: int) -> None:
+    """Upstream compares ``retry_timeout`` with the machine's clock, also while replaying; a test has another clock."""
+    if not isinstance(ctx._pending_tasks.get(task_id), _task.RetryableTask):
+        return
+    task: Any = ctx._pending_tasks[task_id]
+    if task._retry_policy.retry_timeout is None:
+        return
+    expires = task._start_time + task._retry_policy.retry_timeout
+    unlimited = copy.copy(task._retry_policy)
+    unlimited._retry_timeout = None
+    retryable: type[_task.RetryableTask[Any]] = _task.RetryableTask
+
+    def compute_next_delay() -> timedelta | None:
+        if ctx.current_utc_datetime >= expires:
+            return None
+        twin = copy.copy(task)
+        twin._retry_policy = unlimited
+        return retryable.compute_next_delay(twin)
+
+    task.compute_next_delay = compute_next_delay
+
+
+def entity_batch(
+    registry: Registry, converter: DataConverter, request: pb.EntityRequest, token: str
+) -> pb.EntityBatchResult:
+    """Upstream's execution of a batch of entity operations, without a worker around it."""
+    worker = SimpleNamespace(
+        _payload_store=None,
+        _data_converter=converter,
+        _registry=registry,
+        _logger=_silent,
+        _entity_method_cache=_worker._EntityMethodSignatureCache(),  # pyright: ignore[reportPrivateUsage]
+        _emit_trace_spans=False,
+        _exception_properties_provider=None,
+    )
+
+    def ignore(result: pb.EntityBatchResult) -> None:
+        """The batch's result is also returned."""
+
+    stub = SimpleNamespace(CompleteEntityTask=ignore)
+    execute = cast(Any, _worker.TaskHubGrpcWorker)._execute_entity_batch
+    return cast(pb.EntityBatchResult, execute(worker, request, stub, token))
+
+
 _BACKEND_METHODS: dict[str, tuple[str, ...]] = {
     "StartInstance": ("request", "context"),
     "RestartInstance": ("request", "context"),
     "GetWorkItems": ("request", "context"),
+    "SignalEntity": ("request", "context"),
     "WaitForInstanceStart": ("request", "context"),
     "WaitForInstanceCompletion": ("request", "context"),
     "CompleteOrchestratorTask": ("request", "context"),

@@ -22,6 +22,7 @@ for daily work.  Each point is a test in ``tests/test_engine*.py``:
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -250,6 +251,33 @@ class Engine(HandoutBackend):
 
         self.clock.call_at(fire_at, fire)
 
+    def _signal_entity_internal(
+        self, entity_id: str, operation: str, input_value: str | None = None, scheduled_time: datetime | None = None
+    ) -> None:
+        if scheduled_time is not None and scheduled_time > self.clock.now():
+            event = _signal(uuid.uuid4().hex, entity_id, operation, input_value)
+            self._schedule_delayed_entity_operation(entity_id, event, scheduled_time)
+        else:
+            super()._signal_entity_internal(entity_id, operation, input_value)
+
+    def SignalEntity(self, request: pb.SignalEntityRequest, context: Any) -> pb.SignalEntityResponse:
+        when = request.scheduledTime.ToDatetime(tzinfo=timezone.utc) if request.HasField("scheduledTime") else None
+        if when is None or when <= self.clock.now():
+            at_once = pb.SignalEntityRequest()
+            at_once.CopyFrom(request)
+            at_once.ClearField("scheduledTime")
+            return super().SignalEntity(at_once, context)
+        value = request.input.value if request.HasField("input") else None
+        event = _signal(request.requestId, request.instanceId, request.name, value)
+        self._schedule_delayed_entity_operation(request.instanceId, event, when)
+        return pb.SignalEntityResponse()
+
+    def entity_state_of(self, entity_id: str) -> str | None:
+        """The encoded state of an entity, ``None`` if it has none."""
+        with self._lock:
+            entity = self._entities.get(entity_id)
+            return None if entity is None else entity.serialized_state
+
     # Looking and forgetting
 
     def instance(self, instance_id: str) -> OrchestrationInstance | None:
@@ -273,3 +301,11 @@ class Engine(HandoutBackend):
             self.clock.clear()
             self._executions.clear()
             self._watchers.clear()
+
+
+def _signal(request_id: str, entity_id: str, operation: str, value: str | None) -> pb.HistoryEvent:
+    signaled = pb.EntityOperationSignaledEvent(requestId=request_id, operation=operation)
+    signaled.targetInstanceId.value = entity_id
+    if value:
+        signaled.input.value = value
+    return pb.HistoryEvent(eventId=-1, entityOperationSignaled=signaled)

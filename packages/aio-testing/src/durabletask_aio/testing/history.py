@@ -232,7 +232,7 @@ def _redact_value(path: str, value: Any, replace: Redact) -> Any:
         fields = cast("dict[str, Any]", value)
         return {key: _redact_value(f"{path}.{key}", item, replace) for key, item in fields.items()}
     if isinstance(value, list):
-        items: list[Any] = value
+        items = cast("list[Any]", value)  # type: ignore[redundant-cast]
         return [_redact_value(f"{path}[{n}]", item, replace) for n, item in enumerate(items)]
     return replace(path, value)
 

@@ -1,0 +1,128 @@
+"""Activities without a worker: sync ones in a thread of their own, async ones on the loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, cast
+
+from durabletask.serialization import DataConverter
+
+from durabletask_aio.core.validation import is_coroutine_callable
+from durabletask_aio.testing._upstream import Registry, activity_input_type, failure_details, pb
+from durabletask_aio.testing.clock import Clock
+from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
+from durabletask_aio.worker.activities import ActivityContext
+
+_logger = logging.getLogger("durabletask.aio.testing")
+
+
+class Activities:
+    """Performs the activities of one environment."""
+
+    def __init__(
+        self, registry: Registry, converter: DataConverter, clock: Clock, pause: Callable[[timedelta], Awaitable[None]]
+    ) -> None:
+        self._registry = registry
+        self._converter = converter
+        self._clock = clock
+        self._pause = pause
+        self._thread: ThreadPoolExecutor | None = None
+        self._in_thread = 0
+        self.stubs: dict[str, Stub] = {}
+        self.calls: list[ActivityCall] = []
+        self.is_stopping = False
+
+    async def perform(self, request: pb.ActivityRequest, token: str) -> pb.ActivityResponse:
+        """The answer to a work item.  An activity that is never to answer never returns from here."""
+        response = pb.ActivityResponse(
+            instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId, completionToken=token
+        )
+        call = self._record(request)
+        try:
+            call.result = await self._outcome(request, call)
+            encoded = self._converter.serialize(call.result)
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            if self.is_stopping or isinstance(error, KeyboardInterrupt):
+                raise
+            self._fail(response, call, error)  # it cancelled itself, which a worker reports as a failure too
+        except BaseException as error:
+            self._fail(response, call, error)
+        else:
+            if encoded is not None:
+                response.result.value = encoded
+        call.is_done = True
+        return response
+
+    def _fail(self, response: pb.ActivityResponse, call: ActivityCall, error: BaseException) -> None:
+        call.error = error
+        response.failureDetails.CopyFrom(failure_details(error, None, _logger))
+
+    def _record(self, request: pb.ActivityRequest) -> ActivityCall:
+        try:
+            value = self._converter.deserialize(request.input.value or None)
+        except Exception:
+            value = request.input.value
+        call = ActivityCall(
+            request.name,
+            value,
+            request.orchestrationInstance.instanceId,
+            request.taskId,
+            self._clock.now(),
+            dict(request.tags),
+        )
+        self.calls.append(call)
+        stub = self.stubs.get(request.name)
+        if stub is not None:
+            stub.calls.append(call)
+        return call
+
+    async def _outcome(self, request: pb.ActivityRequest, call: ActivityCall) -> Any:
+        context = ActivityContext(call.instance_id, call.task_id, call.name, request.tags, lambda: self.is_stopping)
+        stub = self.stubs.get(call.name)
+        if stub is None:
+            return await self._call(self._registry.get_activity(call.name), context, request)
+        if stub.delay:
+            await self._pause(stub.delay)
+        outcome = stub.answer(context, call.input)
+        if outcome is NEVER:
+            await self._pause(timedelta.max)
+        return await cast("Awaitable[Any]", outcome) if asyncio.iscoroutine(outcome) else outcome
+
+    async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
+        encoded = request.input.value or None
+        input_type = activity_input_type(function, self._converter) if encoded else None
+        value = self._converter.deserialize(encoded, input_type)
+        if is_coroutine_callable(function):
+            return await function(context, value)
+        return await self.in_thread(function, context, value)
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call sync user code where it may block, or run an event loop of its own, as it may in a worker.
+
+        One thread, so that calls run in the order in which they were made and a test repeats itself.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-environment")
+        call = functools.partial(contextvars.copy_context().run, function, *arguments)
+        self._in_thread += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        finally:
+            self._in_thread -= 1
+
+    @property
+    def is_threaded(self) -> bool:
+        """Whether a sync function runs, or waits for its turn to run."""
+        return self._in_thread > 0
+
+    def close(self) -> None:
+        """Wait for the sync function that runs, if one does, and end the thread."""
+        self.is_stopping = True
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)

@@ -1,0 +1,360 @@
+"""Workflows in a test: in process, on a virtual clock, with activities that the test may answer itself."""
+
+# ruff: noqa: A002 - `input` is what upstream calls it
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, NoReturn
+
+from durabletask.entities import EntityInstanceId
+from durabletask.serialization import DataConverter, JsonDataConverter
+
+from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.testing._upstream import entity_batch, helpers, not_registered, pb
+from durabletask_aio.testing.activities import Activities
+from durabletask_aio.testing.clock import VirtualClock
+from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, name_of, registry_of
+from durabletask_aio.testing.handle import WorkflowHandle
+from durabletask_aio.testing.handouts import Handout, Taker
+from durabletask_aio.testing.stubs import ActivityCall, Stub, make_stub
+from durabletask_aio.testing.turns import Turns
+from durabletask_aio.testing.waiting import WorkflowStuckError
+
+DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+"""When the clock starts if nobody says otherwise: always the same, so that a test is."""
+
+_STEPS_WITHOUT_PROGRESS = 25
+"""Rounds of the test's loop that an async activity gets to finish before the environment calls it busy."""
+
+
+class _InProcess:
+    """Stands in for the context of a gRPC call."""
+
+    def abort(self, code: Any, details: str) -> NoReturn:
+        raise ValueError(details)
+
+
+_IN_PROCESS = _InProcess()
+
+
+class WorkflowEnvironment:
+    """Runs workflows, activities and entities in process, without a server, on a clock that jumps.
+
+    ::
+
+        async with WorkflowEnvironment(orchestrators=[order], activities=[charge]) as env:
+            env.stub(charge, sequence=[TimeoutError("busy"), "receipt 7"])
+            assert await env.execute(order, input={"amount": 5}) == "receipt 7"
+            assert [call.name for call in env.calls] == ["charge", "charge"]
+
+    Takes async workflows and generator orchestrators, sync and async activities, and entities, in lists or, under
+    other names than their own, in mappings.  ``sandbox_mode`` is that of workflows that name none themselves.
+
+    Time stands still while anything runs and moves only while the test waits: for a result (``auto_skip``, the
+    default) or in :meth:`advance`.  Turns and results come in the order in which real time would bring them.
+
+    Histories, payloads and failures are those of upstream's in-memory engine, which is what runs underneath.
+    """
+
+    def __init__(
+        self,
+        *,
+        orchestrators: FunctionsByName = (),
+        activities: FunctionsByName = (),
+        entities: FunctionsByName = (),
+        sandbox_mode: SandboxMode | str | None = None,
+        start_time: datetime = DEFAULT_START,
+        auto_skip: bool = True,
+        patience: float = 5.0,
+        data_converter: DataConverter | None = None,
+        maximum_timer_interval: timedelta | None = timedelta(days=3),
+    ) -> None:
+        """``patience``: real seconds to wait for another task of the test before :class:`WorkflowStuckError`.
+
+        ``maximum_timer_interval``: longer timers are made of several, as by a worker with its default settings.
+        """
+        if start_time.tzinfo is None:
+            raise ValueError(f"start_time={start_time!r} has no time zone; write datetime(..., tzinfo=timezone.utc)")
+        self.auto_skip = auto_skip
+        self.patience = patience
+        self.converter = data_converter if data_converter is not None else JsonDataConverter()
+        self.registry = registry_of(orchestrators, activities, entities, sandbox_mode=sandbox_mode)
+        self.clock = VirtualClock(start_time)
+        self.engine = Engine(self.clock)
+        self.turns = Turns(self.registry, self.converter, maximum_timer_interval)
+        self._activities = Activities(self.registry, self.converter, self.clock, self._pause)
+        self._taker = Taker()
+        self._numbers = itertools.count(1)
+        self._busy: set[asyncio.Task[None]] = set()
+        self._paused: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    # Starting and ending
+
+    async def __aenter__(self) -> WorkflowEnvironment:  # noqa: PYI034 - typing has Self from 3.11 on
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel the activities that still run and close the workflows that still wait."""
+        if self._closed:
+            return
+        self._closed = True
+        self._activities.is_stopping = True
+        left = [*self._busy, *self._paused]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        self._activities.close()
+        self.turns.close()
+        self.engine.reset()
+
+    # Workflows
+
+    async def execute(self, orchestrator: AnyFunction | str, *, input: Any = None, **options: Any) -> Any:
+        """Run a workflow to its end and return its result; takes the options of :meth:`start`.
+
+        Raises what :meth:`WorkflowHandle.result` raises.
+        """
+        handle = await self.start(orchestrator, input=input, **options)
+        return await handle.result()
+
+    async def start(
+        self,
+        orchestrator: AnyFunction | str,
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        version: str | None = None,
+    ) -> WorkflowHandle:
+        """Start a workflow and let it run as far as it gets without time passing.
+
+        The default ``instance_id`` is its name and a number.  Raises ``LookupError`` for a name that is not
+        registered, with the names there are, and ``ValueError`` for an instance id that is taken.
+        """
+        name = name_of(orchestrator)
+        names = self.registry.names("orchestrator")
+        if name not in names:
+            raise LookupError(not_registered("orchestrator", name, names))
+        request = pb.CreateInstanceRequest(
+            instanceId=instance_id or f"{name}-{next(self._numbers)}",
+            name=name,
+            input=helpers.get_string_value(self.converter.serialize(input)),
+            version=helpers.get_string_value(version),
+            tags=dict(tags or {}),
+        )
+        if start_at is not None:
+            request.scheduledStartTimestamp.FromDatetime(start_at)
+        await self.call(self.engine.StartInstance, request)
+        return WorkflowHandle(self, request.instanceId)
+
+    def handle(self, instance_id: str) -> WorkflowHandle:
+        """The handle of an instance that the test did not start itself, such as a sub-orchestration.
+
+        ``KeyError`` if there is none, naming those there are.
+        """
+        if self.engine.instance(instance_id) is None:
+            known = ", ".join(each.instance_id for each in self.engine.all_instances()) or "none"
+            raise KeyError(f"no instance {instance_id!r} in this environment; there are: {known}")
+        return WorkflowHandle(self, instance_id)
+
+    # Activities and entities
+
+    def stub(
+        self,
+        activity: AnyFunction | str,
+        **outcome: Any,
+    ) -> Stub:
+        """Answer an activity from the test, from its next call on; it need not be registered.
+
+        One of ``returns=value``, ``raises=error``, ``calls=function`` (of the context and the input, of the input, or
+        of nothing; async or not), ``sequence=[...]`` (one outcome a call: values, errors, or ``NEVER``) and
+        ``never=True``; and with any of them ``delay=seconds or timedelta`` on the environment's clock.
+
+        The stub's ``calls`` are its calls so far.
+        """
+        stub = make_stub(name_of(activity), **outcome)
+        self._activities.stubs[stub.name] = stub
+        return stub
+
+    @property
+    def calls(self) -> list[ActivityCall]:
+        """Every call of an activity so far, stubbed or not, in the order in which they started."""
+        return list(self._activities.calls)
+
+    async def signal_entity(
+        self, entity: EntityInstanceId, operation: str, *, input: Any = None, at: datetime | None = None
+    ) -> None:
+        """Signal an entity, now or ``at`` a later time, and let it and whatever it sets in motion run."""
+        request = pb.SignalEntityRequest(
+            instanceId=str(entity),
+            name=operation,
+            input=helpers.get_string_value(self.converter.serialize(input)),
+            requestId=f"signal-{next(self._numbers)}",
+        )
+        if at is not None:
+            request.scheduledTime.FromDatetime(at)
+        await self.call(self.engine.SignalEntity, request)
+
+    def entity_state(self, entity: EntityInstanceId, return_type: type | None = None) -> Any:
+        """The state of an entity, ``None`` if it has none."""
+        return self.converter.deserialize(self.engine.entity_state_of(str(entity)), return_type)
+
+    # Time
+
+    @property
+    def now(self) -> datetime:
+        """The environment's time: aware, UTC."""
+        return self.clock.now()
+
+    async def advance(self, by: timedelta | float) -> None:
+        """Let time pass, seconds or a timedelta, and everything happen that falls into it.
+
+        Activities that run are waited for first, up to ``patience`` seconds: they take no time on this clock.  Raises
+        :class:`WorkflowStuckError` after that.
+        """
+        goal = self.now + (by if isinstance(by, timedelta) else timedelta(seconds=by))
+        if goal < self.now:
+            raise ValueError(f"time does not go backwards: advance({by!r})")
+        await self._finish_activities()
+        while self.clock.advance_to(goal):
+            await self._finish_activities()
+
+    async def _finish_activities(self) -> None:
+        await self.settle()
+        while self._busy:
+            if not await self._wait_for_change(self.patience):
+                names = sorted({call.name for call in self.calls if not call.is_done})
+                raise WorkflowStuckError(
+                    f"activities still run after {self.patience:g} seconds of real time, and time stands still for "
+                    f"them: {', '.join(names)}; stub one that should take time with delay= or never=True"
+                )
+            await self.settle()
+
+    # Running
+
+    async def call(self, method: Callable[[Any, Any], Any], request: Any) -> None:
+        """Ask the engine for something, as a client would, and let what it sets in motion run."""
+        if self._closed:
+            raise RuntimeError("this workflow environment has been closed")
+        method(request, _IN_PROCESS)
+        self._changed.set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Run everything that can run without time passing.
+
+        Async activities that wait for something outside of the environment are left running.
+        """
+        patience = _STEPS_WITHOUT_PROGRESS
+        while True:
+            if self._drain():
+                patience = _STEPS_WITHOUT_PROGRESS
+            if not self._busy or patience == 0:
+                return
+            patience -= 1
+            await asyncio.sleep(0)
+            if self._activities.is_threaded and not await self._wait_for_change(self.patience):
+                return
+
+    def _drain(self) -> bool:
+        """Take every work item there is; returns whether there was one."""
+        found = False
+        while True:
+            # What is due at one instant is one step, as it is for an engine whose thread wakes up for it.
+            while (due := self.clock.next_due()) is not None and due <= self.now:
+                self.clock.advance_to(self.now)
+            handout = self.engine.take(self._taker)
+            if handout is None:
+                return found
+            found = True
+            if handout.kind == "orchestration":
+                self._run_turn(handout)
+            elif handout.kind == "activity":
+                self._run_in_background(self._run_activity(handout))
+            else:
+                self._run_in_background(self._run_entity(handout))
+
+    def _run_turn(self, handout: Handout) -> None:
+        instance = self.engine.instance(handout.key)
+        assert instance is not None
+        execution = self.engine.execution_of(handout.key)
+        self.engine.CompleteOrchestratorTask(self.turns.run(instance, execution, handout.token), _IN_PROCESS)
+        self._changed.set()
+
+    async def _run_activity(self, handout: Handout) -> None:
+        response = await self._activities.perform(handout.message.activityRequest, handout.token)
+        self.engine.CompleteActivityTask(response, _IN_PROCESS)
+
+    async def _run_entity(self, handout: Handout) -> None:
+        request = handout.message.entityRequestV2
+        result = await self._activities.in_thread(entity_batch, self.registry, self.converter, request, handout.token)
+        self.engine.CompleteEntityTask(result, _IN_PROCESS)
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._busy.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._busy.discard(task)
+            self._paused.discard(task)
+            self._changed.set()
+            if not task.cancelled() and task.exception() is not None and not self._closed:
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "the workflow environment failed", "exception": task.exception(), "task": task}
+                )
+
+        task.add_done_callback(done)
+
+    async def _pause(self, delay: timedelta) -> None:
+        """Called by an activity: wait on the environment's clock, without holding it up."""
+        task = asyncio.current_task()
+        assert task is not None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def resume() -> None:
+            if not future.done():
+                self._paused.discard(task)
+                self._busy.add(task)
+                future.set_result(None)
+
+        self._busy.discard(task)
+        self._paused.add(task)
+        self._changed.set()
+        if delay != timedelta.max:
+            self.clock.call_at(self.now + delay, resume)
+        await future
+
+    async def wait_until(self, done: Callable[[], bool], what: Callable[[], str]) -> None:
+        """Run, and let time pass if it may, until ``done()``.
+
+        Raises :class:`WorkflowStuckError` with ``what()`` when nothing is left that could make it true.
+        """
+        while True:
+            await self.settle()
+            if done():
+                return
+            if self._busy:
+                await self._wait_for_change(None)
+            elif self.auto_skip and self.clock.next_due() is not None:
+                self.clock.advance_to(self.clock.next_due() or self.now)
+            elif not await self._wait_for_change(self.patience):
+                raise WorkflowStuckError(what())
+
+    async def _wait_for_change(self, timeout: float | None) -> bool:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except asyncio.TimeoutError:
+            return False
+        return True

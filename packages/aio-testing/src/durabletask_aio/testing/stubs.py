@@ -1,0 +1,129 @@
+"""Activities that a test answers itself, and the record of all that were called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+
+class _Never:
+    def __repr__(self) -> str:
+        return "NEVER"
+
+
+NEVER: Final = _Never()
+"""In a sequence of outcomes: this call gets no answer."""
+
+_NOTHING: Final = object()
+
+
+@dataclass
+class ActivityCall:
+    """One call of one activity, stubbed or not."""
+
+    name: str
+    input: Any
+    """As the workflow passed it, read back from its encoded form: plain data, no dataclasses."""
+
+    instance_id: str
+    task_id: int
+    at: datetime
+    """When it started, on the environment's clock."""
+
+    tags: Mapping[str, str]
+    result: Any = None
+    error: BaseException | None = None
+    is_done: bool = False
+
+
+class StubExhaustedError(AssertionError):
+    """A stub was called more often than it has outcomes."""
+
+
+class Stub:
+    """What an activity does in a test; made by :meth:`WorkflowEnvironment.stub`."""
+
+    def __init__(self, name: str, answer: Callable[[Any, Any], Any], delay: timedelta) -> None:
+        self.name = name
+        self.delay = delay
+        self.calls: list[ActivityCall] = []
+        """The calls so far, oldest first."""
+        self._answer = answer
+
+    def answer(self, context: Any, value: Any) -> Any:
+        """The outcome of the next call: a value, an awaitable of one, :data:`NEVER`; or it raises."""
+        return self._answer(context, value)
+
+    def __repr__(self) -> str:
+        return f"<Stub of {self.name!r}: {len(self.calls)} calls>"
+
+
+def make_stub(
+    name: str,
+    *,
+    returns: Any = _NOTHING,
+    raises: BaseException | type[BaseException] | None = None,
+    calls: Callable[..., Any] | None = None,
+    sequence: Sequence[Any] | None = None,
+    never: bool = False,
+    delay: timedelta | float = 0,
+) -> Stub:
+    """See :meth:`WorkflowEnvironment.stub`."""
+    chosen = {
+        "returns": returns is not _NOTHING,
+        "raises": raises is not None,
+        "calls": calls is not None,
+        "sequence": sequence is not None,
+        "never": never,
+    }
+    given = [keyword for keyword, is_given in chosen.items() if is_given]
+    if len(given) > 1:
+        raise TypeError(f"a stub does one thing; {' and '.join(given)} were given for {name!r}")
+    if not given and not delay:
+        raise TypeError(
+            f"say what the stub for {name!r} does: returns=value, raises=error, calls=function, sequence=[...], "
+            "never=True or delay=timedelta(...)"
+        )
+    pause = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    if calls is not None:
+        return Stub(name, _fitting(calls), pause)
+    if sequence is not None:
+        return Stub(name, _one_by_one(name, sequence), pause)
+    outcome = raises if raises is not None else NEVER if never else None if returns is _NOTHING else returns
+    return Stub(name, lambda context, value: _play(outcome), pause)
+
+
+def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """Accept functions of the context and the input, as activities are, of the input alone, or of nothing."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters) or len(positional) >= 2:
+        return function
+    if positional:
+        return lambda context, value: function(value)
+    return lambda context, value: function()
+
+
+def _one_by_one(name: str, outcomes: Sequence[Any]) -> Callable[[Any, Any], Any]:
+    left: Iterator[Any] = iter(outcomes)
+
+    def answer(context: Any, value: Any) -> Any:
+        for outcome in left:
+            return _play(outcome)
+        raise StubExhaustedError(
+            f"the stub for {name!r} has {len(outcomes)} outcomes and was called once more; "
+            "add outcomes to its sequence, or stub it again"
+        )
+
+    return answer
+
+
+def _play(outcome: Any) -> Any:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if inspect.isclass(outcome) and issubclass(outcome, BaseException):
+        raise outcome
+    return outcome

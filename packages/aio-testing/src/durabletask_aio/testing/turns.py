@@ -1,0 +1,112 @@
+"""Turns without a worker: history in, actions out.
+
+An instance stays alive between its turns and is only told what is new, as a worker with extended sessions does.  Else
+a workflow of ten thousand steps would be replayed ten thousand times, and a test that takes milliseconds would take
+minutes.  What that could hide, code that does something else when replayed, the environment finds by replaying every
+execution once at its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from durabletask.serialization import DataConverter
+
+from durabletask_aio.core.driver import WorkflowRun, turn_scope
+from durabletask_aio.testing._upstream import (
+    OrchestrationInstance,
+    Registry,
+    TurnExecutor,
+    failure_details,
+    helpers,
+    pb,
+    suppress_spans,
+)
+from durabletask_aio.worker.metadata import from_tags
+
+_logger = logging.getLogger("durabletask.aio.testing")
+
+
+@dataclass
+class _Live:
+    """An instance between two turns."""
+
+    execution: int
+    executor: TurnExecutor
+    runs: list[WorkflowRun]
+
+    def close(self) -> None:
+        for run in self.runs:
+            run.dispose()
+        self.executor.close()
+
+
+class Turns:
+    """Runs the turns of the instances of one engine."""
+
+    def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
+        self._registry = registry
+        self._converter = converter
+        self._maximum_timer_interval = maximum_timer_interval
+        self._live: dict[str, _Live] = {}
+        self.errors: dict[str, BaseException] = {}
+        """Why instances failed, as raised: a failure in a history is only its description."""
+
+    def run(self, instance: OrchestrationInstance, execution: int, token: str) -> pb.OrchestratorResponse:
+        """The answer to the turn that the engine has handed out for this instance."""
+        instance_id = instance.instance_id
+        live = self._live.pop(instance_id, None)
+        if live is not None and live.execution != execution:
+            live.close()
+            live = None
+        executor = live.executor if live is not None else self._new_executor()
+        past, new = instance.history, instance.dispatched_events
+        metadata = from_tags(_tags(past) or _tags(new))
+        response = pb.OrchestratorResponse(instanceId=instance_id, completionToken=token)
+        with suppress_spans(), turn_scope(metadata=metadata) as scope:
+            try:
+                results = executor.execute(instance_id, past, new)
+            except Exception as error:
+                # As upstream's worker does with what its executor does not expect, a data converter's error, say.
+                executor.error = error
+                details = failure_details(error, None, _logger)
+                failed = helpers.new_complete_orchestration_action(-1, pb.ORCHESTRATION_STATUS_FAILED, "", details)
+                response.actions.append(failed)
+            else:
+                response.actions.extend(results.actions)
+                response.customStatus.CopyFrom(helpers.get_string_value_or_empty(results.encoded_custom_status))
+                if not executor.is_complete:
+                    scope.keep()
+                    live = live or _Live(execution, executor, [])
+                    live.runs += scope.runs
+                    executor.seen = len(past) + len(new)
+                    self._live[instance_id] = live
+                    return response
+        if live is not None:
+            live.close()
+        if executor.error is not None:
+            self.errors[instance_id] = executor.error
+        return response
+
+    def _new_executor(self) -> TurnExecutor:
+        return TurnExecutor(self._registry, self._converter, self._maximum_timer_interval)
+
+    def awaited_events(self, instance_id: str) -> list[str]:
+        """The names of the external events that a live instance waits for."""
+        live = self._live.get(instance_id)
+        return [] if live is None else live.executor.awaited_events()
+
+    def close(self) -> None:
+        """End what is still alive, in this thread and as quietly as replay."""
+        for live in self._live.values():
+            live.close()
+        self._live.clear()
+
+
+def _tags(events: Sequence[pb.HistoryEvent]) -> Any:
+    # The start is among the first few events, so this does not walk through a long history.
+    return next((event.executionStarted.tags for event in events if event.HasField("executionStarted")), None)

@@ -1,0 +1,582 @@
+"""``WorkflowEnvironment``: what a test sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from durabletask.aio import ActivityFailedError, SandboxMode, as_orchestrator
+from durabletask.client import OrchestrationFailedError, OrchestrationStatus
+from durabletask.entities import DurableEntity, EntityInstanceId
+from durabletask.task import RetryPolicy
+
+from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
+from durabletask_aio.testing.handle import WorkflowTerminatedError
+from durabletask_aio.testing.stubs import NEVER, StubExhaustedError
+from durabletask_aio.testing.waiting import WorkflowStuckError
+
+
+def double(context, value):
+    return value * 2
+
+
+async def triple(context, value):
+    await asyncio.sleep(0)
+    return value * 3
+
+
+async def sequence(ctx, value):
+    first = await ctx.call_activity(double, input=value)
+    return await ctx.call_activity(triple, input=first)
+
+
+def generator_sequence(ctx, value):
+    first = yield ctx.call_activity(double, input=value)
+    return (yield ctx.call_activity(triple, input=first))
+
+
+async def sleeper(ctx, seconds):
+    await ctx.sleep(seconds)
+    return ctx.now().isoformat()
+
+
+async def waits(ctx):
+    ctx.set_custom_status({"step": "waiting"})
+    return await ctx.wait_for_external_event("go")
+
+
+async def charges(ctx, amount):
+    return await ctx.call_activity("charge", input=amount)
+
+
+async def charges_with_retries(ctx, amount):
+    policy = RetryPolicy(first_retry_interval=timedelta(minutes=1), max_number_of_attempts=4, backoff_coefficient=2)
+    return await ctx.call_activity("charge", input=amount, retry_policy=policy)
+
+
+@pytest.fixture
+async def env():
+    async with WorkflowEnvironment(
+        orchestrators=[sequence, generator_sequence, sleeper, waits, charges, charges_with_retries, parent, child],
+        activities=[double, triple],
+        entities=[Counter],
+        patience=0.3,
+    ) as environment:
+        yield environment
+
+
+async def child(ctx, value):
+    return await ctx.call_activity(double, input=value)
+
+
+async def parent(ctx, value):
+    return await ctx.call_sub_orchestrator(child, input=value, instance_id="the child")
+
+
+class Counter(DurableEntity):
+    def add(self, amount: int):
+        self.set_state(self.get_state(int, 0) + amount)
+        return self.get_state(int)
+
+
+class TestExecuting:
+    async def test_async_and_generator_orchestrators_with_sync_and_async_activities(self, env):
+        assert await env.execute(sequence, input=7) == 42
+        assert await env.execute(generator_sequence, input=7) == 42
+
+    async def test_by_name(self, env):
+        assert await env.execute("sequence", input=1) == 6
+
+    async def test_under_other_names(self):
+        async with WorkflowEnvironment(orchestrators={"six": sequence}, activities=[double, triple]) as env:
+            handle = await env.start("six", input=1)
+            assert await handle.result() == 6
+            assert handle.history.workflow_name == "six"
+
+    async def test_a_name_that_is_not_registered_is_an_error_with_the_names_there_are(self, env):
+        with pytest.raises(LookupError, match=r"no orchestrator 'sequense' is registered here; there are: .*sequence"):
+            await env.execute("sequense")
+
+    async def test_a_name_close_to_a_registered_one_is_suggested(self, env):
+        with pytest.raises(LookupError, match="did you mean 'sequence'"):
+            await env.execute("sequense")
+
+    async def test_an_activity_that_is_not_registered_fails_the_workflow_with_the_names_there_are(self, env):
+        with pytest.raises(OrchestrationFailedError, match="no activity 'charge' is registered here; there"):
+            await env.execute(charges, input=1)
+
+    async def test_an_instance_id_that_is_taken(self, env):
+        await env.start(waits, instance_id="one")
+        with pytest.raises(ValueError, match="'one' already exists"):
+            await env.start(waits, instance_id="one")
+
+    async def test_the_default_instance_ids_are_the_same_in_every_run(self, env):
+        assert (await env.start(waits)).instance_id == "waits-1"
+        assert (await env.start(waits)).instance_id == "waits-2"
+
+    async def test_sub_orchestrations(self, env):
+        assert await env.execute(parent, input=4) == 8
+        assert env.handle("the child").history.workflow_name == "child"
+
+    async def test_the_handle_of_an_instance_there_is_not(self, env):
+        await env.start(waits)
+        with pytest.raises(KeyError, match="no instance 'nobody' in this environment; there are: waits-1"):
+            env.handle("nobody")
+
+    async def test_typed_input_and_result(self):
+        @dataclass
+        class Order:
+            amount: int
+
+        async def typed(ctx, order: Order) -> int:
+            assert isinstance(order, Order)
+            return order.amount
+
+        typed.__annotations__["order"] = Order
+        async with WorkflowEnvironment(orchestrators=[typed]) as env:
+            assert await env.execute(typed, input=Order(3)) == 3
+
+    async def test_tags_metadata_and_version_arrive(self):
+        seen = {}
+
+        def act(context, _):
+            seen["activity"] = context.metadata
+
+        async def workflow(ctx):
+            seen["version"] = ctx.version
+            ctx.set_metadata({"tenant": "acme"})
+            await ctx.call_activity(act)
+            return await ctx.call_sub_orchestrator(inner)
+
+        async def inner(ctx):
+            return ctx.get_metadata()
+
+        async with WorkflowEnvironment(orchestrators=[workflow, inner], activities=[act]) as env:
+            assert await env.execute(workflow, version="1.2") == {"tenant": "acme"}
+        assert seen == {"activity": {"tenant": "acme"}, "version": "1.2"}
+
+    async def test_a_workflow_in_strict_mode(self):
+        async def impure(ctx):
+            return time.time()
+
+        async with WorkflowEnvironment(orchestrators=[as_orchestrator(impure, sandbox_mode=SandboxMode.OFF)]) as env:
+            assert isinstance(await env.execute("impure"), float)
+
+
+class TestFailures:
+    async def test_the_error_of_the_workflow_is_the_cause(self, env):
+        env.stub("charge", raises=ValueError("no funds"))
+        with pytest.raises(OrchestrationFailedError, match="workflow 'charges' failed, instance 'charges-1'") as caught:
+            await env.execute(charges, input=1)
+        assert "no funds" in caught.value.failure_details.message
+        assert caught.value.__cause__ is not None
+
+    async def test_an_error_raised_by_the_workflow_itself_keeps_its_type_and_traceback(self):
+        async def broken(ctx):
+            raise ZeroDivisionError("by hand")
+
+        async with WorkflowEnvironment(orchestrators=[broken]) as env:
+            with pytest.raises(OrchestrationFailedError) as caught:
+                await env.execute(broken)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert caught.value.failure_details.error_type == "builtins.ZeroDivisionError"
+
+    @pytest.mark.parametrize("error", [ValueError(), SystemExit(3), asyncio.CancelledError()])
+    async def test_whatever_an_activity_raises_fails_the_activity_and_nothing_else(self, env, error):
+        env.stub("charge", raises=error)
+
+        async def careful(ctx):
+            try:
+                await ctx.call_activity("charge")
+            except ActivityFailedError:
+                return "noticed"
+
+        async with WorkflowEnvironment(orchestrators=[careful]) as other:
+            other.stub("charge", raises=error)
+            assert await other.execute(careful) == "noticed"
+
+
+class TestTime:
+    async def test_thirty_days_take_milliseconds(self, env):
+        began = time.monotonic()
+        assert await env.execute(sleeper, input=30 * 86400) == "2024-01-31T00:00:00+00:00"
+        assert time.monotonic() - began < 5
+        assert env.now == datetime(2024, 1, 31, tzinfo=timezone.utc)
+
+    async def test_instances_wake_up_in_the_order_of_real_time(self, env):
+        order = []
+
+        async def noting(ctx, days):
+            await ctx.sleep(timedelta(days=days))
+            order.append(days)
+
+        async with WorkflowEnvironment(orchestrators=[noting]) as env:
+            handles = [await env.start(noting, input=days) for days in (9, 3, 6)]
+            for handle in handles:
+                await handle.result()
+        assert order == [3, 6, 9]
+
+    async def test_starting_lets_no_time_pass(self, env):
+        handle = await env.start(sleeper, input=60)
+        assert handle.status is OrchestrationStatus.RUNNING
+        assert env.now == DEFAULT_START
+
+    async def test_advance_goes_exactly_so_far(self, env):
+        handle = await env.start(sleeper, input=60)
+        await env.advance(59)
+        assert handle.status is OrchestrationStatus.RUNNING
+        await env.advance(timedelta(seconds=1))
+        assert handle.status is OrchestrationStatus.COMPLETED
+        assert env.now == DEFAULT_START + timedelta(minutes=1)
+
+    async def test_advance_does_not_go_back(self, env):
+        with pytest.raises(ValueError, match=r"time does not go backwards: advance\(-1\)"):
+            await env.advance(-1)
+
+    async def test_without_skipping_time_is_in_the_hands_of_the_test(self):
+        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=5) as env:
+            handle = await env.start(sleeper, input=60)
+            waiting = asyncio.ensure_future(handle.result())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            await env.advance(60)
+            assert await waiting == "2024-01-01T00:01:00+00:00"
+
+    async def test_without_skipping_and_without_advance_it_says_what_to_call(self):
+        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=0.05) as env:
+            handle = await env.start(sleeper, input=60)
+            with pytest.raises(WorkflowStuckError, match=r"auto_skip is off, so time has to be advanced: await env"):
+                await handle.result()
+
+    async def test_a_start_time_needs_a_time_zone(self):
+        with pytest.raises(ValueError, match=r"has no time zone; write datetime\(\.\.\., tzinfo=timezone\.utc\)"):
+            WorkflowEnvironment(start_time=datetime(2024, 1, 1))
+
+    async def test_a_start_at_a_later_time(self, env):
+        when = DEFAULT_START + timedelta(hours=3)
+        handle = await env.start(sleeper, input=0, start_at=when)
+        assert handle.status is OrchestrationStatus.PENDING
+        assert await handle.result() == when.isoformat()
+
+    async def test_time_stands_still_while_an_activity_runs(self):
+        async def slow(context, _):
+            await asyncio.sleep(0.05)
+            return "done"
+
+        async def race(ctx):
+            index, _ = await ctx.when_any_with_result([ctx.call_activity(slow), ctx.create_timer(timedelta(seconds=1))])
+            return index
+
+        async with WorkflowEnvironment(orchestrators=[race], activities=[slow]) as env:
+            assert await env.execute(race) == 0
+
+    async def test_retries_wait_on_the_environments_clock(self, env):
+        env.stub("charge", sequence=[ValueError("1"), ValueError("2"), "receipt"])
+        assert await env.execute(charges_with_retries, input=5) == "receipt"
+        assert [call.at - DEFAULT_START for call in env.calls] == [
+            timedelta(0),
+            timedelta(minutes=1),
+            timedelta(minutes=3),
+        ]
+
+    async def test_a_retry_timeout_is_measured_on_the_environments_clock(self):
+        async def impatient(ctx):
+            policy = RetryPolicy(
+                first_retry_interval=timedelta(hours=1), max_number_of_attempts=100, retry_timeout=timedelta(hours=5)
+            )
+            await ctx.call_activity("charge", retry_policy=policy)
+
+        async with WorkflowEnvironment(orchestrators=[impatient]) as env:
+            env.stub("charge", raises=ValueError("no"))
+            with pytest.raises(OrchestrationFailedError):
+                await env.execute(impatient)
+            assert len(env.calls) == 6
+
+
+class TestEvents:
+    async def test_an_event_that_is_awaited(self, env):
+        handle = await env.start(waits)
+        await handle.raise_event("go", {"by": "Ada"})
+        assert handle.status is OrchestrationStatus.COMPLETED
+        assert await handle.result() == {"by": "Ada"}
+
+    async def test_an_event_before_it_is_awaited(self, env):
+        async def later(ctx):
+            await ctx.sleep(60)
+            return await ctx.wait_for_external_event("go")
+
+        async with WorkflowEnvironment(orchestrators=[later]) as env:
+            handle = await env.start(later)
+            await handle.raise_event("go", 1)
+            assert await handle.result() == 1
+
+    async def test_waiting_for_an_event_that_nobody_sends_says_so(self, env):
+        handle = await env.start(waits)
+        with pytest.raises(
+            WorkflowStuckError,
+            match="workflow 'waits', instance 'waits-1', waits for the event 'go': nothing is running and no timer",
+        ):
+            await handle.result()
+
+    async def test_another_task_of_the_test_may_send_it(self, env):
+        handle = await env.start(waits)
+
+        async def approve():
+            await asyncio.sleep(0.05)
+            await handle.raise_event("go", "yes")
+
+        assert (await asyncio.gather(handle.result(), approve()))[0] == "yes"
+
+    async def test_custom_status(self, env):
+        handle = await env.start(waits)
+        assert handle.custom_status == {"step": "waiting"}
+
+    async def test_terminate(self, env):
+        handle = await env.start(waits)
+        await handle.terminate("enough")
+        assert handle.status is OrchestrationStatus.TERMINATED
+        with pytest.raises(WorkflowTerminatedError, match="'waits-1' was terminated, with the output 'enough'"):
+            await handle.result()
+
+    async def test_suspend_and_resume(self, env):
+        handle = await env.start(waits)
+        await handle.suspend("lunch")
+        await handle.raise_event("go", 1)
+        assert handle.status is OrchestrationStatus.SUSPENDED
+        with pytest.raises(WorkflowStuckError, match=r"it is suspended; call resume\(\)"):
+            await handle.result()
+        await handle.resume()
+        assert await handle.result() == 1
+
+    async def test_what_it_waits_for(self, env):
+        async def many(ctx):
+            timer = ctx.create_timer(timedelta(days=1))
+            event = ctx.wait_for_external_event("Go")
+            activity = ctx.call_activity("charge")
+            part = ctx.call_sub_orchestrator(waits, instance_id="part")
+            await ctx.when_all([timer, event, activity, part])
+
+        async with WorkflowEnvironment(orchestrators=[many, waits]) as env:
+            env.stub("charge", never=True)
+            handle = await env.start(many)
+            assert handle.waiting_for == [
+                "the timer at 2024-01-02 00:00:00 (#1)",
+                "activity 'charge' (#2)",
+                "sub-orchestration 'waits', instance 'part'",
+                "the event 'go'",
+            ]
+
+
+class TestStubs:
+    async def test_a_value(self, env):
+        env.stub("charge", returns={"receipt": 7})
+        assert await env.execute(charges, input=5) == {"receipt": 7}
+
+    async def test_none_is_a_value(self, env):
+        env.stub("charge", returns=None)
+        assert await env.execute(charges, input=5) is None
+
+    @pytest.mark.parametrize(
+        "function",
+        [lambda context, value: value + 1, lambda value: value + 1, lambda: 6],
+        ids=["context and input", "input", "nothing"],
+    )
+    async def test_a_function(self, env, function):
+        env.stub("charge", calls=function)
+        assert await env.execute(charges, input=5) == 6
+
+    async def test_an_async_function(self, env):
+        async def answer(value):
+            await asyncio.sleep(0)
+            return value + 1
+
+        env.stub("charge", calls=answer)
+        assert await env.execute(charges, input=5) == 6
+
+    async def test_a_registered_activity_given_as_function(self, env):
+        stub = env.stub(double, returns=100)
+        assert await env.execute(sequence, input=1) == 300
+        assert [call.input for call in stub.calls] == [1]
+
+    async def test_a_sequence(self, env):
+        env.stub("charge", sequence=[1, ValueError("second"), 3])
+        assert await env.execute(charges, input=0) == 1
+        with pytest.raises(OrchestrationFailedError, match="second"):
+            await env.execute(charges, input=0)
+        assert await env.execute(charges, input=0) == 3
+
+    async def test_a_sequence_that_is_too_short_says_so(self, env):
+        env.stub("charge", sequence=[1])
+        await env.execute(charges, input=0)
+        with pytest.raises(OrchestrationFailedError, match="the stub for 'charge' has 1 outcomes and was called once"):
+            await env.execute(charges, input=0)
+        assert isinstance(env.calls[-1].error, StubExhaustedError)
+
+    async def test_a_delay_passes_on_the_environments_clock(self, env):
+        env.stub("charge", returns=1, delay=timedelta(hours=2))
+        handle = await env.start(charges, input=5)
+        assert handle.waiting_for == ["activity 'charge' (#1)"]
+        assert await handle.result() == 1
+        assert env.now == DEFAULT_START + timedelta(hours=2)
+
+    async def test_never(self, env):
+        async def impatient(ctx):
+            try:
+                return await ctx.with_timeout(ctx.call_activity("charge"), 3600)
+            except TimeoutError:
+                return "gave up"
+            except asyncio.TimeoutError:
+                return "gave up"
+
+        async with WorkflowEnvironment(orchestrators=[impatient]) as env:
+            env.stub("charge", sequence=[NEVER])
+            assert await env.execute(impatient) == "gave up"
+            assert [call.is_done for call in env.calls] == [False]
+
+    async def test_a_stub_does_one_thing(self, env):
+        with pytest.raises(TypeError, match="a stub does one thing; returns and raises were given for 'charge'"):
+            env.stub("charge", returns=1, raises=ValueError())
+
+    async def test_a_stub_does_something(self, env):
+        with pytest.raises(TypeError, match="say what the stub for 'charge' does: returns=value"):
+            env.stub("charge")
+
+    async def test_every_call_is_recorded_in_order(self, env):
+        await env.execute(sequence, input=2)
+        assert [(call.name, call.input, call.result) for call in env.calls] == [("double", 2, 4), ("triple", 4, 12)]
+        assert {call.instance_id for call in env.calls} == {"sequence-1"}
+        assert all(call.is_done for call in env.calls)
+
+
+class TestActivities:
+    async def test_a_sync_activity_may_block_and_run_a_loop_of_its_own(self):
+        def blocking(context, _):
+            assert threading.current_thread() is not threading.main_thread()
+            return asyncio.run(asyncio.sleep(0.01, "done"))
+
+        async def workflow(ctx):
+            return await ctx.call_activity(blocking)
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[blocking]) as env:
+            assert await env.execute(workflow) == "done"
+
+    async def test_an_async_activity_runs_on_the_loop_of_the_test(self):
+        loops = []
+
+        async def note(context, _):
+            loops.append(asyncio.get_running_loop())
+
+        async def workflow(ctx):
+            await ctx.call_activity(note)
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[note]) as env:
+            await env.execute(workflow)
+        assert loops == [asyncio.get_running_loop()]
+
+    async def test_async_activities_overlap(self):
+        together = asyncio.Barrier(3) if hasattr(asyncio, "Barrier") else None
+        if together is None:
+            pytest.skip("asyncio.Barrier came with 3.11")
+
+        async def meet(context, _):
+            await together.wait()
+
+        async def workflow(ctx):
+            await asyncio.gather(*(ctx.call_activity(meet) for _ in range(3)))
+            return "met"
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[meet]) as env:
+            assert await env.execute(workflow) == "met"
+
+    async def test_starting_does_not_wait_for_an_activity_that_waits_for_the_test(self):
+        gate = asyncio.Event()
+
+        async def gated(context, _):
+            await gate.wait()
+            return "through"
+
+        async def workflow(ctx):
+            return await ctx.call_activity(gated)
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], patience=0.05) as env:
+            handle = await env.start(workflow)
+            with pytest.raises(WorkflowStuckError, match=r"still run after 0\.05 seconds of real time.*gated"):
+                await env.advance(60)
+            gate.set()
+            assert await handle.result() == "through"
+
+
+class TestEntities:
+    async def test_signals_state_and_calls(self, env):
+        counter = EntityInstanceId("Counter", "one")
+        await env.signal_entity(counter, "add", input=3)
+        await env.signal_entity(counter, "add", input=4, at=DEFAULT_START + timedelta(days=1))
+        assert env.entity_state(counter) == 3
+        await env.advance(timedelta(days=1))
+        assert env.entity_state(counter, int) == 7
+
+        async def adds(ctx):
+            return await ctx.call_entity(counter, "add", 10)
+
+        async with WorkflowEnvironment(orchestrators=[adds], entities=[Counter]) as other:
+            assert await other.execute(adds) == 10
+
+    async def test_an_entity_without_state(self, env):
+        assert env.entity_state(EntityInstanceId("Counter", "nobody")) is None
+
+
+class TestEnding:
+    async def test_what_still_waits_is_closed_quietly(self):
+        ended = []
+
+        async def cleaning(ctx):
+            try:
+                await ctx.wait_for_external_event("never")
+            finally:
+                ended.append(threading.current_thread() is threading.main_thread())
+
+        async with WorkflowEnvironment(orchestrators=[cleaning]) as env:
+            await env.start(cleaning)
+        assert ended == [True]
+
+    async def test_activities_that_still_run_are_cancelled(self):
+        outcome = []
+
+        async def endless(context, _):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                outcome.append("cancelled")
+                raise
+
+        async def workflow(ctx):
+            await ctx.call_activity(endless)
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[endless]) as env:
+            await env.start(workflow)
+        assert outcome == ["cancelled"]
+
+    async def test_a_closed_environment_says_so(self, env):
+        await env.close()
+        with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
+            await env.execute(sequence, input=1)
+
+    async def test_many_environments_leave_nothing_behind(self):
+        tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+        environments = []
+        for _ in range(50):
+            async with WorkflowEnvironment(orchestrators=[waits, sequence], activities=[double, triple]) as env:
+                await env.start(waits)
+                await env.execute(sequence, input=1)
+            environments.append(weakref.ref(env))
+        del env
+        gc.collect()
+        assert len(asyncio.all_tasks()) == tasks
+        assert threading.active_count() == threads
+        assert [each() for each in environments if each() is not None] == []
