@@ -17,8 +17,9 @@ except ImportError as error:
     raise ImportError(msg) from error
 
 from durabletask_aio.sandbox.allowance import allow, configure
+from durabletask_aio.sandbox.analysis import check
 from durabletask_aio.sandbox.catalogue import Category, Rule, Severity
 from durabletask_aio.sandbox.findings import Finding
 from durabletask_aio.sandbox.runtime import SANDBOX
 
-__all__ = ["SANDBOX", "Category", "Finding", "Rule", "Severity", "allow", "configure"]
+__all__ = ["SANDBOX", "Category", "Finding", "Rule", "Severity", "allow", "check", "configure"]

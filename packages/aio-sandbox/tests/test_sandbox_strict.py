@@ -58,7 +58,7 @@ class TestMessages:
         async def workflow(ctx: Any) -> float:
             return price()
 
-        message = str(strict(workflow).error)
+        message = strict(workflow).error.message
 
         first = price.__code__.co_firstlineno
         assert re.search(
@@ -69,8 +69,15 @@ class TestMessages:
             r"  Use `ctx\.now\(\)`\.",
             message,
         )
-        assert "workflow 'workflow'" in message
-        assert "instance 'order-1'" in message
+
+    def test_a_message_names_workflow_and_instance(self, strict: Any) -> None:
+        async def workflow(ctx: Any) -> float:
+            return price()
+
+        error = strict(workflow).error
+
+        assert ("workflow", "order-1") == (error.workflow_name, error.instance_id)
+        assert "workflow 'workflow', instance 'order-1'" in str(error)
 
     def test_a_mechanical_correction_is_shown_as_a_line(self, strict: Any) -> None:
         async def workflow(ctx: Any) -> float:
@@ -84,11 +91,8 @@ class TestSwitch:
     def test_detection_can_be_disabled_when_an_execution_starts(
         self, monkeypatch: pytest.MonkeyPatch, make_execution: Any
     ) -> None:
-        def read() -> float:
-            return time.time()
-
-        async def workflow(ctx: Any) -> float:
-            return read()
+        async def workflow(ctx: Any) -> None:
+            return None
 
         guard = SANDBOX.guard(workflow, SandboxMode.BEST_EFFORT, workflow_name="workflow")
         assert guard is not None

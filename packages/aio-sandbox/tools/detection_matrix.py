@@ -1,3 +1,4 @@
+# ruff: noqa: T201  # what a script is for
 """The detection matrix: calls of the catalogue, in every way of binding them, on this Python.
 
     python tools/detection_matrix.py measure results-3.12.json    # once per Python
@@ -282,7 +283,7 @@ def drive(guard: Any) -> tuple[bool, Any]:
         coroutine.close()
         if hasattr(result, "close"):
             result.close()
-    return violation, result.getstate() if isinstance(result, random.Random) else result
+    return violation, result.getstate() if type(result) is random.Random else result
 
 
 def measure(names: dict[str, str], setups: list[str]) -> Results:
@@ -345,11 +346,22 @@ def main() -> None:
         print(results["python"], "static, whole catalogue", tally(results["catalogue"], "static"))
         print(f"{time.perf_counter() - started:.0f} s")
         for name, bindings in results["run"].items():
-            missed = [f"{binding}:{label}" for binding, each in bindings.items() for label in ("best_effort", "strict", "static") if each[label] == "missed"]
+            missed = [
+                f"{binding}:{label}"
+                for binding, each in bindings.items()
+                for label in ("best_effort", "strict", "static")
+                if each[label] == "missed"
+            ]
             if options.misses and missed:
                 print(name, *missed)
         if options.misses:
-            print({name: [b for b, each in bindings.items() if each["static"] == "missed"] for name, bindings in results["catalogue"].items() if any(each["static"] == "missed" for each in bindings.values())})
+            print(
+                {
+                    name: [b for b, each in bindings.items() if each["static"] == "missed"]
+                    for name, bindings in results["catalogue"].items()
+                    if any(each["static"] == "missed" for each in bindings.values())
+                }
+            )
     else:
         from render_matrix import render
 

@@ -59,3 +59,20 @@ def cell_content(cell: types.CellType, default: object) -> Any:
 def function_behind(method: Any) -> Any:
     """The function inside a bound, static or class method."""
     return method.__func__
+
+
+def bases(kind: Any) -> tuple[type[Any], ...]:
+    """A class and its bases, in the order of attribute look-up."""
+    found: tuple[type[Any], ...] = kind.__mro__
+    return found
+
+
+def kind_of(value: Any) -> type[Any]:
+    """``type(value)``, whose own type is clear to type checkers."""
+    kind: type[Any] = type(value)
+    return kind
+
+
+def elements(value: Any) -> list[Any]:
+    """The elements of a container whose type is not known any closer."""
+    return list(value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox import allowance, catalogue, reach
+from durabletask_aio.sandbox.checker import Settings, check_sources
 from durabletask_aio.sandbox.engine import Analysis
 from durabletask_aio.sandbox.findings import Finding
 from durabletask_aio.sandbox.live import LiveWorld
@@ -24,16 +26,21 @@ class Result:
         self.functions = functions
 
 
-def check(target: Callable[..., Any], *, allow: Iterable[str] = ()) -> list[Finding]:
+def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = ()) -> list[Finding]:
     """Everything in ``target``, and in the user's functions it calls, that gives another result on replay.
 
     ``target`` is a workflow: a coroutine function or generator function, a method, a partial, or what
-    ``as_orchestrator`` returns.  Nothing of it is run.  Findings come in the order of files and lines; a function
-    whose source is not available contributes none.  ``allow`` takes what :class:`.allowance.allow` takes.
+    ``as_orchestrator`` returns.  Nothing of it is run, and a function whose source is not available contributes none.
+    A string or path is a file, a folder or the dotted name of a module: its orchestrators are found and checked
+    without importing it, as ``durabletask-aio check`` does.
+
+    Findings come in the order of files and lines.  ``allow`` takes what :class:`.allowance.allow` takes.
 
     Raises :class:`WorkflowValidationError` if ``target`` is not a Python function or ``allow`` has an unknown name.
     """
     names = allowance.checked(allow)
+    if isinstance(target, (str, Path)):
+        return check_sources([target], Settings(allow=(*names, *allowance.everywhere()))).findings
     info = getattr(target, "__durabletask_aio__", None)
     plain = getattr(info, "function", target)
     if next(reach.functions_of(plain), None) is None:

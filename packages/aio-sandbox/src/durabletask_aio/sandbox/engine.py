@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,8 +13,9 @@ from durabletask_aio.sandbox.calls import SECOND_LOOK
 from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
-from durabletask_aio.sandbox.findings import Finding, corrected, shown
+from durabletask_aio.sandbox.findings import Finding, corrected
 from durabletask_aio.sandbox.scopes import Scope, bind_parameters, bind_statements, own_nodes, parameters
+from durabletask_aio.sandbox.sources import FunctionNode
 from durabletask_aio.sandbox.values import (
     Body,
     Context,
@@ -31,19 +32,52 @@ from durabletask_aio.sandbox.values import (
 BODY_LIMIT: Final = 2_000
 """Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
 
-_CALLS_ITS_ARGUMENTS: Final = (
-    "builtins.map builtins.filter builtins.sorted builtins.min builtins.max builtins.iter functools. itertools."
-    " collections.defaultdict asyncio. contextlib. heapq. bisect. dataclasses.field operator. threading. concurrent."
-    " unittest.mock. re.sub json. copy. statistics."
-).split()
+_CALLS_ITS_ARGUMENTS: Final = [
+    "builtins.map",
+    "builtins.filter",
+    "builtins.sorted",
+    "builtins.min",
+    "builtins.max",
+    "builtins.iter",
+    "functools.",
+    "itertools.",
+    "collections.defaultdict",
+    "asyncio.",
+    "contextlib.",
+    "heapq.",
+    "bisect.",
+    "dataclasses.field",
+    "operator.",
+    "threading.",
+    "concurrent.",
+    "unittest.mock.",
+    "re.sub",
+    "json.",
+    "copy.",
+    "statistics.",
+]
 _METHODS_THAT_CALL: Final = frozenset(
-    "call_soon call_later call_at call_soon_threadsafe add_done_callback sort add_cleanup push callback submit"
-    " push_async_callback push_async_exit run_in_executor setdefault".split()
+    [
+        "call_soon",
+        "call_later",
+        "call_at",
+        "call_soon_threadsafe",
+        "add_done_callback",
+        "sort",
+        "add_cleanup",
+        "push",
+        "callback",
+        "submit",
+        "push_async_callback",
+        "push_async_exit",
+        "run_in_executor",
+        "setdefault",
+    ]
 )
 _REFERENCES_ONLY: Final = frozenset(
     {"call_activity", "call_sub_orchestrator", "call_entity", "signal_entity", "continue_as_new"}
 )
-_OPERATORS: Final = {
+_OPERATORS: Final[Mapping[type[ast.AST], str]] = {
     ast.Add: "add",
     ast.Sub: "sub",
     ast.Mult: "mul",
@@ -80,6 +114,8 @@ class Analysis:
         self.catalogue = catalogue
         self.evaluator = Evaluator(world)
         self.findings: dict[tuple[object, ...], Finding] = {}
+        self.is_generator = False
+        """Whether the workflow is a generator orchestrator, which has other alternatives."""
         self._allowed = allowed
         self._queue: deque[Visit] = deque()
         self._seen: set[object] = set()
@@ -90,6 +126,7 @@ class Analysis:
         names = [parameter.arg for parameter in parameters(body.node.args)]
         if body.receiver is not None:
             names = names[1:]
+        self.is_generator = is_generator(body.node)
         if context and names:
             given = ((names[0], Context()),)
         self._queue.append(Visit(body, (body.label,), given))
@@ -138,9 +175,6 @@ class Scanner:
         bind_statements(self.scope, self.statements)
         self.context = self._context_name()
         self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
-        self.is_generator = not self.is_async and any(
-            isinstance(each, (ast.Yield, ast.YieldFrom)) for stmt in self.statements for each in own_nodes(stmt)
-        )
 
     def _context_name(self) -> str | None:
         names = [*self.scope.bindings, *self.scope.given]
@@ -307,7 +341,9 @@ class Scanner:
             operands = [(node.left, f"__{name}__"), (node.right, f"__r{name}__")] if name else []
         elif isinstance(node, ast.Compare):
             operands = [(node.left, f"__{_OPERATORS[type(op)]}__") for op in node.ops if type(op) in _OPERATORS]
-            operands += [(each, "__contains__") for each in node.comparators if isinstance(node.ops[0], (ast.In, ast.NotIn))]
+            operands += [
+                (each, "__contains__") for each in node.comparators if isinstance(node.ops[0], (ast.In, ast.NotIn))
+            ]
         elif isinstance(node, ast.Subscript):
             operands = [(node.value, "__getitem__")]
         else:
@@ -343,8 +379,10 @@ class Scanner:
         line = source.line(node.lineno)
         better = None
         if call is not None and isinstance(node, ast.Call):
-            better = corrected(line, node, call, self.context, generator=self.is_generator, is_async=self.is_async)
-        generator = self.is_generator
+            better = corrected(
+                line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
+            )
+        generator = self.analysis.is_generator
         if advice is None:
             advice = call.advice(generator=generator) if call is not None else ""
         self.analysis.report(
@@ -367,15 +405,20 @@ class Scanner:
 
     def _pragmas(self, node: ast.expr | ast.stmt | ast.ExceptHandler) -> Iterator[tuple[str, ...]]:
         first, last = node.lineno, node.end_lineno or node.lineno
-        if isinstance(node, _COMPOUND) or isinstance(node, ast.ExceptHandler):
+        if isinstance(node, (*_COMPOUND, ast.ExceptHandler)):
             last = first
         elif self._statement is not None:
             first, last = self._statement.lineno, self._statement.end_lineno or last
         for pragma in self.body.source.allowed_at(first, last):
             yield pragma.names
 
-    def describe(self, call: Call) -> str:
-        return shown(call.name)
+
+def is_generator(node: FunctionNode) -> bool:
+    """Whether ``node`` is a generator function, and not an asynchronous one."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    own = (each for statement in node.body for each in own_nodes(statement))
+    return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own)
 
 
 _COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)

@@ -45,7 +45,6 @@ CONTEXT_CLASSES: Final = frozenset(
         "durabletask_aio.core.context.AsyncWorkflowContext",
         "durabletask_aio.core.AsyncWorkflowContext",
         "durabletask.task.OrchestrationContext",
-        "durabletask.aio.AsyncWorkflowContext",
     }
 )
 _KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
@@ -91,7 +90,7 @@ class Evaluator:
     def name(self, name: str, scope: Scope) -> list[Value]:
         """What ``name`` may stand for in ``scope``."""
         current: Scope | None = scope
-        while current is not None:
+        while current is not None and not current.is_module:
             if current.binds(name) and not (current.is_class and current is not scope):
                 return self._bound(name, current)
             if name in current.global_names:
@@ -175,12 +174,11 @@ class Evaluator:
 
     def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
         """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
-        return [
-            Unordered(False, value.is_certain)
-            for node in nodes
-            for value in self.values(node, scope)
-            if isinstance(value, Unordered)
-        ][:1]
+        for node in nodes:
+            for value in self.values(node, scope):
+                if isinstance(value, Unordered):
+                    return [Unordered(False, value.is_certain)]
+        return []
 
     def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
         found: list[Value] = []

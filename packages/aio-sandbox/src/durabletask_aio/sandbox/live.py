@@ -6,7 +6,6 @@ import ast
 import builtins
 import functools
 import inspect
-import random
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -73,7 +72,9 @@ class LiveWorld:
     def _known(self, value: Any, receiver: Value | None = None) -> list[Value]:
         self._kept.append(value)
         # What redirection put in the place of a function stands for that function.
-        original = vars(value).get("__wrapped__") if isinstance(value, types.FunctionType) and hasattr(value, MARK) else None
+        original = (
+            vars(value).get("__wrapped__") if isinstance(value, types.FunctionType) and hasattr(value, MARK) else None
+        )
         return [Known.of(value if original is None else original, receiver)]
 
     def attribute(self, value: Value, name: str) -> list[Value]:
@@ -123,6 +124,8 @@ class LiveWorld:
         return self._known(static, value)
 
     def element(self, value: Value) -> list[Value]:
+        if isinstance(value, Shared):
+            return self._project.element(value)
         held = value.value if isinstance(value, Known) else None
         parts: list[Any] = []
         if isinstance(held, dict):
@@ -366,12 +369,3 @@ def _is_context(kind: object) -> bool:
         }
         for base in kind.__mro__
     )
-
-
-def shared_kind(held: object) -> str | None:
-    """What a module-level object is, in words, if workflows must not write it; ``None`` if it is none of those."""
-    if isinstance(held, random.Random):
-        return "random generator"
-    if isinstance(held, MUTABLE):
-        return type(held).__name__
-    return None

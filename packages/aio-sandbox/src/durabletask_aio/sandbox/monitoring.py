@@ -92,7 +92,7 @@ class Monitor:
         execution = ACTIVE.get(get_ident())
         if execution is None:
             return None
-        kind = type(called)
+        kind = _interpreter.kind_of(called)
         if kind is types.FunctionType or kind is types.MethodType:
             function = called if kind is types.FunctionType else called.__func__
             if isinstance(function, types.FunctionType) and TERRITORY.is_user_file(function.__code__.co_filename):

@@ -70,14 +70,10 @@ class ProfiledExecution(WatchedExecution):
             if call is not None:
                 self._judge(call, frame, argument)
         elif event == "call":
-            call = self._index.of_code(frame.f_code)
+            call = self._index.of_frame(frame)
             caller = frame.f_back
-            if call is None or caller is None or not TERRITORY.is_user_file(caller.f_code.co_filename):
-                return
-            first_name = frame.f_code.co_varnames[0] if frame.f_code.co_argcount else ""
-            if self._index.is_harmless_method(frame.f_code, frame.f_locals.get(first_name)):
-                return
-            self._judge_frame(call, frame, caller)
+            if call is not None and caller is not None and TERRITORY.is_user_file(caller.f_code.co_filename):
+                self._judge_frame(call, frame, caller)
 
     def _judge(self, call: Call, frame: types.FrameType, called: Any) -> None:
         count = bytecode.argument_count(frame.f_code, frame.f_lasti)

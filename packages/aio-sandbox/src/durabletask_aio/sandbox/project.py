@@ -29,15 +29,19 @@ from durabletask_aio.sandbox.values import (
 
 _BUILTINS: Final = frozenset(vars(builtins))
 _MUTABLE_MAKERS: Final = frozenset(
-    "list dict set bytearray collections.deque collections.defaultdict collections.Counter collections.OrderedDict".split()
+    {
+        *("list", "dict", "set", "bytearray"),
+        *("collections.deque", "collections.defaultdict", "collections.Counter", "collections.OrderedDict"),
+    }
 )
 _RANDOM_MAKERS: Final = frozenset({"random.Random"})
 _CONTEXTS: Final = frozenset({"AsyncWorkflowContext", "OrchestrationContext"})
 _FOLLOWED: Final = 8
+_TABLE_LIMIT: Final = 50
 
 
 @dataclass(eq=False)
-class Module:
+class Module(Value):
     """One source file of the project; as a value, what an import of it gives."""
 
     name: str
@@ -46,7 +50,7 @@ class Module:
     scope: Scope = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scope = Scope(self, source=self.source)
+        self.scope = Scope(self, source=self.source, is_module=True)
         if self.source.tree is not None:
             bind_statements(self.scope, self.source.tree.body)
 
@@ -122,10 +126,17 @@ class ProjectWorld:
     def _assigned(self, node: ast.expr, module: Module, name: str) -> list[Value]:
         """A variable at the top of a module: an alias, or an object that outlives every workflow."""
         if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
-            return [Shared(name, f"a {type(node).__name__.removesuffix('Comp').lower()}")]
+            kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
+            return [Shared(name, kind, elements=tuple(self._parts(node, module)))]
         if isinstance(node, ast.Call):
             return self._made(node, module, name)
         return self._expression(node, module)
+
+    def _parts(self, node: ast.expr, module: Module) -> list[Value]:
+        """The functions in a table at the top of a module."""
+        parts = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+        plain = [part for part in parts if isinstance(part, (ast.Name, ast.Attribute, ast.Lambda))]
+        return [value for part in plain[:_TABLE_LIMIT] for value in self._expression(part, module)]
 
     def _made(self, node: ast.Call, module: Module, name: str) -> list[Value]:
         found: list[Value] = []
@@ -191,7 +202,9 @@ class ProjectWorld:
             return []
         for statement in kind.node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
-                return [] if _is_read(statement) else [Defined(statement, kind.scope, _receiver_of(statement, receiver))]
+                return (
+                    [] if _is_read(statement) else [Defined(statement, kind.scope, _receiver_of(statement, receiver))]
+                )
         self._depth += 1
         try:
             bases = [base for node in kind.node.bases for base in self._base(node, kind.scope)]
@@ -203,7 +216,7 @@ class ProjectWorld:
         return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
 
     def element(self, value: Value) -> list[Value]:
-        return []
+        return list(value.elements) if isinstance(value, Shared) else []
 
     def result(self, value: Value) -> list[Value]:
         if isinstance(value, DefinedClass):
@@ -222,7 +235,7 @@ class ProjectWorld:
 
     def bodies(self, value: Value) -> list[Body]:
         if isinstance(value, Defined):
-            return [self.body_of(value)]
+            return [self.body_of(value), *map(self.body_of, self._implementations(value))]
         if isinstance(value, DefinedClass):
             instance = Instance(value)
             return [
@@ -232,6 +245,20 @@ class ProjectWorld:
                 if isinstance(found, Defined)
             ]
         return []
+
+    def _implementations(self, value: Defined) -> list[Defined]:
+        """What else runs when a ``functools.singledispatch`` function is called."""
+        if isinstance(value.node, ast.Lambda) or not value.node.decorator_list:
+            return []
+        if not any(ast.unparse(each).endswith("singledispatch") for each in value.node.decorator_list):
+            return []
+        register = f"{value.node.name}.register"
+        return [
+            Defined(node, value.scope)
+            for node in value.scope.home.source.tree.body
+            if isinstance(node, ast.FunctionDef)
+            and any(ast.unparse(each).startswith(register) for each in node.decorator_list)
+        ]
 
     def body_of(self, value: Defined) -> Body:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
@@ -274,7 +301,7 @@ class ProjectWorld:
         if isinstance(node, ast.BinOp):
             node = node.left
         last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if last in _CONTEXTS or last.endswith("WorkflowContext") or last.endswith("OrchestrationContext"):
+        if last in _CONTEXTS or last.endswith(("WorkflowContext", "OrchestrationContext")):
             return [Context()]
         found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
         return [Instance(value) for value in found if isinstance(value, DefinedClass) or _is_class_name(value)]

@@ -57,9 +57,10 @@ def _behind_class(value: Any) -> Iterator[Any]:
     if isinstance(value, type):
         if _is_user_class(value):
             # Creating an instance runs these; the other methods are found where they are called.
-            yield from (vars(kind)[name] for kind in value.__mro__ for name in _CREATION if name in vars(kind))
-    elif _is_user_class(type(value)):
-        call: Any = inspect.getattr_static(type(value), "__call__", None)
+            for kind in _interpreter.bases(value):
+                yield from (vars(kind)[name] for name in _CREATION if name in vars(kind))
+    elif _is_user_class(_interpreter.kind_of(value)):
+        call: Any = inspect.getattr_static(_interpreter.kind_of(value), "__call__", None)
         if call is not None:
             yield call
 
@@ -95,7 +96,9 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
             value = function.__globals__.get(chain.name, _BUILTINS.get(chain.name))
             for depth, is_called in enumerate(chain.called):
                 if depth > 0:
-                    if not isinstance(value, (types.ModuleType, type)) and not _is_user_class(type(value)):
+                    if not isinstance(value, (types.ModuleType, type)) and not _is_user_class(
+                        _interpreter.kind_of(value)
+                    ):
                         break
                     value = inspect.getattr_static(value, chain.attributes[depth - 1], None)
                 if is_called:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import random
 import sys
 import types
 from typing import Any, Final
 
+from durabletask_aio.sandbox import _interpreter
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.catalogue import default as default_catalogue
 
-_HIDDEN_RANDOM: Final = random.random.__self__  # type: ignore[attr-defined]
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
 
@@ -35,9 +34,11 @@ class Recogniser:
         self.catalogue = catalogue
         self._by_id: dict[int, Call] = {}
         self._by_equality: dict[Any, Call] = {}
-        self._hidden_functions: dict[int, Call] = {}
+        self._bound: dict[tuple[int, int], Call] = {}
+        """By the ids of a function and of the object it is bound to."""
         self._by_code: dict[int, Call] = {}
-        self._hidden_codes: set[int] = set()
+        self._bound_codes: dict[tuple[int, int], Call] = {}
+        self._codes_of_methods: set[int] = set()
         self._owners: set[int] = set()
         self._keep: list[object] = []
         self._pending: set[str] = set()
@@ -51,7 +52,7 @@ class Recogniser:
         if self._version != self.catalogue.version:
             self._version = self.catalogue.version
             self._pending = set(self.catalogue.calls)
-            for index in (self._by_id, self._by_equality, self._hidden_functions, self._by_code):
+            for index in (self._by_id, self._by_equality, self._by_code, self._bound, self._bound_codes):
                 index.clear()
             self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
         elif self._modules_seen == len(sys.modules):
@@ -74,15 +75,8 @@ class Recogniser:
 
     def _enter(self, found: object, call: Call) -> None:
         self._keep.append(found)
-        if isinstance(found, types.MethodType) and found.__self__ is _HIDDEN_RANDOM:
-            self._hidden_functions.setdefault(id(found.__func__), call)
-            # Python frames of seeded generators share this code, so the profile hook looks at ``self`` too.
-            self._by_code.setdefault(id(found.__func__.__code__), call)
-            self._hidden_codes.add(id(found.__func__.__code__))
-            return
         if isinstance(found, types.MethodType):
-            self._by_id.setdefault(id(found.__func__), call)
-            self._by_code.setdefault(id(found.__func__.__code__), call)
+            self._enter_method(found, call)
             return
         if isinstance(found, types.BuiltinFunctionType):
             self._by_equality.setdefault(found, call)
@@ -94,6 +88,18 @@ class Recogniser:
             initialiser = vars(found).get("__init__")
             if isinstance(initialiser, types.FunctionType):
                 self._by_code.setdefault(id(initialiser.__code__), call)
+
+    def _enter_method(self, found: types.MethodType, call: Call) -> None:
+        function, owner = _interpreter.function_behind(found), found.__self__
+        if isinstance(owner, type):
+            # A class method, which subclasses share.
+            self._by_id.setdefault(id(function), call)
+            self._by_code.setdefault(id(function.__code__), call)
+            return
+        # A method of one hidden object: random.choice, secrets.choice.  Other objects' are none of our business.
+        self._bound.setdefault((id(function), id(owner)), call)
+        self._bound_codes.setdefault((id(function.__code__), id(owner)), call)
+        self._codes_of_methods.add(id(function.__code__))
 
     def find(self, candidate: Any, first: object = None) -> Call | None:
         """The entry for ``candidate``; ``first`` is the first argument where the caller knows it (``self``, mostly).
@@ -107,19 +113,17 @@ class Recogniser:
         return call
 
     def _look_up(self, candidate: Any, first: object) -> Call | None:
-        kind: Any = type(candidate)
+        kind = _interpreter.kind_of(candidate)
         if kind is types.BuiltinFunctionType:
             call = self._by_equality.get(candidate)
             return call if call is not None else self._of_subclass(candidate)
         if kind is types.FunctionType:
             call = self._by_id.get(id(candidate))
-            if call is None and first is _HIDDEN_RANDOM:
-                return self._hidden_functions.get(id(candidate))
-            return call
+            return call if call is not None else self._bound.get((id(candidate), id(first)))
         if kind is types.MethodType:
-            if candidate.__self__ is _HIDDEN_RANDOM:
-                return self._hidden_functions.get(id(candidate.__func__))
-            return self._by_id.get(id(candidate.__func__))
+            function = id(candidate.__func__)
+            call = self._bound.get((function, id(candidate.__self__)))
+            return call if call is not None else self._by_id.get(function)
         if kind is functools.partial:
             return self._look_up(candidate.func, first)
         if kind is types.MethodDescriptorType or isinstance(candidate, type):
@@ -137,13 +141,13 @@ class Recogniser:
             return self.catalogue.calls.get(f"datetime.datetime.{name}")
         return None
 
-    def of_code(self, code: types.CodeType) -> Call | None:
-        """The entry whose Python function runs ``code``: all that a profile hook sees of a call."""
-        return self._by_code.get(id(code))
-
-    def is_harmless_method(self, code: types.CodeType, owner: object) -> bool:
-        """Whether ``code`` belongs to ``random``'s functions but runs for ``owner``, a generator of the user's own."""
-        return id(code) in self._hidden_codes and owner is not _HIDDEN_RANDOM
+    def of_frame(self, frame: types.FrameType) -> Call | None:
+        """The entry whose Python function runs in ``frame``: all that a profile hook sees of a call."""
+        code = id(frame.f_code)
+        if code in self._codes_of_methods:
+            owner = frame.f_locals.get(frame.f_code.co_varnames[0])
+            return self._bound_codes.get((code, id(owner)))
+        return self._by_code.get(code)
 
 
 def _find(name: str) -> Any | None:

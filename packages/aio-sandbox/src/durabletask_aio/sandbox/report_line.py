@@ -20,14 +20,13 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
     code = frame.f_code
     position = position_of(frame, call.name.rpartition(".")[2])
     source = source_of(code.co_filename, frame.f_globals)
-    generator = bool(code.co_flags & inspect.CO_GENERATOR)
     in_reach = context if context in (*code.co_varnames, *code.co_freevars) else None
     line = source.line(position.line) if source is not None else ""
     better = None
     if source is not None and in_reach is not None:
         node = _node_at(source, position, call)
         is_async = bool(code.co_flags & inspect.CO_COROUTINE)
-        better = corrected(line, node, call, in_reach, generator=generator, is_async=is_async)
+        better = corrected(line, node, call, in_reach, generator=False, is_async=is_async)
     return Finding(
         rule=call.rule,
         file=code.co_filename,
@@ -36,7 +35,7 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
         function=code.co_name,
         reached=reached,
         call=call.name,
-        advice=call.advice(generator=generator),
+        advice=call.advice(),
         source_line=line,
         corrected_line=better,
         end_line=position.end_line,

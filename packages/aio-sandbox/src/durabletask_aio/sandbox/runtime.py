@@ -142,7 +142,7 @@ def _announce(findings: list[Finding], policy: Policy) -> None:
     if refused:
         count = "a call or construct" if len(refused) == 1 else f"{len(refused)} calls or constructs"
         details = "\n\n".join(each.text() for each in refused)
-        msg = f"The workflow cannot be registered in strict mode: it has {count} that would differ on replay.\n\n{details}"
+        msg = f"The workflow is refused in strict mode: it has {count} that would differ on replay.\n\n{details}"
         raise SandboxViolationError(msg, workflow_name=policy.workflow_name)
     for finding in findings:
         policy.warned.add((finding.file, finding.line, finding.call or ""))

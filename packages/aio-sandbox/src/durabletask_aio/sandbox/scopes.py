@@ -40,7 +40,8 @@ class Unknown:
     """A name bound to something that is not followed, such as an element of a loop."""
 
 
-Binding: TypeAlias = "ast.expr | ast.stmt | Imported | Entered | Annotated | Unknown"
+Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
+Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Annotated | Unknown"
 
 
 @dataclass(eq=False)
@@ -59,6 +60,8 @@ class Scope:
     """Defaults of parameters, which are evaluated in the scope around the function."""
     global_names: set[str] = field(default_factory=set[str])
     is_class: bool = False
+    is_module: bool = False
+    """Names at the top of a module belong to the world, which knows what outlives a workflow."""
     source: Any = None
     """The :class:`~.sources.Source` of the code in this scope."""
 
@@ -91,15 +94,18 @@ def _bind(scope: Scope, node: ast.AST) -> None:
         _bind_target(scope, node.target, node.value or Annotated(node.annotation))
     elif isinstance(node, ast.NamedExpr):
         _bind_target(scope, node.target, node.value)
-    elif isinstance(node, ast.AugAssign):
-        _bind_target(scope, node.target, Unknown())
-    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
+    elif isinstance(node, (ast.AugAssign, ast.For, ast.AsyncFor, ast.comprehension)):
         _bind_target(scope, node.target, Unknown())
     elif isinstance(node, (ast.With, ast.AsyncWith)):
         for item in node.items:
             if item.optional_vars is not None:
                 _bind_target(scope, item.optional_vars, Entered(item.context_expr))
-    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    else:
+        _bind_statement(scope, node)
+
+
+def _bind_statement(scope: Scope, node: ast.AST) -> None:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         scope.bindings.setdefault(node.name, []).append(node)
     elif isinstance(node, ast.Global):
         scope.global_names.update(node.names)

@@ -7,6 +7,7 @@ import random
 import types
 from typing import TYPE_CHECKING, Final
 
+from durabletask_aio.sandbox import _interpreter
 from durabletask_aio.sandbox.live import MUTABLE
 from durabletask_aio.sandbox.scopes import own_nodes
 from durabletask_aio.sandbox.values import (
@@ -23,8 +24,29 @@ if TYPE_CHECKING:
     from durabletask_aio.sandbox.engine import Scanner
 
 _MUTATORS: Final = frozenset(
-    "append extend insert remove pop clear update setdefault popitem add discard sort reverse appendleft popleft"
-    " extendleft rotate subtract difference_update intersection_update symmetric_difference_update".split()
+    [
+        "append",
+        "extend",
+        "insert",
+        "remove",
+        "pop",
+        "clear",
+        "update",
+        "setdefault",
+        "popitem",
+        "add",
+        "discard",
+        "sort",
+        "reverse",
+        "appendleft",
+        "popleft",
+        "extendleft",
+        "rotate",
+        "subtract",
+        "difference_update",
+        "intersection_update",
+        "symmetric_difference_update",
+    ]
 )
 _ALLOW_NAMES: Final = frozenset({"durabletask.aio.sandbox.allow", "durabletask_aio.sandbox.allowance.allow"})
 _SWALLOWS: Final = frozenset({"builtins.BaseException", "asyncio.CancelledError", "asyncio.exceptions.CancelledError"})
@@ -84,8 +106,8 @@ def _unordered(scanner: Scanner, node: ast.expr) -> Unordered | None:
     for value in scanner.values(node):
         if isinstance(value, Unordered):
             return value
-        if isinstance(value, Known) and isinstance(value.value, (set, frozenset)):
-            held = list(value.value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if isinstance(value, Known) and _interpreter.kind_of(value.value) in (set, frozenset):
+            held = _interpreter.elements(value.value)
             return Unordered(True, any(isinstance(each, (str, bytes)) for each in held))
     return None
 
@@ -125,7 +147,7 @@ def check_shared_random(scanner: Scanner, node: ast.expr, value: Value) -> bool:
     held = receiver.value if isinstance(receiver, Known) else None
     name = receiver.name if isinstance(receiver, Shared) and receiver.is_random else None
     is_shared = isinstance(value, Shared) and value.is_random
-    if not is_shared and name is None and not (isinstance(held, random.Random) and not isinstance(held, type)):
+    if not is_shared and name is None and not isinstance(held, random.Random):
         return False
     if isinstance(held, random.SystemRandom):
         return False
@@ -166,7 +188,7 @@ def _shared_kind(value: Value, by_method: bool) -> str | None:
         return None
     held = value.value
     if isinstance(held, MUTABLE):
-        return f"a {type(held).__name__}"
+        return f"a {_interpreter.kind_of(held).__name__}"
     if by_method:
         return None
     if isinstance(held, types.ModuleType):
@@ -182,7 +204,7 @@ def _not_awaited(scanner: Scanner, node: ast.Expr) -> None:
         return
     for value in scanner.values(node.value):
         if isinstance(value, Pending):
-            word = "yield" if scanner.is_generator else "await"
+            word = "yield" if scanner.analysis.is_generator else "await"
             line = ast.unparse(node.value).split("\n")[0]
             detail = f"The result of `{value.what}` is dropped"
             advice = f"`{word} {line}`, or keep it in a variable and {word} it later"

@@ -8,17 +8,22 @@ from __future__ import annotations
 import ast
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.catalogue import Call
-    from durabletask_aio.sandbox.project import Module
     from durabletask_aio.sandbox.scopes import Scope
     from durabletask_aio.sandbox.sources import FunctionNode, Source
 
 
+class Value:
+    """Base of everything that an expression may stand for."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
-class Known:
+class Known(Value):
     """A live object, compared by identity.  ``receiver`` is what a method was taken from."""
 
     value: object = field(compare=False)
@@ -31,14 +36,14 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Named:
+class Named(Value):
     """Something outside of the checked source, by its full name: ``datetime.datetime.now``."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
-class Defined:
+class Defined(Value):
     """A function or lambda in the checked source, with the scope around it."""
 
     node: FunctionNode
@@ -47,7 +52,7 @@ class Defined:
 
 
 @dataclass(frozen=True, eq=False)
-class DefinedClass:
+class DefinedClass(Value):
     """A class in the checked source, with the scope around it."""
 
     node: ast.ClassDef
@@ -55,33 +60,33 @@ class DefinedClass:
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Value):
     """Some object of a class."""
 
     of: Value
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Value):
     """The workflow's context."""
 
 
 @dataclass(frozen=True)
-class ContextMethod:
+class ContextMethod(Value):
     """A method of the workflow's context."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Pending:
+class Pending(Value):
     """A durable operation or coroutine that somebody has to await."""
 
     what: str
 
 
 @dataclass(frozen=True)
-class Unordered:
+class Unordered(Value):
     """A set, or a sequence whose order is that of a set."""
 
     is_set: bool
@@ -90,25 +95,20 @@ class Unordered:
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(Value):
     """An object that a variable outside of all functions holds; ``kind`` says what it is, in words."""
 
     name: str
     kind: str
     is_random: bool = False
+    elements: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
-class Container:
+class Container(Value):
     """A list, tuple or dictionary whose elements are known."""
 
     elements: tuple[Value, ...]
-
-
-Value: TypeAlias = (
-    "Known | Named | Defined | DefinedClass | Instance | Context | ContextMethod | Pending | Unordered | Shared"
-    " | Container | Module"
-)
 
 
 @dataclass(frozen=True)
