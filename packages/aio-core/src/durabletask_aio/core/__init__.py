@@ -11,10 +11,16 @@ A map for the reader, from the outside in:
 ``state``          what belongs to one execution: ``deterministic``, ``cleanup``, ``metadata``, ``debug`` hold the parts
 ``validation``, ``registration``, ``installation``   what is checked before anything runs
 ``plugins``        how sandbox, worker and test kit are found
+``sites``          where in the user's code something was called
 ``_upstream``, ``_interpreter``   every private name of durabletask and of asyncio that is touched
 """
 
 from __future__ import annotations
+
+from durabletask_aio.core import installation
+
+# Before anything of upstream's is imported that an unfit one may not have; the companions import us first.
+installation.check()
 
 from durabletask.task import RetryPolicy
 

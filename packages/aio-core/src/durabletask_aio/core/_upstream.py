@@ -222,8 +222,31 @@ def return_event(context: Any, name: str, payload: Any) -> None:
     buffered.insert(0, (index, encoded))
 
 
+def is_mismatch(error: Any) -> bool:
+    """Whether upstream raised ``error`` because history and code do not go together."""
+    if isinstance(error, task.NonDeterminismError):
+        return True
+    # When the code has ended at this step, upstream fails to name what it did (a ``NotImplementedError``).
+    action = scene_of(error)[2] if isinstance(error, NotImplementedError) else None
+    return action is not None and action.HasField("completeOrchestration")
+
+
+def _reopen(context: Any) -> None:
+    """Take back the end of an execution whose history goes on.
+
+    Upstream ignores a mismatch that it finds after the code has returned, and has by then lost the completion of which
+    it is one: it answers with no action at all, and the instance hangs.
+    """
+    if context._completion_status == pb.ORCHESTRATION_STATUS_TERMINATED:
+        return
+    context._is_complete = False
+    for sequence, action in list(context._pending_actions.items()):
+        if action.HasField("completeOrchestration"):
+            del context._pending_actions[sequence]
+
+
 def on_failure(context: Any, translate: Any) -> None:
-    """Let ``translate(error)`` say what to record when upstream is about to fail this execution with ``error``.
+    """Let ``translate(context, error)`` say what to record when upstream is about to fail this execution.
 
     Set on the one context object, for the failures that upstream raises outside of workflow code: a history that does
     not match, and a result that cannot be serialised.
@@ -231,25 +254,48 @@ def on_failure(context: Any, translate: Any) -> None:
     original = context.set_failed
 
     def set_failed(error: Any) -> None:
-        original(translate(error))
+        if is_mismatch(error):
+            _reopen(context)
+        original(translate(context, error))
 
     context.set_failed = set_failed
 
 
-def scene_of(error: BaseException) -> tuple[Any, pb.HistoryEvent | None]:
-    """Upstream's context and the history event it was processing when it raised ``error``.
+def serializer(context: Any) -> Any:
+    """What ``context`` serialises inputs and results with; raises ``TypeError`` or ``ValueError``."""
+    return context._data_converter.serialize
 
-    Taken from the frames of the traceback: upstream's message has both facts as prose only, and not all of them.
+
+def scene_of(error: BaseException) -> tuple[Any, pb.HistoryEvent | None, pb.OrchestratorAction | None]:
+    """Upstream's context, the history event and the action it was comparing when it raised ``error``.
+
+    Taken from the frames of the traceback: upstream's message has the facts as prose only, and not all of them.
     """
-    context, found = None, None
+    context, found, compared = None, None, None
     traceback = error.__traceback__
     while traceback is not None:
         names = traceback.tb_frame.f_locals
-        event = names.get("event")
+        event, action = names.get("event"), names.get("action")
         if isinstance(event, pb.HistoryEvent):
             context, found = names.get("ctx"), event
+            compared = action if isinstance(action, pb.OrchestratorAction) else None
         traceback = traceback.tb_next
-    return context, found
+    return context, found, compared
+
+
+def describe_action(action: pb.OrchestratorAction | None) -> str:
+    """What the code did at a step, where no operation can tell."""
+    if action is None:
+        return "scheduled nothing by that number"
+    if action.HasField("createTimer"):
+        return "started a timer, with asyncio.sleep or a timeout"
+    if action.HasField("sendEvent"):
+        return f"sent event {action.sendEvent.name!r} to {action.sendEvent.instance.instanceId!r}"
+    if action.HasField("completeOrchestration"):
+        return "had ended by then"
+    if action.sendEntityMessage.HasField("entityOperationSignaled"):
+        return f"signalled entity operation {action.sendEntityMessage.entityOperationSignaled.operation!r}"
+    return f"scheduled an action of type {action.WhichOneof('orchestratorActionType')!r}"
 
 
 def describe_event(event: pb.HistoryEvent) -> str:

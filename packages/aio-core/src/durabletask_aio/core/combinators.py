@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from durabletask import task
 
-from durabletask_aio.core import _interpreter
-from durabletask_aio.core.errors import WorkflowTimeoutError, WorkflowValidationError
+from durabletask_aio.core import _interpreter, debug, failures
+from durabletask_aio.core.errors import WorkflowTimeoutError
 from durabletask_aio.core.operations import Operation
 
 if TYPE_CHECKING:
@@ -32,20 +32,27 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
     Raises :class:`WorkflowValidationError` for what cannot, naming the ``function`` it was given to.
     """
     if isinstance(awaitable, asyncio.Future):
+        if awaitable.get_loop() is not loop:
+            raise failures.foreign_future(loop.host, f"ctx.{function} was given", _shown(awaitable))
         return awaitable  # pyright: ignore[reportUnknownVariableType]
     if inspect.iscoroutine(awaitable):
         return loop.create_task(awaitable)
     if isinstance(awaitable, task.Task):
-        msg = (
-            f"ctx.{function} was given a task of upstream's own context, which cannot be awaited\n"
-            f"  wrong: await ctx.{function}([ctx.upstream_context.call_activity(...)])\n"
-            f"  right: await ctx.{function}([ctx.call_activity(...)])"
+        raise loop.host.slip(
+            f"ctx.{function} was given a task of upstream's own context, which cannot be awaited",
+            f"await ctx.{function}([ctx.upstream_context.call_activity(...)])",
+            f"await ctx.{function}([ctx.call_activity(...)])",
         )
-    elif inspect.isawaitable(awaitable):
+    if inspect.isawaitable(awaitable):
         return loop.create_task(_awaiting(awaitable))
-    else:
-        msg = f"ctx.{function} takes operations, tasks and coroutines, not {type(awaitable).__name__!r}: {awaitable!r}"
-    raise loop.host.error(WorkflowValidationError, msg)
+    if function == "gather" and isinstance(awaitable, list | tuple):
+        raise loop.host.slip(
+            "ctx.gather takes awaitables, and was given a list of them",
+            "await ctx.gather([first, second])",
+            "await ctx.gather(first, second) or await ctx.gather(*several)",
+        )
+    kind = type(awaitable).__name__
+    raise loop.host.slip(f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {awaitable!r}")
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -56,17 +63,19 @@ def _shown(value: Any) -> str:
     return value.describe() if isinstance(value, Operation) else repr(value)
 
 
-def parts_of(loop: WorkflowLoop, awaitables: Any, function: str) -> list[asyncio.Future[Any]]:
-    """The futures of an iterable of awaitables, in order."""
+def parts_of(
+    loop: WorkflowLoop, awaitables: Any, function: str, separate: tuple[Any, ...] = ()
+) -> list[asyncio.Future[Any]]:
+    """The futures of an iterable of awaitables, in order; ``separate`` is what was wrongly given beside it."""
     given: object = awaitables
-    if isinstance(given, asyncio.Future) or not isinstance(given, Iterable):
-        shown = _shown(awaitables)
-        msg = (
-            f"ctx.{function} takes a list of awaitables, and was given {shown}\n"
-            f"  wrong: await ctx.{function}(first, second)\n"
-            f"  right: await ctx.{function}([first, second])"
+    if separate or isinstance(given, asyncio.Future) or not isinstance(given, Iterable):
+        for value in (awaitables, *separate):
+            debug.discard(value)
+        raise loop.host.slip(
+            f"ctx.{function} takes one list of awaitables, and was given {awaitables!r}",
+            f"await ctx.{function}(first, second)",
+            f"await ctx.{function}([first, second])",
         )
-        raise loop.host.error(WorkflowValidationError, msg)
     several: Iterable[Any] = awaitables
     return [as_future(loop, awaitable, function) for awaitable in several]
 
@@ -312,17 +321,21 @@ class Deadline(Combination[Any]):
 def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None:
     """``timeout`` in seconds; raises :class:`WorkflowValidationError` if it is none, or stands in the wrong place."""
     if isinstance(awaitable, int | float | timedelta) and not isinstance(timeout, int | float | timedelta):
-        msg = (
-            f"the arguments of ctx.with_timeout are swapped\n"
-            f"  wrong: ctx.with_timeout({awaitable!r}, operation)\n"
-            f"  right: ctx.with_timeout(operation, {awaitable!r})"
+        debug.discard(timeout)
+        raise loop.host.slip(
+            "the arguments of ctx.with_timeout are swapped",
+            f"ctx.with_timeout({awaitable!r}, operation)",
+            f"ctx.with_timeout(operation, {awaitable!r})",
         )
-        raise loop.host.error(WorkflowValidationError, msg)
     if timeout is None:
         return None
     if isinstance(timeout, timedelta):
         return timeout.total_seconds()
     if isinstance(timeout, int | float) and not isinstance(timeout, bool) and not math.isnan(timeout):
         return timeout
-    msg = f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {timeout!r}"
-    raise loop.host.error(WorkflowValidationError, msg)
+    debug.discard(awaitable)
+    raise loop.host.slip(
+        f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {timeout!r}",
+        f"ctx.with_timeout(operation, {timeout!r})",
+        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5))",
+    )

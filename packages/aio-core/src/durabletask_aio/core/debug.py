@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import logging
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from durabletask_aio.core import _interpreter
 from durabletask_aio.core.operations import Operation
@@ -49,12 +49,52 @@ def user_frames(error: BaseException) -> list[str]:
     ]
 
 
+class _Innocent:
+    """Stands for a value with which nothing seems to be wrong."""
+
+
+INNOCENT = _Innocent()
+
+
+def culprit(value: Any, path: str, serialize: Callable[[Any], object], depth: int = 0) -> tuple[str, Any]:
+    """What in ``value`` cannot be serialised, and the way there, as ``input['orders'][2]``."""
+    try:
+        serialize(value)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    else:
+        return path, INNOCENT
+    if depth < _DEPTH:
+        for key, part in _parts(value):
+            found = culprit(part, f"{path}[{key!r}]", serialize, depth + 1)
+            if found[1] is not INNOCENT:
+                return found
+    return path, value
+
+
+_DEPTH = 10
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()  # pyright: ignore[reportUnknownVariableType]
+    return enumerate(cast("list[Any]", value)) if isinstance(value, list | tuple) else ()
+
+
+def discard(value: Any) -> None:
+    """Close ``value`` if it is a coroutine: or Python complains, on top of our error, that it was never awaited."""
+    if inspect.iscoroutine(value):
+        value.close()
+
+
 def describe_awaitable(value: Any) -> str:
     """An un-awaited value as its author knows it."""
     if isinstance(value, Operation):
         return value.describe()
     if inspect.iscoroutine(value):
         return f"a coroutine, {value.__qualname__}(...),"
+    if isinstance(value, asyncio.Task):
+        return f"task {value.get_name()!r}"
     return f"a {type(value).__name__}"
 
 

@@ -44,7 +44,11 @@ class AsyncWorkflowError(Exception):
             f"step {self.step}" if self.step is not None else "",
         ]
         context = ", ".join(filter(None, facts))
-        return f"{self.message} [{context}]" if context else self.message
+        if not context:
+            return self.message
+        # Behind the first line: the ones below it are code to copy from, or a list.
+        first, newline, rest = self.message.partition("\n")
+        return f"{first} [{context}]{newline}{rest}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own reduction would call the type with self.args alone and lose the keyword facts.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from durabletask import task
 
-from durabletask_aio.core import _upstream, debug
+from durabletask_aio.core import _upstream, debug, validation
 from durabletask_aio.core.errors import (
     AsyncWorkflowError,
     HistoryDivergenceError,
@@ -135,16 +135,26 @@ def _readable_group(group: Any, host: Host) -> Exception:
     return recorded
 
 
+def foreign_future(host: Host, what: str, shown: str) -> WorkflowValidationError:
+    """The error for a future of another event loop; ``shown`` is the future, as its description or its ``repr``."""
+    if "Operation " in shown or ("(" in shown and not shown.startswith("<")):
+        owner = "an operation of another instance"
+        wrong, right = "await other_ctx_operation", "await ctx.wait_for_external_event('done')  # which the other sends"
+    else:
+        owner = "a future of the application's event loop"
+        wrong, right = "await client.get(url)", "await ctx.call_activity(fetch, input=url)"
+    return host.slip(f"{what} {owner}, which this workflow's loop cannot wait for: {shown}", wrong, right)
+
+
 def _foreign_future(error: RuntimeError, host: Host) -> Exception:
+    _, _, shown = str(error).partition(" got Future ")
+    shown = shown.partition(" attached to a different loop")[0]
+    converted = foreign_future(host, "the workflow awaited", shown)
     frames = debug.user_frames(error)
-    place = f" at {frames[-1]}" if frames else ""
-    msg = (
-        f"the workflow awaited a future{place} that belongs to another event loop: an operation of another instance, "
-        f"or a future of the application\n"
-        f"  wrong: await client.get(url)                     # a socket of the application's loop\n"
-        f"  right: await ctx.call_activity(fetch, input=url)"
-    )
-    converted = host.error(WorkflowValidationError, msg)
+    if frames:
+        # Where it was awaited; by now that line has left the stack.
+        first, _, rest = converted.message.partition(" (")
+        converted.message = f"{first} ({frames[-1]}){rest[rest.index(')') + 1 :]}"
     converted.__cause__ = error
     return converted
 
@@ -152,38 +162,59 @@ def _foreign_future(error: RuntimeError, host: Host) -> Exception:
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------
 
 
-def translate(host: Host, loop: WorkflowLoop, error: Any) -> Any:
-    """What to record for an ``error`` with which upstream is about to fail the instance."""
-    if isinstance(error, task.NonDeterminismError) and not isinstance(error, AsyncWorkflowError):
+def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error: Any) -> Any:
+    """What to record for an ``error`` with which upstream is about to fail the instance of ``context``."""
+    if _upstream.is_mismatch(error) and not isinstance(error, AsyncWorkflowError):
         return _divergence(host, loop, error)
     if isinstance(error, _upstream.UnserializableResult):
-        kind = type(error.problem_object).__name__
-        msg = (
-            f"the result of the workflow, a {kind!r}, cannot be serialised\n"
-            f"  wrong: return {kind}(...)\n"
-            f"  right: return a dict, list, str, number, dataclass, or whatever the worker's data converter takes"
-        )
-        converted = host.error(WorkflowValidationError, msg)
-        converted.__cause__ = error
-        return converted
+        return _unserializable_result(host, function, error, _upstream.serializer(context))
     return error
 
 
-def _divergence(host: Host, loop: WorkflowLoop, error: task.NonDeterminismError) -> Exception:
-    upstream_context, event = _upstream.scene_of(error)
-    if event is None or upstream_context is None:
+def unawaited_result(host: Host, result: Any, path: str = "result") -> WorkflowValidationError:
+    """The error for a ``result``, or a part of one at ``path``, that was never awaited."""
+    debug.discard(result)
+    shown = result.call if isinstance(result, Operation) else "work()"
+    what = "the workflow returned" if path == "result" else f"{path} of the workflow is"
+    msg = (
+        f"{what} {debug.describe_awaitable(result)} that was never awaited\n"
+        f"  wrong: return {shown}\n"
+        f"  right: return await {shown}"
+    )
+    return host.error(WorkflowValidationError, msg)
+
+
+def _unserializable_result(host: Host, function: Any, error: Any, serialize: Any) -> Exception:
+    path, culprit = debug.culprit(error.problem_object, "result", serialize)
+    if isinstance(culprit, debug.AWAITABLES):
+        converted = unawaited_result(host, culprit, path)
+    else:
+        kind = type(culprit if culprit is not debug.INNOCENT else error.problem_object).__name__
+        msg = (
+            f"{path} of workflow function {validation.describe(function)} cannot be serialised: its type is {kind!r}\n"
+            f"  wrong: return {kind}(...)\n"
+            f"  right: return a dict, list, string, number, dataclass, or whatever the worker's data converter takes"
+        )
+        converted = host.error(WorkflowValidationError, msg)
+    converted.__cause__ = error
+    return converted
+
+
+def _divergence(host: Host, loop: WorkflowLoop, error: Exception) -> Exception:
+    context, event, action = _upstream.scene_of(error)
+    if event is None or context is None:
         return error
     step = event.eventId
     history = _upstream.describe_event(event)
-    listeners = _upstream.listeners_of(upstream_context, step)
+    listeners = _upstream.listeners_of(context, step)
     described = [listener.describe() for listener in listeners if isinstance(listener, Operation)]
+    waits = "; ".join(f"{task.get_name()} waits at {debug.where(task)}" for task in loop.tasks)
     if described:
         code = f"the code scheduled {described[0]}"
-    elif listeners:
-        code = "the code started a timer (asyncio.sleep or a timeout)"
     else:
-        waits = "; ".join(f"{task.get_name()} waits at {debug.where(task)}" for task in loop.tasks)
-        code = f"the code scheduled nothing by that number; {waits or 'it had ended by then'}"
+        code = f"the code {_upstream.describe_action(action)}"
+        if waits:
+            code += f" ({waits})"
     msg = (
         f"history and code diverge at step {step}: the history has {history}, and {code}. Either the workflow was "
         f"changed while this instance was running, or it decides by something that is not the same on replay"
