@@ -9,7 +9,9 @@ from __future__ import annotations
 # The core comes first, so that an environment in which only this distribution is left fails with the line to run.
 try:
     import durabletask_aio.core as _core
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name not in ("durabletask_aio", "durabletask_aio.core"):
+        raise  # the core is there, and has something of its own to say
     msg = (
         "durabletask.aio.sandbox needs the core of durabletask-aio, which is not installed (or not completely). Run:\n"
         '    pip install --force-reinstall "durabletask-aio-core[sandbox]"'
