@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import fields
 from datetime import datetime
@@ -71,10 +72,14 @@ def main() -> int:
     parser.add_argument("--name", default="durable world", help="input of the workflow (default: %(default)s)")
     arguments = parser.parse_args()
 
+    # Upstream reports every connection and every turn; here the history is what one wants to read.
+    quiet = logging.getLogger("quick_start")
+    quiet.setLevel(logging.ERROR)
+
     with (
         local_backend(port=arguments.port) as backend,
-        TaskHubGrpcWorker(host_address=backend.address) as worker,
-        TaskHubGrpcClient(host_address=backend.address) as client,
+        TaskHubGrpcWorker(host_address=backend.address, logger=quiet) as worker,
+        TaskHubGrpcClient(host_address=backend.address, logger=quiet) as client,
     ):
         worker.add_orchestrator(enhanced_workflow, sandbox_mode=SandboxMode.BEST_EFFORT)
         for activity in (my_activity, task_0, task_1, task_2):
@@ -109,7 +114,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 def print_history(history: list[HistoryEvent]) -> None:
     print(bold("History") + faint("   (seconds since the start; what a worker replays to get back to where it was)"))
-    started = history[0].timestamp
+    started = min(event.timestamp for event in history)
     names: dict[int, str] = {}
     for event in history:
         name = getattr(event, "name", None)

@@ -53,7 +53,7 @@ def surprises(wheel: Path) -> list[str]:
     expected = {
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(source).parts)
     }
     expected.add(f"durabletask/aio/{PACKAGES[package]}")
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
