@@ -76,6 +76,8 @@ class Instance:
         """How many events of the history each turn had seen when it ended."""
         self.outcome: pb.CompleteOrchestrationAction | None = None
         self.custom_status: str | None = None
+        self.custom_statuses: list[str | None] = []
+        """The custom status after each turn."""
         self.outstanding: dict[int, pb.OrchestratorAction] = {}
         started = pb.ExecutionStartedEvent(
             name=self.name,
@@ -103,13 +105,16 @@ class Instance:
         self.cuts.append(len(self.history))
         self.turns.append(list(result.actions))
         self.custom_status = result.encoded_custom_status
+        self.custom_statuses.append(self.custom_status)
         for action in result.actions:
             self._apply(action)
         return self.turns[-1]
 
     def _stamped(self, event: pb.HistoryEvent) -> pb.HistoryEvent:
-        event.timestamp.CopyFrom(_timestamp(self.now))
-        return event
+        stamped = pb.HistoryEvent()
+        stamped.CopyFrom(event)  # an event carried over from the last execution also belongs to its actions
+        stamped.timestamp.CopyFrom(_timestamp(self.now))
+        return stamped
 
     def _apply(self, action: pb.OrchestratorAction) -> None:
         kind = action.WhichOneof("orchestratorActionType")
