@@ -22,12 +22,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from durabletask import task
+from durabletask.aio import AsyncWorkflowContext, as_orchestrator
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry
 from google.protobuf import timestamp_pb2, wrappers_pb2
 
-from durabletask.aio import AsyncWorkflowContext, as_orchestrator
 from durabletask_aio.core.disposal import turn_scope
 
 QUIET = logging.getLogger("benchmark")
@@ -38,7 +38,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 Execute = Callable[[], Any]
 
 
-# -- histories ----------------------------------------------------------------------------------------------------------
+# -- histories --------------------------------------------------------------------------------------------------------
 
 
 class History:
@@ -57,9 +57,7 @@ class History:
         instance = pb.OrchestrationInstance(instanceId="benchmark")
         size_given = wrappers_pb2.StringValue(value=str(size))
         self.add(
-            executionStarted=pb.ExecutionStartedEvent(
-                name="workflow", orchestrationInstance=instance, input=size_given
-            )
+            executionStarted=pb.ExecutionStartedEvent(name="workflow", orchestrationInstance=instance, input=size_given)
         )
 
     def turn(self) -> None:
@@ -112,7 +110,7 @@ def replays(orchestrator: Any, events: list[pb.HistoryEvent]) -> Execute:
     return execute
 
 
-# -- what is compared -----------------------------------------------------------------------------------------------------
+# -- what is compared -------------------------------------------------------------------------------------------------
 
 
 def sequence_generator(ctx: task.OrchestrationContext, size: int) -> Generator[task.Task[Any], Any, int]:
@@ -166,7 +164,7 @@ async def task_group(ctx: AsyncWorkflowContext, size: int) -> int:
     return sum(task.result() for task in tasks)
 
 
-# -- time ---------------------------------------------------------------------------------------------------------------
+# -- time -------------------------------------------------------------------------------------------------------------
 
 
 def best_times(executions: dict[str, Execute], rounds: int) -> dict[str, float]:
@@ -250,7 +248,7 @@ def run_fan_out(report: Report, rounds: int) -> None:
         report.line(f"{name}: 10,000 beside 1,000, ratio of ratios", f"{growth:.2f}", "1.25", passed=growth <= 1.25)
 
 
-# -- tasks beside many live instances ---------------------------------------------------------------------------------------
+# -- tasks beside many live instances ---------------------------------------------------------------------------------
 
 
 def run_create_task(report: Report, rounds: int) -> None:
@@ -314,7 +312,7 @@ def run_create_task(report: Report, rounds: int) -> None:
     )
 
 
-# -- memory -------------------------------------------------------------------------------------------------------------
+# -- memory -----------------------------------------------------------------------------------------------------------
 
 
 def run_memory(report: Report, rounds: int) -> None:
