@@ -1,0 +1,279 @@
+"""A task hub in this thread: the local engine's state machine, workers that are called and not started, and adversity.
+
+Every turn is executed twice: by the worker under test, and by a reference worker that has no sessions and never delivers
+anything.  Both must answer alike, byte for byte, except for what no two replays have in common.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import durabletask.internal.orchestrator_service_pb2 as pb
+from google.protobuf import wrappers_pb2
+from worker_support import QUIET
+
+from durabletask_aio.testing.clock import VirtualClock
+from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.handouts import Taker
+from durabletask_aio.worker.binding import binding_of
+from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+START = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
+
+
+class Difference(AssertionError):
+    """A turn was not what a full replay would have made of it."""
+
+
+class Recorder:
+    """A stub that keeps the response to itself."""
+
+    def __init__(self) -> None:
+        self.response: pb.OrchestratorResponse | None = None
+        self.is_abandoned = False
+
+    def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> None:
+        self.response = response
+
+    def AbandonTaskOrchestratorWorkItem(self, request: Any) -> None:
+        self.is_abandoned = True
+
+
+class LostResponse(Exception):
+    pass
+
+
+class Losing(Recorder):
+    """A stub whose connection breaks when the response is on its way."""
+
+    def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> None:
+        super().CompleteOrchestratorTask(response)
+        raise LostResponse
+
+
+class Context:
+    """gRPC's context, as far as the engine needs it."""
+
+    def abort(self, code: Any, details: str) -> None:
+        raise AssertionError(f"{code}: {details}")
+
+
+CONTEXT: Any = Context()
+
+
+class Hub:
+    """One engine, any number of workers with the same functions, and a reference."""
+
+    def __init__(
+        self, register: Callable[[TaskHubGrpcWorker], None], *, workers: int = 1, sessions: int = 100, **options: Any
+    ) -> None:
+        self.clock = VirtualClock(START)
+        self.engine = Engine(self.clock)
+        self.taker = Taker()
+        self.workers = [self._worker(register, max_extended_sessions=sessions, **options) for _ in range(workers)]
+        self.reference = self._worker(register, max_extended_sessions=0)
+        self.turns = 0
+
+    def _worker(self, register: Callable[[TaskHubGrpcWorker], None], **options: Any) -> TaskHubGrpcWorker:
+        worker = TaskHubGrpcWorker(logger=QUIET, **options)
+        register(worker)
+        return worker
+
+    # What clients do ----------------------------------------------------------------------------------------
+
+    def start(self, name: str, input: str | None = None, instance_id: str = "instance", **more: Any) -> str:
+        request = pb.CreateInstanceRequest(instanceId=instance_id, name=name, **more)
+        if input is not None:
+            request.input.CopyFrom(wrappers_pb2.StringValue(value=input))
+        self.engine.StartInstance(request, CONTEXT)
+        return instance_id
+
+    def raise_event(self, name: str, data: str = "null", instance_id: str = "instance") -> None:
+        value = wrappers_pb2.StringValue(value=data)
+        self.engine.RaiseEvent(pb.RaiseEventRequest(instanceId=instance_id, name=name, input=value), CONTEXT)
+
+    def suspend(self, instance_id: str = "instance") -> None:
+        self.engine.SuspendInstance(pb.SuspendRequest(instanceId=instance_id), CONTEXT)
+
+    def resume(self, instance_id: str = "instance") -> None:
+        self.engine.ResumeInstance(pb.ResumeRequest(instanceId=instance_id), CONTEXT)
+
+    def terminate(self, instance_id: str = "instance") -> None:
+        self.engine.TerminateInstance(pb.TerminateRequest(instanceId=instance_id), CONTEXT)
+
+    def rewind(self, instance_id: str = "instance") -> None:
+        self.engine.RewindInstance(pb.RewindInstanceRequest(instanceId=instance_id), CONTEXT)
+
+    def purge(self, instance_id: str = "instance") -> None:
+        self.engine.PurgeInstances(pb.PurgeInstancesRequest(instanceId=instance_id), CONTEXT)
+
+    def status(self, instance_id: str = "instance") -> str:
+        instance = self.engine.instance(instance_id)
+        assert instance is not None
+        return pb.OrchestrationStatus.Name(instance.status).removeprefix("ORCHESTRATION_STATUS_")
+
+    def output(self, instance_id: str = "instance") -> str | None:
+        instance = self.engine.instance(instance_id)
+        assert instance is not None
+        return instance.output
+
+    # What workers do ----------------------------------------------------------------------------------------
+
+    def take(self) -> pb.WorkItem | None:
+        handout = self.engine.take(self.taker)
+        return None if handout is None else handout.message
+
+    def execute(self, item: pb.WorkItem, worker: int = 0, stub: Recorder | None = None) -> Recorder:
+        """Execute a turn with both workers and compare; nothing is delivered."""
+        expected, actual = Recorder(), Recorder() if stub is None else stub
+        self.turns += 1
+        for each, recorder in ((self.reference, expected), (self.workers[worker], actual)):
+            request = pb.OrchestratorRequest()
+            request.CopyFrom(item.orchestratorRequest)
+            each._execute_orchestrator(request, recorder, item.completionToken)
+        if comparable(expected) != comparable(actual):
+            raise Difference(f"full replay:\n{expected.response}\nthis worker:\n{actual.response}")
+        return actual
+
+    def deliver(self, recorder: Recorder) -> None:
+        assert recorder.response is not None
+        self.engine.CompleteOrchestratorTask(recorder.response, CONTEXT)
+
+    def turn(self, worker: int = 0) -> bool:
+        """Take and do one work item of any kind; ``False`` if there was none."""
+        item = self.take()
+        if item is None:
+            return False
+        self.do(item, worker)
+        return True
+
+    def do(self, item: pb.WorkItem, worker: int = 0) -> None:
+        if item.HasField("orchestratorRequest"):
+            recorder = self.execute(item, worker)
+            if recorder.is_abandoned:
+                self.engine.AbandonTaskOrchestratorWorkItem(
+                    pb.AbandonOrchestrationTaskRequest(completionToken=item.completionToken), CONTEXT
+                )
+            else:
+                self.deliver(recorder)
+        elif item.HasField("activityRequest"):
+            self.workers[worker]._execute_activity(item.activityRequest, _ToEngine(self.engine), item.completionToken)
+        else:
+            self.workers[worker]._execute_entity_batch(item.entityRequestV2, _ToEngine(self.engine), item.completionToken)
+
+    def lose(self, item: pb.WorkItem, worker: int = 0) -> None:
+        """Execute a turn whose response never arrives; the item goes back to the queue."""
+        self.execute(item, worker, Losing())
+        self.engine.take_back(item.completionToken)
+        # Some engines keep the time of the first attempt; the worse ones, for us, give each attempt its own.
+        instance = self.engine.instance(item.orchestratorRequest.instanceId)
+        if instance is not None and instance.history and instance.pending_events[0].HasField("orchestratorStarted"):
+            del instance.pending_events[0]
+
+    def drain(self, worker: int = 0) -> None:
+        """Work until there is nothing left to do at this moment."""
+        while self.turn(worker):
+            pass
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; what falls due is queued."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while self.clock.advance_to(end):
+            pass
+
+    def evict(self, worker: int = 0) -> None:
+        binding = binding_of(self.workers[worker])
+        assert binding is not None
+        sessions = binding.turns.sessions
+        for session in sessions.close():
+            session.dispose()
+        sessions.open()
+
+    def live(self, worker: int = 0) -> int:
+        return self.workers[worker].extended_session_stats.live
+
+    def close(self) -> None:
+        for worker in range(len(self.workers)):
+            self.evict(worker)
+
+
+class _ToEngine:
+    """The engine's own methods as a stub."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def CompleteActivityTask(self, response: Any) -> None:
+        self._engine.CompleteActivityTask(response, CONTEXT)
+
+    def CompleteEntityTask(self, response: Any) -> None:
+        self._engine.CompleteEntityTask(response, CONTEXT)
+
+
+def comparable(recorder: Recorder) -> tuple[Any, ...]:
+    """What two executions of one turn must have in common."""
+    response = recorder.response
+    if response is None:
+        return ("abandoned", recorder.is_abandoned)
+    actions = []
+    for action in response.actions:
+        copy = pb.OrchestratorAction()
+        copy.CopyFrom(action)
+        for kind in ("scheduleTask", "createSubOrchestration"):
+            if copy.HasField(kind):
+                getattr(copy, kind).ClearField("parentTraceContext")
+        if copy.HasField("completeOrchestration"):
+            details = copy.completeOrchestration.failureDetails
+            while True:
+                details.ClearField("stackTrace")
+                if not details.HasField("innerFailure"):
+                    break
+                details = details.innerFailure
+        if copy.HasField("rewindOrchestration"):
+            for event in copy.rewindOrchestration.newHistory:
+                event.executionStarted.orchestrationInstance.ClearField("executionId")
+        actions.append(copy.SerializeToString(deterministic=True))
+    return ("completed", response.customStatus.value, response.completionToken, *actions)
+
+
+def run_randomly(hub: Hub, seed: int, steps: int, events: Sequence[str]) -> None:
+    """Work in a random order with everything that can go wrong going wrong now and then, comparing every turn."""
+    chance = random.Random(seed)
+    held: list[pb.WorkItem] = []
+    for _ in range(steps):
+        worker = chance.randrange(len(hub.workers))
+        what = chance.random()
+        if what < 0.08:
+            hub.evict(worker)
+        elif what < 0.16:
+            hub.advance(chance.choice([0.5, 5, 60]))
+        elif what < 0.24 and hub.status() in ("RUNNING", "SUSPENDED", "PENDING"):
+            hub.raise_event(chance.choice(events), str(chance.randrange(100)))
+        elif what < 0.27 and hub.status() == "RUNNING":
+            hub.suspend()
+        elif what < 0.34 and hub.status() == "SUSPENDED":
+            hub.resume()
+        elif what < 0.345 and hub.status() == "RUNNING":
+            hub.terminate()
+        elif held and what < 0.6:
+            hub.do(held.pop(chance.randrange(len(held))), worker)
+        else:
+            item = hub.take()
+            if item is None:
+                if hub.status() not in ("RUNNING", "SUSPENDED", "PENDING"):
+                    return
+                if hub.status() == "SUSPENDED":
+                    hub.resume()
+                hub.advance(60)
+            elif not item.HasField("orchestratorRequest"):
+                # Results arrive late and in any order.
+                held.append(item)
+            elif chance.random() < 0.1:
+                hub.lose(item, worker)
+            else:
+                if chance.random() < 0.1:
+                    hub.execute(item, chance.randrange(len(hub.workers)))  # delivered twice, to anybody
+                hub.do(item, worker)

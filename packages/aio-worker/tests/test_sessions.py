@@ -1,0 +1,750 @@
+"""Extended sessions answer every turn as a full replay would: each condition, and that its test can fail.
+
+Most tests here run twice.  Once as the code is; and once with the condition they are about dropped on purpose, when they
+must find the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import durabletask.internal.orchestrator_service_pb2 as pb
+import pytest
+from durabletask.entities import EntityInstanceId
+from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
+from session_hub import Hub, Recorder
+
+from durabletask_aio.worker import _upstream, sessions, turns
+from durabletask_aio.worker.binding import binding_of
+from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+# Workflows ------------------------------------------------------------------------------------------------------
+
+
+async def echo(ctx: Any, value: Any) -> Any:
+    return value
+
+
+def plain_echo(ctx: Any, value: Any) -> Any:
+    return value
+
+
+def broken(ctx: Any, value: Any) -> Any:
+    raise ValueError(f"broken {value}")
+
+
+async def chain(ctx: Any, count: int) -> Any:
+    return [await ctx.call_activity("plain_echo", input=index) for index in range(count)]
+
+
+async def collect(ctx: Any, names: list[str]) -> Any:
+    return [await ctx.wait_for_external_event(name) for name in names]
+
+
+async def clock(ctx: Any, _: Any) -> Any:
+    times = []
+    for name in ("a", "b"):
+        await ctx.wait_for_external_event(name)
+        times.append(str(ctx.current_utc_datetime))
+        ctx.set_custom_status(times)
+    return times
+
+
+async def again(ctx: Any, count: int) -> Any:
+    first = await ctx.wait_for_external_event("go")
+    await ctx.call_activity("plain_echo", input=[count, first])
+    if count < 3:
+        ctx.continue_as_new(count + 1, save_events=True)
+        return None
+    return [count, first]
+
+
+async def fails_late(ctx: Any, _: Any) -> Any:
+    await ctx.call_activity("plain_echo", input=1)
+    return await ctx.call_activity("sometimes", input=2)
+
+
+async def locks(ctx: Any, _: Any) -> Any:
+    counter = EntityInstanceId("counter", "one")
+    async with ctx.lock_entities([counter]):
+        before = await ctx.call_entity(counter, "get")
+        await ctx.wait_for_external_event("go")
+        after = await ctx.call_entity(counter, "add", 5)
+    return [before, after, await ctx.call_entity(counter, "get")]
+
+
+def counter(ctx: Any, value: Any) -> Any:
+    state = ctx.get_state(int, 0)
+    if ctx.operation == "add":
+        state += value
+        ctx.set_state(state)
+    return state
+
+
+def register(worker: TaskHubGrpcWorker) -> None:
+    for workflow in (chain, collect, clock, again, fails_late, locks):
+        worker.add_orchestrator(workflow)
+    worker.add_activity(plain_echo)
+    worker.add_activity(broken)
+    worker.add_activity(sometimes)
+    worker.add_entity(counter)
+
+
+_is_broken = [False]
+
+
+def sometimes(ctx: Any, value: Any) -> Any:
+    if _is_broken[0]:
+        raise ValueError("not now")
+    return value
+
+
+# Conditions, and what it looks like without them ----------------------------------------------------------------
+
+
+def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything as it is."""
+
+
+def without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.History, "continues", lambda self, seal: True)
+
+
+def with_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.History, "continues", lambda self, seal: len(self._bytes) >= seal.length)
+
+
+def without_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.SessionCache, "checkout", lambda self, key: self._sessions.get(key))
+
+
+def without_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = turns.Delivery.__init__
+
+    def init(self: Any, stub: Any) -> None:
+        original(self, stub)
+        self.is_delivered = True
+
+    monkeypatch.setattr(turns.Delivery, "__init__", init)
+    without_proof(monkeypatch)
+
+
+def without_rewind_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = turns.why_not
+
+    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+        reason = original(session, request, history, function)
+        return None if reason == "rewound" else reason
+
+    monkeypatch.setattr(turns, "why_not", why_not)
+
+
+def without_restart_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = turns.why_not
+
+    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+        reason = original(session, request, history, function)
+        return None if reason in ("restarted", "history") else reason
+
+    monkeypatch.setattr(turns, "why_not", why_not)
+
+
+def without_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_upstream.OrchestrationExecutor, "is_complete", property(lambda self: self.context is None))
+    without_proof(monkeypatch)
+
+
+def without_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the context alone, as a first prototype did."""
+    original = _upstream.OrchestrationExecutor.detach
+
+    def detach(self: Any) -> None:
+        original(self)
+        self._is_suspended, self._suspended_events = False, []
+
+    monkeypatch.setattr(_upstream.OrchestrationExecutor, "detach", detach)
+
+
+def without_replay_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _upstream.OrchestrationExecutor.process_event
+
+    def process_event(self: Any, ctx: Any, event: Any) -> None:
+        if self.seen is not None:
+            ctx._is_replaying = False
+        original(self, ctx, event)
+
+    monkeypatch.setattr(_upstream.OrchestrationExecutor, "process_event", process_event)
+
+
+@contextlib.contextmanager
+def judged(drop: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The block holds as things are, and does not without the condition."""
+    drop(monkeypatch)
+    if drop is nothing:
+        yield
+        return
+    with pytest.raises((AssertionError, RuntimeError, StopIteration)):
+        yield
+
+
+def dropping(*drops: Callable[..., None]) -> Any:
+    return pytest.mark.parametrize("drop", [nothing, *drops], ids=lambda drop: drop.__name__)
+
+
+class TestServing:
+    def test_every_turn_after_the_first_is_served_from_the_session(self) -> None:
+        hub = Hub(register)
+        hub.start("chain", "5")
+        hub.drain()
+
+        stats = hub.workers[0].extended_session_stats
+        assert hub.output() == "[0, 1, 2, 3, 4]"
+        assert (stats.hits, stats.live, dict(stats.misses)) == (5, 0, {})
+
+    def test_generators_have_sessions_too(self) -> None:
+        def generator(ctx: Any, count: int) -> Any:
+            results = []
+            for index in range(count):
+                results.append((yield ctx.call_activity("plain_echo", input=index)))
+            return results
+
+        def register_generator(worker: TaskHubGrpcWorker) -> None:
+            worker.add_orchestrator(generator)
+            worker.add_activity(plain_echo)
+
+        hub = Hub(register_generator)
+        hub.start("generator", "5")
+        hub.drain()
+
+        assert hub.output() == "[0, 1, 2, 3, 4]"
+        assert hub.workers[0].extended_session_stats.hits == 5
+
+    def test_none_are_kept_if_they_are_switched_off(self) -> None:
+        hub = Hub(register, sessions=0)
+        hub.start("chain", "5")
+        hub.drain()
+
+        stats = hub.workers[0].extended_session_stats
+        assert (stats.hits, stats.live, dict(stats.misses)) == (0, 0, {})
+
+
+class TestConditions:
+    @dropping(without_proof)
+    def test_another_worker_did_a_turn_in_between(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register, workers=2)
+            hub.start("again", "1")
+            hub.drain(worker=0)
+            hub.raise_event("go", '"x"')
+            hub.drain(worker=1)  # continues as new
+            hub.raise_event("go", '"y"')
+            hub.drain(worker=0)  # still has the session of the first execution
+            hub.raise_event("go", '"z"')
+            hub.drain(worker=1)
+
+            assert json.loads(hub.output() or "") == [3, "z"]
+            assert hub.workers[0].extended_session_stats.misses["history"] == 1
+
+    @dropping(without_proof, with_length_only)
+    def test_an_id_is_used_again_after_a_purge(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register, workers=2)
+            hub.start("collect", '["a", "b"]')
+            hub.drain(worker=0)
+            hub.terminate()
+            hub.drain(worker=1)
+            hub.purge()
+            hub.start("collect", '["b", "a"]')
+            hub.drain(worker=1)
+            hub.raise_event("a", "1")
+            hub.drain(worker=0)
+            hub.raise_event("b", "2")
+            hub.drain(worker=0)
+
+            assert hub.output() == "[2, 1]"
+
+    @dropping(without_restart_check)
+    def test_an_id_is_used_again_at_the_same_worker(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register, workers=2)
+            hub.start("collect", '["a"]')
+            hub.drain(worker=0)
+            hub.terminate()
+            hub.drain(worker=1)
+            hub.purge()
+            hub.start("collect", '["b"]')
+            hub.drain(worker=0)
+
+            assert hub.workers[0].extended_session_stats.misses["restarted"] == 1
+
+    @dropping(without_delivery)
+    def test_a_response_was_lost_and_the_turn_comes_again_with_a_later_clock(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register)
+            hub.start("clock")
+            hub.drain()
+            hub.raise_event("a")
+            item = hub.take()
+            assert item is not None
+            hub.lose(item)
+            assert hub.live() == 0
+            hub.advance(60)
+            hub.drain()
+            hub.raise_event("b")
+            hub.drain()
+
+            assert json.loads(hub.output() or "") == ["2024-05-01 12:01:00", "2024-05-01 12:01:00"]
+
+    @dropping(without_checkout)
+    def test_a_turn_is_delivered_again_while_the_first_is_inside_user_code(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second: list[Callable[[], None]] = []
+
+        async def reentrant(ctx: Any, _: Any) -> Any:
+            await ctx.wait_for_external_event("a")
+            if second and not ctx.is_replaying:
+                second.pop()()
+            await ctx.wait_for_external_event("b")
+            return "done"
+
+        with judged(drop, monkeypatch):
+            hub = Hub(lambda worker: worker.add_orchestrator(reentrant) and None)
+            hub.start("reentrant")
+            hub.drain()
+            hub.raise_event("a")
+            item = hub.take()
+            assert item is not None
+            worker, other = hub.workers[0], Recorder()
+            in_thread = _ThreadedTurn(worker, item, other)
+            second.append(in_thread)
+            mine = Recorder()
+            worker._execute_orchestrator(item.orchestratorRequest, mine, item.completionToken)
+
+            assert in_thread.error is None
+            assert other.response is not None
+            assert [a.WhichOneof("orchestratorActionType") for a in other.response.actions] == []
+            assert mine.response is not None
+            assert not mine.response.actions
+            assert worker.extended_session_stats.misses["absent"] == 1
+
+    @dropping(without_rewind_check)
+    def test_a_rewind_is_always_a_full_replay(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register, workers=2)
+            _is_broken[0] = True
+            hub.start("fails_late")
+            for worker in (0, 0, 0, 1, 1, 1, 1):  # the first turns here, the failing one elsewhere
+                hub.turn(worker)
+            assert hub.status() == "FAILED"
+            assert hub.live(0) == 1
+            _is_broken[0] = False
+            hub.rewind()
+            hub.drain(worker=0)
+
+            assert hub.output() == "2"
+            assert hub.workers[0].extended_session_stats.misses["rewound"] == 1
+
+    @dropping(without_the_executor)
+    def test_suspension_and_what_arrived_during_it_are_kept(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with judged(drop, monkeypatch):
+            hub = Hub(register)
+            hub.start("collect", '["a", "b"]')
+            hub.drain()
+            hub.suspend()
+            hub.raise_event("a", "1")
+            hub.drain()  # one turn: suspended, and an event that has to wait
+            hub.raise_event("b", "2")
+            hub.resume()
+            hub.drain()
+
+            assert hub.output() == "[1, 2]"
+
+    @dropping(without_ends)
+    @pytest.mark.parametrize("end", ["terminate", "complete", "fail", "continue as new"])
+    def test_nothing_that_has_ended_is_kept(
+        self, drop: Callable[..., None], end: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def ending(ctx: Any, how: str) -> Any:
+            await ctx.wait_for_external_event("go")
+            if how == "fail":
+                raise ValueError("as asked")
+            if how == "continue as new":
+                ctx.continue_as_new("again")
+            return how
+
+        with judged(drop, monkeypatch):
+            hub = Hub(lambda worker: worker.add_orchestrator(ending) and None)
+            hub.start("ending", json.dumps(end))
+            hub.drain()
+            assert hub.live() == 1
+            hub.terminate() if end == "terminate" else hub.raise_event("go")
+            item = hub.take()
+            assert item is not None
+            hub.do(item)
+
+            assert hub.live() == 0
+
+    def test_a_version_that_is_refused_leaves_nothing_behind(self) -> None:
+        for strategy in (VersionFailureStrategy.FAIL, VersionFailureStrategy.REJECT):
+            hub = Hub(register)
+            for worker in (*hub.workers, hub.reference):
+                worker.use_versioning(
+                    VersioningOptions(
+                        version="1.0", match_strategy=VersionMatchStrategy.STRICT, failure_strategy=strategy
+                    )
+                )
+            hub.start("chain", "2", version={"value": "2.0"})
+            item = hub.take()
+            assert item is not None
+            hub.do(item)
+
+            assert hub.live() == 0
+
+    def test_entity_locks_live_through_sessions(self) -> None:
+        hub = Hub(register)
+        hub.start("locks")
+        hub.drain()
+        hub.raise_event("go")
+        hub.drain()
+
+        assert hub.output() == "[0, 5, 5]"
+        assert hub.workers[0].extended_session_stats.hits > 3
+
+    @dropping(without_replay_flag)
+    def test_user_code_sees_is_replaying_as_it_would_in_a_full_replay(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[str, bool]] = []
+
+        async def watching(ctx: Any, _: Any) -> Any:
+            for name in ("a", "b", "c"):
+                await ctx.wait_for_external_event(name)
+                seen.append((name, ctx.is_replaying))
+
+        with judged(drop, monkeypatch):
+            hub = Hub(lambda worker: worker.add_orchestrator(watching) and None, workers=2)
+            hub.start("watching")
+            hub.drain(worker=0)
+            for name, worker in (("a", 0), ("b", 1), ("c", 0)):
+                hub.raise_event(name)
+                item = hub.take()
+                assert item is not None
+                seen.clear()
+                recorder = Recorder()
+                hub.workers[worker]._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+                hub.deliver(recorder)
+
+            # The session of worker 0 had seen a; b happened elsewhere.
+            assert seen == [("b", True), ("c", False)]
+            assert hub.workers[0].extended_session_stats.hits == 2
+
+    @pytest.mark.parametrize(("span_id", "misses"), [("own", 0), ("", 0), ("00f067aa0ba902b7", 1)])
+    def test_another_span_is_a_miss(self, span_id: str, misses: int) -> None:
+        pytest.importorskip("opentelemetry.sdk")
+        from opentelemetry.sdk.trace import TracerProvider
+
+        hub = Hub(register)
+        hub.start("collect", '["a", "b"]', parentTraceContext=TRACE_PARENT)
+        item = hub.take()
+        assert item is not None
+        with TracerProvider().get_tracer("test").start_as_current_span("any"):
+            recorder = hub.execute(item)
+        hub.deliver(recorder)
+        hub.raise_event("a")
+        item = hub.take()
+        assert item is not None
+        binding = binding_of(hub.workers[0])
+        assert binding is not None
+        session = binding.turns.sessions._sessions["instance"]
+        assert session.executor.span_id
+        item.orchestratorRequest.orchestrationTraceContext.spanID.value = (
+            session.executor.span_id if span_id == "own" else span_id
+        )
+        hub.execute(item)
+
+        assert hub.workers[0].extended_session_stats.misses["trace"] == misses
+
+    def test_an_exception_in_user_code_ends_the_session(self) -> None:
+        async def raising(ctx: Any, _: Any) -> Any:
+            await ctx.wait_for_external_event("go")
+            raise SystemExit(3)
+
+        hub = Hub(lambda worker: worker.add_orchestrator(raising) and None)
+        hub.start("raising")
+        hub.drain()
+        hub.raise_event("go")
+        hub.drain()
+
+        assert (hub.status(), hub.live()) == ("FAILED", 0)
+
+    def test_a_turn_without_new_events_is_upstreams_business(self) -> None:
+        hub = Hub(register)
+        hub.start("collect", '["a"]')
+        hub.drain()
+        hub.raise_event("a")
+        item = hub.take()
+        assert item is not None
+        del item.orchestratorRequest.newEvents[:]
+        hub.execute(item)
+
+        assert hub.workers[0].extended_session_stats.misses["empty"] == 1
+
+
+class _ThreadedTurn:
+    """The same turn, delivered once more while the first delivery is in user code."""
+
+    def __init__(self, worker: TaskHubGrpcWorker, item: pb.WorkItem, recorder: Recorder) -> None:
+        self._worker = worker
+        self._request = pb.OrchestratorRequest()
+        self._request.CopyFrom(item.orchestratorRequest)
+        self._token = item.completionToken
+        self._recorder = recorder
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        import threading
+
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._worker._execute_orchestrator(self._request, self._recorder, self._token)
+        except BaseException as error:  # noqa: BLE001
+            self.error = error
+
+
+TRACE_PARENT = pb.TraceContext(
+    traceParent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", spanID="00f067aa0ba902b7"
+)
+
+
+class TestBounds:
+    def test_the_least_recently_used_are_let_go_and_closed_once(self) -> None:
+        closed: list[str] = []
+
+        async def waiting(ctx: Any, _: Any) -> Any:
+            instance_id = ctx.instance_id
+            try:
+                await ctx.wait_for_external_event("never")
+            finally:
+                closed.append(instance_id)
+
+        hub = Hub(lambda worker: worker.add_orchestrator(waiting) and None, sessions=3)
+        for index in range(10):
+            hub.start("waiting", instance_id=f"i{index}")
+        hub.drain()
+        closed_by_reference = {f"i{index}" for index in range(10)}
+        evicted = [name for name in closed if name in closed_by_reference]
+
+        stats = hub.workers[0].extended_session_stats
+        assert (stats.live, stats.evictions["limit"]) == (3, 7)
+        # Ten times by the reference, which keeps nothing, and seven times by eviction.
+        assert len(evicted) == 17
+        hub.close()
+        assert len(closed) == 20
+        assert stats.evictions["stop"] == 3
+
+    def test_idle_ones_are_let_go(self) -> None:
+        now = [0.0]
+        stats = sessions.ExtendedSessionStats()
+        cache = sessions.SessionCache(10, 5.0, stats, clock=lambda: now[0])
+        first, second = fake_session("a"), fake_session("b")
+        cache.store(first)
+        now[0] = 3.0
+        cache.store(second)
+        now[0] = 6.0
+
+        assert cache.expire() == [first]
+        assert cache.checkout("a") is None
+        assert cache.checkout("b") is second
+        assert stats.evictions["idle"] == 1
+
+    def test_the_later_of_two_sessions_of_one_instance_stays(self) -> None:
+        cache = sessions.SessionCache(10, 5.0, sessions.ExtendedSessionStats())
+        first, second = fake_session("a"), fake_session("a")
+
+        assert cache.store(first) == []
+        assert cache.store(second) == [first]
+        assert cache.checkout("a") is second
+
+    def test_nothing_is_stored_once_the_worker_has_stopped(self) -> None:
+        cache = sessions.SessionCache(10, 5.0, sessions.ExtendedSessionStats())
+        cache.close()
+        session = fake_session("a")
+
+        assert cache.store(session) == [session]
+
+
+def fake_session(instance_id: str) -> sessions.Session:
+    from hashlib import blake2b
+
+    executor: Any = None
+    return sessions.Session(instance_id, plain_echo, executor, [], sessions.Seal(blake2b(digest_size=16), 0, 0))
+
+
+class TestTheProof:
+    def request(self, names: list[str], new: list[str], **more: Any) -> pb.OrchestratorRequest:
+        def event(name: str) -> pb.HistoryEvent:
+            return pb.HistoryEvent(eventId=-1, eventRaised=pb.EventRaisedEvent(name=name))
+
+        return pb.OrchestratorRequest(
+            instanceId="i", pastEvents=map(event, names), newEvents=map(event, new), **more
+        )
+
+    @pytest.mark.parametrize(
+        ("names", "holds"),
+        [
+            (["a", "b", "c"], True),
+            (["a", "b", "c", "d", "e"], True),
+            (["a", "b"], False),
+            ([], False),
+            (["a", "b", "x"], False),
+            (["x", "b", "c", "d"], False),
+            (["a", "b", "cc"], False),
+            (["a", "c", "b", "d"], False),
+        ],
+    )
+    def test_holds_for_longer_histories_that_begin_alike_and_for_no_others(
+        self, names: list[str], holds: bool
+    ) -> None:
+        seal = sessions.History(self.request(["a", "b"], ["c"])).seal_after_turn()
+
+        assert sessions.History(self.request(names, ["z"])).continues(seal) is holds
+        assert seal.events == 3
+
+    def test_includes_instance_and_execution(self) -> None:
+        seal = sessions.History(self.request(["a"], ["b"])).seal_after_turn()
+        other = self.request(["a", "b"], ["c"])
+        other.instanceId = "j"
+        executed = self.request(["a", "b"], ["c"])
+        executed.executionId.value = "e"
+
+        assert not sessions.History(other).continues(seal)
+        assert not sessions.History(executed).continues(seal)
+
+    def test_leaves_out_everything_else_in_the_request(self) -> None:
+        seal = sessions.History(self.request(["a"], ["b"], requiresHistoryStreaming=True)).seal_after_turn()
+        request = self.request(["a", "b"], ["c"])
+        request.orchestrationTraceContext.spanID.value = "s"
+        request.properties["key"].string_value = "value"
+        request.entityParameters.entityMessageReorderWindow.FromSeconds(3)
+        history = sessions.History(request)
+
+        assert history.is_provable
+        assert history.continues(seal)
+
+    def test_can_be_asked_again_and_continued(self) -> None:
+        first = sessions.History(self.request(["a"], ["b"])).seal_after_turn()
+        history = sessions.History(self.request(["a", "b", "c"], ["d"]))
+
+        assert history.continues(first)
+        assert history.continues(first)
+        second = history.seal_after_turn()
+        assert sessions.History(self.request(["a", "b", "c", "d"], ["e"])).continues(second)
+        assert not sessions.History(self.request(["a", "b", "x", "d"], ["e"])).continues(second)
+
+    def test_is_not_given_for_fields_it_does_not_know(self) -> None:
+        request = self.request(["a"], ["b"])
+        unknown = pb.OrchestratorRequest.FromString(request.SerializeToString() + b"\xba\x3e\x03abc")
+        history = sessions.History(unknown)
+
+        assert not history.is_provable or history.continues(sessions.History(request).seal_after_turn()) is False
+
+
+class TestShadowReplays:
+    def test_find_code_that_is_not_deterministic(self, caplog: pytest.LogCaptureFixture) -> None:
+        import logging
+
+        calls = [0]
+
+        async def unstable(ctx: Any, _: Any) -> Any:
+            for _ in range(3):
+                calls[0] += 1
+                await ctx.call_activity("plain_echo", input=calls[0])
+
+        def register_unstable(worker: TaskHubGrpcWorker) -> None:
+            worker.add_orchestrator(unstable)
+            worker.add_activity(plain_echo)
+
+        logger = logging.getLogger("test.shadow")
+        worker = TaskHubGrpcWorker(logger=logger, shadow_replay_rate=1.0)
+        register_unstable(worker)
+        hub = Hub(register_unstable)
+        hub.workers = [worker]
+        hub.reference = worker  # two different answers are the point here
+        hub.start("unstable")
+        with caplog.at_level(logging.ERROR, logger="test.shadow"):
+            for _ in range(4):
+                item = hub.take()
+                assert item is not None
+                if item.HasField("orchestratorRequest"):
+                    recorder = Recorder()
+                    worker._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+                    hub.deliver(recorder)
+                else:
+                    hub.do(item)
+
+        stats = worker.extended_session_stats
+        assert stats.divergences >= 1
+        assert stats.shadow_replays >= stats.divergences
+        assert "a shadow replay of orchestrator unstable is non-deterministic: action 1 was scheduleTask 'plain_echo'" in (
+            caplog.text
+        )
+
+    def test_agree_with_code_that_is(self) -> None:
+        hub = Hub(register, shadow_replay_rate=1.0)
+        hub.start("chain", "4")
+        hub.drain()
+        hub.start("clock", instance_id="second")
+        hub.drain()
+        hub.raise_event("a", instance_id="second")
+        hub.drain()
+
+        stats = hub.workers[0].extended_session_stats
+        assert stats.shadow_replays == stats.hits == 5
+        assert stats.divergences == 0
+
+    def test_say_nothing_through_replay_safe_loggers(self, caplog: pytest.LogCaptureFixture) -> None:
+        import logging
+
+        async def talking(ctx: Any, _: Any) -> None:
+            for name in ("a", "b"):
+                await ctx.wait_for_external_event(name)
+                ctx.logger.warning("got %s", name)
+
+        hub = Hub(lambda worker: worker.add_orchestrator(talking) and None, shadow_replay_rate=1.0)
+        hub.reference = hub.workers[0]
+        hub.start("talking")
+        with caplog.at_level(logging.WARNING):
+            for name in ("a", "b"):
+                for _ in range(2):
+                    item = hub.take()
+                    if item is None:
+                        break
+                    recorder = Recorder()
+                    hub.workers[0]._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+                    hub.deliver(recorder)
+                hub.raise_event(name)
+            item = hub.take()
+            assert item is not None
+            hub.workers[0]._execute_orchestrator(item.orchestratorRequest, Recorder(), item.completionToken)
+
+        assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["got a", "got b"]
