@@ -188,6 +188,11 @@ class AsyncOrchestratorMixin:
         """
         self._binding().stop(super().stop)  # type: ignore[misc]
 
+    def __enter__(self) -> Self:
+        """As upstream's, which type checkers are told returns upstream's class."""
+        super().__enter__()  # type: ignore[misc]
+        return self
+
     async def __aenter__(self) -> Self:
         """Choose the running loop for async activities.  Like ``with``, this does not start the worker."""
         self._binding().loop.attach(asyncio.get_running_loop())
