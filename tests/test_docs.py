@@ -94,7 +94,7 @@ PAGES = {
     "docs/sandbox.md": Page(),
     "docs/testing.md": Page(runs=[Run("greeting", "page", "Hello, page!", ("greet",))]),
     **{f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")},
-    "docs/errors.md": Page(runs=[Run("careful", 7, "ValueError: cannot charge 7", ("risky",))]),
+    "docs/errors.md": Page(runs=[Run("careful", 7, "no, since: cannot charge 7", ("risky",))]),
 }
 RUNS = [pytest.param(page, run, id=f"{page}: {run.workflow}") for page, that in PAGES.items() for run in that.runs]
 

@@ -105,7 +105,7 @@ def test_the_implementation_is_a_namespace() -> None:
 # What sources may hold ---------------------------------------------------------------------------------------
 
 PRIVATE_NAMES_OF_UPSTREAM = re.compile(
-    r"durabletask\.internal|\b(?:worker|task|client)\._(?!upstream\b)[a-z]|\._registry\b|\._pending_",
+    r"durabletask\.internal|\b(?:worker|task|client)\._(?!upstream\b)[a-z]|(?<!self)\._registry\b|\._pending_",
 )
 
 
