@@ -9,7 +9,7 @@ instead of an ``AttributeError`` in the middle of somebody's workflow.
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol, cast
 
 from durabletask import task
@@ -132,7 +132,10 @@ def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
     timeout = policy.retry_timeout
     if timeout is None:
         return  # without one upstream's computation never looks at the clock in a way that matters
-    expires_at = pending._start_time + timeout
+    try:
+        expires_at = pending._start_time + timeout
+    except OverflowError:
+        expires_at = datetime.max  # noqa: DTZ901 - the clock it is compared with is naive too
 
     def compute_next_delay() -> timedelta | None:
         attempt = pending._attempt_count

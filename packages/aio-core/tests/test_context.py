@@ -1,0 +1,616 @@
+"""The context: a twin for everything upstream's context has, and calls that say what is wrong with them."""
+
+import asyncio
+import dataclasses
+import inspect
+import json
+from datetime import datetime, timedelta, timezone
+from unittest.mock import ANY
+from zoneinfo import ZoneInfo
+
+import pytest
+from durabletask.entities import EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
+from turns import CONTINUED, START, Instance, canonical, replay
+from workflows import boom, failure_of, finished, line_in, result_of, started
+
+from durabletask import task
+from durabletask.aio import (
+    ActivityFailedError,
+    AsyncWorkflowContext,
+    AsyncWorkflowError,
+    Operation,
+    RetryPolicy,
+    SubOrchestrationFailedError,
+    WorkflowValidationError,
+    as_orchestrator,
+)
+
+VALIDATION = "durabletask.aio.WorkflowValidationError"
+
+# -- twins ----------------------------------------------------------------------------------------------------------
+
+UPSTREAM_MEMBERS = sorted(name for name in vars(task.OrchestrationContext) if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("name", UPSTREAM_MEMBERS)
+def test_every_member_of_upstreams_context_has_its_twin(name):
+    theirs = inspect.getattr_static(task.OrchestrationContext, name)
+    ours = inspect.getattr_static(AsyncWorkflowContext, name, None)
+
+    assert ours is not None, f"durabletask has OrchestrationContext.{name}, and AsyncWorkflowContext has not"
+    assert isinstance(theirs, property) == isinstance(ours, property)
+    if isinstance(theirs, property):
+        return
+    accepted = inspect.signature(ours).parameters
+    for parameter in inspect.signature(theirs).parameters.values():
+        assert parameter.name in accepted, f"AsyncWorkflowContext.{name} lacks the parameter {parameter.name!r}"
+        assert accepted[parameter.name].kind == parameter.kind
+        assert accepted[parameter.name].default == parameter.default
+
+
+def _returns_a_task(name):
+    theirs = inspect.getattr_static(task.OrchestrationContext, name)
+    return not isinstance(theirs, property) and "Task" in str(inspect.signature(theirs).return_annotation)
+
+
+@pytest.mark.parametrize("name", [name for name in UPSTREAM_MEMBERS if _returns_a_task(name)])
+def test_what_is_a_task_at_upstream_is_an_operation_here(name):
+    ours = inspect.signature(getattr(AsyncWorkflowContext, name)).return_annotation
+    assert "Operation" in ours
+
+
+COUNTER = EntityInstanceId("counter", "a")
+
+
+def _every_call(ctx, combine):
+    """The same calls on both contexts, by the names they share."""
+    policy = RetryPolicy(first_retry_interval=timedelta(seconds=2), max_number_of_attempts=3)
+    tasks = [
+        ctx.call_activity("a", input={"n": 1}),
+        ctx.call_activity("a", input=[1, None], tags={"tenant": "acme"}),
+        ctx.call_activity("a", retry_policy=policy, return_type=int),
+        ctx.call_sub_orchestrator("child", input="x"),
+        ctx.call_sub_orchestrator("child", instance_id="my-child", version="2.0", retry_policy=policy),
+        ctx.create_timer(timedelta(seconds=5)),
+        ctx.create_timer(datetime(2026, 1, 1, 13)),
+        ctx.create_timer(datetime(2026, 1, 1, 22, tzinfo=ZoneInfo("Asia/Tokyo"))),
+        ctx.call_entity(COUNTER, "add", 3),
+        ctx.wait_for_external_event("go"),
+    ]
+    ctx.signal_entity(COUNTER, "reset", 0, signal_time=datetime(2026, 1, 2, tzinfo=timezone.utc))
+    ctx.send_event("other", "hello", data={"from": ctx.instance_id})
+    ctx.set_custom_status({"id": ctx.new_uuid()})
+    return combine(tasks)
+
+
+def test_every_call_emits_the_actions_of_its_generator_twin():
+    async def workflow(ctx):
+        await _every_call(ctx, ctx.when_all)
+
+    def twin(ctx, _):
+        yield _every_call(ctx, task.when_all)
+
+    ours, theirs = started(workflow, name="w"), Instance(twin, name="w").start()
+
+    assert canonical(ours.turns[0]) == canonical(theirs.turns[0])
+    assert ours.custom_status == theirs.custom_status
+    kinds = {action.WhichOneof("orchestratorActionType") for action in ours.turns[0]}
+    assert kinds == {"scheduleTask", "createSubOrchestration", "createTimer", "sendEntityMessage", "sendEvent"}
+
+
+def test_identity():
+    async def workflow(ctx):
+        return [ctx.instance_id, ctx.workflow_name, ctx.parent_instance_id, ctx.version]
+
+    instance = Instance(as_orchestrator(workflow, name="orders"), instance_id="order-1")
+    started_event = instance._first.executionStarted
+    started_event.version.value = "1.5"
+    started_event.parentInstance.orchestrationInstance.instanceId = "the-parent"
+
+    assert instance.run().result == ["order-1", "orders", "the-parent", "1.5"]
+
+
+def test_the_representation_names_workflow_and_instance():
+    async def workflow(ctx):
+        return repr(ctx)
+
+    assert result_of(workflow) == "<AsyncWorkflowContext workflow='workflow' instance='instance-1'>"
+
+
+def test_upstreams_context_is_within_reach():
+    async def workflow(ctx):
+        assert ctx.upstream_context.instance_id == ctx.instance_id
+        return ctx.upstream_context.new_uuid()
+
+    assert len(result_of(workflow)) == 36
+
+
+# -- activities -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Order:
+    id: str
+    total: int
+
+
+def load(ctx: task.ActivityContext, key: str) -> Order:
+    raise AssertionError("activities are not run by these tests")
+
+
+async def load_async(ctx: task.ActivityContext, key: str) -> Order:
+    raise AssertionError("activities are not run by these tests")
+
+
+@pytest.mark.parametrize("activity", [load, load_async])
+def test_the_annotation_of_an_activity_gives_the_type_of_its_result(activity):
+    async def workflow(ctx):
+        order = await ctx.call_activity(activity, input="o-1")
+        assert type(order) is Order
+        return order.total
+
+    assert result_of(workflow, None, {activity.__name__: lambda key: {"id": key, "total": 3}}) == 3
+
+
+def test_return_type_reconstructs_the_result_of_an_activity_called_by_name():
+    async def workflow(ctx):
+        order = await ctx.call_activity("load", input="o-1", return_type=Order)
+        child = await ctx.call_sub_orchestrator("load", input="o-2", return_type=Order)
+        event = await ctx.wait_for_external_event("order", data_type=Order)
+        assert [type(order), type(child), type(event)] == [Order] * 3
+        return [order.id, child.id, event.id]
+
+    activities = {"load": lambda key: {"id": key, "total": 3}}
+    events = [(100, "order", {"id": "o-3", "total": 1})]
+    assert result_of(workflow, None, activities, events=events) == ["o-1", "o-2", "o-3"]
+
+
+def test_a_dataclass_goes_in_and_comes_out():
+    async def workflow(ctx, order: Order) -> Order:
+        return Order(order.id, order.total + await ctx.call_activity("price", input=order))
+
+    instance = finished(workflow, Order("o-1", 2), {"price": lambda order: order["total"] * 10})
+    assert instance.result == {"id": "o-1", "total": 22}
+
+
+def test_a_failed_activity_raises_with_everything_that_is_known():
+    caught = []
+
+    async def workflow(ctx):
+        try:
+            await ctx.call_activity("boom", input=1)
+        except ActivityFailedError as error:
+            caught.append(error)
+        return "handled"
+
+    assert result_of(workflow, None, {"boom": boom}) == "handled"
+    error = caught[0]
+    assert str(error) == (
+        "activity 'boom' failed with builtins.ValueError: boom [workflow 'workflow', instance 'instance-1', step 1]"
+    )
+    assert (error.instance_id, error.workflow_name, error.step) == ("instance-1", "workflow", 1)
+    assert isinstance(error, task.TaskFailedError)
+    assert isinstance(error, AsyncWorkflowError)
+    assert (error.details.error_type, error.details.message) == ("builtins.ValueError", "boom")
+    assert error.details.is_caused_by(ValueError)
+    assert type(error.task_error) is task.TaskFailedError
+
+
+def test_a_failed_sub_orchestration_has_a_type_of_its_own():
+    async def workflow(ctx):
+        try:
+            await ctx.call_sub_orchestrator("boom")
+        except SubOrchestrationFailedError as error:
+            return str(error)
+
+    assert result_of(workflow, None, {"boom": boom}).startswith("sub-orchestration 'boom' failed with builtins.ValueError")
+
+
+# -- retries --------------------------------------------------------------------------------------------------------
+
+
+def _retrying(**options):
+    policy = RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=4, **options)
+
+    async def workflow(ctx):
+        try:
+            return await ctx.call_activity("flaky", retry_policy=policy)
+        except ActivityFailedError:
+            return f"gave up at {ctx.now():%H:%M:%S}"
+
+    return workflow
+
+
+def test_retries_follow_the_policy():
+    calls = []
+
+    def flaky(_):
+        calls.append(1)
+        if len(calls) < 3:
+            raise ValueError("not yet")
+        return "at last"
+
+    instance = finished(_retrying(backoff_coefficient=2.0), None, {"flaky": flaky})
+    assert instance.result == "at last"
+    assert len(calls) == 3
+    replay(instance)
+
+
+def _wall_clock():
+    return datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [datetime(2020, 1, 1), _wall_clock() - timedelta(hours=1), _wall_clock(), datetime(2100, 1, 1)],
+    ids=["years ago", "an hour ago", "now", "years ahead"],
+)
+def test_retry_timeout_is_decided_on_the_workflows_clock(start):
+    """Upstream reads the wall clock: the history of a retry, continued an hour late, would take the other branch."""
+    workflow = _retrying(retry_timeout=timedelta(seconds=15))
+    instance = Instance(as_orchestrator(workflow), start=start).run({"flaky": boom})
+
+    waits = [action for turn in instance.turns for action in turn if action.HasField("createTimer")]
+    assert len(waits) == 2, "retried after ten and after twenty seconds; by then the fifteen were over"
+    assert instance.result == f"gave up at {start + timedelta(seconds=20):%H:%M:%S}"
+    replay(instance)
+
+
+def test_a_retry_timeout_beyond_the_end_of_time_is_none():
+    instance = finished(_retrying(retry_timeout=timedelta.max), None, {"flaky": boom})
+    assert instance.result == "gave up at 12:00:30"
+
+
+def test_the_branch_of_retry_timeout_is_the_generators_as_long_as_it_has_not_run_out():
+    def twin(ctx, _):
+        try:
+            return (yield ctx.call_activity("flaky", retry_policy=policy))
+        except task.TaskFailedError:
+            return "gave up"
+
+    async def workflow(ctx):
+        try:
+            return await ctx.call_activity("flaky", retry_policy=policy)
+        except task.TaskFailedError:
+            return "gave up"
+
+    policy = RetryPolicy(
+        first_retry_interval=timedelta(seconds=10),
+        max_number_of_attempts=3,
+        backoff_coefficient=3.0,
+        max_retry_interval=timedelta(seconds=15),
+        retry_timeout=timedelta(days=1),
+    )
+    # Upstream's own computation needs a start within reach of the wall clock.
+    start = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+    ours = Instance(as_orchestrator(workflow), name="w", start=start).run({"flaky": boom})
+    theirs = Instance(twin, name="w", start=start).run({"flaky": boom})
+
+    assert [canonical(turn) for turn in ours.turns] == [canonical(turn) for turn in theirs.turns]
+
+
+# -- timers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fire_at", "seconds"),
+    [
+        (5, 5),
+        (0.25, 0.25),
+        (timedelta(minutes=2), 120),
+        (START + timedelta(hours=1), 3599.999),
+        ((START + timedelta(hours=1)).replace(tzinfo=timezone.utc), 3599.999),
+        ((START + timedelta(hours=1)).replace(tzinfo=timezone.utc).astimezone(ZoneInfo("Asia/Tokyo")), 3599.999),
+        (0, 0),
+        (timedelta(days=10), 864_000),
+    ],
+)
+@pytest.mark.parametrize("method", ["create_timer", "sleep"])
+def test_timers_take_seconds_timedeltas_and_both_kinds_of_datetime(method, fire_at, seconds):
+    async def workflow(ctx):
+        before = ctx.now()
+        await getattr(ctx, method)(fire_at)
+        return (ctx.now() - before).total_seconds()
+
+    instance = finished(workflow)
+    # One millisecond is what the harness lets pass per turn; a long timer takes several turns.
+    assert seconds <= instance.result <= seconds + 0.01 * len(instance.turns)
+    replay(instance)
+
+
+@pytest.mark.parametrize("fire_at", ["5", None, float("nan"), float("inf"), True, [5]])
+def test_a_timer_that_takes_none_of_these_is_refused_at_its_line(fire_at):
+    async def workflow(ctx):
+        await ctx.sleep(fire_at)  # <-
+
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r} ({line_in(workflow)})" in details.errorMessage
+    assert f"  wrong: await ctx.sleep({fire_at!r})" in details.errorMessage
+    assert "  right: await ctx.sleep(1.5) or await ctx.sleep(timedelta(days=1))" in details.errorMessage
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------
+
+
+async def charge(ctx, order):
+    return order
+
+
+def _coroutine_as_activity(ctx):
+    return ctx.call_activity(charge(ctx, 1))  # <-
+
+
+def _coroutine_as_child(ctx):
+    return ctx.call_sub_orchestrator(charge(ctx, 1))  # <-
+
+
+def _lambda_as_activity(ctx):
+    return ctx.call_activity(lambda ctx, order: order)  # <-
+
+
+def _number_as_activity(ctx):
+    return ctx.call_activity(5)  # <-
+
+
+def _operation_as_input(ctx):
+    return ctx.call_activity("store", input=ctx.call_activity("load"))  # <-
+
+
+def _operation_inside_the_input(ctx):
+    return ctx.call_activity("store", input={"order": [1, ctx.call_activity("load")]})  # <-
+
+
+def _coroutine_as_input(ctx):
+    return ctx.call_activity("store", input=charge(ctx, 1))  # <-
+
+
+def _operation_as_childs_input(ctx):
+    return ctx.call_sub_orchestrator("store", input=ctx.call_activity("load"))  # <-
+
+
+def _operation_to_an_entity(ctx):
+    return ctx.call_entity(COUNTER, "add", ctx.call_activity("load"))  # <-
+
+
+def _operation_as_signal(ctx):
+    ctx.signal_entity(COUNTER, "add", ctx.call_activity("load"))  # <-
+
+
+def _operation_as_event(ctx):
+    ctx.send_event("other", "hello", data=ctx.call_activity("load"))  # <-
+
+
+def _operation_as_status(ctx):
+    ctx.set_custom_status({"order": ctx.call_activity("load")})  # <-
+
+
+def _operation_as_next_input(ctx):
+    ctx.continue_as_new(ctx.call_activity("load"))  # <-
+
+
+def _set_as_input(ctx):
+    return ctx.call_activity("store", input={"tags": {1, 2}})  # <-
+
+
+def _object_as_childs_input(ctx):
+    return ctx.call_sub_orchestrator("store", input=object())  # <-
+
+
+def _set_as_status(ctx):
+    ctx.set_custom_status({1, 2})  # <-
+
+
+def _set_as_next_input(ctx):
+    ctx.continue_as_new({1, 2})  # <-
+
+
+def _naive_zone(ctx):
+    ctx.now("Asia/Tokyo")  # <-
+
+
+UNAWAITED = "  right: ctx.call_activity('store', input=await ctx.call_activity('load'))"
+CONVERTIBLE = "  right: ctx.call_activity('work', input=...) with dicts, lists, strings, numbers, dataclasses"
+
+
+@pytest.mark.parametrize(
+    ("call", "what", "right"),
+    [
+        (_coroutine_as_activity, "charge(...) was called, and not passed", "  right: await ctx.call_activity(charge, input=value)"),
+        (_coroutine_as_child, "charge(...) was called, and not passed", "  right: await ctx.call_sub_orchestrator(charge, input=value)"),
+        (_lambda_as_activity, "ctx.call_activity was given a lambda", "  right: await ctx.call_activity('name', input=value)"),
+        (_number_as_activity, "takes a function or its name, and not 5", "  right: await ctx.call_activity(work, input=value)"),
+        (_operation_as_input, "input of activity 'store' is activity 'load'", UNAWAITED),
+        (_operation_inside_the_input, "input['order'][1] of activity 'store' is activity 'load'", UNAWAITED),
+        (_coroutine_as_input, "input of activity 'store' is a coroutine, charge(...),", UNAWAITED),
+        (_operation_as_childs_input, "input of sub-orchestration 'store' is activity 'load'", UNAWAITED),
+        (_operation_to_an_entity, "input of entity operation 'add' is activity 'load'", UNAWAITED),
+        (_operation_as_signal, "input of ctx.signal_entity is activity 'load'", UNAWAITED),
+        (_operation_as_event, "input of ctx.send_event is activity 'load'", UNAWAITED),
+        (_operation_as_status, "input['order'] of ctx.set_custom_status is activity 'load'", UNAWAITED),
+        (_operation_as_next_input, "input of ctx.continue_as_new is activity 'load'", UNAWAITED),
+        (_set_as_input, "input['tags'] of activity 'store' cannot be serialised: its type is 'set'", CONVERTIBLE),
+        (_object_as_childs_input, "input of sub-orchestration 'store' cannot be serialised: its type is 'object'", CONVERTIBLE),
+        (_set_as_status, "input of ctx.set_custom_status cannot be serialised: its type is 'set'", CONVERTIBLE),
+        (_set_as_next_input, "input of ctx.continue_as_new cannot be serialised: its type is 'set'", CONVERTIBLE),
+        (_naive_zone, "ctx.now() takes a time zone, and not 'Asia/Tokyo'", "  right: ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_wrong_arguments_are_named_at_the_line_of_the_call(call, what, right):
+    async def workflow(ctx):
+        await call(ctx)
+
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert what in details.errorMessage
+    assert f"({line_in(call)}) [workflow 'workflow', instance 'instance-1'" in details.errorMessage
+    assert "\n  wrong: " in details.errorMessage
+    assert right in details.errorMessage
+
+
+def test_a_wrong_argument_is_a_type_error_and_a_value_error_that_the_workflow_may_catch():
+    async def workflow(ctx):
+        for kind in (TypeError, ValueError, AsyncWorkflowError, WorkflowValidationError):
+            with pytest.raises(kind):
+                ctx.call_activity("store", input={1, 2})
+        return "caught"
+
+    assert result_of(workflow) == "caught"
+
+
+# -- an activity called directly ------------------------------------------------------------------------------------
+
+
+def sync_activity(ctx, order):
+    return ctx.task_id  # <-
+
+
+async def async_activity(ctx, order):
+    return ctx.orchestration_id  # <-
+
+
+@pytest.mark.parametrize("activity", [sync_activity, async_activity])
+def test_an_activity_that_is_called_directly_meets_the_workflows_context(activity):
+    async def workflow(ctx):
+        result = activity(ctx, {"id": 1})
+        return await result if inspect.isawaitable(result) else result
+
+    details = failure_of(workflow)
+    assert "it looks as if an activity was called directly" in details.errorMessage
+    assert f"({line_in(activity)})" in details.errorMessage
+    assert "  wrong: await charge(ctx, order)\n  right: await ctx.call_activity(charge, input=order)" in details.errorMessage
+
+
+def test_attributes_that_nobody_has_are_ordinary_attribute_errors():
+    async def workflow(ctx):
+        assert not hasattr(ctx, "task_id")
+        with pytest.raises(AttributeError, match="'AsyncWorkflowContext' object has no attribute 'call_activty'") as caught:
+            ctx.call_activty("a")
+        assert (caught.value.name, caught.value.obj) == ("call_activty", ctx)
+        return "checked"
+
+    assert result_of(workflow) == "checked"
+
+
+# -- continue_as_new ------------------------------------------------------------------------------------------------
+
+
+def test_continue_as_new_ends_the_execution_with_the_next_input():
+    async def workflow(ctx, count):
+        ctx.continue_as_new(count + 1)
+
+    instance = finished(workflow, 1)
+    assert instance.outcome.orchestrationStatus == CONTINUED
+    assert json.loads(instance.outcome.result.value) == 2
+
+
+def test_continue_as_new_takes_a_version():
+    async def workflow(ctx):
+        ctx.continue_as_new(None, new_version="2.0")
+
+    assert finished(workflow).outcome.newVersion.value == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("late", "what"),
+    [
+        (lambda ctx: ctx.call_activity("late"), "ctx.call_activity"),
+        (lambda ctx: ctx.sleep(1), "ctx.create_timer"),
+        (lambda ctx: ctx.wait_for_external_event("late"), "ctx.wait_for_external_event"),
+        (lambda ctx: ctx.continue_as_new(2), "ctx."),
+        (lambda ctx: ctx.send_event("other", "late"), "ctx.send_event"),
+    ],
+)
+def test_scheduling_after_continue_as_new_fails_with_the_line_of_that_call(late, what):
+    async def workflow(ctx):
+        ctx.continue_as_new(1)  # <-
+        await late(ctx)
+
+    details = failure_of(workflow)
+    assert details.errorType == "durabletask.aio.AsyncWorkflowError"
+    assert what in details.errorMessage
+    assert f"after ctx.continue_as_new(), which was called at {line_in(workflow)}" in details.errorMessage
+    assert "  right: await ctx.sleep(60); ctx.continue_as_new(state); return" in details.errorMessage
+
+
+def test_awaiting_after_continue_as_new_fails_with_both_lines():
+    async def workflow(ctx):
+        pending = ctx.call_activity("slow")
+        ctx.continue_as_new(1)  # <-
+        await pending  # (awaits)
+
+    message = failure_of(workflow).errorMessage
+    assert f"the workflow awaits something durable at {line_in(workflow, '(awaits)')}" in message
+    assert f"which was called at {line_in(workflow)}" in message
+
+
+def test_an_exception_after_continue_as_new_fails_the_instance():
+    async def workflow(ctx):
+        ctx.continue_as_new(1)
+        raise KeyError("too late")
+
+    assert failure_of(workflow).errorType == "builtins.KeyError"
+
+
+# -- the rest -------------------------------------------------------------------------------------------------------
+
+
+def test_the_clock_is_aware_and_stands_still_within_a_turn():
+    async def workflow(ctx):
+        first = ctx.now()
+        assert first == ctx.now()
+        assert first.tzinfo is timezone.utc
+        assert ctx.current_utc_datetime == first.replace(tzinfo=None)
+        tokyo = ctx.now(ZoneInfo("Asia/Tokyo"))
+        assert tokyo == first
+        assert tokyo.utcoffset() == timedelta(hours=9)
+        await ctx.sleep(60)
+        assert ctx.now() - first >= timedelta(seconds=60)
+        return first.isoformat()
+
+    instance = finished(workflow)
+    assert instance.result == "2026-01-01T12:00:00.001000+00:00"
+    replay(instance)
+
+
+def test_send_event_is_checked_by_upstream():
+    async def workflow(ctx):
+        ctx.send_event("@counter@a", "add")
+
+    details = failure_of(workflow)
+    assert details.errorType == "builtins.ValueError"
+    assert "reserved for entities" in details.errorMessage
+
+
+def test_is_replaying_tells_old_turns_from_new_ones():
+    seen = []
+
+    async def workflow(ctx):
+        seen.append(("before", ctx.is_replaying))
+        await ctx.call_activity("a")
+        seen.append(("after", ctx.is_replaying))
+
+    finished(workflow)
+    assert seen == [("before", False), ("before", True), ("after", False)]
+
+
+def test_the_context_cannot_be_given_other_attributes():
+    async def workflow(ctx):
+        with pytest.raises(AttributeError):
+            ctx.order = 1
+        return "checked"
+
+    assert result_of(workflow) == "checked"
+
+
+def test_both_ways_of_calling_an_activity_are_operations_at_once():
+    async def workflow(ctx):
+        operations = [ctx.call_activity("a", input=n) for n in range(3)]
+        assert all(isinstance(operation, Operation) and not operation.done() for operation in operations)
+        return await asyncio.gather(*operations)
+
+    instance = started(workflow)
+    assert [type(action) for action in instance.turns[0]] == [pb.OrchestratorAction] * 3, "scheduled at the call"
+    assert instance.run().result == [0, 1, 2] == ANY
