@@ -14,7 +14,17 @@ OLDEST_PYTHON = (3, 10)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENT = os.path.join(ROOT, ".venv")
 PACKAGES = ("core", "sandbox", "worker", "testing")
-TEST_REQUIREMENTS = ("hypothesis>=6.100", "pytest>=8.4,<10", "pytest-asyncio>=1.1,<2", "pytest-timeout>=2.3")
+TEST_REQUIREMENTS = (
+    "anyio>=4",
+    "exceptiongroup; python_version < '3.11'",
+    "hypothesis>=6.100",
+    "opentelemetry-sdk>=1",
+    "psutil>=5.9",
+    "pydantic>=2",
+    "pytest>=8.4,<10",
+    "pytest-asyncio>=1.1,<2",
+    "pytest-timeout>=2.3",
+)
 
 NO_ENSUREPIP = (
     "This Python ({executable}) cannot make virtual environments: its 'ensurepip' module is missing.\n"
