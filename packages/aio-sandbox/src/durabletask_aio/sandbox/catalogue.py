@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 class Category(str, enum.Enum):
@@ -49,7 +49,7 @@ class Severity(str, enum.Enum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rule:
     """One kind of mistake.  The code is stable: it is never reused for another meaning."""
 
@@ -66,6 +66,9 @@ class Rule:
     """The same for a generator orchestrator, where ``ctx`` is upstream's context."""
     bad: str
     good: str
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.code} {self.slug}>"
 
     @property
     def url(self) -> str:
@@ -150,11 +153,6 @@ class Catalogue:
 
     def copy(self) -> Catalogue:
         return Catalogue(dict(self.rules), dict(self.calls), self.version)
-
-
-def with_fix(call: Call, fix: str | None, generator_fix: str | None) -> Call:
-    """``call`` with its mechanical corrections set."""
-    return replace(call, fix=fix, generator_fix=generator_fix)
 
 
 _default: Catalogue | None = None

@@ -86,7 +86,8 @@ class LiveWorld:
             return self._of_instance(value, name)
         if isinstance(value, Named):
             found = _import_named(value.name)
-            return self._of_object(found, name) if found is not None else []
+            # A module that is not imported yet is known by its name alone.
+            return self._of_object(found, name) if found is not None else [Named(f"{value.name}.{name}")]
         if isinstance(value, DefinedClass):
             return _member(value, name, None)
         return []

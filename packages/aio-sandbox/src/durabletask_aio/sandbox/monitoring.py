@@ -40,6 +40,9 @@ class Monitor:
         self._index = index
         self._codes: dict[int, types.CodeType] = {}
         self._sites: dict[int, dict[int, str | None]] = {}
+        """By code and offset: the instruction that pushes the callee, if it always pushes the same kind of one."""
+        self._open_sites: set[tuple[int, int]] = set()
+        """Sites that call the user's own functions and may call any other one next time."""
         self._counts: dict[tuple[int, int], int] = {}
         self._api: Any = getattr(sys, "monitoring", None)
         self.tool: int | None = None
@@ -51,7 +54,7 @@ class Monitor:
         for candidate in _TOOL_IDS:
             if self._api.get_tool(candidate) is None:
                 self._api.use_tool_id(candidate, TOOL_NAME)
-                self._api.register_callback(candidate, self._api.events.CALL, self._on_call)
+                self._api.register_callback(candidate, self._api.events.CALL, self._callback())
                 self.tool = candidate
                 return True
         _warn_once(
@@ -69,7 +72,7 @@ class Monitor:
         self._api.register_callback(self.tool, self._api.events.CALL, None)
         self._api.free_tool_id(self.tool)
         self.tool = None
-        for table in (self._codes, self._sites, self._counts):
+        for table in (self._codes, self._sites, self._counts, self._open_sites):
             table.clear()
 
     def watch(self, functions: Iterable[types.FunctionType]) -> None:
@@ -85,10 +88,22 @@ class Monitor:
         self._codes[id(code)] = code
         self._api.set_local_events(self.tool, code, self._api.events.CALL)
 
-    def _on_call(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
-        # This runs for every thread that executes the code; only those with an active workflow are judged.
-        if not ACTIVE:
-            return None
+    def _callback(self) -> Callable[[types.CodeType, int, Any, Any], Any]:
+        """The callback, as a closure: it runs at every call of a site that cannot be switched off."""
+        active, codes, open_sites, judge = ACTIVE, self._codes, self._open_sites, self._judge
+        function_type = types.FunctionType
+
+        def on_call(code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
+            # This runs for every thread that executes the code; only those with an active workflow are judged.
+            if not active:
+                return None
+            if type(called) is function_type and id(called.__code__) in codes and (id(code), offset) in open_sites:
+                return None
+            return judge(code, offset, called, first)
+
+        return on_call
+
+    def _judge(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
         execution = ACTIVE.get(get_ident())
         if execution is None:
             return None
@@ -102,8 +117,8 @@ class Monitor:
         if call is None:
             if isinstance(called, type):
                 self._watch_class(called)
-            return self._api.DISABLE if self._is_stable(code, offset) else None
-        frame = _interpreter.frame(1)
+            return self._api.DISABLE if self._how(code, offset) is not None else None
+        frame = _interpreter.frame(2)
         if execution.strict and frame is not None:
             execution.check(call, _arguments(code, offset, called, first, missing), frame)
         return None
@@ -116,6 +131,7 @@ class Monitor:
         if how == "LOAD_GLOBAL":
             return self._api.DISABLE
         if how is None:
+            self._open_sites.add((id(code), offset))
             return None
         # The same line may call another class's method next time, with code that is not watched yet.
         key = (id(code), offset)
@@ -124,9 +140,6 @@ class Monitor:
 
     def _watch_class(self, kind: type) -> None:
         self.watch(function for function in reach.functions_of(kind) if reach.is_user_function(function))
-
-    def _is_stable(self, code: types.CodeType, offset: int) -> bool:
-        return self._how(code, offset) is not None
 
     def _how(self, code: types.CodeType, offset: int) -> str | None:
         """The instruction that pushed the callee, if the same site will always push the same kind of callee."""

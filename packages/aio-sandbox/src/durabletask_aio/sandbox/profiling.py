@@ -14,6 +14,7 @@ import inspect
 import sys
 import types
 from threading import get_ident
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from durabletask_aio.core.context import AsyncWorkflowContext
@@ -36,7 +37,7 @@ class ProfiledExecution(WatchedExecution):
     def __init__(self, policy: Policy, execution: Any) -> None:
         super().__init__(policy, execution)
         self._index: Recogniser = recogniser()
-        self._hook = self._on_event
+        self._hook = self._make_hook()
         self._installed = False
 
     def enter(self) -> None:
@@ -62,26 +63,38 @@ class ProfiledExecution(WatchedExecution):
         if self._installed:
             sys.setprofile(self._hook)
 
-    def _on_event(self, frame: types.FrameType, event: str, argument: Any) -> None:
-        if event == "c_call":
-            if not TERRITORY.is_user_file(frame.f_code.co_filename):
-                return
-            call = self._index.find(argument)
-            if call is not None:
-                self._judge(call, frame, argument)
-        elif event == "call":
-            call = self._index.of_frame(frame)
-            caller = frame.f_back
-            if call is not None and caller is not None and TERRITORY.is_user_file(caller.f_code.co_filename):
-                self._judge_frame(call, frame, caller)
+    def _make_hook(self) -> Callable[[types.FrameType, str, Any], None]:
+        """The hook, as a closure over plain dictionaries: it runs several times for each line of the workflow."""
+        of_user, watched_codes = _IS_OF_USER, self._index.watched_codes
+        judge, judge_frame, is_of_user = self._judge, self._judge_frame, _is_of_user
 
-    def _judge(self, call: Call, frame: types.FrameType, called: Any) -> None:
+        def hook(frame: types.FrameType, event: str, argument: Any) -> None:
+            if event == "c_call":
+                code = frame.f_code
+                known = of_user.get(id(code))
+                if known is None:
+                    known = is_of_user(code)
+                if known[1]:
+                    judge(frame, argument)
+            elif event == "call" and id(frame.f_code) in watched_codes:
+                judge_frame(frame)
+
+        return hook
+
+    def _judge(self, frame: types.FrameType, called: Any) -> None:
+        call = self._index.find(called)
+        if call is None:
+            return
         count = bytecode.argument_count(frame.f_code, frame.f_lasti)
         # Without a count the call came from inside C code, map() for one, or has a starred argument.
         arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else Arguments(count or 0)
         self._violate(call, arguments, frame)
 
-    def _judge_frame(self, call: Call, frame: types.FrameType, caller: types.FrameType) -> None:
+    def _judge_frame(self, frame: types.FrameType) -> None:
+        caller = frame.f_back
+        call = self._index.of_frame(frame)
+        if call is None or caller is None or not TERRITORY.is_user_file(caller.f_code.co_filename):
+            return
         code = frame.f_code
         names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
         given = [frame.f_locals.get(name) for name in names]
@@ -100,6 +113,15 @@ class ProfiledExecution(WatchedExecution):
 def watched_context() -> type[AsyncWorkflowContext]:
     """The context for workflows under the hook."""
     return watched(AsyncWorkflowContext)
+
+
+_IS_OF_USER: Final[dict[int, tuple[types.CodeType, bool]]] = {}
+"""By id of a code object, with the object kept so that the id stays its own: whether it is the user's."""
+
+
+def _is_of_user(code: types.CodeType) -> tuple[types.CodeType, bool]:
+    known = _IS_OF_USER[id(code)] = (code, TERRITORY.is_user_file(code.co_filename))
+    return known
 
 
 def watched(context_type: type[_T]) -> type[_T]:

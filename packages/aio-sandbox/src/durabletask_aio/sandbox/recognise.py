@@ -44,6 +44,8 @@ class Recogniser:
         self._pending: set[str] = set()
         self._modules_seen = -1
         self._version = -1
+        self.watched_codes: set[int] = set()
+        """Ids of the code objects for which :meth:`of_frame` may have an answer."""
         self.leaf_names: frozenset[str] = frozenset()
         self.refresh()
 
@@ -67,6 +69,7 @@ class Recogniser:
                 owner = _find(name.rpartition(".")[0])
                 self._owners.add(id(owner))
                 self._keep.append(owner)
+        self.watched_codes.update(self._by_code, self._codes_of_methods)
 
     def owns_calls(self, owner: object) -> bool:
         """Whether ``owner`` is a module or class that something in the catalogue is taken from."""

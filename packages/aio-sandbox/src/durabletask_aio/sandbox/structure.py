@@ -98,7 +98,9 @@ def _operation_argument(scanner: Scanner, node: ast.Call) -> None:
         return
     for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
         found = _unordered(scanner, argument)
-        if found is not None and not found.is_set:
+        starts = isinstance(argument, (ast.ListComp, ast.GeneratorExp)) and _operates(scanner, argument.elt)
+        # A comprehension that starts operations has been reported as such.
+        if found is not None and not found.is_set and not starts:
             _report_order(scanner, argument, found, "A sequence in the order of a set is given to a durable operation")
 
 

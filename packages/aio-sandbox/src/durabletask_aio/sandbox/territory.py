@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import durabletask
+import durabletask_aio
 
 _CASE: Final = os.path.normcase
 
@@ -31,13 +32,8 @@ def _as_prefixes(directories: Iterable[str]) -> tuple[str, ...]:
 
 
 _STANDARD, _PACKAGES = _directories()
-# This file is .../durabletask_aio/sandbox/territory.py; the whole of durabletask_aio is not the user's.
-_OURS: Final = _as_prefixes(
-    [
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        os.path.dirname(os.path.abspath(durabletask.__file__)),
-    ]
-)
+# Upstream and every part of durabletask_aio, which editable installs spread over several folders.
+_OURS: Final = _as_prefixes([*durabletask.__path__, *durabletask_aio.__path__])
 
 
 class Territory:

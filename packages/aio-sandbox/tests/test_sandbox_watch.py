@@ -1,0 +1,296 @@
+"""strict while a workflow runs: what the layer that sees calls catches, alone, and what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import datetime as dt
+import functools
+import json
+import logging
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.sandbox import monitoring
+from durabletask_aio.sandbox.recognise import recogniser
+from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
+
+logger = logging.getLogger("watched")
+
+
+class Moment(dt.datetime):
+    """A subclass, as libraries for dates have them."""
+
+
+class Clock:
+    def read(self) -> float:
+        return time.time()
+
+
+class Quiet:
+    def read(self) -> int:
+        return 1
+
+
+def read(*args: Any) -> float:
+    return time.time()
+
+
+def violates(driver: Any, body: Callable[[], Any]) -> str | None:
+    """The message of the violation that ``body`` ends in."""
+
+    async def workflow(ctx: Any) -> Any:
+        return body()
+
+    outcome = driver(workflow)
+    assert outcome.violation is outcome.error
+    if outcome.error is not None:
+        assert isinstance(outcome.error, SandboxViolationError), outcome.error
+        return outcome.error.message.split("`")[1]
+    return None
+
+
+class TestCaught:
+    def test_dynamic_attributes(self, watched: Any) -> None:
+        assert "time.time()" == violates(watched, lambda: getattr(time, "".join(["ti", "me"]))())
+
+    def test_a_table_entry(self, watched: Any) -> None:
+        assert "time.time()" == violates(watched, lambda: {"read": time.time}["read"]())
+
+    def test_a_subclass_of_datetime(self, watched: Any) -> None:
+        assert "datetime.datetime.now()" == violates(watched, lambda: Moment.now())
+
+    def test_a_python_function_of_the_standard_library(self, watched: Any) -> None:
+        assert "uuid.uuid4()" == violates(watched, lambda: uuid.uuid4())
+        assert "random.randint()" == violates(watched, lambda: random.randint(1, 6))
+
+    def test_a_helper_called_with_starred_arguments(self, watched: Any) -> None:
+        # Python 3.12.1 reports no call event for f(*args) of a Python function.
+        assert "time.time()" == violates(watched, lambda: read(*[1, 2]))
+
+    def test_a_partial(self, watched: Any) -> None:
+        assert "time.time()" == violates(watched, lambda: functools.partial(read, 1)())
+
+    def test_a_site_whose_callee_changes(self, watched: Any) -> None:
+        def use() -> Any:
+            result = None
+            for function in [*[lambda: 1] * 100, time.time]:
+                result = function()
+            return result
+
+        assert "time.time()" == violates(watched, use)
+
+    def test_a_method_site_that_meets_another_class(self, watched: Any) -> None:
+        objects: list[Any] = [Quiet(), Quiet(), Clock()]
+
+        assert "time.time()" == violates(watched, lambda: [each.read() for each in objects])
+
+    def test_a_module_imported_while_running(
+        self, watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "imported_late.py").write_text("import time\ndef pause():\n    time.sleep(0)\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+        def use() -> None:
+            from importlib import import_module as find
+
+            find("imported_late").pause()
+
+        monkeypatch.setattr("durabletask_aio.sandbox.state.allowance.everywhere", lambda: frozenset({"dynamic-code"}))
+        assert "time.sleep()" == violates(watched, use)
+
+    def test_each_of_several_violations_of_one_stretch(self, watched: Any) -> None:
+        # The interpreter removes a profile hook that raises; the next call must be seen nevertheless.
+        caught: list[str] = []
+
+        async def workflow(ctx: Any) -> None:
+            for function in (time.time, os.getpid, uuid.uuid4):
+                try:
+                    function()
+                except SandboxViolationError as error:
+                    caught.append(error.message.split("`")[1])
+
+        outcome = watched(workflow)
+
+        assert "time.time()" == caught[0]
+        assert sys.version_info < (3, 12) or ["time.time()", "os.getpid()", "uuid.uuid4()"] == caught
+        assert outcome.violation is not None
+
+    def test_a_seeded_generator_never_and_an_unseeded_one_always(self, watched: Any) -> None:
+        assert violates(watched, lambda: random.Random(7).random()) is None
+        assert violates(watched, lambda: random.Random(7).choice("ab")) is None
+        assert "random.Random()" == violates(watched, lambda: random.Random())
+
+    def test_times_that_are_given_are_fine(self, watched: Any) -> None:
+        moment = time.gmtime(0)
+
+        assert violates(watched, lambda: time.strftime("%Y", moment)) is None
+        assert "time.strftime()" == violates(watched, lambda: time.strftime("%Y"))
+
+
+class TestInnocent:
+    def test_what_libraries_do_inside_is_theirs(self, strict: Any) -> None:
+        async def workflow(ctx: Any) -> Any:
+            logger.warning("logging reads the clock")
+            kept = copy.deepcopy({"a": [1, 2]})
+            try:
+                raise ValueError("x")
+            except ValueError:
+                traceback.format_exc()
+            return json.loads(json.dumps(kept)), asyncio.Event(), dt.datetime(2024, 1, 1), sorted("ba"), len("x")
+
+        outcome = strict(workflow)
+
+        assert (outcome.error, outcome.violation, outcome.warnings) == (None, None, [])
+
+    def test_code_in_other_threads_is_not_judged(self, watched: Any) -> None:
+        results: list[Any] = []
+        entered, read_there = threading.Event(), threading.Event()
+
+        def activity() -> None:
+            entered.wait(30)
+            results.append(read())
+            read_there.set()
+
+        thread = threading.Thread(target=activity)
+        thread.start()
+
+        def pause() -> None:
+            entered.set()
+            read_there.wait(30)
+
+        async def workflow(ctx: Any) -> float:
+            wait()
+            return read()
+
+        wait = pause
+        try:
+            outcome = watched(workflow)
+        finally:
+            thread.join()
+
+        assert isinstance(results[0], float)
+        assert isinstance(outcome.error, SandboxViolationError)
+
+    def test_the_same_function_outside_of_a_workflow_is_not_judged(self, watched: Any) -> None:
+        async def workflow(ctx: Any) -> float:
+            return read()
+
+        assert watched(workflow).violation is not None
+        assert isinstance(read(), float)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
+class TestMonitoring:
+    def test_settled_sites_are_switched_off_and_open_ones_are_not(self, watched: Any) -> None:
+        seen: list[str] = []
+        tool = monitoring.monitor(recogniser)
+        judge = tool._judge
+
+        def counting(code: Any, offset: int, called: Any, first: Any) -> Any:
+            seen.append(getattr(called, "__name__", ""))
+            return judge(code, offset, called, first)
+
+        async def workflow(ctx: Any) -> None:
+            local = len
+            for _ in range(10):
+                len("x")
+                local("x")
+
+        tool._judge = counting  # type: ignore[method-assign]
+        tool.stop()
+        try:
+            assert watched(workflow).error is None
+        finally:
+            tool._judge = judge  # type: ignore[method-assign]
+            tool.stop()
+
+        # The local is seen ten times, the global once.
+        assert 11 == seen.count("len")
+
+    def test_the_tool_takes_none_of_the_reserved_ids(self, watched: Any) -> None:
+        async def workflow(ctx: Any) -> None:
+            return None
+
+        watched(workflow)
+        tool = monitoring.monitor(recogniser)
+
+        assert tool.tool in (3, 4, 5)
+        assert "durabletask-aio" == sys.monitoring.get_tool(tool.tool)  # type: ignore[attr-defined,unused-ignore]
+
+    def test_without_a_free_id_strict_goes_on_with_one_warning(self) -> None:
+        api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        monitoring.monitor(recogniser).stop()
+        monitoring._warned.clear()
+        taken = [number for number in (3, 4, 5) if api.get_tool(number) is None]
+        for number in taken:
+            api.use_tool_id(number, "another")
+
+        async def workflow(ctx: Any) -> float:
+            return time.time()
+
+        sandbox = WorkflowSandbox(frozenset({Layer.REDIRECT, Layer.MONITORING}))
+        try:
+            with pytest.warns(NonDeterminismWarning, match=r"All tool ids of sys\.monitoring .* are taken"):
+                guard = sandbox.guard(workflow, SandboxMode.STRICT, workflow_name="workflow")
+            # The second registration says nothing any more; warnings are errors here.
+            sandbox.guard(workflow, SandboxMode.STRICT, workflow_name="workflow")
+        finally:
+            for number in taken:
+                api.free_tool_id(number)
+        assert guard is not None
+
+    def test_code_that_is_not_the_workflows_has_no_events(self, watched: Any) -> None:
+        async def workflow(ctx: Any) -> None:
+            return None
+
+        def elsewhere() -> None:
+            return None
+
+        watched(workflow)
+        tool = monitoring.monitor(recogniser)
+        api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+
+        assert api.events.CALL == api.get_local_events(tool.tool, workflow.__code__)
+        assert api.get_local_events(tool.tool, elsewhere.__code__) == 0
+        assert api.get_events(tool.tool) == 0
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the profile hook serves Python 3.10 and 3.11")
+class TestProfiling:
+    def test_the_hook_is_there_only_while_the_workflow_is(self, watched: Any) -> None:
+        async def workflow(ctx: Any) -> Any:
+            return None
+
+        assert sys.getprofile() is None
+        watched(workflow)
+        assert sys.getprofile() is None
+
+    def test_a_profiler_of_somebody_elses_stays(self, watched: Any) -> None:
+        seen: list[str] = []
+
+        def other(frame: Any, event: str, argument: Any) -> None:
+            seen.append(frame.f_code.co_name)
+
+        async def workflow(ctx: Any) -> None:
+            return None
+
+        sys.setprofile(other)
+        try:
+            watched(workflow)
+            assert sys.getprofile() is other
+        finally:
+            sys.setprofile(None)
+        assert "workflow" in seen
