@@ -1,11 +1,20 @@
-"""``durabletask.aio.testing``: the test kit.  The implementation is in ``durabletask_aio.testing``."""
+"""The test kit: an environment on a virtual clock, replay, histories and the local engine.
 
+The implementation lives in ``durabletask_aio.testing``; this file is its public import path.
+"""
+
+# The core first: a half-uninstalled set of distributions then fails with the line for pip, and not somewhere inside.
 try:
-    import durabletask.aio as _core
-except ImportError as error:
-    raise ImportError(
-        "durabletask.aio.testing needs the core, which is not installed: pip install durabletask-aio-core"
-    ) from error
+    import durabletask_aio.core as _core
+    import durabletask_aio.worker as _worker
+except ModuleNotFoundError as error:
+    for _part in ("core", "worker"):
+        if error.name == f"durabletask_aio.{_part}":
+            raise ImportError(
+                f"durabletask.aio.testing needs durabletask-aio-{_part}, which is not installed: "
+                f"pip install durabletask-aio-{_part}"
+            ) from error
+    raise
 
 from durabletask_aio.testing import (
     NEVER,
@@ -13,6 +22,8 @@ from durabletask_aio.testing import (
     History,
     HistoryFormatError,
     LocalBackend,
+    ReplayError,
+    ReplayReport,
     Stub,
     StubExhaustedError,
     WorkflowEnvironment,
@@ -20,6 +31,8 @@ from durabletask_aio.testing import (
     WorkflowStuckError,
     WorkflowTerminatedError,
     local_backend,
+    replay,
+    verify_deterministic,
 )
 
 __all__ = [
@@ -28,6 +41,8 @@ __all__ = [
     "History",
     "HistoryFormatError",
     "LocalBackend",
+    "ReplayError",
+    "ReplayReport",
     "Stub",
     "StubExhaustedError",
     "WorkflowEnvironment",
@@ -35,6 +50,8 @@ __all__ = [
     "WorkflowStuckError",
     "WorkflowTerminatedError",
     "local_backend",
+    "replay",
+    "verify_deterministic",
 ]
 
-del _core
+del _core, _worker

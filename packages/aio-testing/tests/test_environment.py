@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import RetryPolicy
 
+from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
 from durabletask_aio.testing.handle import WorkflowTerminatedError
 from durabletask_aio.testing.stubs import NEVER, StubExhaustedError
@@ -161,12 +163,17 @@ class TestExecuting:
             assert await env.execute(workflow, version="1.2") == {"tenant": "acme"}
         assert seen == {"activity": {"tenant": "acme"}, "version": "1.2"}
 
-    async def test_a_workflow_in_strict_mode(self):
-        async def impure(ctx):
-            return time.time()
+    async def test_the_sandbox_mode_is_that_of_workflows_that_name_none(self):
+        async def plain(ctx):
+            return 1
 
-        async with WorkflowEnvironment(orchestrators=[as_orchestrator(impure, sandbox_mode=SandboxMode.OFF)]) as env:
-            assert isinstance(await env.execute("impure"), float)
+        async def careful(ctx):
+            return 1
+
+        own = as_orchestrator(careful, sandbox_mode=SandboxMode.BEST_EFFORT)
+        async with WorkflowEnvironment(orchestrators=[plain, own], sandbox_mode="strict") as env:
+            modes = {name: each.__durabletask_aio__.sandbox_mode for name, each in env.registry.orchestrators.items()}
+        assert modes == {"plain": SandboxMode.STRICT, "careful": SandboxMode.BEST_EFFORT}
 
 
 class TestFailures:
@@ -220,7 +227,7 @@ class TestTime:
             handles = [await env.start(noting, input=days) for days in (9, 3, 6)]
             for handle in handles:
                 await handle.result()
-        assert order == [3, 6, 9]
+            assert order == [3, 6, 9]
 
     async def test_starting_lets_no_time_pass(self, env):
         handle = await env.start(sleeper, input=60)
@@ -531,6 +538,53 @@ class TestEntities:
         assert env.entity_state(EntityInstanceId("Counter", "nobody")) is None
 
 
+class TestVerifying:
+    async def test_code_that_does_something_else_when_replayed_is_found_when_the_environment_closes(self):
+        numbers = itertools.count()
+
+        async def impure(ctx):
+            await ctx.call_activity(double, input=next(numbers))
+
+        with pytest.raises(
+            ReplayError, match=r"history:  call_activity\('double', 0\)\n    code:     call_activity\('d"
+        ):
+            async with WorkflowEnvironment(orchestrators=[impure], activities=[double]) as env:
+                await env.execute(impure)
+
+    async def test_executions_that_continued_as_new_are_replayed_too(self):
+        numbers = itertools.count()
+
+        async def impure(ctx, rounds):
+            await ctx.call_activity(double, input=next(numbers) if rounds else 0)
+            if rounds:
+                ctx.continue_as_new(rounds - 1)
+
+        with pytest.raises(ReplayError):  # noqa: PT012
+            async with WorkflowEnvironment(orchestrators=[impure], activities=[double]) as env:
+                await env.execute(impure, input=1)
+                assert [len(history) for history in env.histories] == [6, 8]
+
+    async def test_it_can_be_switched_off(self):
+        numbers = itertools.count()
+
+        async def impure(ctx):
+            await ctx.call_activity(double, input=next(numbers))
+
+        async with WorkflowEnvironment(orchestrators=[impure], activities=[double], verify=False) as env:
+            await env.execute(impure)
+
+    async def test_the_error_of_the_test_comes_first(self):
+        numbers = itertools.count()
+
+        async def impure(ctx):
+            await ctx.call_activity(double, input=next(numbers))
+
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with WorkflowEnvironment(orchestrators=[impure], activities=[double]) as env:
+                await env.execute(impure)
+                raise ZeroDivisionError
+
+
 class TestEnding:
     async def test_what_still_waits_is_closed_quietly(self):
         ended = []
@@ -541,7 +595,7 @@ class TestEnding:
             finally:
                 ended.append(threading.current_thread() is threading.main_thread())
 
-        async with WorkflowEnvironment(orchestrators=[cleaning]) as env:
+        async with WorkflowEnvironment(orchestrators=[cleaning], verify=False) as env:
             await env.start(cleaning)
         assert ended == [True]
 

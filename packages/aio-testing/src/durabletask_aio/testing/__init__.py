@@ -10,6 +10,12 @@
 ``waiting``          what an instance waits for, in words
 ``history``          ``History``: recorded histories, to files and back
 ``history_codec``    events as plain data
+``replay``           recorded histories against today's code
+``verify``           the same history in other circumstances
+``divergence``       where code and history part, and why, in words
+``steps``            what a workflow does, in the words of its author
+``orchestrators``    finding the orchestrators of a program
+``replay_command``   ``durabletask-aio replay``
 ``local``            the local engine behind gRPC, loopback only: ``local_backend``
 ``dev``              ``durabletask-aio dev``
 ``pytest_plugin``    fixtures
@@ -22,12 +28,15 @@
 
 from __future__ import annotations
 
+from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.handle import WorkflowHandle, WorkflowTerminatedError
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.local import LocalBackend, local_backend
+from durabletask_aio.testing.replay import ReplayReport, replay
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub, StubExhaustedError
+from durabletask_aio.testing.verify import verify_deterministic
 from durabletask_aio.testing.waiting import WorkflowStuckError
 
 __all__ = [
@@ -36,6 +45,8 @@ __all__ = [
     "History",
     "HistoryFormatError",
     "LocalBackend",
+    "ReplayError",
+    "ReplayReport",
     "Stub",
     "StubExhaustedError",
     "WorkflowEnvironment",
@@ -43,6 +54,8 @@ __all__ = [
     "WorkflowStuckError",
     "WorkflowTerminatedError",
     "local_backend",
+    "replay",
+    "verify_deterministic",
 ]
 
 

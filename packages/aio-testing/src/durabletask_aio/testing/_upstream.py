@@ -134,6 +134,43 @@ class TurnExecutor(OrchestrationExecutor):
             self.error = error
             raise
 
+    def open(self, instance_id: str) -> Any:
+        """Start to feed events one by one; returns upstream's context, which is in replay."""
+        self.context = _worker._RuntimeOrchestrationContext(  # pyright: ignore[reportPrivateUsage]
+            instance_id,
+            self._registry,
+            self._data_converter,
+            maximum_timer_interval=self._maximum_timer_interval,
+            logger=_silent,
+        )
+        self._orchestration_name = ""
+        return self.context
+
+    def feed(self, event: pb.HistoryEvent) -> None:
+        """Process one event, as upstream's executor does in its loop: an error fails the instance."""
+        if not self.is_complete or event.HasField("executionRewound"):
+            try:
+                self.process_event(self.context, event)
+            except Exception as error:
+                self.context.set_failed(error)
+
+    def set_replaying(self, is_replaying: bool) -> None:
+        self.context._is_replaying = is_replaying
+
+    def watch_actions(self, actions: dict[int, pb.OrchestratorAction]) -> None:
+        """Put the actions of the instance into this mapping from now on, before its first event."""
+        self.context._pending_actions = actions
+
+    @property
+    def has_continued(self) -> bool:
+        """Whether the instance has asked to continue as new."""
+        return bool(self.context._completion_status == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW)
+
+    @property
+    def generator(self) -> Any:
+        """The generator that upstream drives, ``None`` before the start and for orchestrators that are none."""
+        return self.context._generator
+
     def awaited_events(self) -> list[str]:
         """The names of the external events that the orchestrator waits for, in lower case."""
         return [] if self.context is None else list(self.context._pending_events)

@@ -21,6 +21,8 @@ from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, name_of, registry_of
 from durabletask_aio.testing.handle import WorkflowHandle
 from durabletask_aio.testing.handouts import Handout, Taker
+from durabletask_aio.testing.history import History
+from durabletask_aio.testing.replay import replay
 from durabletask_aio.testing.stubs import ActivityCall, Stub, make_stub
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.waiting import WorkflowStuckError
@@ -70,11 +72,16 @@ class WorkflowEnvironment:
         sandbox_mode: SandboxMode | str | None = None,
         start_time: datetime = DEFAULT_START,
         auto_skip: bool = True,
+        verify: bool = True,
         patience: float = 5.0,
         data_converter: DataConverter | None = None,
         maximum_timer_interval: timedelta | None = timedelta(days=3),
     ) -> None:
-        """``patience``: real seconds to wait for another task of the test before :class:`WorkflowStuckError`.
+        """``verify``: replay every execution when the environment closes, and raise :class:`ReplayError` if the code
+        then does something else.  Workflow code runs once more for that, as it does in production; what it does to
+        the world outside, to a list of the test, say, it does again.
+
+        ``patience``: real seconds to wait for another task of the test before :class:`WorkflowStuckError`.
 
         ``maximum_timer_interval``: longer timers are made of several, as by a worker with its default settings.
         """
@@ -86,6 +93,9 @@ class WorkflowEnvironment:
         self.registry = registry_of(orchestrators, activities, entities, sandbox_mode=sandbox_mode)
         self.clock = VirtualClock(start_time)
         self.engine = Engine(self.clock)
+        self._verify = verify
+        self._maximum_timer_interval = maximum_timer_interval
+        self._past_executions: list[History] = []
         self.turns = Turns(self.registry, self.converter, maximum_timer_interval)
         self._activities = Activities(self.registry, self.converter, self.clock, self._pause)
         self._taker = Taker()
@@ -100,11 +110,31 @@ class WorkflowEnvironment:
     async def __aenter__(self) -> WorkflowEnvironment:  # noqa: PYI034 - typing has Self from 3.11 on
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         await self.close()
+        if self._verify and kind is None:
+            for history in self.histories:
+                self._replay(history)
+
+    @property
+    def histories(self) -> list[History]:
+        """Every execution so far: those that have continued as new, then the latest of each instance."""
+        latest = [History(self.engine.history_of(each.instance_id)) for each in self.engine.all_instances()]
+        return [*self._past_executions, *(history for history in latest if len(history))]
+
+    def _replay(self, history: History) -> None:
+        replay(
+            history,
+            self.registry.get_orchestrator(history.workflow_name or ""),
+            data_converter=self.converter,
+            maximum_timer_interval=self._maximum_timer_interval,
+        )
 
     async def close(self) -> None:
-        """Cancel the activities that still run and close the workflows that still wait."""
+        """Cancel the activities that still run and close the workflows that still wait.
+
+        Handles can still be asked for status and history.
+        """
         if self._closed:
             return
         self._closed = True
@@ -115,7 +145,6 @@ class WorkflowEnvironment:
         await asyncio.gather(*left, return_exceptions=True)
         self._activities.close()
         self.turns.close()
-        self.engine.reset()
 
     # Workflows
 
@@ -289,7 +318,11 @@ class WorkflowEnvironment:
         instance = self.engine.instance(handout.key)
         assert instance is not None
         execution = self.engine.execution_of(handout.key)
-        self.engine.CompleteOrchestratorTask(self.turns.run(instance, execution, handout.token), _IN_PROCESS)
+        response = self.turns.run(instance, execution, handout.token)
+        before = [*instance.history, *instance.dispatched_events] if _continues(response) else []
+        self.engine.CompleteOrchestratorTask(response, _IN_PROCESS)
+        if before:
+            self._past_executions.append(History(before))  # which the engine has cleared
         self._changed.set()
 
     async def _run_activity(self, handout: Handout) -> None:
@@ -358,3 +391,8 @@ class WorkflowEnvironment:
         except asyncio.TimeoutError:
             return False
         return True
+
+
+def _continues(response: pb.OrchestratorResponse) -> bool:
+    status = pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
+    return any(each.completeOrchestration.orchestrationStatus == status for each in response.actions)

@@ -84,8 +84,7 @@ class WorkflowHandle:
     @property
     def _instance(self) -> OrchestrationInstance:
         instance = self._environment.engine.instance(self.instance_id)
-        if instance is None:
-            raise KeyError(f"instance {self.instance_id!r} is gone: its environment has been closed")
+        assert instance is not None
         return instance
 
     @property
