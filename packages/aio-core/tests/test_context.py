@@ -204,7 +204,9 @@ def test_a_failed_sub_orchestration_has_a_type_of_its_own():
         except SubOrchestrationFailedError as error:
             return str(error)
 
-    assert result_of(workflow, None, {"boom": boom}).startswith("sub-orchestration 'boom' failed with builtins.ValueError")
+    assert result_of(workflow, None, {"boom": boom}).startswith(
+        "sub-orchestration 'boom' failed with builtins.ValueError"
+    )
 
 
 # -- retries --------------------------------------------------------------------------------------------------------
@@ -326,7 +328,10 @@ def test_a_timer_that_takes_none_of_these_is_refused_at_its_line(fire_at):
 
     details = failure_of(workflow)
     assert details.errorType == VALIDATION
-    assert f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r} ({line_in(workflow)})" in details.errorMessage
+    assert (
+        f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r} ({line_in(workflow)})"
+        in details.errorMessage
+    )
     assert f"  wrong: await ctx.sleep({fire_at!r})" in details.errorMessage
     assert "  right: await ctx.sleep(1.5) or await ctx.sleep(timedelta(days=1))" in details.errorMessage
 
@@ -480,13 +485,18 @@ def test_an_activity_that_is_called_directly_meets_the_workflows_context(activit
     details = failure_of(workflow)
     assert "it looks as if an activity was called directly" in details.errorMessage
     assert f"({line_in(activity)})" in details.errorMessage
-    assert "  wrong: await charge(ctx, order)\n  right: await ctx.call_activity(charge, input=order)" in details.errorMessage
+    assert (
+        "  wrong: await charge(ctx, order)\n  right: await ctx.call_activity(charge, input=order)"
+        in details.errorMessage
+    )
 
 
 def test_attributes_that_nobody_has_are_ordinary_attribute_errors():
     async def workflow(ctx):
         assert not hasattr(ctx, "task_id")
-        with pytest.raises(AttributeError, match="'AsyncWorkflowContext' object has no attribute 'call_activty'") as caught:
+        with pytest.raises(
+            AttributeError, match="'AsyncWorkflowContext' object has no attribute 'call_activty'"
+        ) as caught:
             ctx.call_activty("a")
         assert (caught.value.name, caught.value.obj) == ("call_activty", ctx)
         return "checked"

@@ -10,6 +10,7 @@ same); the rest are the code objects by which the loop recognises a caller insid
 from __future__ import annotations
 
 import asyncio
+import asyncio.futures
 import asyncio.tasks
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,41 @@ def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> str | No
             return "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
         frame = frame.f_back
     return None
+
+
+GET_LOOP = asyncio.futures._get_loop.__code__  # type: ignore[attr-defined]  # pyright: ignore
+_ALL_TASKS = _codes("all_tasks")
+
+
+class _Ordered:
+    """The end of a list of tasks that has been put in order; as a task, it is nobody's."""
+
+    def get_loop(self) -> None:
+        return None
+
+
+def skipped_by_all_tasks(task: Any, frame: FrameType | None) -> bool:
+    """Whether ``task``, asked for its loop from ``frame``, will be asked again, in its turn.
+
+    Up to 3.13 ``asyncio.all_tasks`` makes its set from a list that iterates one weak set with the tasks of the whole
+    process, in an order that depends on all of them.  The order of equal sets differs with the order in which they were
+    filled wherever hashes collide; so the first of a loop's tasks to be asked has all of them asked, at the end of the
+    list and in the order of their creation.
+    """
+    if frame is not None and frame.f_code.co_name == "<setcomp>":  # a function of its own up to 3.11
+        frame = frame.f_back
+    if frame is None or frame.f_code not in _ALL_TASKS:
+        return False
+    names = frame.f_locals
+    asked: list[Any] = names["scheduled_tasks"] if "scheduled_tasks" in names else names["tasks"]
+    if type(asked[-1]) is _Ordered:
+        return False
+    place = asked.index(task) + 1
+    loop = task._loop
+    ours = [each for each in asked[place - 1 :] if getattr(each, "_loop", None) is loop]
+    others = [each for each in asked[place:] if getattr(each, "_loop", None) is not loop]
+    asked[place:] = [*others, *sorted(ours, key=hash), _Ordered()]
+    return True
 
 
 def _qualname(code: CodeType) -> str:

@@ -357,8 +357,9 @@ class AsyncWorkflowContext:
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
-        upstream_task = self._scheduler.lock_entities(list(entities))
-        operation = self._state.track(upstream_task, LOCK, "entities", make=LockOperation)
+        locked = list(entities)
+        upstream_task = self._scheduler.lock_entities(locked)
+        operation = self._state.track(upstream_task, LOCK, ", ".join(map(str, locked)), make=LockOperation)
         return cast(LockOperation, operation)
 
     # -- combining ------------------------------------------------------------------------------------------------

@@ -80,9 +80,9 @@ def _plain_chain(recorded: BaseException) -> None:
         cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
         if isinstance(cause, OperationFailedError):
             error.__cause__ = _upstream_error(cause)
+            error.__suppress_context__ = suppress
         if isinstance(context, OperationFailedError):
             error.__context__ = _upstream_error(context)
-        error.__suppress_context__ = suppress
         error = error.__cause__ or error.__context__
 
 
@@ -128,6 +128,8 @@ def _readable_group(group: Any, host: Host) -> Exception:
         facts: Any = group
         recorded = kind(f"{facts.message}: {summary}", facts.exceptions)
         recorded.__cause__, recorded.__context__ = group.__cause__, group.__context__
+        for note in getattr(group, "__notes__", ()):
+            add_note(recorded, note)
     else:
         recorded = group  # a type of the user's own, with a constructor we do not know
     if recorded.__cause__ is None:
@@ -211,6 +213,8 @@ def _divergence(host: Host, loop: WorkflowLoop, error: Exception) -> Exception:
     waits = "; ".join(f"{task.get_name()} waits at {debug.where(task)}" for task in loop.tasks)
     if described:
         code = f"the code scheduled {described[0]}"
+    elif action is None and not waits:
+        code = "the code had ended by then"
     else:
         code = f"the code {_upstream.describe_action(action)}"
         if waits:
@@ -220,5 +224,6 @@ def _divergence(host: Host, loop: WorkflowLoop, error: Exception) -> Exception:
         f"changed while this instance was running, or it decides by something that is not the same on replay"
     )
     converted = host.error(HistoryDivergenceError, msg, step=step)
-    converted.__cause__ = error
+    if isinstance(error, task.NonDeterminismError):
+        converted.__cause__ = error
     return converted

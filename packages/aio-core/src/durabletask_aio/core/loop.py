@@ -64,6 +64,12 @@ class WorkflowTask(asyncio.Task[T]):
     def __hash__(self) -> int:
         return self._hash
 
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        frame = sys._getframe(1)
+        if frame.f_code is _interpreter.GET_LOOP and _interpreter.skipped_by_all_tasks(self, frame.f_back):
+            return None  # type: ignore[return-value]  # pyright: ignore
+        return self._loop  # type: ignore[attr-defined,no-any-return]  # pyright: ignore
+
 
 class WorkflowHandle(asyncio.Handle):
     """A callback in the ready queue.  The base class asks the loop for its debug flag each time; this one does not."""

@@ -1,0 +1,527 @@
+"""How exceptions leave a workflow, and what the history records of them."""
+
+import asyncio
+import logging
+import sys
+import threading
+
+import pytest
+from turns import CONTINUED, FAILED, Instance, canonical
+from workflows import boom, failure_of, finished, line_in, result_of, started
+
+from durabletask import task
+from durabletask.aio import ActivityFailedError, InstanceEvicted, as_orchestrator
+
+if sys.version_info >= (3, 11):
+    from builtins import BaseExceptionGroup, ExceptionGroup
+else:
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+VALIDATION = "durabletask.aio.WorkflowValidationError"
+
+
+def chain(details):
+    """The types and messages of failure details, outermost first."""
+    found = [(details.errorType, details.errorMessage)]
+    while details.HasField("innerFailure"):
+        details = details.innerFailure
+        found.append((details.errorType, details.errorMessage))
+    return found
+
+
+# -- failures keep their type ---------------------------------------------------------------------------------------
+
+
+class OutOfStock(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), KeyError("k"), OutOfStock("none left"), RuntimeError("x"), MemoryError("full")]
+)
+def test_an_uncaught_exception_is_recorded_under_its_own_type_and_message(error):
+    async def workflow(ctx):
+        await ctx.call_activity("a")
+        raise error
+
+    details = failure_of(workflow)
+    assert chain(details) == [(f"{type(error).__module__}.{type(error).__qualname__}", str(error))]
+
+
+def test_the_stack_trace_ends_at_the_users_line():
+    async def helper():
+        raise ValueError("mine")  # <-
+
+    async def workflow(ctx):
+        await helper()
+
+    trace = failure_of(workflow).stackTrace.value
+    assert trace.rstrip().splitlines()[-2].strip().startswith(f'File "{__file__}", line') or "helper" in trace
+    assert f"line {line_in(helper).rpartition(':')[2]}, in helper" in trace
+
+
+def test_context_is_added_as_a_note_and_as_attributes_and_does_not_change_what_is_recorded():
+    error = ValueError("mine")
+
+    async def workflow(ctx):
+        raise error
+
+    assert failure_of(workflow).errorMessage == "mine"
+    assert error.__notes__ == ["in workflow 'workflow', instance 'instance-1'"]
+    assert (error.instance_id, error.workflow_name) == ("instance-1", "workflow")
+
+
+def test_a_note_is_added_once_even_if_the_exception_is_raised_by_many_turns():
+    error = ValueError("mine")
+
+    async def workflow(ctx):
+        raise error
+
+    for _ in range(3):
+        failure_of(workflow)
+    assert len(error.__notes__) == 1
+
+
+def test_an_exception_that_guards_its_attributes_is_left_alone():
+    class Guarded(Exception):
+        def __setattr__(self, name, value):
+            raise TypeError("read only")
+
+    async def workflow(ctx):
+        raise Guarded("mine")
+
+    assert failure_of(workflow).errorMessage == "mine"
+
+
+def test_causes_and_contexts_are_recorded_as_for_a_generator():
+    async def workflow(ctx):
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise ValueError("outer") from error
+
+    assert chain(failure_of(workflow)) == [("builtins.ValueError", "outer"), ("builtins.KeyError", "'inner'")]
+
+
+# -- a failed activity is recorded as the generator's twin would --------------------------------------------------------
+
+
+async def uncaught(ctx):
+    await ctx.call_activity("boom", input=1)
+
+
+def uncaught_twin(ctx, _):
+    yield ctx.call_activity("boom", input=1)
+
+
+async def raised_again(ctx):
+    try:
+        await ctx.call_activity("boom", input=1)
+    except Exception as error:
+        raise error  # noqa: TRY201
+
+
+def raised_again_twin(ctx, _):
+    try:
+        yield ctx.call_activity("boom", input=1)
+    except Exception as error:
+        raise error  # noqa: TRY201
+
+
+async def wrapped(ctx):
+    try:
+        await ctx.call_activity("boom", input=1)
+    except Exception as error:
+        raise OutOfStock("wrapped") from error
+
+
+def wrapped_twin(ctx, _):
+    try:
+        yield ctx.call_activity("boom", input=1)
+    except Exception as error:
+        raise OutOfStock("wrapped") from error
+
+
+async def wrapped_twice(ctx):
+    try:
+        await wrapped(ctx)
+    except Exception as error:
+        raise RuntimeError("again") from error
+
+
+def wrapped_twice_twin(ctx, _):
+    try:
+        yield from wrapped_twin(ctx, _)
+    except Exception as error:
+        raise RuntimeError("again") from error
+
+
+async def in_the_context_of(ctx):
+    try:
+        await ctx.call_activity("boom", input=1)
+    except Exception:
+        raise OutOfStock("while handling")  # noqa: B904
+
+
+def in_the_context_of_twin(ctx, _):
+    try:
+        yield ctx.call_activity("boom", input=1)
+    except Exception:
+        raise OutOfStock("while handling")  # noqa: B904
+
+
+async def child(ctx):
+    await ctx.call_sub_orchestrator("boom", input=1)
+
+
+def child_twin(ctx, _):
+    yield ctx.call_sub_orchestrator("boom", input=1)
+
+
+async def all_of_them(ctx):
+    await ctx.when_all([ctx.call_activity("boom"), ctx.call_activity("fine")])
+
+
+def all_of_them_twin(ctx, _):
+    yield task.when_all([ctx.call_activity("boom"), ctx.call_activity("fine")])
+
+
+@pytest.mark.parametrize(
+    ("workflow", "twin"),
+    [
+        (uncaught, uncaught_twin),
+        (raised_again, raised_again_twin),
+        (wrapped, wrapped_twin),
+        (wrapped_twice, wrapped_twice_twin),
+        (in_the_context_of, in_the_context_of_twin),
+        (child, child_twin),
+        (all_of_them, all_of_them_twin),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_a_failed_activity_leaves_the_same_bytes_as_the_generator(workflow, twin):
+    ours = Instance(as_orchestrator(workflow), name="w").run({"boom": boom})
+    theirs = Instance(twin, name="w").run({"boom": boom})
+
+    assert ours.outcome.orchestrationStatus == FAILED
+    assert [canonical(turn) for turn in ours.turns] == [canonical(turn) for turn in theirs.turns]
+    assert "durabletask.task.TaskFailedError" in [kind for kind, _ in chain(ours.failure)]
+
+
+# -- groups ---------------------------------------------------------------------------------------------------------
+
+
+async def raises(error):
+    raise error
+
+
+async def with_a_task_group(*coroutines):
+    if sys.version_info >= (3, 11):
+        async with asyncio.TaskGroup() as group:
+            for coroutine in coroutines:
+                group.create_task(coroutine)
+    else:
+        anyio = pytest.importorskip("anyio")
+        async with anyio.create_task_group() as group:
+            for coroutine in coroutines:
+                group.start_soon(lambda coroutine=coroutine: coroutine)
+
+
+def test_a_task_group_fails_the_instance_with_readable_details():
+    async def workflow(ctx):
+        await with_a_task_group(raises(KeyError("first")), raises(ValueError("second")))
+
+    (kind, message), inner, *_ = chain(failure_of(workflow))
+    assert kind.endswith(".ExceptionGroup")
+    assert "unhandled errors in a TaskGroup: KeyError: 'first'; ValueError: second" in message
+    assert inner == ("builtins.KeyError", "'first'")
+
+
+def test_a_failed_activity_in_a_task_group_is_named_in_the_details():
+    async def workflow(ctx):
+        async def work():
+            await ctx.call_activity("boom")
+
+        await with_a_task_group(work())
+
+    (_, message), inner, *_ = chain(failure_of(workflow, None, {"boom": boom}))
+    assert "activity 'boom' failed with builtins.ValueError: boom" in message
+    assert inner[0] == "durabletask.task.TaskFailedError"
+
+
+def test_a_nested_group_is_flattened_in_the_details():
+    async def workflow(ctx):
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("deep")]), KeyError("flat")])
+
+    (_, message), inner, *_ = chain(failure_of(workflow))
+    assert message.startswith("outer: ValueError: deep; KeyError: 'flat'")
+    assert inner == ("builtins.ValueError", "deep")
+
+
+def test_the_notes_of_a_group_survive():
+    group = ExceptionGroup("outer", [ValueError("v")])
+    group.__notes__ = ["said by the user"]
+
+    async def workflow(ctx):
+        raise group
+
+    details = failure_of(workflow)
+    assert details.errorMessage.startswith("outer: ValueError: v")
+
+
+def test_a_group_of_a_type_of_ones_own_keeps_it():
+    class Batch(ExceptionGroup):
+        def __new__(cls, errors):
+            return super().__new__(cls, "batch", errors)
+
+        def __init__(self, errors):
+            super().__init__("batch", errors)  # which the backport for 3.10 insists on
+
+        def derive(self, errors):
+            return Batch(errors)
+
+    async def workflow(ctx):
+        raise Batch([ValueError("v")])
+
+    (kind, message), inner = chain(failure_of(workflow))
+    assert kind.endswith("Batch")
+    assert message.startswith("batch")
+    assert inner == ("builtins.ValueError", "v")
+
+
+# -- exceptions that are none ---------------------------------------------------------------------------------------
+
+PROCESS = [
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    InstanceEvicted("mine"),
+    BaseExceptionGroup("both", [SystemExit(1), ValueError("v")]),
+]
+
+
+def in_a_worker_thread(function):
+    """What ``function`` returns or raises on a thread like upstream's, which is never the main one."""
+    outcome = []
+
+    def work():
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise AssertionError(f"{type(error).__name__} got out") from error
+    return result
+
+
+@pytest.mark.parametrize("where", ["main", "awaited task"])
+@pytest.mark.parametrize("error", PROCESS, ids=lambda error: type(error).__name__)
+def test_what_is_meant_for_the_process_fails_the_instance_and_nothing_else(error, where):
+    async def workflow(ctx):
+        await ctx.call_activity("a")
+        if where == "main":
+            raise error
+        await asyncio.create_task(raises(error))
+
+    details = in_a_worker_thread(lambda: failure_of(workflow))
+
+    assert details.errorType == "durabletask.aio.AsyncWorkflowError"
+    assert f"the workflow raised {type(error).__name__}" in details.errorMessage
+
+
+def test_the_message_says_what_to_do_instead():
+    async def workflow(ctx):
+        sys.exit(3)
+
+    assert failure_of(workflow).errorMessage == (
+        "the workflow raised SystemExit(3), which is meant for the process and not for a workflow; to end the "
+        "instance, return from the workflow or raise an Exception [workflow 'workflow', instance 'instance-1']"
+    )
+
+
+def test_ctrl_c_on_the_main_thread_is_for_whoever_pressed_it():
+    """An in-process environment runs turns on the main thread; there it is the user's, and must stop the program."""
+
+    async def workflow(ctx):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        started(workflow)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
+def test_in_a_background_task_they_fail_the_instance_too(error):
+    async def workflow(ctx):
+        _task = asyncio.create_task(raises(error))
+        await ctx.sleep(1)
+
+    details = in_a_worker_thread(lambda: failure_of(workflow))
+    assert f"the workflow raised {type(error).__name__}" in details.errorMessage
+
+
+def test_cancelling_the_main_task_fails_the_instance_as_upstreams_cancellation():
+    async def workflow(ctx):
+        asyncio.current_task().cancel("enough")
+        await ctx.sleep(1)
+
+    assert chain(failure_of(workflow))[0][0] == "durabletask.task.TaskCancelledError"
+
+
+def test_a_cancelled_error_raised_by_hand_does_not_hang_the_instance():
+    async def workflow(ctx):
+        raise asyncio.CancelledError
+
+    details = failure_of(workflow)
+    assert (details.errorType, details.errorMessage) == (
+        "durabletask.task.TaskCancelledError",
+        "the workflow was cancelled",
+    )
+
+
+def test_endless_recursion_fails_the_instance_as_itself():
+    async def deeper():
+        await deeper()
+
+    async def workflow(ctx):
+        await deeper()
+
+    assert failure_of(workflow).errorType == "builtins.RecursionError"
+    assert result_of(uncaught, None, {"boom": lambda n: n}) is None, "and the next one is fine"
+
+
+def test_an_exception_of_a_background_task_is_logged_once_and_does_not_fail_the_instance(caplog):
+    async def workflow(ctx):
+        background = asyncio.create_task(raises(KeyError("unseen")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del background
+        await ctx.call_activity("a")
+        await ctx.call_activity("a")
+        return "fine"
+
+    with caplog.at_level(logging.ERROR, "durabletask.aio"):
+        instance = finished(workflow)
+
+    assert instance.result == "fine"
+    assert [record.exc_info[0] for record in caplog.records] == [KeyError]
+    assert caplog.records[0].instance_id == "instance-1"
+
+
+# -- results --------------------------------------------------------------------------------------------------------
+
+
+async def helper():
+    return 1
+
+
+async def returns_an_operation(ctx):
+    return ctx.call_activity("load")  # <-
+
+
+async def returns_a_timer(ctx):
+    return ctx.create_timer(3)  # <-
+
+
+async def returns_a_list_of_operations(ctx):
+    return [1, ctx.call_activity("load")]  # <-
+
+
+async def returns_a_nested_operation(ctx):
+    return {"a": {"b": (ctx.call_activity("load"),)}}  # <-
+
+
+@pytest.mark.parametrize(
+    ("workflow", "what", "call"),
+    [
+        (returns_an_operation, "the workflow returned activity 'load'", "ctx.call_activity('load')"),
+        (returns_a_timer, "the workflow returned timer '3'", "ctx.create_timer(...)"),
+        (returns_a_list_of_operations, "result[1] of the workflow is activity 'load'", "ctx.call_activity('load')"),
+        (returns_a_nested_operation, "result['a']['b'][0] of the workflow is activity 'load'", "ctx.call_activity('load')"),
+    ],
+)  # fmt: skip
+def test_a_result_that_was_never_awaited_is_named_with_its_line(workflow, what, call):
+    details = failure_of(workflow)
+
+    assert details.errorType == VALIDATION
+    assert f"{what} ({line_in(workflow)}) that was never awaited" in details.errorMessage
+    assert f"  wrong: return {call}\n  right: return await {call}" in details.errorMessage
+
+
+@pytest.mark.parametrize("make", [lambda: helper(), lambda: [helper()]], ids=["bare", "in a list"])
+def test_a_returned_coroutine_is_named_and_makes_no_further_noise(make, recwarn):
+    async def workflow(ctx):
+        return make()
+
+    message = failure_of(workflow).errorMessage
+    assert "a coroutine, helper(...), that was never awaited" in message
+    assert "  right: return await work()" in message
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
+
+
+def test_a_returned_task_is_named():
+    async def workflow(ctx):
+        return asyncio.create_task(helper(), name="my-task")
+
+    assert "the workflow returned task 'my-task' that was never awaited" in failure_of(workflow).errorMessage
+
+
+@pytest.mark.parametrize(
+    ("result", "path", "kind"),
+    [({1, 2}, "result", "set"), ({"orders": [1, object()]}, "result['orders'][1]", "object"), (b"raw", "result", "bytes")],
+)  # fmt: skip
+def test_a_result_that_cannot_be_serialised_names_the_part_and_the_function(result, path, kind):
+    async def workflow(ctx):
+        return result
+
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert f"{path} of workflow function " in details.errorMessage
+    assert f"({__file__}:" in details.errorMessage
+    assert f"cannot be serialised: its type is {kind!r}" in details.errorMessage
+    assert f"  wrong: return {kind}(...)\n  right: return a dict, list, string" in details.errorMessage
+
+
+def test_an_upstream_task_as_result_is_refused():
+    async def workflow(ctx):
+        return ctx.upstream_context.create_timer(ctx.current_utc_datetime)
+
+    assert failure_of(workflow).errorType == VALIDATION
+
+
+def test_what_a_converter_of_ones_own_takes_is_a_fine_result():
+    async def workflow(ctx):
+        ctx.continue_as_new({"count": 1})
+        return {1, 2}
+
+    assert finished(workflow).outcome.orchestrationStatus == CONTINUED, "nobody looks at this result"
+
+
+# -- no error of ours is in the way ---------------------------------------------------------------------------------
+
+
+def test_except_clauses_for_upstreams_type_go_on_working():
+    async def workflow(ctx):
+        try:
+            await ctx.call_activity("boom")
+        except task.TaskFailedError as error:
+            return error.details.message
+
+    assert result_of(workflow, None, {"boom": boom}) == "boom"
+
+
+def test_the_error_of_an_awaited_activity_shows_the_line_that_awaited_it():
+    lines = []
+
+    async def workflow(ctx):
+        try:
+            await ctx.call_activity("boom")  # <-
+        except ActivityFailedError as error:
+            lines.append(error.__traceback__.tb_lineno)
+
+    finished(workflow, None, {"boom": boom})
+    assert line_in(workflow).endswith(f":{lines[0]}")
