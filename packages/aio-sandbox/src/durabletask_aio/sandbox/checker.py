@@ -79,7 +79,11 @@ def _extended(settings: Settings) -> Catalogue:
 
 
 def _distinct(findings: list[Finding]) -> list[Finding]:
-    return list({(each.file, each.line, each.column, each.rule.code, each.call): each for each in findings}.values())
+    """Each place once, with the way on which it was reached first."""
+    found: dict[tuple[object, ...], Finding] = {}
+    for each in findings:
+        found.setdefault((each.file, each.line, each.column, each.rule.code, each.call), each)
+    return list(found.values())
 
 
 def _about_file(module: Module, catalogue: Catalogue) -> Iterator[Finding]:

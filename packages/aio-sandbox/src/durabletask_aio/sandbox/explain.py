@@ -33,24 +33,3 @@ def _generator(rule: Rule) -> str:
 def _described(name: str, condition: str | None) -> str:
     words = f" ({CONDITIONS[condition][1]})" if condition is not None else ""
     return f"`{shown(name)}`{words}"
-
-
-def rules_page(catalogue: Catalogue) -> str:
-    """The page of the documentation that lists every rule."""
-    rules = list(catalogue.rules.values())
-    table = ["| code | name | in strict mode | what |", "| --- | --- | --- | --- |"]
-    for rule in rules:
-        kind = "error" if rule.severity is Severity.ERROR else "warning"
-        table.append(f"| [{rule.code}](#{rule.code.lower()}) | `{rule.slug}` | {kind} | {rule.title} |")
-    head = (
-        "<!-- Generated from the catalogue by packages/aio-sandbox/tools/rules_page.py; do not edit. -->\n\n"
-        "# Rules of the sandbox\n\n"
-        "Codes are stable. `durabletask-aio check --explain CODE` prints the same text.\n"
-        "To allow a rule for a line, write `# determinism: allow[CODE] reason` on it;\n"
-        "for a block or function use `durabletask.aio.sandbox.allow`."
-    )
-    sections = [
-        f'<a id="{rule.code.lower()}"></a>\n\n## {rule.code}: {rule.slug}\n\n{explain(rule, catalogue)}'
-        for rule in rules
-    ]
-    return "\n\n".join([head, "\n".join(table), *sections]) + "\n"

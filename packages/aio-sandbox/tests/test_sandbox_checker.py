@@ -1,0 +1,298 @@
+"""``durabletask-aio check``: source files in, findings out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.sandbox.analysis import check
+from durabletask_aio.sandbox.catalogue import default
+from durabletask_aio.sandbox.checker import Settings, check_sources
+from durabletask_aio.sandbox.lint import COMMAND
+
+FLOWS = '''
+import time, random
+from datetime import datetime as Clock
+from durabletask import task
+from durabletask.aio import AsyncWorkflowContext, as_orchestrator
+from shop.helpers import price, pause
+import shop.helpers as tools
+
+RNG = random.Random(7)
+SEEN = {}
+TABLE = {"price": price}
+
+class Moment(Clock):
+    pass
+
+async def annotated(ctx: AsyncWorkflowContext, order):
+    total = price(order)
+    SEEN[order] = total
+    await ctx.call_activity(charge, input=total)
+    return Moment.now(), RNG.random()
+
+@as_orchestrator
+async def decorated(ctx):
+    tools.pause()
+
+def generator(context: task.OrchestrationContext, _):
+    started = Clock.utcnow()
+    yield context.call_activity(charge)
+
+def charge(ctx, order):
+    return time.time()
+
+async def registered(c, x):
+    return TABLE["price"](x)
+
+class Flow:
+    async def method(self, ctx: "AsyncWorkflowContext"):
+        return self.helper()
+
+    def helper(self):
+        return random.random()
+
+def build(worker):
+    async def nested(ctx):
+        time.sleep(1)
+    worker.add_orchestrator(registered)
+    worker.add_orchestrator(nested)
+    worker.add_activity(charge)
+
+async def unrelated(session):
+    time.sleep(1)
+'''
+HELPERS = """
+import time
+
+def price(order):
+    return time.time()
+
+def pause():
+    time.sleep(1)
+
+def registered():
+    time.sleep(2)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "flows.py").write_text(FLOWS)
+    (package / "helpers.py").write_text(HELPERS)
+    monkeypatch.chdir(tmp_path)
+    return package
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    COMMAND.configure(parser)
+    return COMMAND.run(parser.parse_args(arguments))
+
+
+def found(report: Any) -> set[tuple[str, str, str | None]]:
+    return {(each.reached[0] if each.reached else "", each.rule.code, each.call) for each in report.findings}
+
+
+class TestDiscovery:
+    def test_every_kind_of_orchestrator_is_found_and_nothing_else(self, shop: Path) -> None:
+        report = check_sources([shop])
+
+        assert {
+            "annotated": "annotated",
+            "decorated": "decorated",
+            "generator": "annotated",
+            "registered": "registered",
+            "nested": "registered",
+            "method": "annotated",
+        } == {each.name: each.found_by for each in report.orchestrators}
+
+    def test_findings_are_followed_across_modules_and_bindings(self, shop: Path) -> None:
+        assert {
+            ("annotated", "DET101", "time.time"),
+            ("annotated", "DET801", None),
+            ("annotated", "DET101", "datetime.datetime.now"),
+            ("annotated", "DET203", None),
+            ("decorated", "DET110", "time.sleep"),
+            ("generator", "DET101", "datetime.datetime.utcnow"),
+            ("method", "DET201", "random.random"),
+            ("nested", "DET110", "time.sleep"),
+        } == found(check_sources([shop]))
+
+    def test_a_function_can_be_named(self, shop: Path) -> None:
+        report = check_sources([shop], Settings(orchestrators=frozenset({"shop.flows:unrelated"})))
+
+        assert ("unrelated", "DET110", "time.sleep") in found(report)
+
+    def test_a_module_is_found_by_name_without_importing_it(self, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(shop.parent))
+
+        assert check("shop.flows") == check(shop / "flows.py") != []
+        assert "shop.flows" not in sys.modules
+        assert "shop" not in sys.modules
+
+    def test_what_is_neither_a_path_nor_a_module_is_refused(self, shop: Path) -> None:
+        with pytest.raises(WorkflowValidationError, match="'nothing/here' is neither a file or folder nor a module"):
+            check_sources(["nothing/here"])
+
+    def test_folders_can_be_excluded(self, shop: Path) -> None:
+        assert 0 == len(check_sources([shop], Settings(exclude=("flows.py",))).orchestrators)
+
+
+class TestFiles:
+    def test_a_file_that_does_not_parse_is_a_finding(self, tmp_path: Path) -> None:
+        (tmp_path / "broken.py").write_text("async def workflow(ctx)\n    ...\n")
+
+        (finding,) = check(tmp_path / "broken.py")
+
+        assert "DET902" == finding.rule.code
+        assert "The file does not parse: expected ':' (line 1)" in finding.message
+
+    def test_a_pragma_needs_a_reason(self, tmp_path: Path) -> None:
+        text = """
+        import time
+        from durabletask.aio import AsyncWorkflowContext
+
+        async def workflow(ctx: AsyncWorkflowContext):
+            time.time()  # determinism: allow[DET101]
+            time.time()  # determinism: allow[DET101] only logged
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text))
+
+        (finding,) = check(tmp_path / "flow.py")
+
+        assert ("DET901", 6) == (finding.rule.code, finding.line)
+
+
+class TestCommand:
+    def test_text_has_place_message_way_and_correction(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("shop") == 1
+
+        text = capsys.readouterr().out
+        place = str(Path("shop", "flows.py"))
+        assert f"{place}:20:12: DET101 `datetime.datetime.now()` is not deterministic" in text
+        assert "    return ctx.now(), RNG.random()" in text
+        assert "  reached by annotated() -> price()" in text
+        assert text.rstrip().endswith("8 findings in 6 orchestrators (3 files)")
+
+    def test_json_has_stable_keys(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("shop", "--format", "json") == 1
+
+        report = json.loads(capsys.readouterr().out)
+        assert {
+            "code",
+            "rule",
+            "severity",
+            "file",
+            "line",
+            "column",
+            "function",
+            "reached",
+            "call",
+            "message",
+            "corrected_line",
+        } == set(report["findings"][0])
+        assert 6 == len(report["orchestrators"])
+
+    def test_github_annotations_are_one_line_each(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run("shop", "--format", "github")
+
+        lines = capsys.readouterr().out.splitlines()
+        assert 8 == len(lines)
+        assert all(line.startswith(("::error file=", "::warning file=")) for line in lines)
+
+    def test_sarif_names_rules_and_places(self, shop: Path, tmp_path: Path) -> None:
+        assert run("shop", "--format", "sarif", "--output", "report.sarif") == 1
+
+        log = json.loads((tmp_path / "report.sarif").read_text())
+        (result, *_) = log["runs"][0]["results"]
+        rules = log["runs"][0]["tool"]["driver"]["rules"]
+        assert "2.1.0" == log["version"]
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert "shop/flows.py" == result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+
+    def test_nothing_found_is_status_zero(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(str(shop / "helpers.py")) == 0
+        assert "no findings in 0 orchestrators (1 file)" == capsys.readouterr().out.strip()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "give at least one file, folder or module"),
+            (["nothing_here"], "neither a file or folder nor a module"),
+            (["--explain", "DET999"], "There is no rule 'DET999'. The rules are: DET101"),
+            (["shop", "--allow", "clok"], "'clok' is nothing that the sandbox could allow"),
+        ],
+    )
+    def test_misuse_is_status_two_with_a_sentence(
+        self, shop: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize("code", list(default().rules))
+    def test_every_rule_explains_itself(self, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--explain", code.lower()) == 0
+
+        rule = default().rules[code]
+        text = capsys.readouterr().out
+        assert text.startswith(f"{code} ({rule.slug})")
+        assert rule.why in text
+        assert rule.good in text
+
+    def test_rules_can_be_listed_and_allowed(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--rules") == 0
+        assert len(default().rules) == len(capsys.readouterr().out.splitlines())
+        assert run("shop", "--allow", "clock", "--allow", "sleep", "--allow", "random", "--allow", "DET801") == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+class TestConfiguration:
+    def write(self, folder: Path, text: str) -> None:
+        (folder / "pyproject.toml").write_text(f"[tool.durabletask-aio.check]\n{text}\n")
+
+    def test_settings_are_read_from_the_nearest_file(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.write(shop.parent, 'allow = ["clock", "random", "DET801"]\norchestrators = ["unrelated"]')
+
+        assert run("shop", "--format", "json") == 1
+        report = json.loads(capsys.readouterr().out)
+        assert {"time.sleep"} == {each["call"] for each in report["findings"]}
+        assert "unrelated" in {each["name"] for each in report["orchestrators"]}
+
+    def test_calls_can_be_added(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (shop / "flows.py").write_text(
+            "from durabletask.aio import AsyncWorkflowContext\nimport vendor\n"
+            "async def flow(ctx: AsyncWorkflowContext):\n    vendor.clock.read()\n"
+        )
+        self.write(shop.parent, '[tool.durabletask-aio.check.forbid]\n"vendor.clock.read" = "wall-clock"')
+
+        assert run("shop") == 1
+        assert "`vendor.clock.read()` is not deterministic" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("alow = []", "has no key 'alow'; the keys are allow, exclude, orchestrators, forbid, errors-only"),
+            ('allow = "clock"', "allow must be a list of strings, not 'clock'"),
+            ("errors-only = 1", "errors-only must be true or false, not 1"),
+            ('forbid = {"a.b" = "DET999"}', "There is no rule 'DET999'"),
+            ("allow = [", "is not valid TOML"),
+        ],
+    )
+    def test_mistakes_are_named(
+        self, shop: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+    ) -> None:
+        self.write(shop.parent, text)
+
+        assert run("shop") == 2
+        assert message in capsys.readouterr().err
