@@ -1,6 +1,6 @@
 """The test kit of durabletask-aio.
 
-===================  =====================================================================
+===================  =======================================================================
 ``environment``      ``WorkflowEnvironment``: workflows in process, on a virtual clock
 ``handle``           one instance in it
 ``stubs``            activities that a test answers itself
@@ -16,6 +16,7 @@
 ``steps``            what a workflow does, in the words of its author
 ``orchestrators``    finding the orchestrators of a program
 ``replay_command``   ``durabletask-aio replay``
+``timeline``         an instance as rows of bars; shown by ``timeline_text`` and ``_html``
 ``local``            the local engine behind gRPC, loopback only: ``local_backend``
 ``dev``              ``durabletask-aio dev``
 ``pytest_plugin``    fixtures
@@ -23,7 +24,7 @@
 ``handouts``         work items on their way, and how they come back
 ``clock``            the machine's clock, and one that is moved by hand
 ``_upstream``        every private name of ``durabletask`` used here
-===================  =====================================================================
+===================  =======================================================================
 """
 
 from __future__ import annotations

@@ -1,0 +1,323 @@
+"""Timelines: what is read from a history, and how it is shown as text and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import subprocess
+import zlib
+from datetime import timedelta
+
+import pytest
+from durabletask.client import OrchestrationStatus
+from durabletask.entities import EntityInstanceId
+from durabletask.task import RetryPolicy
+
+from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
+from durabletask_aio.testing.history import History
+from durabletask_aio.testing.timeline import Kind, Outcome, Timeline, duration_text, payload_text
+from durabletask_aio.testing.timeline_command import COMMAND
+from durabletask_aio.testing.timeline_html import render_html
+from durabletask_aio.testing.timeline_text import render_text
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENT = RetryPolicy(first_retry_interval=timedelta(seconds=5), max_number_of_attempts=3, backoff_coefficient=3)
+COUNTER = EntityInstanceId("counter", "one")
+
+
+async def fan_out(ctx, count):
+    parts = await asyncio.gather(*(ctx.call_activity("resize", input=f"photo {n}") for n in range(count)))
+    return await ctx.call_activity("publish", input=parts)
+
+
+async def retried(ctx):
+    return await ctx.call_activity("charge", input={"amount": 5}, retry_policy=PATIENT)
+
+
+async def delivery(ctx):
+    await ctx.call_activity("ship")
+    return "delivered"
+
+
+async def approval(ctx, order):
+    await ctx.call_activity("publish", input=order)
+    name = await ctx.with_timeout(ctx.wait_for_external_event("approve"), timedelta(days=3))
+    await ctx.sleep(3600)
+    await ctx.call_entity(COUNTER, "add", 1)
+    ctx.signal_entity(COUNTER, "note", name)
+    ctx.send_event("warehouse", "sold", data=order)
+    return await ctx.call_sub_orchestrator(delivery, instance_id="delivery-1")
+
+
+def counter(context, value):
+    return value
+
+
+@pytest.fixture
+async def env():
+    async with WorkflowEnvironment(
+        orchestrators=[fan_out, retried, approval, delivery], entities=[counter], verify=False
+    ) as environment:
+        environment.stub("resize", calls=lambda value: value.upper(), delay=4)
+        environment.stub("publish", returns="ok", delay=1.5)
+        environment.stub("charge", raises=ConnectionError("no <answer>"), delay=2)
+        environment.stub("ship", returns=None, delay=timedelta(days=1))
+        yield environment
+
+
+@pytest.fixture
+async def approved(env):
+    handle = await env.start(approval, input={"id": 17}, instance_id="order-17")
+    await env.advance(timedelta(hours=30))
+    await handle.raise_event("approve", "Grace")
+    await handle.result()
+    return handle.history
+
+
+@pytest.fixture
+async def failed(env):
+    handle = await env.start(retried, instance_id="order-18")
+    with pytest.raises(Exception, match="no <answer>"):
+        await handle.result()
+    return handle.history
+
+
+class TestReading:
+    async def test_activities_have_their_times_inputs_and_results(self, env):
+        handle = await env.start(fan_out, input=2)
+        await handle.result()
+        timeline = Timeline.of(handle.history)
+        assert [(row.kind, row.name, row.given) for row in timeline.rows] == [
+            (Kind.ACTIVITY, "resize", '"photo 0"'),
+            (Kind.ACTIVITY, "resize", '"photo 1"'),
+            (Kind.ACTIVITY, "publish", '["PHOTO 0", "PHOTO 1"]'),
+        ]
+        bar = timeline.rows[2].bars[0]
+        assert (bar.start - DEFAULT_START, bar.duration) == (timedelta(seconds=4), timedelta(seconds=1.5))
+        assert (bar.outcome, bar.text) == (Outcome.COMPLETED, '"ok"')
+        assert (timeline.status, timeline.result, len(timeline.turns)) == (OrchestrationStatus.COMPLETED, '"ok"', 3)
+
+    async def test_a_retried_activity_is_one_row_with_its_pauses(self, failed):
+        timeline = Timeline.of(failed)
+        (row,) = timeline.rows
+        assert [bar.outcome for bar in row.bars] == [
+            Outcome.FAILED,
+            Outcome.WAITED,
+            Outcome.FAILED,
+            Outcome.WAITED,
+            Outcome.FAILED,
+        ]
+        assert [bar.duration.total_seconds() for bar in row.bars] == [2, 5, 2, 15, 2]
+        assert row.bars[1].text == "pause before attempt 2"
+        assert row.bars[4].text == "ConnectionError: no <answer>"
+        assert "no <answer>" in timeline.failure
+
+    async def test_timers_events_children_and_entities(self, approved):
+        rows = {row.name: row for row in Timeline.of(approved).rows}
+        assert list(rows) == [
+            "publish",
+            "until 2024-01-04 00:00:01",
+            "approve",
+            "until 2024-01-02 07:00:00",
+            "add",
+            "note → @counter@one",
+            "sold → warehouse",
+            "delivery",
+        ]
+        assert rows["until 2024-01-04 00:00:01"].outcome is Outcome.DROPPED
+        assert rows["until 2024-01-02 07:00:00"].outcome is Outcome.WAITED
+        assert [bar.outcome for bar in rows["approve"].bars] == [Outcome.WAITED, Outcome.MOMENT]
+        assert rows["add"].kind is Kind.ENTITY
+        assert rows["delivery"].bars[0].duration == timedelta(days=1)
+
+    async def test_what_is_still_open_runs(self, env):
+        handle = await env.start(retried)
+        (row,) = Timeline.of(handle.history).rows
+        assert row.outcome is Outcome.RUNNING
+
+    async def test_suspensions(self, env):
+        handle = await env.start(approval, input=1)
+        await env.advance(60)
+        await handle.suspend()
+        await env.advance(60)
+        await handle.resume()
+        ((start, end),) = Timeline.of(handle.history).suspensions
+        assert end - start == timedelta(seconds=60)
+
+    async def test_a_history_that_only_says_when_its_turns_began(self, approved):
+        unstamped = [
+            event if event["event_type"] == "OrchestratorStartedEvent" else {**event, "timestamp": "1970-01-01"}
+            for event in approved.to_dicts()
+        ]
+        timeline = Timeline.of(History.from_dicts(unstamped))
+        assert timeline.start == Timeline.of(approved).start
+        assert timeline.end - timeline.start > timedelta(days=2)
+
+    def test_a_history_without_its_start(self):
+        with pytest.raises(ValueError, match="does not say which workflow was started"):
+            Timeline.of(History([]))
+
+
+class TestText:
+    async def test_a_retried_failure(self, failed):
+        assert render_text(failed).splitlines() == [
+            "retried()  order-18  FAILED after 26 s, 6 turns",
+            '├─ ✗ activity charge         +0 ms          26 s  {"amount": 5}  3 attempts',
+            "│  ├─ ✗ attempt 1         +0 ms  ConnectionError: no <answer>",
+            "│  ├─ ✗ attempt 2          +7 s  ConnectionError: no <answer>",
+            "│  └─ ✗ attempt 3         +24 s  ConnectionError: no <answer>",
+            "└─ ✗ failed: TaskFailedError: order-18: Activity task #1 failed: no <answer>",
+        ]
+
+    async def test_an_approval(self, approved):
+        lines = render_text(approved).splitlines()
+        assert lines[0] == 'approval({"id": 17})  order-17  COMPLETED after 2 d 7 h, 6 turns'
+        assert re.sub(" +", " ", lines[1]) == '├─ ✓ activity publish +0 ms 1.5 s {"id": 17} → "ok"'
+        assert re.sub(" +", " ", lines[2]).endswith("2 d 6 h not waited for any more")
+        assert lines[-1] == '└─ returned "delivered"'
+
+    async def test_a_workflow_that_is_suspended_and_waits(self, env):
+        handle = await env.start(approval, input=1)
+        await env.advance(60)
+        await handle.suspend()
+        text = render_text(handle.history)
+        assert "SUSPENDED" not in text.splitlines()[0]
+        assert "├─ suspended at +1 min for 0 ms" in text
+        assert "no outcome yet" in text
+
+    @pytest.mark.parametrize(
+        ("duration", "text"),
+        [(0.0003, "0 ms"), (0.34, "340 ms"), (2.5, "2.5 s"), (26, "26 s"), (200, "3 min 20 s"), (187200, "2 d 4 h")],
+    )
+    def test_durations(self, duration, text):
+        assert duration_text(timedelta(seconds=duration)) == text
+
+    def test_payloads_are_shortened(self):
+        assert payload_text('{"a":  [1, 2]}') == '{"a": [1, 2]}'
+        assert payload_text("<xml>") == "<xml>"
+        assert payload_text('"' + "x" * 100 + '"', 10) == '"xxxxxxxx…'
+
+
+class TestPage:
+    async def test_it_needs_nothing_from_elsewhere(self, approved):
+        page = render_html(approved)
+        assert not re.search(r"https?://|<script|src=|@import|url\((?!#)", page)
+
+    async def test_payloads_are_escaped(self, failed):
+        page = render_html(failed)
+        assert "no &lt;answer&gt;" in page
+        assert "<answer>" not in page
+
+    async def test_everything_can_be_pointed_at(self, approved):
+        page = render_html(approved)
+        assert (
+            "<title>activity publish #1\ninput: {&quot;id&quot;: 17}\nat +0 ms\ndone, 1.5 s\nresult: &quot;ok&quot;"
+            in page
+        )
+        for heading in ("Activities", "Timers", "Events", "Sub-orchestrations", "Entities"):
+            assert f">{heading}</text>" in page
+
+    async def test_lanes_that_are_empty_are_not_drawn(self, failed):
+        assert ">Timers</text>" not in render_html(failed)
+
+    async def test_the_table_says_the_same(self, failed):
+        assert "attempt 2: ConnectionError: no &lt;answer&gt;" in render_html(failed)
+
+    async def test_suspension_is_shaded(self, env):
+        handle = await env.start(approval, input=1)
+        await handle.suspend()
+        await env.advance(60)
+        await handle.resume()
+        assert "<title>suspended for 1 min</title>" in render_html(handle.history)
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+    async def test_a_browser_draws_it(self, approved, tmp_path):
+        page = tmp_path / "timeline.html"
+        page.write_text(render_html(approved), encoding="utf-8")
+        picture = tmp_path / "timeline.png"
+        subprocess.run(
+            [
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                f"--screenshot={picture}",
+                "--window-size=1280,800",
+                page.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        colours = _colours(picture.read_bytes())
+        # Green bars, a violet event, and the white of the page.
+        assert {(47, 158, 110), (122, 79, 201), (255, 255, 255)} <= colours
+
+
+def _colours(png):
+    """The colours of an 8-bit RGB(A) picture."""
+    position, data, width, channels = 8, b"", 0, 3
+    while position < len(png):
+        length = int.from_bytes(png[position : position + 4], "big")
+        kind, body = png[position + 4 : position + 8], png[position + 8 : position + 8 + length]
+        if kind == b"IHDR":
+            width, channels = int.from_bytes(body[:4], "big"), {2: 3, 6: 4}[body[9]]
+        elif kind == b"IDAT":
+            data += body
+        position += length + 12
+    raw, stride, colours = zlib.decompress(data), width * channels, set()
+    previous = bytearray(stride)
+    for start in range(0, len(raw), stride + 1):
+        line = bytearray(raw[start + 1 : start + 1 + stride])
+        _unfilter(raw[start], line, previous, channels)
+        colours.update(tuple(line[n : n + 3]) for n in range(0, stride, channels))
+        previous = line
+    return colours
+
+
+def _unfilter(kind, line, previous, channels):
+    for n in range(len(line)):
+        left = line[n - channels] if n >= channels else 0
+        up = previous[n]
+        corner = previous[n - channels] if n >= channels else 0
+        if kind == 1:
+            line[n] = (line[n] + left) & 255
+        elif kind == 2:
+            line[n] = (line[n] + up) & 255
+        elif kind == 3:
+            line[n] = (line[n] + (left + up) // 2) & 255
+        elif kind == 4:
+            guess = left + up - corner
+            nearest = min((left, up, corner), key=lambda each: abs(guess - each))
+            line[n] = (line[n] + nearest) & 255
+
+
+class TestCommand:
+    def run(self, *arguments):
+        parser = argparse.ArgumentParser()
+        COMMAND.configure(parser)
+        return COMMAND.run(parser.parse_args([str(each) for each in arguments]))
+
+    async def test_a_page(self, approved, tmp_path, capsys):
+        approved.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "-o", tmp_path / "one.html") == 0
+        assert (tmp_path / "one.html").read_text(encoding="utf-8") == render_html(approved)
+        assert capsys.readouterr().out == f"wrote {tmp_path / 'one.html'}\n"
+
+    async def test_text(self, approved, tmp_path, capsys):
+        approved.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json") == 0
+        assert capsys.readouterr().out == render_text(approved) + "\n"
+
+    async def test_redacted(self, approved, tmp_path, capsys):
+        approved.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "--redact") == 0
+        assert "Grace" not in capsys.readouterr().out
+
+    def test_a_file_that_is_not_there(self, tmp_path, capsys):
+        assert self.run(tmp_path / "none.json") == 2
+        assert capsys.readouterr().err.startswith("durabletask-aio timeline: ")
