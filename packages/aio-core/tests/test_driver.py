@@ -1,4 +1,4 @@
-"""From a coroutine function to an orchestrator: what goes in, what it looks like to upstream, and how it can go wrong."""
+"""From a coroutine function to an orchestrator: what goes in, what upstream sees, and how it can go wrong."""
 
 import asyncio
 import functools
@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from durabletask.entities import EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, Instance, canonical, replay
 from workflows import boom, failure_of, finished, line_in, result_of, started
 
@@ -325,8 +326,6 @@ def test_the_code_returned_where_the_history_goes_on():
 
 
 def test_an_instance_that_was_terminated_stays_terminated():
-    from durabletask.internal import orchestrator_service_pb2 as pb
-
     instance = started(activity_a)
     instance.turn(pb.HistoryEvent(eventId=-1, executionTerminated=pb.ExecutionTerminatedEvent()))
     assert instance.outcome.orchestrationStatus == pb.ORCHESTRATION_STATUS_TERMINATED

@@ -65,8 +65,8 @@ def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> str | No
     return None
 
 
-GET_LOOP = asyncio.futures._get_loop.__code__  # type: ignore[attr-defined]  # pyright: ignore
-_ALL_TASKS = _codes("all_tasks")
+GET_LOOP: CodeType | None = getattr(getattr(asyncio.futures, "_get_loop", None), "__code__", None)
+_ALL_TASKS: CodeType | None = getattr(asyncio.tasks.all_tasks, "__code__", None)
 
 
 class _Ordered:
@@ -81,22 +81,20 @@ def skipped_by_all_tasks(task: Any, frame: FrameType | None) -> bool:
 
     Up to 3.13 ``asyncio.all_tasks`` makes its set from a list that iterates one weak set with the tasks of the whole
     process, in an order that depends on all of them.  The order of equal sets differs with the order in which they were
-    filled wherever hashes collide; so the first of a loop's tasks to be asked has all of them asked, at the end of the
-    list and in the order of their creation.
+    filled wherever hashes collide; so the first workflow's task to be asked, of whichever loop, has all of them asked
+    at the end of the list, and those of one loop in the order of their creation.
     """
     if frame is not None and frame.f_code.co_name == "<setcomp>":  # a function of its own up to 3.11
         frame = frame.f_back
-    if frame is None or frame.f_code not in _ALL_TASKS:
+    if frame is None or frame.f_code is not _ALL_TASKS:
         return False
     names = frame.f_locals
     asked: list[Any] = names["scheduled_tasks"] if "scheduled_tasks" in names else names["tasks"]
     if type(asked[-1]) is _Ordered:
         return False
-    place = asked.index(task) + 1
-    loop = task._loop
-    ours = [each for each in asked[place - 1 :] if getattr(each, "_loop", None) is loop]
-    others = [each for each in asked[place:] if getattr(each, "_loop", None) is not loop]
-    asked[place:] = [*others, *sorted(ours, key=hash), _Ordered()]
+    kind, place = type(task), asked.index(task)
+    ours = sorted((each for each in asked[place:] if type(each) is kind), key=hash)
+    asked[place + 1 :] = [*(each for each in asked[place:] if type(each) is not kind), *ours, _Ordered()]
     return True
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from durabletask_aio.core.errors import WorkflowValidationError, add_note
+from durabletask_aio.core.errors import add_note
 
 
 class Cleanups:
@@ -19,17 +19,6 @@ class Cleanups:
 
     def add(self, cleanup: Callable[[], Any]) -> None:
         """Register ``cleanup`` with the innermost open block."""
-        given: Any = cleanup
-        if not callable(given):
-            kind = type(given).__name__
-            if inspect.iscoroutine(given):
-                given.close()
-            msg = (
-                f"add_cleanup was given a {kind}, which is no callable\n"
-                f"  wrong: ctx.add_cleanup(release(resource))\n"
-                f"  right: ctx.add_cleanup(lambda: release(resource))"
-            )
-            raise WorkflowValidationError(msg)
         self._blocks[-1].append(cleanup)
 
     def open(self) -> None:

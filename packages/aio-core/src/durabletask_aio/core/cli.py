@@ -49,11 +49,27 @@ def _add(commands: Any, name: str, entry: EntryPoint) -> None:
     try:
         command: plugins.Command = entry.load()
     except Exception as error:
-        commands.add_parser(name, help=f"(cannot be loaded: {type(error).__name__}: {error})")
+        problem = f"cannot be loaded: {type(error).__name__}: {error}"
+        parser = commands.add_parser(name, help=f"({problem})")
+        parser.set_defaults(run_command=_Broken(f"durabletask-aio {name} {problem}"))
         return
     parser = commands.add_parser(name, help=command.help, description=command.help)
     command.configure(parser)
     parser.set_defaults(run_command=command)
+
+
+class _Broken:
+    """Stands in for a command that cannot be loaded: the others are to work, and help is to list them all."""
+
+    def __init__(self, problem: str) -> None:
+        self.help = problem
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """There is nothing to configure."""
+
+    def run(self, arguments: object) -> int:
+        print(self.help, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -487,7 +487,10 @@ class AsyncWorkflowContext:
         Raises :class:`WorkflowValidationError` unless keys and values are strings that take at most 8 KiB together.
         """
         self._check_live()
-        self._state.metadata = metadata.validated(metadata_)
+        try:
+            self._state.metadata = metadata.validated(metadata_)
+        except WorkflowValidationError as error:
+            raise self._host.slip(error.message) from None
 
     def get_headers(self) -> dict[str, str] | None:
         """The same as :meth:`get_metadata`, under the name other SDKs use."""
@@ -507,6 +510,13 @@ class AsyncWorkflowContext:
         or evicted.
         """
         self._check_live()
+        if not callable(cast(object, cleanup)):
+            debug.discard(cleanup)
+            raise self._host.slip(
+                f"ctx.add_cleanup was given something that cannot be called, of type {type(cleanup).__name__!r}",
+                "ctx.add_cleanup(release(resource))",
+                "ctx.add_cleanup(lambda: release(resource))",
+            )
         self._state.cleanups.add(cleanup)
 
     async def __aenter__(self) -> Self:

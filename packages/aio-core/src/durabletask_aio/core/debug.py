@@ -25,14 +25,16 @@ logger = logging.getLogger("durabletask.aio")
 def where(task: asyncio.Task[Any]) -> str:
     """``file:line in function`` of the innermost line of user code that ``task`` is at."""
     user: FrameType | None = None
+    last: FrameType | None = None
     for awaitable in _interpreter.await_chain(task.get_coro()):
-        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
-        if frame is not None and _is_user_code(frame):
-            user = frame
-    if user is None:
-        coroutine: Any = task.get_coro()
-        return "its first line" if inspect.getcoroutinestate(coroutine) == "CORO_CREATED" else "an unknown line"
-    return f"{user.f_code.co_filename}:{user.f_lineno} in {user.f_code.co_name}"
+        last = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if last is not None and _is_user_code(last):
+            user = last
+    if user is not None:
+        return f"{user.f_code.co_filename}:{user.f_lineno} in {user.f_code.co_name}"
+    # A task made for an operation, as by TaskGroup.create_task(ctx.call_activity(...)), has no line of the user's own.
+    future = None if last is None else last.f_locals.get("future")
+    return future.describe() if isinstance(future, Operation) else "an unknown line"
 
 
 def _is_user_code(frame: FrameType) -> bool:

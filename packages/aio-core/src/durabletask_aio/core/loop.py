@@ -65,7 +65,7 @@ class WorkflowTask(asyncio.Task[T]):
         return self._hash
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        frame = sys._getframe(1)
+        frame = _interpreter.calling_frame(1)
         if frame.f_code is _interpreter.GET_LOOP and _interpreter.skipped_by_all_tasks(self, frame.f_back):
             return None  # type: ignore[return-value]  # pyright: ignore
         return self._loop  # type: ignore[attr-defined,no-any-return]  # pyright: ignore

@@ -76,4 +76,6 @@ def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
         keys = json.loads(listed)
     except ValueError:
         return found
+    if not isinstance(keys, list):
+        return found
     return {key: found[key] for key in keys if key in found}

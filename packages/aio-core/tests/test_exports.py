@@ -1,0 +1,124 @@
+"""What is public, where it is found, and what the core imports."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from durabletask.worker import TaskHubGrpcWorker
+
+import durabletask.aio
+import durabletask_aio.core
+from durabletask import task
+
+CORE = Path(durabletask_aio.core.__file__).parent
+MODULES = sorted(CORE.glob("*.py"))
+FACADE = Path(durabletask.aio.__file__)
+
+
+@pytest.mark.parametrize("name", durabletask.aio.__all__)
+def test_every_public_name_is_there_and_is_the_cores(name):
+    assert getattr(durabletask.aio, name) is getattr(durabletask_aio.core, name)
+
+
+@pytest.mark.parametrize("name", [name for name in durabletask.aio.__all__ if name != "RetryPolicy"])
+def test_every_public_name_shows_the_path_it_is_imported_from(name):
+    assert getattr(durabletask.aio, name).__module__ == "durabletask.aio"
+
+
+def test_the_retry_policy_is_upstreams():
+    assert durabletask.aio.RetryPolicy is task.RetryPolicy
+
+
+def test_both_lists_of_names_are_the_same_and_sorted():
+    assert durabletask.aio.__all__ == durabletask_aio.core.__all__ == sorted(durabletask.aio.__all__)
+
+
+def test_nothing_else_is_public():
+    public = {name for name in vars(durabletask.aio) if not name.startswith("_")}
+    companions = {"sandbox", "testing", "worker"}  # submodules, if something has imported them
+    assert public - companions == set(durabletask.aio.__all__)
+
+
+def test_the_installed_facade_is_the_one_of_the_source():
+    source = CORE.parents[2] / "facade" / "__init__.py"
+    if not source.exists():
+        pytest.skip("not run from the source tree")
+    assert FACADE.read_text() == source.read_text(), "the facade has changed: install the core again"
+
+
+@pytest.mark.parametrize("name", durabletask.aio.__all__)
+def test_every_public_name_is_documented(name):
+    assert inspect.getdoc(getattr(durabletask.aio, name))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(durabletask.aio.AsyncWorkflowContext) if not name.startswith("_")]
+)
+def test_every_method_of_the_context_is_documented(name):
+    member = inspect.getattr_static(durabletask.aio.AsyncWorkflowContext, name)
+    assert inspect.getdoc(member), f"AsyncWorkflowContext.{name}"
+
+
+def imported_by(module):
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
+def test_the_core_imports_none_of_its_companions(module):
+    companions = ("durabletask_aio.sandbox", "durabletask_aio.worker", "durabletask_aio.testing")
+    facades = ("durabletask.aio",)
+    assert not [name for name in imported_by(module) if name.startswith(companions + facades)]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.stem != "_upstream"], ids=lambda m: m.stem)
+def test_private_names_of_upstream_are_touched_in_one_module_only(module):
+    assert not [name for name in imported_by(module) if name.startswith("durabletask.internal")]
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_does_not_load_the_sandbox_or_the_test_kit():
+    loaded = run(
+        "import sys, durabletask.aio\n"
+        "print([m for m in sys.modules if m.startswith(('durabletask_aio.sandbox', 'durabletask_aio.testing'))])"
+    )
+    assert loaded == "[]"
+
+
+def test_importing_patches_nothing_of_the_standard_library():
+    assert (
+        run(
+            "import asyncio, asyncio.tasks, asyncio.events, time, random, uuid, datetime, threading, logging\n"
+            "modules = [asyncio, asyncio.tasks, asyncio.events, time, random, uuid, datetime, threading, logging]\n"
+            "before = [dict(vars(m)) for m in modules]\n"
+            "import durabletask.aio\n"
+            "changed = [(m.__name__, n) for m, b in zip(modules, before) for n in b if vars(m).get(n) is not b[n]]\n"
+            "print([c for c in changed if c[1] not in ('__builtins__',)])"
+        )
+        == "[]"
+    )
+
+
+def test_importing_wraps_exactly_two_attributes_of_upstreams_worker():
+    assert (
+        run(
+            "import durabletask.worker as w\n"
+            "before = dict(vars(w.TaskHubGrpcWorker))\n"
+            "import durabletask.aio\n"
+            "print(sorted(n for n, v in vars(w.TaskHubGrpcWorker).items() if before.get(n) is not v))"
+        )
+        == "['add_activity', 'add_orchestrator']"
+    )
+    assert TaskHubGrpcWorker.add_orchestrator.__name__ == "add_orchestrator"

@@ -1,0 +1,89 @@
+"""Whether what is installed fits together, as `import durabletask.aio` finds out."""
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from packaging.requirements import Requirement
+
+from durabletask_aio.core import _upstream, installation
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Pretend that exactly these distributions are installed, in these versions."""
+    installed = {"durabletask": "1.12.0", "durabletask-aio-core": "0.1.0"}
+
+    def version(name):
+        try:
+            return installed[name]
+        except KeyError:
+            raise PackageNotFoundError(name) from None
+
+    monkeypatch.setattr(installation, "version", version)
+    monkeypatch.setattr(installation, "distribution", version)
+    monkeypatch.setattr(installation, "requires", lambda name: ["packaging>=22", "durabletask>=1.12,<2"])
+    return installed
+
+
+def test_what_fits_is_silent(versions):
+    installation.check()
+
+
+def test_what_is_installed_here_fits():
+    installation.check()
+
+
+@pytest.mark.parametrize("found", ["1.11.0", "2.0.0", "0.5"])
+def test_a_version_out_of_range_names_both_and_the_line_to_install(versions, found):
+    versions["durabletask"] = found
+    with pytest.raises(ImportError) as caught:
+        installation.check()
+    wanted = Requirement("durabletask>=1.12,<2")
+    assert str(caught.value) == (
+        f"durabletask-aio-core 0.1.0 works with {wanted}, and {found} is installed\n  pip install '{wanted}'"
+    )
+
+
+@pytest.mark.parametrize("found", ["1.13.0", "1.99", "1.13.0rc1"])
+def test_newer_ones_in_range_are_accepted(versions, found):
+    versions["durabletask"] = found
+    installation.check()
+
+
+def test_without_upstream_the_line_to_install_is_given(versions):
+    del versions["durabletask"]
+    with pytest.raises(ImportError) as caught:
+        installation.check()
+    assert str(caught.value) == (
+        "durabletask.aio needs Microsoft's durabletask, which is not installed\n  pip install durabletask"
+    )
+
+
+def test_a_distribution_that_takes_upstreams_place_is_named_with_the_way_out(versions):
+    versions["durabletask-dapr"] = "0.2"
+    with pytest.raises(ImportError) as caught:
+        installation.check()
+    assert str(caught.value) == (
+        "durabletask-dapr is installed; it puts a 'durabletask' package of its own in the place of Microsoft's, which "
+        "durabletask-aio-core extends\n"
+        "  pip uninstall durabletask-dapr\n"
+        "  pip install --force-reinstall --no-deps durabletask durabletask-aio-core"
+    )
+
+
+def test_a_source_tree_that_nobody_installed_states_no_range(versions, monkeypatch):
+    def requires(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(installation, "requires", requires)
+    versions["durabletask"] = "99.0"
+    installation.check()
+
+
+def test_an_upstream_that_has_changed_under_us_is_an_import_error(versions, monkeypatch):
+    monkeypatch.setattr(_upstream, "self_check", lambda: "durabletask has changed under durabletask-aio-core: x is gone")
+    with pytest.raises(ImportError) as caught:
+        installation.check()
+    assert str(caught.value) == (
+        "durabletask has changed under durabletask-aio-core: x is gone (found: durabletask 1.12.0)"
+    )

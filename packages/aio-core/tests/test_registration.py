@@ -1,0 +1,167 @@
+"""The two wrapped methods of upstream's worker: what goes through, what is refused, and what is put back."""
+
+import functools
+
+import pytest
+from durabletask.worker import TaskHubGrpcWorker
+
+from durabletask import task
+from durabletask.aio import SandboxMode, WorkflowValidationError, as_orchestrator
+from durabletask_aio.core import registration
+
+
+async def workflow(ctx, input):
+    return input
+
+
+def generator(ctx, input):
+    yield ctx.call_activity("a")
+
+
+async def activity(ctx, input):
+    return input
+
+
+def plain_activity(ctx, input):
+    return input
+
+
+@pytest.fixture
+def worker():
+    """Upstream's own worker, with nothing but the core there: never started, so it connects to nothing."""
+    before = registration.originals, registration._registrar
+    registration.install()
+    yield TaskHubGrpcWorker()
+    registration.uninstall()
+    if before[0] is not None:
+        registration.install(before[1])
+
+
+def registered(worker):
+    return worker._registry.orchestrators
+
+
+def test_exactly_two_attributes_of_upstreams_class_change(worker):
+    changed = {
+        name
+        for name, value in vars(TaskHubGrpcWorker).items()
+        if getattr(value, "__module__", "").startswith("durabletask_aio.")
+        or getattr(getattr(value, "__code__", None), "co_filename", "").endswith("registration.py")
+    }
+    assert changed == {"add_orchestrator", "add_activity"}
+
+
+def test_uninstalling_puts_the_very_functions_back(worker):
+    originals = registration.originals
+    registration.uninstall()
+    assert TaskHubGrpcWorker.add_orchestrator is originals.add_orchestrator
+    assert TaskHubGrpcWorker.add_activity is originals.add_activity
+    registration.uninstall()
+    assert registration.originals is None
+    registration.install()
+
+
+def test_the_wrapped_methods_look_like_upstreams(worker):
+    assert TaskHubGrpcWorker.add_orchestrator.__name__ == "add_orchestrator"
+    assert TaskHubGrpcWorker.add_orchestrator.__doc__ == registration.originals.add_orchestrator.__doc__
+
+
+def test_installing_twice_wraps_once(worker):
+    first = TaskHubGrpcWorker.add_orchestrator
+    registration.install()
+    assert TaskHubGrpcWorker.add_orchestrator is first
+
+
+def test_plain_functions_go_straight_through(worker):
+    assert worker.add_orchestrator(generator) == "generator"
+    assert worker.add_activity(plain_activity) == "plain_activity"
+    assert registered(worker)["generator"] is generator
+    assert worker._registry.activities["plain_activity"] is plain_activity
+
+
+def test_what_as_orchestrator_made_goes_straight_through(worker):
+    orchestrator = as_orchestrator(workflow, name="orders")
+    assert worker.add_orchestrator(orchestrator) == "orders"
+    assert registered(worker)["orders"] is orchestrator
+
+
+@pytest.mark.parametrize("function", [workflow, functools.partial(workflow)])
+def test_an_async_workflow_is_refused_with_the_line_to_install_and_the_other_way(worker, function):
+    with pytest.raises(WorkflowValidationError) as caught:
+        worker.add_orchestrator(function)
+    assert str(caught.value) == (
+        "'workflow' is an async function, and upstream's worker runs generator orchestrators only\n"
+        "  either: pip install durabletask-aio-worker   # then add_orchestrator(workflow) works as it is\n"
+        "  or:     worker.add_orchestrator(durabletask.aio.as_orchestrator(workflow))"
+    )
+    assert not registered(worker)
+
+
+def test_an_async_activity_is_refused_with_the_line_to_install_and_the_other_way(worker):
+    with pytest.raises(WorkflowValidationError) as caught:
+        worker.add_activity(activity)
+    assert str(caught.value) == (
+        "'activity' is an async function, and upstream's worker runs plain activities only\n"
+        "  either: pip install durabletask-aio-worker   # then add_activity(activity) works as it is\n"
+        "  or:     def activity(ctx, input): ...         # without async"
+    )
+
+
+def test_a_name_for_an_activity_needs_the_worker_package(worker):
+    with pytest.raises(WorkflowValidationError, match="pip install durabletask-aio-worker"):
+        worker.add_activity(plain_activity, name="other")
+
+
+def test_a_coroutine_in_place_of_a_workflow_is_named(worker):
+    with pytest.raises(WorkflowValidationError, match=r"workflow\(\.\.\.\) was called, and its coroutine given"):
+        worker.add_orchestrator(workflow("ctx", 1))
+
+
+def test_an_async_generator_is_named(worker):
+    async def wrong(ctx, input):
+        yield 1
+
+    with pytest.raises(WorkflowValidationError, match="is an async generator: it has 'yield' in an 'async def' body"):
+        worker.add_orchestrator(wrong)
+
+
+@pytest.mark.parametrize("keyword", [{"sandbox_mode": SandboxMode.STRICT}, {"name": "other"}])
+def test_keywords_for_async_workflows_are_refused_for_generators(worker, keyword):
+    name = next(iter(keyword))
+    with pytest.raises(WorkflowValidationError) as caught:
+        worker.add_orchestrator(generator, **keyword)
+    assert str(caught.value) == (
+        f"{name}= is for async workflows, and 'generator' is not one\n"
+        f"  wrong: worker.add_orchestrator(generator, {name}=...)\n"
+        f"  right: worker.add_orchestrator(generator)"
+    )
+
+
+def test_upstreams_own_errors_stay_upstreams(worker):
+    worker.add_orchestrator(generator)
+    with pytest.raises(ValueError, match="already exists"):
+        worker.add_orchestrator(generator)
+
+
+def test_a_registrar_takes_over_what_is_async(worker):
+    class Registrar:
+        protocol_version = 1
+        calls = []
+
+        def add_orchestrator(self, worker, function, *, name, sandbox_mode):
+            self.calls.append((function, name, sandbox_mode))
+            return "orchestrator"
+
+        def add_activity(self, worker, function, *, name):
+            self.calls.append((function, name))
+            return "activity"
+
+    registration.install(Registrar())
+    assert worker.add_orchestrator(workflow, name="w", sandbox_mode="strict") == "orchestrator"
+    assert worker.add_activity(activity) == "activity"
+    assert worker.add_orchestrator(generator) == "generator"
+    assert Registrar.calls == [(workflow, "w", "strict"), (activity, None)]
+
+
+def test_names_are_upstreams(worker):
+    assert worker.add_orchestrator(as_orchestrator(workflow)) == task.get_name(workflow)

@@ -1,0 +1,307 @@
+"""Each private name of `durabletask` that the core leans on: when upstream changes one, its test says so in a sentence."""
+
+import inspect
+import logging
+import re
+from datetime import datetime, timedelta
+
+import pytest
+from durabletask.entities import EntityInstanceId, EntityLock
+from durabletask.internal import orchestrator_service_pb2 as pb
+from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
+from durabletask.serialization import JsonDataConverter
+from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
+from workflows import started
+
+from durabletask import task
+from durabletask_aio.core import _upstream
+
+
+class Ear:
+    def __init__(self):
+        self.heard = []
+
+    def on_child_completed(self, task):
+        self.heard.append(task)
+
+
+@pytest.fixture
+def context():
+    context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
+    context.current_utc_datetime = datetime(2026, 1, 1)
+    return context
+
+
+POLICY = task.RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=3)
+
+
+def test_upstream_is_as_expected():
+    assert _upstream.self_check() is None
+
+
+def test_a_task_tells_those_in_its_parents_when_it_completes(context):
+    timer, ear = context.create_timer(timedelta(seconds=1)), Ear()
+    _upstream.subscribe(timer, ear)
+    timer.complete(None)
+    assert ear.heard == [timer], "Task._parents is no longer a mapping of those that hear of a task's completion"
+
+
+def test_the_sequence_number_is_that_of_the_latest_action(context):
+    context.create_timer(timedelta(seconds=1))
+    context.call_activity("a")
+    assert _upstream.sequence_number(context) == 2 == context._sequence_number
+
+
+def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):
+    ear, timer = Ear(), context.create_timer(timedelta(seconds=1))
+    _upstream.subscribe(timer, ear)
+    assert _upstream.pending_task(context, 1, ear) is timer, "_pending_tasks no longer holds tasks by sequence number"
+    assert _upstream.pending_task(context, 7, ear) is timer, "found under another number too, as a long timer's chunks are"
+    assert _upstream.pending_task(context, 1, Ear()) is None
+    assert _upstream.listeners_of(context, 1) == [ear]
+    assert _upstream.listeners_of(context, 2) == []
+
+
+def test_a_context_keeps_waits_for_events_by_casefolded_name(context):
+    ear, waiting = Ear(), context.wait_for_external_event("Go")
+    _upstream.subscribe(waiting, ear)
+    assert _upstream.pending_event(context, "gO", ear) is waiting, "_pending_events no longer holds lists by folded name"
+    assert _upstream.pending_event(context, "other", ear) is None
+
+
+def test_a_retried_task_is_found_while_it_runs_and_while_it_waits_to_be_retried(context):
+    ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
+    _upstream.subscribe(retried, ear)
+    assert _upstream.retryable_task(context, 1, ear) is retried
+
+    del context._pending_tasks[1]
+    context.create_timer_internal(timedelta(seconds=1), retried)
+    assert _upstream.retryable_task(context, 1, ear) is retried, "TimerTask._retryable_parent no longer names the task"
+    assert _upstream.retryable_task(context, 1, Ear()) is None
+
+
+def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
+    retried = context.call_activity("a", retry_policy=POLICY)
+    timer = context.create_timer_internal(timedelta(seconds=1), retried)
+    _upstream.stop_retrying(context, retried)
+    assert timer.is_cancelled
+    assert retried.compute_next_delay() is None, "RetryableTask.compute_next_delay no longer decides about retries"
+
+
+def test_a_cancelled_timer_whose_action_has_not_gone_out_leaves_nothing(context):
+    timer = context.create_timer(timedelta(seconds=1))
+    _upstream.cancel_timer(context, timer, 1)
+    assert (context._pending_tasks, context._pending_actions) == ({}, {})
+
+
+def test_a_cancelled_timer_that_the_engine_has_leaves_a_task_to_fire_into(context):
+    timer = context.create_timer(timedelta(seconds=1))
+    context._pending_actions.clear()
+    _upstream.cancel_timer(context, timer, 1)
+    assert isinstance(context._pending_tasks[1], task.TimerTask)
+
+
+def test_the_delay_before_a_retry_is_upstreams_formula(context):
+    start = datetime.now()
+    context.current_utc_datetime = start
+    for policy in (
+        POLICY,
+        task.RetryPolicy(
+            first_retry_interval=timedelta(seconds=2),
+            max_number_of_attempts=5,
+            backoff_coefficient=2.5,
+            max_retry_interval=timedelta(seconds=20),
+            retry_timeout=timedelta(days=2),
+        ),
+        task.RetryPolicy(
+            first_retry_interval=timedelta(seconds=2),
+            max_number_of_attempts=3,
+            backoff_coefficient=None,
+            retry_timeout=timedelta(days=2),
+        ),
+    ):
+        theirs = context.call_activity("a", retry_policy=policy)
+        ours = context.call_activity("a", retry_policy=policy)
+        _upstream.retry_on_workflow_time(context, ours)
+        for _ in range(policy.max_number_of_attempts + 1):
+            assert ours.compute_next_delay() == theirs.compute_next_delay()
+            ours.increment_attempt_count()
+            theirs.increment_attempt_count()
+
+
+def test_a_context_makes_its_actions_in_get_actions(context):
+    context.call_sub_orchestrator("child")
+    _upstream.tag_actions(context, {1: {"tenant": "acme"}, None: {"tenant": "next"}})
+    context.continue_as_new(None)
+    child, end = context.get_actions()
+    assert dict(child.createSubOrchestration.tags) == {"tenant": "acme"}
+    assert dict(end.completeOrchestration.tags) == {"tenant": "next"}
+
+
+def test_received_events_are_kept_as_numbered_json(context):
+    context._received_events["go"] = [(4, '"later"')]
+    _upstream.return_event(context, "Go", {"n": 1})
+    _upstream.return_event(context, "other", None)
+    assert context._received_events == {"go": [(3, '{"n": 1}'), (4, '"later"')], "other": [(-1, None)]}
+    assert context.wait_for_external_event("go").get_result() == {"n": 1}
+
+
+def test_a_context_fails_through_set_failed(context):
+    _upstream.on_failure(context, lambda given, error: ValueError(f"{given is context} {error}"))
+    context.set_failed(KeyError("k"))
+    assert context.get_actions()[0].completeOrchestration.failureDetails.errorMessage == "True 'k'"
+
+
+def test_a_mismatch_found_after_the_end_reopens_the_execution(context):
+    _upstream.on_failure(context, lambda given, error: error)
+    context.set_complete("done", pb.ORCHESTRATION_STATUS_COMPLETED)
+    context.set_failed(task.NonDeterminismError("mismatch"))
+    (action,) = context.get_actions()
+    assert action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED
+
+
+def test_an_end_is_known(context):
+    assert not _upstream.is_finished(context)
+    context.set_complete(None, pb.ORCHESTRATION_STATUS_TERMINATED)
+    assert _upstream.is_finished(context)
+
+
+def test_a_result_that_cannot_be_serialised_is_reported_with_the_object():
+    assert _upstream.UnserializableResult is JsonEncodeOutputException
+    assert JsonEncodeOutputException({1}).problem_object == {1}
+
+
+def test_results_are_serialised_by_the_contexts_converter(context):
+    assert _upstream.serializer(context)({"n": 1}) == '{"n": 1}'
+    with pytest.raises(TypeError):
+        _upstream.serializer(context)(object())
+
+
+def test_locks_are_left_through_the_context(context):
+    context.call_activity("a")
+    _upstream.exit_critical_section(context)
+    assert len(context._pending_actions) == 1, "outside of a critical section nothing is sent"
+
+
+def test_a_lock_leads_to_the_entities_it_holds(context):
+    lock = EntityLock(context)
+    assert lock._context is context, "EntityLock._context is gone"
+    entities = context._entity_context
+    assert {"available_locks", "critical_section_locks"} <= set(vars(entities))
+
+
+def test_the_frames_of_a_mismatch_hold_event_context_and_action():
+    async def old(ctx):
+        await ctx.call_activity("a")
+
+    instance = started(old)
+    executor = _OrchestrationExecutor(_Registry(), logging.getLogger("turns"), JsonDataConverter())
+    context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
+    context.current_utc_datetime = datetime(2026, 1, 1)
+    context.call_activity("b")
+    scheduled = next(event for event in instance.history if event.HasField("taskScheduled"))
+    try:
+        executor.process_event(context, scheduled)
+    except task.NonDeterminismError as error:
+        found, event, action = _upstream.scene_of(error)
+    assert found is context, "process_event no longer has a local 'ctx'"
+    assert event is scheduled, "process_event no longer has a local 'event'"
+    assert action.scheduleTask.name == "b", "process_event no longer has a local 'action'"
+
+
+def test_every_scheduling_event_of_the_history_can_be_described():
+    described = {
+        "taskScheduled": "activity 'n'",
+        "subOrchestrationInstanceCreated": "sub-orchestration 'n'",
+        "timerCreated": "a timer for 1970-01-01T00:00:00Z",
+        "entityOperationCalled": "call of entity operation 'n'",
+        "entityOperationSignaled": "signal of entity operation 'n'",
+        "entityLockRequested": "entity lock of @counter@a",
+        "eventSent": "event 'n' sent to 'i'",
+        "executionResumed": "an event of type 'executionResumed'",
+    }
+    for kind, text in described.items():
+        event = pb.HistoryEvent()
+        part = getattr(event, kind)
+        part.SetInParent()
+        if kind == "entityLockRequested":
+            part.lockSet.append(str(EntityInstanceId("counter", "a")))
+        elif kind.startswith("entityOperation"):
+            part.operation = "n"
+        elif kind != "timerCreated" and hasattr(part, "name"):
+            part.name = "n"
+        if kind == "eventSent":
+            part.instanceId = "i"
+        assert _upstream.describe_event(event) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"createTimer": pb.CreateTimerAction()}, "started a timer, with asyncio.sleep or a timeout"),
+        ({"completeOrchestration": pb.CompleteOrchestrationAction()}, "had ended by then"),
+        ({"terminateOrchestration": pb.TerminateOrchestrationAction()}, "scheduled an action of type 'terminateOrchestration'"),
+    ],
+)  # fmt: skip
+def test_every_action_can_be_described(fields, text):
+    assert _upstream.describe_action(pb.OrchestratorAction(id=1, **fields)) == text
+
+
+def test_no_action_can_be_described():
+    assert _upstream.describe_action(None) == "scheduled nothing by that number"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "shown"),
+    [
+        (task.RetryableTask, "compute_next_delay", "RetryableTask.compute_next_delay"),
+        (task.CancellableTask, "cancel", "CancellableTask.cancel"),
+        (task.OrchestrationContext, "_exit_critical_section", "OrchestrationContext._exit_critical_section"),
+    ],
+)
+def test_a_name_that_is_gone_is_reported_in_a_sentence(monkeypatch, owner, name, shown):
+    monkeypatch.delattr(owner, name)
+    assert _upstream.self_check() == (
+        f"durabletask has changed under durabletask-aio-core: {shown} is gone; install a version of durabletask that "
+        f"this durabletask-aio-core supports, or a newer durabletask-aio-core"
+    )
+
+
+@pytest.mark.parametrize("name", ["_parents", "_retryable_parent"])
+def test_an_attribute_of_tasks_that_is_gone_is_reported(monkeypatch, name):
+    original = task.TimerTask.__init__
+
+    def without(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        delattr(self, name)
+
+    monkeypatch.setattr(task.TimerTask, "__init__", without)
+    assert f"Task.{name} is gone" in _upstream.self_check()
+
+
+CONTEXT_ATTRIBUTES = [
+    "_completion_status",
+    "_data_converter",
+    "_entity_context",
+    "_is_complete",
+    "_pending_actions",
+    "_pending_events",
+    "_pending_tasks",
+    "_received_events",
+    "_sequence_number",
+]
+
+
+@pytest.mark.parametrize("name", CONTEXT_ATTRIBUTES)
+def test_the_attributes_of_the_runtime_context_are_still_there(context, name):
+    assert hasattr(context, name), f"upstream's runtime context has no {name} any more: see _upstream.py"
+
+
+def test_the_list_of_attributes_above_is_complete():
+    used = set(re.findall(r"context\.(_[a-z_]+)", inspect.getsource(_upstream))) - {"_exit_critical_section"}
+    assert used <= {*CONTEXT_ATTRIBUTES, "_context"}, "a new private name is used, and nothing here would notice its end"
+
+
+@pytest.mark.parametrize("name", ["_retry_policy", "_start_time", "_attempt_count", "_retryable_parent", "_parents"])
+def test_the_attributes_of_retried_tasks_are_still_there(context, name):
+    assert hasattr(context.call_activity("a", retry_policy=POLICY), name), f"RetryableTask has no {name} any more"
