@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from durabletask.client import TaskHubGrpcClient
@@ -17,7 +18,7 @@ from durabletask_aio.worker.registration import install, uninstall
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from worker_support import QUIET, leaked, wait_until  # noqa: E402
+from worker_support import QUIET, leaked, wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +32,13 @@ def installed() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[LocalBackend]:
     """One local engine for the tests that do not look at all of its instances."""
+    with start_backend() as backend:
+        yield backend
+
+
+@pytest.fixture
+def own_engine() -> Iterator[LocalBackend]:
+    """A local engine of the test's own."""
     with start_backend() as backend:
         yield backend
 
@@ -50,3 +58,22 @@ def no_leaks() -> Iterator[None]:
     gc.collect()
     wait_until(lambda: not leaked(before))
     assert leaked(before) == []
+
+
+@pytest.fixture
+def tracer_provider() -> Iterator[Any]:
+    """OpenTelemetry with spans kept in memory: ``provider.exporter.get_finished_spans()``."""
+    trace = pytest.importorskip("opentelemetry.trace")
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    provider = trace.get_tracer_provider()
+    if not hasattr(provider, "exporter"):
+        # OpenTelemetry accepts one provider per process, so tests share it and empty its exporter.
+        provider = sdk.TracerProvider()
+        provider.exporter = memory.InMemorySpanExporter()
+        provider.add_span_processor(export.SimpleSpanProcessor(provider.exporter))
+        trace.set_tracer_provider(provider)
+    provider.exporter.clear()
+    yield provider
+    provider.exporter.clear()

@@ -1,7 +1,7 @@
 """A task hub in this thread: the local engine's state machine, workers that are called and not started, and adversity.
 
-Every turn is executed twice: by the worker under test, and by a reference worker that has no sessions and never delivers
-anything.  Both must answer alike, byte for byte, except for what no two replays have in common.
+Every turn is executed twice: by the worker under test, and by a reference worker that has no sessions and never
+delivers anything.  Both must answer alike, byte for byte, except for what no two replays have in common.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class Hub:
         elif item.HasField("activityRequest"):
             self.workers[worker]._execute_activity(item.activityRequest, _ToEngine(self.engine), item.completionToken)
         else:
-            self.workers[worker]._execute_entity_batch(item.entityRequestV2, _ToEngine(self.engine), item.completionToken)
+            self.workers[worker]._execute_entity_batch(
+                item.entityRequestV2, _ToEngine(self.engine), item.completionToken
+            )
 
     def lose(self, item: pb.WorkItem, worker: int = 0) -> None:
         """Execute a turn whose response never arrives; the item goes back to the queue."""
@@ -252,11 +254,11 @@ def run_randomly(hub: Hub, seed: int, steps: int, events: Sequence[str]) -> None
             hub.advance(chance.choice([0.5, 5, 60]))
         elif what < 0.24 and hub.status() in ("RUNNING", "SUSPENDED", "PENDING"):
             hub.raise_event(chance.choice(events), str(chance.randrange(100)))
-        elif what < 0.27 and hub.status() == "RUNNING":
+        elif 0.24 < what < 0.27 and hub.status() == "RUNNING":
             hub.suspend()
-        elif what < 0.34 and hub.status() == "SUSPENDED":
+        elif 0.27 < what < 0.34 and hub.status() == "SUSPENDED":
             hub.resume()
-        elif what < 0.345 and hub.status() == "RUNNING":
+        elif 0.34 < what < 0.345 and hub.status() == "RUNNING":
             hub.terminate()
         elif held and what < 0.6:
             hub.do(held.pop(chance.randrange(len(held))), worker)

@@ -37,7 +37,12 @@ class TestResponses:
     @staticmethod
     def activities() -> dict[str, tuple[Any, Any]]:
         def value(ctx: Any, order: TestResponses.Order) -> Any:
-            return {"number": order.number, "type": type(order).__name__, "task": ctx.task_id, "of": ctx.orchestration_id}
+            return {
+                "number": order.number,
+                "type": type(order).__name__,
+                "task": ctx.task_id,
+                "of": ctx.orchestration_id,
+            }
 
         async def async_value(ctx: Any, order: TestResponses.Order) -> Any:
             await asyncio.sleep(0)
@@ -126,9 +131,7 @@ class TestResponses:
     def respond(self, function: Any, encoded_input: str) -> tuple[bytes, bytes]:
         store = self.Store()
         token = store.upload(encoded_input.encode(), instance_id="i")
-        worker = TaskHubGrpcWorker(
-            logger=QUIET, payload_store=store, exception_properties_provider=self.Properties()
-        )
+        worker = TaskHubGrpcWorker(logger=QUIET, payload_store=store, exception_properties_provider=self.Properties())
         worker.add_activity(function, name="activity")
         binding = binding_of(worker)
         assert binding is not None
@@ -258,8 +261,7 @@ class TestTheLoop:
             for _ in range(3):
                 yield ctx.call_activity("note")
             release.set()
-            for each in blocked:
-                yield each
+            yield from blocked
 
         pool_of_three = ConcurrencyOptions(maximum_thread_pool_workers=4)
         worker = started(engine, note, block, orchestrators=[both], concurrency_options=pool_of_three)
@@ -384,8 +386,7 @@ class TestLimits:
             running -= 1
 
         def fan_out(ctx: Any, _: Any) -> Any:
-            for each in [ctx.call_activity("counted") for _ in range(20)]:
-                yield each
+            yield from [ctx.call_activity("counted") for _ in range(20)]
 
         options = ConcurrencyOptions(maximum_concurrent_activity_work_items=3)
         worker = started(engine, counted, orchestrators=[fan_out], concurrency_options=options)
@@ -404,8 +405,7 @@ class TestLimits:
             await asyncio.sleep(1)
 
         def fan_out(ctx: Any, _: Any) -> Any:
-            for each in [ctx.call_activity("wait") for _ in range(1000)]:
-                yield each
+            yield from [ctx.call_activity("wait") for _ in range(1000)]
 
         with local_backend() as backend:
             client = TaskHubGrpcClient(host_address=backend.address, logger=QUIET)

@@ -179,7 +179,7 @@ class TestOrchestrators:
         async def both(ctx: Any, input: Any) -> Any:
             yield ctx.call_activity("double")
 
-        with pytest.raises(WorkflowValidationError, match="await ctx.call_activity"):
+        with pytest.raises(WorkflowValidationError, match=r"await ctx\.call_activity"):
             worker.add_orchestrator(both, name="both") if isinstance(worker, TaskHubGrpcWorker) else (
                 worker.add_orchestrator(both)
             )
@@ -269,7 +269,7 @@ class TestOptions:
     def test_a_wrong_environment_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DT_MAX_EXTENDED_SESSIONS", "many")
 
-        with pytest.raises(ValueError, match="^DT_MAX_EXTENDED_SESSIONS must be a whole number .*, got 'many'$"):
+        with pytest.raises(ValueError, match=r"^DT_MAX_EXTENDED_SESSIONS must be a whole number .*, got 'many'$"):
             TaskHubGrpcWorker(logger=QUIET)
 
 
@@ -292,9 +292,7 @@ class TestTypes:
         worker.add_orchestrator(functools.partial(typed_with_prefix, "a"), name="partial")
         worker.start()
         try:
-            results = [
-                run(client, name, {"number": 5}).serialized_output for name in ("typed", "wrapped", "partial")
-            ]
+            results = [run(client, name, {"number": 5}).serialized_output for name in ("typed", "wrapped", "partial")]
         finally:
             worker.stop()
 

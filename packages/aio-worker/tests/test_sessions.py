@@ -1,7 +1,7 @@
 """Extended sessions answer every turn as a full replay would: each condition, and that its test can fail.
 
-Most tests here run twice.  Once as the code is; and once with the condition they are about dropped on purpose, when they
-must find the difference.
+Most tests here run twice.  Once as the code is; and once with the condition they are about dropped on purpose, when
+they must find the difference.
 """
 
 from __future__ import annotations
@@ -340,9 +340,7 @@ class TestConditions:
             assert worker.extended_session_stats.misses["absent"] == 1
 
     @dropping(without_rewind_check)
-    def test_a_rewind_is_always_a_full_replay(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_rewind_is_always_a_full_replay(self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
         with judged(drop, monkeypatch):
             hub = Hub(register, workers=2)
             _is_broken[0] = True
@@ -455,16 +453,13 @@ class TestConditions:
             assert hub.workers[0].extended_session_stats.hits == 2
 
     @pytest.mark.parametrize(("span_id", "misses"), [("own", 0), ("", 0), ("00f067aa0ba902b7", 1)])
-    def test_another_span_is_a_miss(self, span_id: str, misses: int) -> None:
+    def test_another_span_is_a_miss(self, tracer_provider: Any, span_id: str, misses: int) -> None:
         pytest.importorskip("opentelemetry.sdk")
-        from opentelemetry.sdk.trace import TracerProvider
-
         hub = Hub(register)
         hub.start("collect", '["a", "b"]', parentTraceContext=TRACE_PARENT)
         item = hub.take()
         assert item is not None
-        with TracerProvider().get_tracer("test").start_as_current_span("any"):
-            recorder = hub.execute(item)
+        recorder = hub.execute(item)
         hub.deliver(recorder)
         hub.raise_event("a")
         item = hub.take()
@@ -527,7 +522,7 @@ class _ThreadedTurn:
     def _run(self) -> None:
         try:
             self._worker._execute_orchestrator(self._request, self._recorder, self._token)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self.error = error
 
 
@@ -605,9 +600,7 @@ class TestTheProof:
         def event(name: str) -> pb.HistoryEvent:
             return pb.HistoryEvent(eventId=-1, eventRaised=pb.EventRaisedEvent(name=name))
 
-        return pb.OrchestratorRequest(
-            instanceId="i", pastEvents=map(event, names), newEvents=map(event, new), **more
-        )
+        return pb.OrchestratorRequest(instanceId="i", pastEvents=map(event, names), newEvents=map(event, new), **more)
 
     @pytest.mark.parametrize(
         ("names", "holds"),
@@ -622,9 +615,7 @@ class TestTheProof:
             (["a", "c", "b", "d"], False),
         ],
     )
-    def test_holds_for_longer_histories_that_begin_alike_and_for_no_others(
-        self, names: list[str], holds: bool
-    ) -> None:
+    def test_holds_for_longer_histories_that_begin_alike_and_for_no_others(self, names: list[str], holds: bool) -> None:
         seal = sessions.History(self.request(["a", "b"], ["c"])).seal_after_turn()
 
         assert sessions.History(self.request(names, ["z"])).continues(seal) is holds
@@ -705,8 +696,9 @@ class TestShadowReplays:
         stats = worker.extended_session_stats
         assert stats.divergences >= 1
         assert stats.shadow_replays >= stats.divergences
-        assert "a shadow replay of orchestrator unstable is non-deterministic: action 1 was scheduleTask 'plain_echo'" in (
-            caplog.text
+        assert (
+            "a shadow replay of orchestrator unstable is non-deterministic: action 1 was scheduleTask 'plain_echo'"
+            in (caplog.text)
         )
 
     def test_agree_with_code_that_is(self) -> None:

@@ -1,4 +1,4 @@
-"""What several test modules of the worker package need; imported by name, so the name must be unique in the repository."""
+"""What several test modules of the worker package need; imported by name, so the name must be unique."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from durabletask.client import OrchestrationState, TaskHubGrpcClient
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
-QUIET = logging.Logger("quiet", level=logging.CRITICAL)
+QUIET = logging.Logger("quiet", level=logging.CRITICAL)  # noqa: LOG001 - not to be found by name
 
 
 def started(
-    engine: LocalBackend, *activities: Any, orchestrators: Any = (), worker_class: Any = TaskHubGrpcWorker, **options: Any
+    engine: LocalBackend,
+    *activities: Any,
+    orchestrators: Any = (),
+    worker_class: Any = TaskHubGrpcWorker,
+    **options: Any,
 ) -> Any:
     """A running worker that logs nothing."""
     worker = worker_class(**{"host_address": engine.address, "logger": QUIET, **options})
@@ -63,5 +67,7 @@ def leaked(before: set[threading.Thread]) -> list[str]:
     return [
         thread.name
         for thread in threading.enumerate()
-        if thread not in before and thread.name.startswith(ours) and not thread.name.startswith("durabletask-aio-engine")
+        if thread not in before
+        and thread.name.startswith(ours)
+        and not thread.name.startswith("durabletask-aio-engine")
     ]

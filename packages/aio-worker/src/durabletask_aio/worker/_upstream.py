@@ -30,7 +30,19 @@ if TYPE_CHECKING:
     from durabletask.payload.store import PayloadStore
     from durabletask.serialization import DataConverter
 
-__all__ = ["OrchestrationExecutor", "helpers", "payload_helpers", "pb", "task", "tracing", "type_discovery"]
+__all__ = [
+    "SERVER",
+    "OrchestrationExecutor",
+    "helpers",
+    "payload_helpers",
+    "pb",
+    "task",
+    "tracing",
+    "type_discovery",
+]
+
+# Chosen at run time by upstream, which may have to do without OpenTelemetry.
+SERVER: Any = cast(Any, tracing).SpanKind.SERVER
 
 Worker: TypeAlias = upstream.TaskHubGrpcWorker
 SubmitWorkItem: TypeAlias = Callable[..., None]
@@ -134,12 +146,12 @@ def overrides_activity(worker: Worker) -> bool:
 
 def own_turn(worker: Worker) -> Callable[..., None]:
     """The turn as the worker's class defines it."""
-    return type(worker)._execute_orchestrator.__get__(worker)
+    return cast("Callable[..., None]", type(worker)._execute_orchestrator.__get__(worker))
 
 
 def own_activity(worker: Worker) -> Callable[..., None]:
     """The execution of an activity as the worker's class defines it."""
-    return type(worker)._execute_activity.__get__(worker)
+    return cast("Callable[..., None]", type(worker)._execute_activity.__get__(worker))
 
 
 def set_turn(worker: Worker, function: Callable[..., None]) -> None:
@@ -156,10 +168,11 @@ def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], Sub
     """Put ``wrap`` around the way activity work items reach this worker's queue.
 
     Why there: upstream's manager awaits coroutine functions, but upstream's stream reader hides the handler behind a
-    plain function that releases the channel, so a coroutine function in place of ``_execute_activity`` is never awaited.
+    plain function that releases the channel, so a coroutine function in place of ``_execute_activity`` would never be
+    awaited.
     """
-    manager = cast(Any, worker)._async_worker_manager
-    manager.submit_activity = wrap(manager.submit_activity)
+    manager = worker._async_worker_manager
+    cast(Any, manager).submit_activity = wrap(manager.submit_activity)
 
 
 def upstream_methods(worker: Worker) -> bool:
@@ -242,7 +255,7 @@ def register_activity(worker: Worker, name: str, function: Callable[..., Any]) -
 # One instance between its turns ---------------------------------------------------------------------------------
 
 
-class TurnAborted(Exception):  # noqa: N818 - never seen by users; it only leaves upstream's loop over the events
+class TurnAborted(Exception):
     """The instance has already been marked as failed; the rest of the batch must not reach its user code."""
 
 
@@ -264,6 +277,10 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
 
     def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
         self.context = ctx
+        if self._is_suspended and event.HasField("executionSuspended"):
+            # Upstream buffers a second suspension like any event.  On resuming it suspends again in the middle of the
+            # loop over the buffer, which from there on appends to the list it iterates over, for ever.
+            return
         try:
             super().process_event(ctx, event)
         except Exception:
@@ -286,7 +303,9 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
             raise
         except BaseException as error:
             # A data converter, say, while the actions are written.  Upstream turns the error below into a failure.
-            raise RuntimeError(f"{type(error).__name__} while a turn of '{instance_id}' was finished: {error}") from error
+            raise RuntimeError(
+                f"{type(error).__name__} while a turn of '{instance_id}' was finished: {error}"
+            ) from error
         self.actions = result.actions
         return result
 
@@ -369,10 +388,10 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
         generator = None if self.context is None else self.context._generator
         if generator is None:
             return
-        self.context._is_replaying = True
+        cast(Any, self.context)._is_replaying = True
         try:
             generator.close()
-        except BaseException:  # noqa: BLE001 - user code that refuses to end; nobody is left to tell
+        except BaseException:
             self._logger.debug("An evicted orchestrator raised while it was closed.", exc_info=True)
 
 
@@ -395,7 +414,7 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
 
 
 def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:
-    """The actions of this turn after a full replay in a fresh executor, with ``is_replaying`` true from start to end."""
+    """The actions of this turn after a full replay in a fresh executor; ``is_replaying`` is true from start to end."""
     executor = OrchestrationExecutor(
         live._registry,
         _SILENT,
@@ -404,7 +423,7 @@ def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest
         maximum_timer_interval=live._maximum_timer_interval,
         exception_properties_provider=live._exception_properties_provider,
     )
-    context = upstream._RuntimeOrchestrationContext(
+    context: Any = upstream._RuntimeOrchestrationContext(
         request.instanceId,
         live._registry,
         live._data_converter,
@@ -420,7 +439,10 @@ def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest
                 executor.process_event(context, event)
         except Exception as error:
             context.set_failed(error)
-        return context.get_actions()
+        actions: list[pb.OrchestratorAction] = context.get_actions()
+        return actions
 
 
-_SILENT = logging.Logger("durabletask-aio-shadow", level=logging.CRITICAL + 1)
+_SILENT = logging.Logger(  # noqa: LOG001 - nobody should be able to configure it
+    "durabletask-aio-shadow", level=logging.CRITICAL + 1
+)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.validation import is_coroutine_callable
 from durabletask_aio.worker import _upstream, metadata
-from durabletask_aio.worker._upstream import helpers, payload_helpers, pb, task, tracing, type_discovery
+from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -211,7 +211,7 @@ class Activities:
             tracing.start_span(
                 tracing.create_span_name("activity", request.name),
                 trace_context=request.parentTraceContext,
-                kind=tracing.SpanKind.SERVER,
+                kind=SERVER,
                 attributes={
                     tracing.ATTR_TASK_TYPE: "activity",
                     tracing.ATTR_TASK_INSTANCE_ID: instance_id,
@@ -272,7 +272,7 @@ class Activities:
             stub.CompleteActivityTask(response)
         except Exception as error:
             self._logger.exception(
-                "Failed to deliver activity response for '%s#%s' of orchestration ID '%s' to sidecar: %s",  # noqa: TRY401
+                "Failed to deliver activity response for '%s#%s' of orchestration ID '%s' to sidecar: %s",
                 request.name,
                 request.taskId,
                 instance_id,
@@ -285,5 +285,3 @@ class _Cancelled(BaseException):
 
     A ``BaseException``, so that it is no error to the tracing span that it passes.
     """
-
-

@@ -59,7 +59,7 @@ class ActivityLoop:
         self._attached = None
 
     def blocks(self) -> bool:
-        """Whether the calling thread is the one that activities run on, so that waiting for them would be a deadlock."""
+        """Whether the calling thread is the one activities run on, so that waiting for them would be a deadlock."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -84,7 +84,7 @@ class ActivityLoop:
             try:
                 loop.run_forever()
                 break
-            except BaseException:  # noqa: BLE001 - a task that an activity left behind raised SystemExit, say
+            except BaseException:
                 self._logger.exception("A task of an async activity tried to end the event loop; it goes on.")
         try:
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -109,7 +109,7 @@ class ActivityLoop:
         async def run() -> None:
             try:
                 value = await function()
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the result decides
+            except BaseException as error:
                 if isinstance(error, asyncio.CancelledError):
                     error = RuntimeError("the activity's task was cancelled")
                 result.set_exception(error)
@@ -118,13 +118,15 @@ class ActivityLoop:
 
         task = _ActivityTask(run(), loop=loop)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
-        task.add_done_callback(lambda _: result.done() or result.set_exception(RuntimeError("the task never started")))
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not result.done():  # cancelled before it began
+                result.set_exception(RuntimeError("the activity's task was cancelled before it began"))
+
+        task.add_done_callback(done)
         if self._cancelling:
             task.cancel()
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
 
     # Ends ---------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.options import WorkerOptions
-from durabletask_aio.worker.sessions import ExtendedSessionStats
+from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turns import Turns
 from durabletask_aio.worker.watch import Watch
 
@@ -110,10 +110,8 @@ class Binding:
         fallen = self.turns.sessions.close()
         if not fallen:
             return
-        # Not in this thread: it may be one that runs an event loop, and disposal runs workflow code on loops of its own.
-        closer = threading.Thread(
-            target=lambda: [session.dispose() for session in fallen], name="durabletask-aio-sessions"
-        )
+        # Not in this thread: it may run an event loop, and disposal runs workflow code on loops of its own.
+        closer = threading.Thread(target=_dispose, args=(fallen,), name="durabletask-aio-sessions")
         closer.start()
         closer.join()
 
@@ -121,10 +119,14 @@ class Binding:
         fallen = self.turns.sessions.expire()
         if fallen:
             try:
-                _upstream.thread_pool_of(self.worker).submit(lambda: [session.dispose() for session in fallen])
+                _upstream.thread_pool_of(self.worker).submit(_dispose, fallen)
             except RuntimeError:  # the pool is shutting down: there is no worker thread left to do it in
-                for session in fallen:
-                    session.dispose()
+                _dispose(fallen)
+
+
+def _dispose(sessions: list[Session]) -> None:
+    for session in sessions:
+        session.dispose()
 
 
 def binding_of(worker: _upstream.Worker) -> Binding | None:
@@ -149,9 +151,14 @@ def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, life
     if lifecycle:
         # Looked up on the class at each call, so that whoever wraps the class's methods, as tests do, is still called.
         own: Any = worker
-        own.start = lambda: binding.start(lambda: type(worker).start(worker))
-        own.stop = lambda: binding.stop(lambda: type(worker).stop(worker))
-        own.add_entity = lambda fn, name=None: type(worker).add_entity(worker, checked_entity(fn), name)
+        kind: Any = type(worker)
+
+        def add_entity(fn: Any, name: str | None = None) -> str:
+            return cast(str, kind.add_entity(worker, checked_entity(fn), name))
+
+        own.start = lambda: binding.start(lambda: kind.start(worker))
+        own.stop = lambda: binding.stop(lambda: kind.stop(worker))
+        own.add_entity = add_entity
         own.extended_session_stats = binding.stats
     return binding
 
@@ -171,10 +178,11 @@ def checked_entity(function: Any) -> Any:
     elif is_coroutine_callable(function):
         offender = callable_name(function)
     if offender is not None:
+        name = offender.rpartition(".")[2]
         raise WorkflowValidationError(
-            f"entity operations cannot be async: {offender} is a coroutine function, and an entity holds its lock while "
-            f"it runs\n"
-            f"  wrong: async def {offender.rpartition('.')[2]}(...): ...\n"
-            f"  right: def {offender.rpartition('.')[2]}(...): ...    # await in an activity, and signal the entity after"
+            f"entity operations cannot be async: {offender} is a coroutine function, and an entity holds its lock "
+            f"while it runs\n"
+            f"  wrong: async def {name}(...): ...\n"
+            f"  right: def {name}(...): ...    # await in an activity, and signal the entity after"
         )
     return function

@@ -27,7 +27,7 @@ async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
     def run() -> None:
         try:
             stop()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever awaits
+        except BaseException as error:
             _settle(loop, stopped, error)
         else:
             _settle(loop, stopped, None)
@@ -39,12 +39,12 @@ async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
     while not stopped.done():
         try:
             await asyncio.shield(stopped)
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError as error:  # noqa: PERF203 - this loop waits
             if stopped.done():
                 break
             cancelled = error
             binding.cancel_now()
-        except Exception:  # noqa: BLE001 - raised below, from the future itself
+        except Exception:
             break
     thread.join()
     stopped.result()
@@ -63,7 +63,7 @@ def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error
 
 
 async def wait_for_signal(*, handle_signals: bool) -> str | None:
-    """Wait until cancelled or, in the main thread and if asked to, until SIGINT or SIGTERM; returns the signal's name."""
+    """Wait until cancelled or, in the main thread and if asked to, for SIGINT or SIGTERM; returns the signal's name."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[str] = loop.create_future()
 
@@ -92,7 +92,7 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
             previous[number] = before
         yield
     finally:
-        for number, handler in previous.items():
-            loop.remove_signal_handler(number)
+        for handled, handler in previous.items():
+            loop.remove_signal_handler(handled)
             if handler is not None:
-                signal.signal(number, handler)
+                signal.signal(handled, handler)

@@ -24,7 +24,7 @@ def seconds(value: Seconds, *, name: str) -> float:
     """A duration in seconds; :class:`ValueError` if it is negative, :class:`TypeError` if it is not a duration."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
     if not value >= 0:
         raise ValueError(f"{name} must not be negative, got {value!r}")
@@ -76,7 +76,7 @@ class WorkerOptions:
         history_size_warning: int | None = 5000,
         generator_sessions: bool = False,
     ) -> WorkerOptions:
-        """Check what a constructor was given; each mistake is a ``TypeError`` or ``ValueError`` that names the option."""
+        """Check what a constructor was given; ``TypeError`` or ``ValueError`` for a mistake, naming the option."""
         if not 0 <= shadow_replay_rate <= 1:
             raise ValueError(f"shadow_replay_rate must be between 0 and 1, got {shadow_replay_rate!r}")
         return cls(
@@ -89,7 +89,9 @@ class WorkerOptions:
             extended_session_idle_timeout=seconds(extended_session_idle_timeout, name="extended_session_idle_timeout"),
             shadow_replay_rate=float(shadow_replay_rate),
             stop_grace_period=seconds(stop_grace_period, name="stop_grace_period"),
-            slow_turn_warning=None if slow_turn_warning is None else seconds(slow_turn_warning, name="slow_turn_warning"),
+            slow_turn_warning=None
+            if slow_turn_warning is None
+            else seconds(slow_turn_warning, name="slow_turn_warning"),
             history_size_warning=(
                 None if history_size_warning is None else _count(history_size_warning, name="history_size_warning")
             ),

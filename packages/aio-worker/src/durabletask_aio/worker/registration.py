@@ -78,7 +78,7 @@ def _show_types(function: Callable[..., Any], stand_in: Any) -> bool:
     try:
         hints = typing.get_type_hints(plain if inspect.isroutine(plain) else type(plain).__call__)
         signature = inspect.signature(function)
-    except Exception:  # noqa: BLE001 - upstream, too, goes without types if they cannot be resolved
+    except Exception:
         return False
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
@@ -87,7 +87,9 @@ def _show_types(function: Callable[..., Any], stand_in: Any) -> bool:
     stand_in.__signature__ = signature.replace(
         parameters=parameters, return_annotation=hints.get("return", signature.return_annotation)
     )
-    stand_in.__annotations__ = {parameter.name: hints[parameter.name] for parameter in parameters if parameter.name in hints}
+    stand_in.__annotations__ = {
+        parameter.name: hints[parameter.name] for parameter in parameters if parameter.name in hints
+    }
     return True
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
 
 from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
 
@@ -57,8 +57,8 @@ class History:
     """The bytes of what a request says about the past: instance id, execution id and committed events.
 
     They are the beginning of the request in protobuf's field order, and an event's bytes do not depend on what comes
-    after it, so the bytes of a longer history begin with those of a shorter one.  ``seal_after_turn`` costs one pass over
-    the bytes and is what ``continues`` has computed already, so a turn serialises and hashes its history once.
+    after it, so the bytes of a longer history begin with those of a shorter one.  ``seal_after_turn`` goes on where
+    ``continues`` has stopped hashing, so a turn serialises and hashes its history once.
     """
 
     def __init__(self, request: pb.OrchestratorRequest) -> None:
@@ -108,7 +108,8 @@ def _after_history(request: pb.OrchestratorRequest) -> bytes:
             getattr(rest, descriptor.name).MergeFrom(value)
         else:
             setattr(rest, descriptor.name, value)
-    return rest.SerializeToString(deterministic=True)
+    data: bytes = rest.SerializeToString(deterministic=True)
+    return data
 
 
 # The sessions ---------------------------------------------------------------------------------------------------
@@ -137,11 +138,11 @@ class Session:
 class ExtendedSessionStats:
     """Live counters of one worker's extended sessions; read them whenever you like, they never go backwards.
 
-    ``misses`` counts by reason: ``"absent"`` (never seen here, evicted, in use, or its last response was not delivered),
-    ``"history"`` (the history does not continue the one the session saw), ``"rewound"``, ``"restarted"`` (the id starts
-    anew), ``"trace"`` (another tracing span), ``"replaced"`` (another function under the name), ``"empty"`` and
-    ``"unprovable"``.
-    The first turn of an instance is neither hit nor miss.  ``evictions`` counts by ``"limit"``, ``"idle"`` and ``"stop"``.
+    ``misses`` counts by reason: ``"absent"`` (never seen here, evicted, in use, or its last response was not
+    delivered), ``"history"`` (the history does not continue the one the session saw), ``"rewound"``, ``"restarted"``
+    (the id starts anew), ``"trace"`` (another tracing span), ``"replaced"`` (another function under the name),
+    ``"empty"`` and ``"unprovable"``.  The first turn of an instance is neither hit nor miss.  ``evictions`` counts by
+    ``"limit"``, ``"idle"`` and ``"stop"``.
     """
 
     hits: int = 0

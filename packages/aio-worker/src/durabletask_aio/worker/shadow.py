@@ -56,7 +56,7 @@ class ShadowReplay:
 def _difference(live: Any, replayed: Any) -> str | None:
     """The first action in which two turns differ, in words."""
     ours, theirs = [_comparable(action) for action in live], [_comparable(action) for action in replayed]
-    for index, (one, other) in enumerate(zip(ours, theirs)):
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=False)):
         if one != other:
             return f"action {index + 1} was {_shown(live[index])} live and {_shown(replayed[index])} on replay"
     if len(ours) != len(theirs):
@@ -76,7 +76,8 @@ def _comparable(action: pb.OrchestratorAction) -> bytes:
         while details is not None:
             details.ClearField("stackTrace")
             details = details.innerFailure if details.HasField("innerFailure") else None
-    return copy.SerializeToString(deterministic=True)
+    data: bytes = copy.SerializeToString(deterministic=True)
+    return data
 
 
 def _shown(action: pb.OrchestratorAction) -> str:

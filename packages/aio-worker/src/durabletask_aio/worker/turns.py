@@ -72,7 +72,11 @@ class Turns:
         """Take the place of upstream's ``_execute_orchestrator`` on a bound worker."""
         started_at = time.perf_counter()
         started = next(
-            (e.executionStarted for e in chain(request.pastEvents, request.newEvents) if e.HasField("executionStarted")),
+            (
+                e.executionStarted
+                for e in chain(request.pastEvents, request.newEvents)
+                if e.HasField("executionStarted")
+            ),
             pb.ExecutionStartedEvent(),
         )
         with (
@@ -88,9 +92,7 @@ class Turns:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
 
-    def _execute(
-        self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, name: str, scope: Any
-    ) -> str:
+    def _execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, name: str, scope: Any) -> str:
         function = _upstream.find_orchestrator(self._worker, name)
         history = History(request) if self._may_live_on(function) else None
         session, reason = self._checkout(request, history, function)
@@ -221,4 +223,3 @@ class Turns:
             facts,
             extra={"durabletask_turn": facts},
         )
-

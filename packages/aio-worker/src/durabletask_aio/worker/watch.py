@@ -91,7 +91,8 @@ class Watch:
 
 def _line_of(thread_id: int, filename: str | None) -> str:
     """The innermost line in ``filename`` that the thread is on, or its innermost line anywhere."""
-    innermost = frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - CPython's documented way to see a stack
+    # The documented way to see another thread's stack, for all its underscore.
+    innermost = frame = sys._current_frames().get(thread_id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame is not None and frame.f_code.co_filename != filename:
         frame = frame.f_back
     found: FrameType | None = frame or innermost

@@ -44,8 +44,8 @@ _DEFAULT_TIMER_INTERVAL = timedelta(days=3)
 class AsyncOrchestratorMixin:
     """Makes any worker class derived from upstream's ``TaskHubGrpcWorker`` accept async orchestrators and activities.
 
-    Put it first: ``class Worker(AsyncOrchestratorMixin, DurableTaskSchedulerWorker): ...``.  The constructor takes these
-    keywords beside those of the other class:
+    Put it first: ``class Worker(AsyncOrchestratorMixin, DurableTaskSchedulerWorker): ...``.  The constructor takes
+    these keywords beside those of the other class:
 
     * ``sandbox_mode``: the mode of workflows registered without one; ``"off"`` by default.
     * ``max_extended_sessions``: how many suspended instances stay alive between their turns; ``0`` switches extended
@@ -146,7 +146,8 @@ class AsyncOrchestratorMixin:
             return super().add_orchestrator(fn)  # type: ignore[misc, no-any-return]
         if _upstream.is_running(worker):
             raise RuntimeError("Orchestrators cannot be added while the worker is running.")
-        _upstream.register_orchestrator(worker, name, fn)
+        function: Any = fn
+        _upstream.register_orchestrator(worker, name, function)
         return name
 
     @overload
