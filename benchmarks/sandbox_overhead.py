@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core_replay import one_after_another, replays
-
-from durabletask.aio import AsyncWorkflowContext, NonDeterminismWarning, as_orchestrator
+from durabletask.aio import NonDeterminismWarning, as_orchestrator
 
 STEPS = 200
 LIMITS = {"best_effort": 1.05, "strict": 1.05 if sys.version_info >= (3, 12) else 1.8}
@@ -79,15 +78,15 @@ KINDS = {
 
 def workflow(kind: str, mode: str) -> Any:
     """A workflow of one kind in one mode, in a module of its own."""
-    text = f"async def workflow(ctx: AsyncWorkflowContext, size: int) -> int:\n    total = 0\n    for step in range(size):\n{KINDS[kind]}\n    return total\n"
-    names = {**globals(), "__name__": f"benchmark_{kind}_{mode}"}
+    head = "async def workflow(ctx, size):\n    total = 0\n    for step in range(size):\n"
+    names: dict[str, Any] = {"__name__": f"benchmark_{kind}_{mode}", "Order": Order, "copy": copy, "json": json}
     helpers = {
         name: type(checked)(function.__code__.replace(), names, name, function.__defaults__)
         for name, function in (("scaled", scaled), ("checked", checked))
     }
     names.update(helpers)
     names["OPERATIONS"] = {"checked": helpers["checked"]}
-    exec(compile(text, f"<{kind} {mode}>", "exec"), names)
+    exec(compile(f"{head}{KINDS[kind]}\n    return total\n", f"<{kind} {mode}>", "exec"), names)
     return names["workflow"]
 
 
@@ -120,7 +119,10 @@ def ratios(kind: str, rounds: int) -> dict[str, float]:
     for run in runs:
         run()
     times = best_of(runs, rounds)
-    return {"us per step": times[0] / STEPS * 1e6, **{mode: each / times[0] for mode, each in zip(modes, times)}}
+    return {
+        "us per step": times[0] / STEPS * 1e6,
+        **{mode: each / times[0] for mode, each in zip(modes, times, strict=True)},
+    }
 
 
 def registration(rounds: int) -> float:
@@ -180,7 +182,9 @@ def main() -> int:
             f"{found['best_effort']:>13.2f}{found['strict']:>8.2f}"
         )
         limits = DENSE_LIMITS if kind in {"callbacks", "compute"} else LIMITS
-        missed += [f"{kind} {mode}: {found[mode]:.2f} > {limit}" for mode, limit in limits.items() if found[mode] > limit]
+        missed += [
+            f"{kind} {mode}: {found[mode]:.2f} > {limit}" for mode, limit in limits.items() if found[mode] > limit
+        ]
     print(f"registration: {registration(10):.1f} ms")
     print(f"unrelated code in another thread: {elsewhere(20 if options.quick else 100):.2f}")
     for each in missed:

@@ -51,7 +51,9 @@ class TestData:
 
     @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
     def test_the_good_example_of_a_rule_is_free_of_it(self, rule: Any, tmp_path: Path) -> None:
-        head = "import time, random, uuid, asyncio, subprocess, socket, threading, gc, sys, requests, os, json, secrets\n"
+        head = (
+            "import time, random, uuid, asyncio, subprocess, socket, threading, gc, sys, requests, os, json, secrets\n"
+        )
         head += "from datetime import datetime, timezone\nfrom pathlib import Path\n"
         head += "async def step(ctx, n):\n    await ctx.sleep(n)\n"
         if rule.code == "DET902":
@@ -74,7 +76,9 @@ class TestData:
 
 class TestRecognition:
     def test_every_standard_call_that_exists_is_recognised_as_itself(self) -> None:
-        names = [call.name for call in CALLS if call.name.partition(".")[0] in {"time", "random", "uuid", "os", "secrets"}]
+        names = [
+            call.name for call in CALLS if call.name.partition(".")[0] in {"time", "random", "uuid", "os", "secrets"}
+        ]
         index = Recogniser(catalogue.default())
         wrong: list[str] = []
         for name in names:
@@ -86,7 +90,7 @@ class TestRecognition:
             if found is None or found.name.rpartition(".")[2] != name.rpartition(".")[2]:
                 wrong.append(name)
 
-        assert [] == wrong
+        assert wrong == []
 
 
 class TestExtension:
@@ -100,11 +104,11 @@ class TestExtension:
 
         undo = configure(forbid={"vendor_clock.read": "DET101"})
         try:
-            assert ["vendor_clock.read"] == [each.call for each in check(workflow)]
+            assert [each.call for each in check(workflow)] == ["vendor_clock.read"]
         finally:
             undo()
             sys.modules.pop("vendor_clock")
-        assert [] == check(workflow)
+        assert check(workflow) == []
 
     def test_names_are_allowed_for_the_process_and_taken_back(self) -> None:
         async def workflow(ctx: Any) -> float:
@@ -112,10 +116,10 @@ class TestExtension:
 
         undo = configure(allow=["wall-clock"])
         try:
-            assert [] == check(workflow)
+            assert check(workflow) == []
         finally:
             undo()
-        assert 1 == len(check(workflow))
+        assert len(check(workflow)) == 1
 
     def test_mistakes_are_named(self) -> None:
         with pytest.raises(WorkflowValidationError, match="There is no rule 'DET999'"):

@@ -17,7 +17,7 @@ from durabletask_aio.sandbox.catalogue import default
 from durabletask_aio.sandbox.checker import Settings, check_sources
 from durabletask_aio.sandbox.lint import COMMAND
 
-FLOWS = '''
+FLOWS = """
 import time, random
 from datetime import datetime as Clock
 from durabletask import task
@@ -68,7 +68,7 @@ def build(worker):
 
 async def unrelated(session):
     time.sleep(1)
-'''
+"""
 HELPERS = """
 import time
 
@@ -108,14 +108,14 @@ class TestDiscovery:
     def test_every_kind_of_orchestrator_is_found_and_nothing_else(self, shop: Path) -> None:
         report = check_sources([shop])
 
-        assert {
+        assert {each.name: each.found_by for each in report.orchestrators} == {
             "annotated": "annotated",
             "decorated": "decorated",
             "generator": "annotated",
             "registered": "registered",
             "nested": "registered",
             "method": "annotated",
-        } == {each.name: each.found_by for each in report.orchestrators}
+        }
 
     def test_findings_are_followed_across_modules_and_bindings(self, shop: Path) -> None:
         assert {
@@ -146,7 +146,7 @@ class TestDiscovery:
             check_sources(["nothing/here"])
 
     def test_folders_can_be_excluded(self, shop: Path) -> None:
-        assert 0 == len(check_sources([shop], Settings(exclude=("flows.py",))).orchestrators)
+        assert len(check_sources([shop], Settings(exclude=("flows.py",))).orchestrators) == 0
 
 
 class TestFiles:
@@ -155,7 +155,7 @@ class TestFiles:
 
         (finding,) = check(tmp_path / "broken.py")
 
-        assert "DET902" == finding.rule.code
+        assert finding.rule.code == "DET902"
         assert "The file does not parse: expected ':' (line 1)" in finding.message
 
     def test_a_pragma_needs_a_reason(self, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ class TestFiles:
 
         (finding,) = check(tmp_path / "flow.py")
 
-        assert ("DET901", 6) == (finding.rule.code, finding.line)
+        assert (finding.rule.code, finding.line) == ("DET901", 6)
 
 
 class TestCommand:
@@ -202,13 +202,13 @@ class TestCommand:
             "message",
             "corrected_line",
         } == set(report["findings"][0])
-        assert 6 == len(report["orchestrators"])
+        assert len(report["orchestrators"]) == 6
 
     def test_github_annotations_are_one_line_each(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run("shop", "--format", "github")
 
         lines = capsys.readouterr().out.splitlines()
-        assert 8 == len(lines)
+        assert len(lines) == 8
         assert all(line.startswith(("::error file=", "::warning file=")) for line in lines)
 
     def test_sarif_names_rules_and_places(self, shop: Path, tmp_path: Path) -> None:
@@ -217,13 +217,13 @@ class TestCommand:
         log = json.loads((tmp_path / "report.sarif").read_text())
         (result, *_) = log["runs"][0]["results"]
         rules = log["runs"][0]["tool"]["driver"]["rules"]
-        assert "2.1.0" == log["version"]
+        assert log["version"] == "2.1.0"
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
-        assert "shop/flows.py" == result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "shop/flows.py"
 
     def test_nothing_found_is_status_zero(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(str(shop / "helpers.py")) == 0
-        assert "no findings in 0 orchestrators (1 file)" == capsys.readouterr().out.strip()
+        assert capsys.readouterr().out.strip() == "no findings in 0 orchestrators (1 file)"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -289,9 +289,7 @@ class TestConfiguration:
             ("allow = [", "is not valid TOML"),
         ],
     )
-    def test_mistakes_are_named(
-        self, shop: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
-    ) -> None:
+    def test_mistakes_are_named(self, shop: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
         self.write(shop.parent, text)
 
         assert run("shop") == 2

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import os, sys
 sys.path.insert(0, {tests!r})
 from conftest import Driver, Layer
@@ -48,7 +48,7 @@ else:
         workflow(None).send(None)
     except StopIteration:
         pass
-'''
+"""
 
 
 def lines(folder: Path, core: str, *arguments: str) -> list[int]:

@@ -76,7 +76,7 @@ class TestMessages:
 
         error = strict(workflow).error
 
-        assert ("workflow", "order-1") == (error.workflow_name, error.instance_id)
+        assert (error.workflow_name, error.instance_id) == ("workflow", "order-1")
         assert "workflow 'workflow', instance 'order-1'" in str(error)
 
     def test_a_mechanical_correction_is_shown_as_a_line(self, strict: Any) -> None:

@@ -90,7 +90,7 @@ def test_activities_beside_strict_workflows_see_true_values_and_no_errors(strict
         thread.join()
 
     print(f"{SECONDS:.0f} s: {counts}, {len(problems)} problems")
-    assert [] == problems
+    assert problems == []
     assert counts["activity"] > 10
     assert counts["workflow"] > 2
     after = identities()

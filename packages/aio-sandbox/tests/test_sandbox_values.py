@@ -162,6 +162,55 @@ class TestFrozenClock:
         assert outcome.violation is outcome.error
 
 
+class TestImportsInside:
+    def test_modules_and_functions_imported_inside_give_the_same_values(
+        self, best_effort: Any, moment: dt.datetime
+    ) -> None:
+        async def workflow(ctx: Any) -> list[Any]:
+            import datetime  # noqa: ICN001  # as users write it
+            import random as chance
+            import time as clock
+            import uuid
+            from datetime import date, timezone
+            from datetime import datetime as Stamp
+            from random import randint
+            from time import monotonic
+
+            assert clock.struct_time is time.struct_time
+            now = Stamp.now(timezone.utc)
+            assert isinstance(now, Stamp)
+            assert type(now) is dt.datetime
+            assert isinstance(dt.datetime(2024, 1, 1), datetime.datetime)
+            assert Stamp(2024, 1, 1) == dt.datetime(2024, 1, 1)
+            assert Stamp == dt.datetime
+            assert Stamp.fromisoformat("2024-01-01") == datetime.datetime.strptime("2024", "%Y")
+            assert datetime.timedelta is dt.timedelta
+            times = [clock.time(), monotonic(), now.timestamp(), datetime.datetime.now(timezone.utc).timestamp()]
+            return [times, date.today(), chance.random(), randint(1, 10**9), uuid.uuid4(), uuid.UUID(int=1)]
+
+        first, second = best_effort(workflow), best_effort(workflow)
+
+        assert first.error is None
+        assert first.result == second.result
+        assert first.result[0] == pytest.approx([moment.timestamp()] * 4, abs=1e-6)
+        assert first.result[1] == date(2024, 1, 2)
+
+    def test_functions_that_make_classes_keep_their_imports(self, best_effort: Any) -> None:
+        async def workflow(ctx: Any) -> type:
+            from datetime import datetime
+
+            class Own(datetime):
+                pass
+
+            return type(Own(2024, 1, 1))
+
+        assert best_effort(workflow).result.__name__ == "Own"
+
+    def test_the_modules_themselves_are_left_alone(self) -> None:
+        assert sys.modules["time"] is time
+        assert sys.modules["datetime"] is dt
+
+
 class TestOutsideOfWorkflows:
     def test_a_shared_helper_gives_true_values(self, best_effort: Any) -> None:
         async def workflow(ctx: Any) -> float:

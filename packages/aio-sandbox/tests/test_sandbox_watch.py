@@ -64,24 +64,24 @@ def violates(driver: Any, body: Callable[[], Any]) -> str | None:
 
 class TestCaught:
     def test_dynamic_attributes(self, watched: Any) -> None:
-        assert "time.time()" == violates(watched, lambda: getattr(time, "".join(["ti", "me"]))())
+        assert violates(watched, lambda: getattr(time, "".join(["ti", "me"]))()) == "time.time()"
 
     def test_a_table_entry(self, watched: Any) -> None:
-        assert "time.time()" == violates(watched, lambda: {"read": time.time}["read"]())
+        assert violates(watched, lambda: {"read": time.time}["read"]()) == "time.time()"
 
     def test_a_subclass_of_datetime(self, watched: Any) -> None:
-        assert "datetime.datetime.now()" == violates(watched, lambda: Moment.now())
+        assert violates(watched, lambda: Moment.now()) == "datetime.datetime.now()"
 
     def test_a_python_function_of_the_standard_library(self, watched: Any) -> None:
-        assert "uuid.uuid4()" == violates(watched, lambda: uuid.uuid4())
-        assert "random.randint()" == violates(watched, lambda: random.randint(1, 6))
+        assert violates(watched, lambda: uuid.uuid4()) == "uuid.uuid4()"
+        assert violates(watched, lambda: random.randint(1, 6)) == "random.randint()"
 
     def test_a_helper_called_with_starred_arguments(self, watched: Any) -> None:
         # Python 3.12.1 reports no call event for f(*args) of a Python function.
-        assert "time.time()" == violates(watched, lambda: read(*[1, 2]))
+        assert violates(watched, lambda: read(*[1, 2])) == "time.time()"
 
     def test_a_partial(self, watched: Any) -> None:
-        assert "time.time()" == violates(watched, lambda: functools.partial(read, 1)())
+        assert violates(watched, lambda: functools.partial(read, 1)()) == "time.time()"
 
     def test_a_site_whose_callee_changes(self, watched: Any) -> None:
         def use() -> Any:
@@ -90,12 +90,12 @@ class TestCaught:
                 result = function()
             return result
 
-        assert "time.time()" == violates(watched, use)
+        assert violates(watched, use) == "time.time()"
 
     def test_a_method_site_that_meets_another_class(self, watched: Any) -> None:
         objects: list[Any] = [Quiet(), Quiet(), Clock()]
 
-        assert "time.time()" == violates(watched, lambda: [each.read() for each in objects])
+        assert violates(watched, lambda: [each.read() for each in objects]) == "time.time()"
 
     def test_a_module_imported_while_running(
         self, watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +109,7 @@ class TestCaught:
             find("imported_late").pause()
 
         monkeypatch.setattr("durabletask_aio.sandbox.state.allowance.everywhere", lambda: frozenset({"dynamic-code"}))
-        assert "time.sleep()" == violates(watched, use)
+        assert violates(watched, use) == "time.sleep()"
 
     def test_each_of_several_violations_of_one_stretch(self, watched: Any) -> None:
         # The interpreter removes a profile hook that raises; the next call must be seen nevertheless.
@@ -124,20 +124,20 @@ class TestCaught:
 
         outcome = watched(workflow)
 
-        assert "time.time()" == caught[0]
-        assert sys.version_info < (3, 12) or ["time.time()", "os.getpid()", "uuid.uuid4()"] == caught
+        assert caught[0] == "time.time()"
+        assert sys.version_info < (3, 12) or caught == ["time.time()", "os.getpid()", "uuid.uuid4()"]
         assert outcome.violation is not None
 
     def test_a_seeded_generator_never_and_an_unseeded_one_always(self, watched: Any) -> None:
         assert violates(watched, lambda: random.Random(7).random()) is None
         assert violates(watched, lambda: random.Random(7).choice("ab")) is None
-        assert "random.Random()" == violates(watched, lambda: random.Random())
+        assert violates(watched, lambda: random.Random()) == "random.Random()"
 
     def test_times_that_are_given_are_fine(self, watched: Any) -> None:
         moment = time.gmtime(0)
 
         assert violates(watched, lambda: time.strftime("%Y", moment)) is None
-        assert "time.strftime()" == violates(watched, lambda: time.strftime("%Y"))
+        assert violates(watched, lambda: time.strftime("%Y")) == "time.strftime()"
 
 
 class TestInnocent:
@@ -218,7 +218,7 @@ class TestMonitoring:
             tool.stop()
 
         # The local is seen ten times, the global once.
-        assert 11 == seen.count("len")
+        assert seen.count("len") == 11
 
     def test_the_tool_takes_none_of_the_reserved_ids(self, watched: Any) -> None:
         async def workflow(ctx: Any) -> None:
@@ -228,7 +228,7 @@ class TestMonitoring:
         tool = monitoring.monitor(recogniser)
 
         assert tool.tool in (3, 4, 5)
-        assert "durabletask-aio" == sys.monitoring.get_tool(tool.tool)  # type: ignore[attr-defined,unused-ignore]
+        assert sys.monitoring.get_tool(tool.tool) == "durabletask-aio"  # type: ignore[attr-defined,unused-ignore]
 
     def test_without_a_free_id_strict_goes_on_with_one_warning(self) -> None:
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
@@ -263,7 +263,7 @@ class TestMonitoring:
         tool = monitoring.monitor(recogniser)
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
 
-        assert api.events.CALL == api.get_local_events(tool.tool, workflow.__code__)
+        assert api.get_local_events(tool.tool, workflow.__code__) == api.events.CALL
         assert api.get_local_events(tool.tool, elsewhere.__code__) == 0
         assert api.get_events(tool.tool) == 0
 

@@ -69,10 +69,15 @@ def bases(kind: Any) -> tuple[type[Any], ...]:
 
 def kind_of(value: Any) -> type[Any]:
     """``type(value)``, whose own type is clear to type checkers."""
-    kind: type[Any] = type(value)
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     return kind
 
 
 def elements(value: Any) -> list[Any]:
     """The elements of a container whose type is not known any closer."""
     return list(value)
+
+
+def texts(values: Any) -> tuple[str, ...]:
+    """The elements of a constant tuple, as strings."""
+    return tuple(map(str, values))

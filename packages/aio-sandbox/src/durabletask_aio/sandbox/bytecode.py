@@ -10,7 +10,9 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from durabletask_aio.sandbox import _interpreter
 
 _OLD: Final = sys.version_info < (3, 11)
 _ATTRIBUTE: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -59,6 +61,30 @@ def global_chains(code: types.CodeType) -> Iterator[Chain]:
             attributes.append(str(follower.argval))
             called.append(index + len(attributes) in callees)
         yield Chain(index, each.offset, each.arg, str(each.argval), tuple(attributes), tuple(called))
+
+
+@dataclass(frozen=True)
+class LocalImport:
+    """An import statement inside a function: the module, and what is taken from it (empty for ``import m``)."""
+
+    offset: int
+    argument: int
+    module: str
+    members: tuple[str, ...]
+
+
+def local_imports(code: types.CodeType) -> Iterator[LocalImport]:
+    """The absolute imports in ``code``; none if it also makes a class, which might be a subclass of an import."""
+    found = instructions(code)
+    if any(each.opname == "LOAD_BUILD_CLASS" for each in found):
+        return
+    for index, each in enumerate(found):
+        if each.opname != "IMPORT_NAME" or each.arg is None or index < 2:
+            continue
+        level: Any = found[index - 2].argval
+        members: Any = found[index - 1].argval
+        if level == 0 and (members is None or isinstance(members, tuple)):
+            yield LocalImport(each.offset, each.arg, str(each.argval), _interpreter.texts(members or ()))
 
 
 def callee_index(found: list[dis.Instruction], index: int) -> int | None:

@@ -13,8 +13,8 @@ import functools
 import inspect
 import sys
 import types
-from threading import get_ident
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from durabletask_aio.core.context import AsyncWorkflowContext

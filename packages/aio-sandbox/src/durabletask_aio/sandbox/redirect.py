@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from durabletask_aio.sandbox import _interpreter, bytecode
+from durabletask_aio.sandbox import _interpreter, bytecode, standin_imports
 from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.recognise import Recogniser, recogniser
 from durabletask_aio.sandbox.standins import MARK, Names, StandInMapping, stand_in
@@ -50,7 +50,7 @@ class Redirector:
             self._rewrite_closure(function)
 
     def rewritten(self, code: types.CodeType, module: dict[str, Any]) -> types.CodeType:
-        """``code`` with its loads redirected, or ``code`` itself if there is nothing to redirect."""
+        """``code`` with its loads and imports redirected, or ``code`` itself if there is nothing to redirect."""
         names = list(code.co_names)
         raw = bytearray(code.co_code)
         changed = False
@@ -61,6 +61,16 @@ class Redirector:
             if new_name not in names:
                 names.append(new_name)
             if _patch(raw, chain, names.index(new_name)):
+                changed = True
+        for statement in bytecode.local_imports(code):
+            new_name = standin_imports.name_for(statement, self._index)
+            if new_name is None:
+                continue
+            if new_name not in names:
+                names.append(new_name)
+            index = names.index(new_name)
+            if index <= 255 and statement.argument <= 255:
+                raw[statement.offset + 1] = index
                 changed = True
         constants = tuple(
             self.rewritten(constant, module) if isinstance(constant, types.CodeType) else constant

@@ -7,7 +7,8 @@ name replaced by ``unittest.mock.patch``, behave as if nothing had been redirect
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from typing import Any
 
@@ -85,6 +86,53 @@ class StandInMapping:
         return repr(self._look_up())
 
     __hash__ = None  # type: ignore[assignment]  # as the mapping itself
+
+
+class StandInModule(types.ModuleType):
+    """In the place of a module that a function imports for itself; all but a few of its attributes are the module's."""
+
+    def __init__(self, original: types.ModuleType, replaced: Mapping[str, Any]) -> None:
+        super().__init__(original.__name__, original.__doc__)
+        self._original = original
+        vars(self).update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._original)
+
+
+def stand_in_class(original: type[Any], replaced: Mapping[str, Any]) -> type[Any]:
+    """A class in the place of ``original``: it makes the original's objects and only some of its attributes differ.
+
+    ``isinstance`` and ``issubclass`` answer as for the original, and both compare equal; only ``is`` tells them apart.
+    """
+
+    class StandInType(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, original)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, original)
+
+        def __getattribute__(cls, name: str) -> Any:
+            return replaced[name] if name in replaced else getattr(original, name)
+
+        def __eq__(cls, other: object) -> bool:
+            return other is cls or other is original
+
+        def __hash__(cls) -> int:
+            return hash(original)
+
+        def __repr__(cls) -> str:
+            return repr(original)
+
+    made: Any = StandInType(original.__name__, (original,), {"__slots__": ()})
+    return made  # type: ignore[no-any-return]
 
 
 class Names:

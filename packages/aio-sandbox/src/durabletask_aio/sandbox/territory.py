@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import durabletask
+
 import durabletask_aio
 
 _CASE: Final = os.path.normcase
