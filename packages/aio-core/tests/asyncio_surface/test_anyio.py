@@ -1,0 +1,191 @@
+"""anyio, of which many libraries are made: its asyncio backend runs on a workflow's loop."""
+
+from __future__ import annotations
+
+import pytest
+from surface import complete, failure_of, kinds, result_of, seconds
+
+anyio = pytest.importorskip("anyio")
+
+
+async def doubled(ctx, n):
+    return await ctx.call_activity("double", input=n)
+
+
+def test_a_task_group_runs_its_tasks_concurrently():
+    async def workflow(ctx):
+        results = {}
+
+        async def member(n):
+            results[str(n)] = await doubled(ctx, n)
+
+        async with anyio.create_task_group() as group:
+            for n in range(3):
+                group.start_soon(member, n)
+        return results
+
+    instance = complete(workflow)
+    assert instance.result == {"0": 0, "1": 2, "2": 4}
+    assert kinds(instance.turns[0]) == ["scheduleTask"] * 3
+
+
+def test_a_task_group_cancels_the_others_when_one_fails():
+    async def workflow(ctx):
+        cleaned = []
+
+        async def member(n):
+            try:
+                await anyio.sleep(100)
+            finally:
+                cleaned.append(n)
+
+        async def fail():
+            await anyio.sleep(1)
+            raise ValueError("broken")
+
+        try:
+            async with anyio.create_task_group() as group:
+                for n in range(5):
+                    group.start_soon(member, n)
+                group.start_soon(fail)
+        except BaseException as error:
+            return [sorted(cleaned), repr(error.exceptions[0]), seconds()]
+
+    assert result_of(workflow) == [[0, 1, 2, 3, 4], "ValueError('broken')", 1.0]
+
+
+def test_start_waits_until_the_task_says_that_it_has_started():
+    async def workflow(ctx):
+        async def serve(*, task_status=anyio.TASK_STATUS_IGNORED):
+            task_status.started(await doubled(ctx, 4))
+            await anyio.sleep(1)
+
+        async with anyio.create_task_group() as group:
+            return await group.start(serve)
+
+    assert result_of(workflow) == 8
+
+
+def test_move_on_after_moves_on():
+    async def workflow(ctx):
+        with anyio.move_on_after(2) as scope:
+            await anyio.sleep(100)
+        return [scope.cancelled_caught, seconds()]
+
+    assert result_of(workflow) == [True, 2.0]
+
+
+def test_move_on_after_takes_its_timer_back():
+    async def workflow(ctx):
+        with anyio.move_on_after(1000) as scope:
+            await doubled(ctx, 1)
+        await anyio.sleep(1)
+        return scope.cancelled_caught
+
+    assert result_of(workflow) is False
+
+
+def test_fail_after_raises_timeout_error():
+    async def workflow(ctx):
+        with anyio.fail_after(1):
+            await ctx.wait_for_external_event("never")
+
+    assert failure_of(workflow).errorType == "builtins.TimeoutError"
+
+
+def test_fail_after_does_not_swallow_the_next_event():
+    async def workflow(ctx):
+        try:
+            with anyio.fail_after(1):
+                await ctx.wait_for_external_event("go")
+        except TimeoutError:
+            return await ctx.wait_for_external_event("go")
+
+    assert result_of(workflow, events=[(5, "go", "kept")]) == "kept"
+
+
+def test_a_shielded_scope_finishes_what_it_has_begun():
+    async def workflow(ctx):
+        log = []
+        with anyio.move_on_after(1):
+            try:
+                await anyio.sleep(100)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    log.append(await doubled(ctx, 3))
+                    await anyio.sleep(2)
+                    log.append(seconds())
+        return log
+
+    assert result_of(workflow) == [6, 3.0]
+
+
+def test_a_cancel_scope_cancels_by_hand():
+    async def workflow(ctx):
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 100)
+                await anyio.sleep(1)
+                scope.cancel()
+        return [scope.cancel_called, seconds()]
+
+    assert result_of(workflow) == [True, 1.0]
+
+
+def test_events_locks_and_limiters_work():
+    async def workflow(ctx):
+        event, lock, limiter, order = anyio.Event(), anyio.Lock(), anyio.CapacityLimiter(1), []
+
+        async def member(n):
+            await event.wait()
+            async with limiter, lock:
+                order.append(await doubled(ctx, n))
+
+        async with anyio.create_task_group() as group:
+            for n in range(3):
+                group.start_soon(member, n)
+            await anyio.sleep(1)
+            event.set()
+        return order
+
+    assert sorted(result_of(workflow)) == [0, 2, 4]
+
+
+def test_memory_streams_work():
+    async def workflow(ctx):
+        send, receive = anyio.create_memory_object_stream(1)
+
+        async def produce():
+            async with send:
+                for n in range(3):
+                    await send.send(await doubled(ctx, n))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(produce)
+            async with receive:
+                return [item async for item in receive]
+
+    assert result_of(workflow) == [0, 2, 4]
+
+
+def test_the_order_of_a_cancelled_group_is_the_same_each_time():
+    async def workflow(ctx):
+        order = []
+
+        async def member(n):
+            try:
+                await anyio.sleep(100)
+            finally:
+                order.append(n)
+
+        async with anyio.create_task_group() as group:
+            for n in range(20):
+                group.start_soon(member, n)
+            await anyio.sleep(1)
+            group.cancel_scope.cancel()
+        return order
+
+    first = result_of(workflow)
+    ballast = [object() for _ in range(5_000)]
+    assert result_of(workflow) == first
+    del ballast

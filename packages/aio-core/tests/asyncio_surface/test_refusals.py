@@ -1,0 +1,284 @@
+"""What a workflow's loop refuses, each at the call and with what to do instead."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import subprocess
+import sys
+
+import pytest
+from durabletask.aio import NonDeterministicUseError, UnsupportedInWorkflowError
+from surface import complete, failure_of, result_of
+
+from durabletask_aio.core.loop import WorkflowLoop
+from durabletask_aio.core.refusals import ADVICE, refused_methods
+
+SURFACE = [name for name in dir(asyncio.AbstractEventLoop) if not name.startswith("_")]
+REFUSED = [name for name in SURFACE if name in refused_methods(asyncio.BaseEventLoop.__mro__[1]) or name in ADVICE]
+WORKS = {
+    "call_at",
+    "call_exception_handler",
+    "call_later",
+    "call_soon",
+    "create_future",
+    "create_task",
+    "default_exception_handler",
+    "get_debug",
+    "get_exception_handler",
+    "get_task_factory",
+    "is_closed",
+    "is_running",
+    "set_debug",
+    "set_exception_handler",
+    "time",
+}
+"""What a workflow may call; everything else of the abstract class is refused."""
+
+
+async def work():
+    """A coroutine to be handed to something."""
+
+
+def caught(call):
+    """A workflow that returns the type and the message of what ``call`` raises in it."""
+
+    async def workflow(ctx):
+        try:
+            result = call(asyncio.get_running_loop())
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            return [type(error).__name__, error.message if hasattr(error, "message") else str(error)]
+
+    return workflow
+
+
+class TestTheSurfaceOfTheLoop:
+    @pytest.mark.parametrize("name", SURFACE)
+    def test_every_method_is_defined_by_the_workflow_loop_itself(self, name):
+        assert name in vars(WorkflowLoop) or name == "slow_callback_duration"
+
+    @pytest.mark.parametrize("name", sorted(set(SURFACE) - WORKS - {"slow_callback_duration"}))
+    def test_what_does_not_work_raises_at_the_call_and_says_what_to_do(self, name):
+        kind, message = result_of(caught(lambda loop: getattr(loop, name)()))
+        assert kind == "UnsupportedInWorkflowError"
+        assert message.startswith(f"loop.{name}() cannot be used in a workflow: ")
+        if name in ADVICE:
+            assert message.endswith(ADVICE[name])
+        else:
+            assert "ctx.call_activity" in message
+
+    @pytest.mark.parametrize("name", sorted(set(SURFACE) & WORKS))
+    def test_what_works_is_not_refused(self, name):
+        assert not (vars(WorkflowLoop)[name].__doc__ or "").startswith("Refused")
+
+    def test_a_refusal_is_a_not_implemented_error_and_names_the_instance(self):
+        assert issubclass(UnsupportedInWorkflowError, NotImplementedError)
+
+        async def workflow(ctx):
+            asyncio.get_running_loop().run_in_executor(None, print)
+
+        failure = failure_of(workflow)
+        assert failure.errorType == "durabletask.aio.UnsupportedInWorkflowError"
+        assert "[workflow 'workflow', instance 'instance-1']" in failure.errorMessage
+
+    def test_a_refused_coroutine_is_closed_and_never_warned_about(self):
+        # Warnings are errors in these tests.
+        kind, _ = result_of(caught(lambda loop: loop.run_until_complete(work())))
+        assert kind == "UnsupportedInWorkflowError"
+
+
+THREADED = "threads finish in an order of their own"
+NETWORK = "sockets and pipes are not replayed"
+PROCESSES = "processes are not replayed"
+
+
+class TestFunctionsOfAsyncio:
+    @pytest.mark.parametrize(
+        ("name", "call", "advice"),
+        [
+            ("to_thread", lambda loop: asyncio.to_thread(print), THREADED),
+            ("run_in_executor", lambda loop: loop.run_in_executor(None, print), THREADED),
+            ("open_connection", lambda loop: asyncio.open_connection("127.0.0.1", 9), NETWORK),
+            ("start_server", lambda loop: asyncio.start_server(print, "127.0.0.1", 0), NETWORK),
+            ("open_unix_connection", lambda loop: asyncio.open_unix_connection("/nowhere"), NETWORK),
+            ("start_unix_server", lambda loop: asyncio.start_unix_server(print, "/nowhere"), NETWORK),
+            ("create_subprocess_exec", lambda loop: asyncio.create_subprocess_exec("true"), PROCESSES),
+            (
+                "create_subprocess_shell",
+                lambda loop: asyncio.create_subprocess_shell("true", stdout=subprocess.PIPE),
+                PROCESSES,
+            ),
+            ("getaddrinfo", lambda loop: loop.getaddrinfo("localhost", 80), NETWORK),
+            ("sock_recv", lambda loop: loop.sock_recv(None, 1), NETWORK),
+            ("add_reader", lambda loop: loop.add_reader(0, print), NETWORK),
+            ("add_signal_handler", lambda loop: loop.add_signal_handler(signal.SIGTERM, print), "signals are not"),
+            ("call_soon_threadsafe", lambda loop: loop.call_soon_threadsafe(print), "other threads must not"),
+            ("run_until_complete", lambda loop: loop.run_until_complete(work()), "is run by its worker"),
+            ("run_forever", lambda loop: loop.run_forever(), "is run by its worker"),
+            ("stop", lambda loop: loop.stop(), "ends with the workflow"),
+            ("close", lambda loop: loop.close(), "ends with the workflow"),
+            ("set_task_factory", lambda loop: loop.set_task_factory(None), "made by its loop"),
+            ("shutdown_asyncgens", lambda loop: loop.shutdown_asyncgens(), "aclosing"),
+        ],
+        ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+    )
+    def test_that_need_the_world_outside_are_refused(self, name, call, advice):
+        kind, message = result_of(caught(call))
+        assert kind == "UnsupportedInWorkflowError"
+        assert advice in message
+
+    def test_run_coroutine_threadsafe_is_refused(self):
+        async def workflow(ctx):
+            coroutine = work()
+            try:
+                asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop())
+            except UnsupportedInWorkflowError as error:
+                return error.message
+            finally:
+                coroutine.close()
+
+        assert "other threads must not touch a workflow" in result_of(workflow)
+
+    def test_run_is_refused_by_asyncio_itself(self):
+        async def workflow(ctx):
+            coroutine = work()
+            try:
+                asyncio.run(coroutine)
+            except RuntimeError as error:
+                return str(error)
+            finally:
+                coroutine.close()
+
+        assert result_of(workflow) == "asyncio.run() cannot be called from a running event loop"
+
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="runners came with Python 3.11")
+    def test_a_runner_is_refused_by_asyncio_itself(self):
+        async def workflow(ctx):
+            coroutine = work()
+            try:
+                asyncio.Runner().run(coroutine)
+            except RuntimeError as error:
+                return str(error)
+            finally:
+                coroutine.close()
+
+        assert result_of(workflow) == "Runner.run() cannot be called from a running event loop"
+
+
+class TestOrdersThatDependOnAddresses:
+    def test_bare_coroutines_in_as_completed(self):
+        async def workflow(ctx):
+            for each in asyncio.as_completed([work(), work()]):
+                await each
+
+        message = failure_of(workflow).errorMessage
+        assert "asyncio.as_completed starts bare coroutines in the order of their memory addresses" in message
+        assert "wrong: asyncio.as_completed([work(...), ...])" in message
+        assert "right: asyncio.as_completed([asyncio.create_task(work(...)), ...])" in message
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="the asynchronous form came with Python 3.13")
+    def test_bare_coroutines_in_as_completed_asynchronously(self):
+        async def workflow(ctx):
+            async for each in asyncio.as_completed([work(), work()]):
+                await each
+
+        assert "right: asyncio.as_completed([asyncio.create_task(" in failure_of(workflow).errorMessage
+
+    @pytest.mark.skipif(sys.version_info >= (3, 11), reason="refused by asyncio itself since Python 3.11")
+    @pytest.mark.filterwarnings("ignore:The explicit passing of coroutine:DeprecationWarning")
+    def test_bare_coroutines_in_wait(self):
+        async def workflow(ctx):
+            await asyncio.wait([work(), work()])
+
+        message = failure_of(workflow).errorMessage
+        assert "right: asyncio.wait([asyncio.create_task(work(...)), ...])" in message
+
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="deprecated only, before")
+    def test_bare_coroutines_in_wait_are_refused_by_asyncio_itself(self):
+        async def workflow(ctx):
+            coroutine = work()
+            try:
+                await asyncio.wait([coroutine])
+            except TypeError as error:
+                return str(error)
+            finally:
+                coroutine.close()
+
+        assert "coroutines is forbidden" in result_of(workflow)
+
+    @pytest.mark.parametrize("timeout", [None, 5])
+    def test_wait_over_a_gather_of_asyncio(self, timeout):
+        async def workflow(ctx):
+            gathering = asyncio.gather(ctx.create_timer(1), ctx.create_timer(2))
+            await asyncio.wait([gathering, ctx.create_timer(3)], timeout=timeout)
+
+        failure = failure_of(workflow)
+        assert failure.errorType == "durabletask.aio.NonDeterministicUseError"
+        assert "right: await asyncio.wait([ctx.gather(a, b), ...])" in failure.errorMessage
+
+    def test_the_right_forms_that_the_messages_show_work(self):
+        async def workflow(ctx):
+            await asyncio.wait([ctx.gather(ctx.create_timer(1), ctx.create_timer(2)), ctx.create_timer(3)])
+            return [await each for each in asyncio.as_completed([asyncio.create_task(work()) for _ in range(2)])]
+
+        assert result_of(workflow) == [None, None]
+
+    def test_the_refusal_is_an_error_of_the_workflow_that_it_can_catch(self):
+        async def workflow(ctx):
+            try:
+                list(asyncio.as_completed([work()]))
+            except NonDeterministicUseError as error:
+                return error.workflow_name
+
+        assert result_of(workflow) == "workflow"
+
+
+class TestTheLoopItself:
+    def test_answers_harmless_questions(self):
+        async def workflow(ctx):
+            loop = asyncio.get_running_loop()
+            before = loop.get_debug()
+            loop.set_debug(True)
+            return [loop.is_running(), loop.is_closed(), before, loop.get_debug(), loop.get_task_factory()]
+
+        assert result_of(workflow) == [True, False, False, True, None]
+
+    def test_hands_exceptions_of_callbacks_to_its_handler_live_and_not_on_replay(self):
+        handled: list[str] = []
+
+        async def workflow(ctx):
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: handled.append(repr(context["exception"])))
+            await asyncio.sleep(1)
+            loop.call_soon(lambda: 1 / 0)
+            await asyncio.sleep(1)
+            await asyncio.sleep(1)
+            return loop.get_exception_handler() is not None
+
+        from durabletask.aio import as_orchestrator
+        from turns import Instance
+
+        assert Instance(as_orchestrator(workflow)).run().result is True
+        assert handled == ["ZeroDivisionError('division by zero')"]
+
+    def test_refuses_a_handler_that_is_none(self):
+        async def workflow(ctx):
+            try:
+                asyncio.get_running_loop().set_exception_handler("print")
+            except TypeError as error:
+                return str(error)
+
+        assert "a callable or None is expected" in result_of(workflow)
+
+    def test_is_not_the_loop_of_anything_once_the_turn_is_over(self):
+        loops = []
+
+        async def workflow(ctx):
+            loops.append(asyncio.get_running_loop())
+            await asyncio.sleep(1)
+
+        complete(workflow)
+        assert all(not loop.is_running() and loop.is_closed() for loop in loops)
