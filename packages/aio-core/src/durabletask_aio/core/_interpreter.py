@@ -23,6 +23,7 @@ __all__ = [
     "calling_frame",
     "forget_pending",
     "get_running_loop",
+    "innermost_unfinished",
     "mute_exception",
     "restore_loop",
     "set_running_loop",
@@ -56,13 +57,24 @@ UNORDERED = _codes("wait", "as_completed", "_AsCompletedIterator.__init__")
 """Functions that pass what they are given through a set before starting it."""
 
 
-def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> str | None:
-    """The name of the innermost function of ``codes`` among the asyncio frames that called us, or ``None``."""
+def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> tuple[str | None, list[Any]]:
+    """The innermost function of ``codes`` among the asyncio frames that called us, and what it was given."""
     while frame is not None and frame.f_globals is TASKS_GLOBALS:
         if id(frame.f_code) in codes:
-            return "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
+            given = frame.f_locals.get("aws", frame.f_locals.get("fs"))
+            name = "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
+            return name, list(given) if isinstance(given, list | tuple | set) else []
         frame = frame.f_back
-    return None
+    return None, []
+
+
+def goes_through_addresses(frame: FrameType) -> bool:
+    """Whether ``frame`` is known to cancel tasks in the order of the addresses of some objects.
+
+    anyio delivers a cancellation to the scopes nested in a scope, which it keeps in a set; each task of its groups has
+    one of its own.
+    """
+    return frame.f_code.co_name == "_deliver_cancellation" and frame.f_globals.get("__name__", "").startswith("anyio.")
 
 
 GET_LOOP: CodeType | None = getattr(getattr(asyncio.futures, "_get_loop", None), "__code__", None)
@@ -146,3 +158,12 @@ def await_chain(awaitable: Any) -> Iterator[Any]:
     while awaitable is not None and (hasattr(awaitable, "cr_await") or hasattr(awaitable, "gi_yieldfrom")):
         yield awaitable
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+
+
+def innermost_unfinished(awaitable: Any) -> Any:
+    """The last of :func:`await_chain` that can still be closed; ``None`` if all are done."""
+    innermost = None
+    for link in await_chain(awaitable):
+        if getattr(link, "cr_frame", None) is not None or getattr(link, "gi_frame", None) is not None:
+            innermost = link
+    return innermost

@@ -23,7 +23,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _interpreter
 from durabletask_aio.core.errors import InstanceEvicted, NonDeterministicUseError, StepBudgetError
@@ -67,8 +67,14 @@ class WorkflowTask(asyncio.Task[T]):
     def get_loop(self) -> asyncio.AbstractEventLoop:
         frame = _interpreter.calling_frame(1)
         if frame.f_code is _interpreter.GET_LOOP and _interpreter.skipped_by_all_tasks(self, frame.f_back):
-            return None  # type: ignore[return-value]  # pyright: ignore
-        return self._loop  # type: ignore[attr-defined,no-any-return]  # pyright: ignore
+            return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        return super().get_loop()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not _interpreter.goes_through_addresses(_interpreter.calling_frame(1)):
+            return super().cancel(msg)
+        loop = cast("WorkflowLoop", self.get_loop())
+        return loop.in_order(self._hash, super().cancel, msg)
 
 
 class WorkflowHandle(asyncio.Handle):
@@ -90,6 +96,20 @@ class WorkflowHandle(asyncio.Handle):
         self._cancelled = False
         self._repr = None
         self._source_traceback = None
+
+
+class _InOrder(WorkflowHandle):
+    """Callbacks that became ready in a row, in an order that must not count: they are run in that of their places."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        super().__init__(self.unfold, (loop,), loop, None)
+        self.parts: list[tuple[int, deque[asyncio.Handle]]] = []
+
+    def unfold(self, loop: WorkflowLoop) -> None:
+        for _, handles in sorted(self.parts, key=lambda part: part[0], reverse=True):
+            loop.ready.extendleft(reversed(handles))
 
 
 class WorkflowTimerHandle(asyncio.TimerHandle):
@@ -307,15 +327,26 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             task.order = self.next_completion()
             self._tasks.pop(id(task), None)
 
+    def in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function``; what it makes ready comes at its ``place`` among what such calls in a row make ready."""
+        ready, self.ready = self.ready, deque()
+        try:
+            return function(*args)
+        finally:
+            made_ready, self.ready = self.ready, ready
+            if made_ready:
+                if not ready or not isinstance(ready[-1], _InOrder):
+                    ready.append(_InOrder(self))
+                cast(_InOrder, ready[-1]).parts.append((place, made_ready))
+
     def _refuse_unordered_start(self, frame: Any, coro: Any) -> None:
-        function = _interpreter.called_from(frame, _interpreter.UNORDERED)
+        function, given = _interpreter.called_from(frame, _interpreter.UNORDERED)
         if function is None:
             return
-        if inspect.iscoroutine(coro):
-            shown = f"{coro.__name__}(...)"
-            coro.close()
-        else:
-            shown = "work()"
+        shown = f"{coro.__name__}(...)" if inspect.iscoroutine(coro) else "work()"
+        for each in (coro, *given):
+            if inspect.iscoroutine(each):
+                each.close()  # or each of them complains, on top, that it was never awaited
         msg = (
             f"asyncio.{function} starts bare coroutines in the order of their memory addresses, which is another one "
             f"on replay\n"
@@ -327,11 +358,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _refuse_foreign_futures(self, futures: Any) -> None:
         for future in futures:
             if _hash_of(type(future)) is _hash_of(asyncio.Future):
+                if type(future) is asyncio.Future:
+                    given, right = "asyncio.Future()", "asyncio.get_running_loop().create_future()"
+                else:
+                    given, right = "asyncio.gather(a, b)", "ctx.gather(a, b)"
                 msg = (
-                    "asyncio.wait was given an asyncio.gather, which hashes by memory address, so that its sets "
-                    "iterate in another order on replay\n"
-                    "  wrong: await asyncio.wait([asyncio.gather(a, b), ...])\n"
-                    "  right: await asyncio.wait([ctx.gather(a, b), ...])"
+                    f"asyncio.wait was given an {given}, which hashes by memory address, so that its sets iterate in "
+                    f"another order on replay\n"
+                    f"  wrong: await asyncio.wait([{given}, ...])\n"
+                    f"  right: await asyncio.wait([{right}, ...])"
                 )
                 raise self.host.error(NonDeterministicUseError, msg)
 
