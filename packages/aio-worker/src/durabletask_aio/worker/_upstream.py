@@ -171,15 +171,15 @@ def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], Sub
     plain function that releases the channel, so a coroutine function in place of ``_execute_activity`` would never be
     awaited.
     """
-    manager = worker._async_worker_manager
-    cast(Any, manager).submit_activity = wrap(manager.submit_activity)
+    manager: Any = worker._async_worker_manager
+    manager.submit_activity = wrap(manager.submit_activity)
 
 
 def upstream_methods(worker: Worker) -> bool:
     """Whether this worker still has every method of upstream's class: the promise to workers without async code."""
     names = ("_execute_orchestrator", "_execute_activity", "_execute_entity_batch", "start", "stop", "add_entity")
     own: dict[str, Any] = vars(worker)
-    manager: dict[str, Any] = vars(cast(Any, worker)._async_worker_manager)
+    manager: dict[str, Any] = vars(worker._async_worker_manager)
     return not any(name in own for name in names) and "submit_activity" not in manager
 
 
