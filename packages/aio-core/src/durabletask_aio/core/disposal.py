@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _CLOSE_ATTEMPTS = 100
 """How often a coroutine may answer its closing with another ``await`` before it is left to its fate."""
 
+_refused: list[Any] = []
+"""What could not be closed, kept for good: if it were freed, the collector would try again, and print the failure."""
+
 _live: dict[int, WorkflowRun] = {}
 _graveyard: deque[WorkflowRun] = deque()
 _scopes = threading.local()
@@ -125,16 +128,23 @@ def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
 
 
 def _close(coroutine: Any, loop: WorkflowLoop) -> None:
-    for _ in range(_CLOSE_ATTEMPTS):
+    """Close ``coroutine`` from the inside out.
+
+    Closing the outermost one would do, if none of those inside answered by awaiting something else: then it is left
+    suspended without its caller, and the collector closes it again, at any time and complaining.
+    """
+    refusals = 0
+    while refusals < _CLOSE_ATTEMPTS:
+        innermost = _interpreter.innermost_unfinished(coroutine)
+        if innermost is None:
+            return
         try:
-            coroutine.close()
-        except RuntimeError as error:  # noqa: PERF203 - trying again is the point
-            if "ignored GeneratorExit" not in str(error):
-                return
-        except BaseException:  # whatever cleanup code raises now, nobody is waiting for it
-            return
-        else:
-            return
+            innermost.close()
+        except RuntimeError as error:
+            refusals += "ignored GeneratorExit" in str(error)
+        except BaseException:
+            pass  # whatever cleanup code raises now, nobody is waiting for it
+    _refused.append(coroutine)
     logging.getLogger("durabletask.aio").warning(
         "instance %r: coroutine %r went on awaiting after %d attempts to close it; it is left as it is",
         loop.host.instance_id,

@@ -250,7 +250,8 @@ class WorkflowRun:
         except (GeneratorExit, InstanceEvicted):
             raise
         except BaseException as error:
-            await self.state.cleanups.close(error)
+            if not self.host.evicted:
+                await self.state.cleanups.close(error)
             raise
         else:
             await self.state.cleanups.close(None)
