@@ -19,8 +19,8 @@ from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
-from durabletask_aio.testing.replay import replay
 from durabletask_aio.testing.replay_command import COMMAND
+from durabletask_aio.testing.replayer import replay
 from durabletask_aio.testing.verify import HashSeedError, verify_deterministic
 
 HERE = Path(__file__).parent

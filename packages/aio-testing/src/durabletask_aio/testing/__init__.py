@@ -10,7 +10,7 @@
 ``waiting``          what an instance waits for, in words
 ``history``          ``History``: recorded histories, to files and back
 ``history_codec``    events as plain data
-``replay``           recorded histories against today's code
+``replayer``         recorded histories against today's code
 ``verify``           the same history in other circumstances
 ``divergence``       where code and history part, and why, in words
 ``steps``            what a workflow does, in the words of its author
@@ -29,16 +29,20 @@
 
 from __future__ import annotations
 
-from durabletask_aio.testing.divergence import ReplayError
-from durabletask_aio.testing.environment import WorkflowEnvironment
-from durabletask_aio.testing.handle import WorkflowHandle, WorkflowTerminatedError
-from durabletask_aio.testing.history import History
-from durabletask_aio.testing.history_codec import HistoryFormatError
-from durabletask_aio.testing.local import LocalBackend, local_backend
-from durabletask_aio.testing.replay import ReplayReport, replay
-from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub, StubExhaustedError
-from durabletask_aio.testing.verify import verify_deterministic
-from durabletask_aio.testing.waiting import WorkflowStuckError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durabletask_aio.testing.divergence import ReplayError
+    from durabletask_aio.testing.environment import WorkflowEnvironment
+    from durabletask_aio.testing.handle import WorkflowHandle, WorkflowTerminatedError
+    from durabletask_aio.testing.history import History
+    from durabletask_aio.testing.history_codec import HistoryFormatError
+    from durabletask_aio.testing.local import LocalBackend, local_backend
+    from durabletask_aio.testing.replayer import ReplayReport, replay
+    from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub, StubExhaustedError
+    from durabletask_aio.testing.verify import verify_deterministic
+    from durabletask_aio.testing.waiting import WorkflowStuckError
 
 __all__ = [
     "NEVER",
@@ -59,12 +63,37 @@ __all__ = [
     "verify_deterministic",
 ]
 
+# Late, because pytest loads our plugin, and with it this package, in every run of an environment that has it.
+_HOMES = {
+    "NEVER": "stubs",
+    "ActivityCall": "stubs",
+    "History": "history",
+    "HistoryFormatError": "history_codec",
+    "LocalBackend": "local",
+    "ReplayError": "divergence",
+    "ReplayReport": "replayer",
+    "Stub": "stubs",
+    "StubExhaustedError": "stubs",
+    "WorkflowEnvironment": "environment",
+    "WorkflowHandle": "handle",
+    "WorkflowStuckError": "waiting",
+    "WorkflowTerminatedError": "handle",
+    "local_backend": "local",
+    "replay": "replayer",
+    "verify_deterministic": "verify",
+}
 
-def _publish() -> None:
-    # Pickles, tracebacks and documentation show the public path.
-    for name in __all__:
-        if callable(globals()[name]):
-            globals()[name].__module__ = "durabletask.aio.testing"
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if callable(value):
+        # Pickles, tracebacks and documentation show the public path.
+        value.__module__ = "durabletask.aio.testing"
+    globals()[name] = value
+    return value
 
 
-_publish()
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -22,7 +22,7 @@ from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, name
 from durabletask_aio.testing.handle import WorkflowHandle
 from durabletask_aio.testing.handouts import Handout, Taker
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.replay import replay
+from durabletask_aio.testing.replayer import replay
 from durabletask_aio.testing.stubs import ActivityCall, Stub, make_stub
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.waiting import WorkflowStuckError
@@ -153,6 +153,7 @@ class WorkflowEnvironment:
 
         Raises what :meth:`WorkflowHandle.result` raises.
         """
+        __tracebackhide__ = True
         handle = await self.start(orchestrator, input=input, **options)
         return await handle.result()
 
@@ -373,6 +374,7 @@ class WorkflowEnvironment:
 
         Raises :class:`WorkflowStuckError` with ``what()`` when nothing is left that could make it true.
         """
+        __tracebackhide__ = True
         while True:
             await self.settle()
             if done():

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 
 from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.waiting import outstanding
+from durabletask_aio.testing.waiting import WorkflowStuckError, outstanding
 
 if TYPE_CHECKING:
     from durabletask_aio.testing.environment import WorkflowEnvironment
 
+_LIBRARIES = ("durabletask", "durabletask_aio", "asyncio")
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 
 
@@ -44,14 +46,23 @@ class WorkflowHandle:
         cause; :class:`WorkflowTerminatedError` if it was terminated; :class:`WorkflowStuckError` if it waits for
         something that cannot happen by itself.
         """
-        await self._environment.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
+        __tracebackhide__ = True
+        try:
+            await self._environment.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
+            return self._outcome(return_type)
+        except (OrchestrationFailedError, WorkflowTerminatedError, WorkflowStuckError) as error:
+            vars(error)["workflow_histories"] = [self.history]  # for the pytest plugin's report
+            raise
+
+    def _outcome(self, return_type: type | None) -> Any:
+        __tracebackhide__ = True
         instance = self._instance
         output = self._environment.converter.deserialize(instance.output or None, return_type)
         if self.status is OrchestrationStatus.FAILED:
             details = helpers.failure_details_from_protobuf(instance.failure_details or pb.TaskFailureDetails())
             message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {details.message}"
             cause = self._environment.turns.errors.get(self.instance_id)
-            raise OrchestrationFailedError(message, details) from cause
+            raise OrchestrationFailedError(message, details) from (cause and _without_our_frames(cause))
         if self.status is OrchestrationStatus.TERMINATED:
             raise WorkflowTerminatedError(self.instance_id, output)
         return output
@@ -120,3 +131,17 @@ class WorkflowHandle:
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle of {self._instance.name!r} {self.instance_id!r}: {self.status.name}>"
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """The error with the lines of user code in its traceback: how it got through the driver interests nobody."""
+    frames: list[TracebackType] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    kept: TracebackType | None = None
+    for each in reversed(frames):
+        kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return error.with_traceback(kept) if kept is not None else error

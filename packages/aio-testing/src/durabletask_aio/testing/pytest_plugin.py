@@ -1,33 +1,113 @@
-"""The pytest plugin: fixtures for the local engine.
+"""The pytest plugin: fixtures, the sandbox mode of a test's workflows, recorded histories, failure reports.
 
 It is loaded by its entry point in every pytest run of an environment that has this package, so it imports nothing of
-``durabletask`` until a fixture is used.
+``durabletask`` until a fixture is used.  No fixture is async: they work with pytest-asyncio, anyio and neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from durabletask.worker import TaskHubGrpcWorker
-
+    from durabletask_aio.testing.environment import WorkflowEnvironment
+    from durabletask_aio.testing.history import History
     from durabletask_aio.testing.local import LocalBackend
+    from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+_MODES = ("off", "best_effort", "strict")
+_SANDBOX_GROUP = "durabletask.aio.sandbox"
+
+
+_environments: pytest.StashKey[list[Any]] = pytest.StashKey()
+_MOST_TREES = 5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("durabletask-aio", "durable workflows")
+    group.addoption(
+        "--workflow-sandbox",
+        choices=_MODES,
+        default=None,
+        help="sandbox mode of async workflows in tests that use workflow_env or grpc_worker "
+        "(default: strict if the sandbox is installed)",
+    )
+    group.addoption(
+        "--record-histories",
+        metavar="DIR",
+        default=None,
+        help="save the history of every instance of workflow_env and local_backend there, for durabletask-aio replay",
+    )
+    parser.addini("workflow_sandbox", "sandbox mode of async workflows in tests: off, best_effort or strict")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "workflow_sandbox(mode): the sandbox mode of async workflows in this test: off, best_effort, strict"
+    )
+    mode = config.getini("workflow_sandbox")
+    if mode and mode not in _MODES:
+        raise pytest.UsageError(f"workflow_sandbox = {mode}: use one of {', '.join(_MODES)}")
+
+
+def _sandbox_mode(request: pytest.FixtureRequest) -> str | None:
+    """What the nearest marker says, or the command line, or the ini file; else strict, where that is possible."""
+    marker = request.node.get_closest_marker("workflow_sandbox")
+    if marker is not None:
+        if len(marker.args) != 1 or marker.args[0] not in _MODES:
+            raise pytest.UsageError(f"@pytest.mark.workflow_sandbox takes one of {', '.join(map(repr, _MODES))}")
+        return str(marker.args[0])
+    asked = request.config.getoption("--workflow-sandbox") or request.config.getini("workflow_sandbox")
+    if asked:
+        return str(asked)
+    return "strict" if entry_points(group=_SANDBOX_GROUP) else None
 
 
 @pytest.fixture
-def local_backend() -> Iterator[LocalBackend]:
+def workflow_env(request: pytest.FixtureRequest) -> Iterator[Callable[..., WorkflowEnvironment]]:
+    """Makes workflow environments, in the sandbox mode of the test::
+
+    async def test_order(workflow_env):
+        async with workflow_env(orchestrators=[order], activities=[charge]) as env:
+            assert await env.execute(order, input=5) == "receipt 7"
+
+    Takes what :class:`WorkflowEnvironment` takes.
+    """
+    from durabletask_aio.testing.environment import WorkflowEnvironment
+
+    environments: list[WorkflowEnvironment] = []
+    request.node.stash[_environments] = environments
+
+    def make(**settings: Any) -> WorkflowEnvironment:
+        settings.setdefault("sandbox_mode", _sandbox_mode(request))
+        environments.append(WorkflowEnvironment(**settings))
+        return environments[-1]
+
+    yield make
+    for environment in environments:
+        _record(request, environment.histories)
+
+
+@pytest.fixture
+def local_backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
     """A local engine on a free port, for the length of the test."""
     from durabletask_aio.testing.local import local_backend as start_backend
 
     with start_backend() as backend:
         yield backend
+        _record(request, [backend.history(instance_id) for instance_id in backend.instances()])
 
 
 @pytest.fixture
-def grpc_worker(local_backend: LocalBackend) -> Iterator[Callable[..., TaskHubGrpcWorker]]:
+def grpc_worker(
+    request: pytest.FixtureRequest, local_backend: LocalBackend
+) -> Iterator[Callable[..., TaskHubGrpcWorker]]:
     """Starts workers on the test's local engine and stops them at its end::
 
     def test_order(grpc_worker, local_backend):
@@ -37,7 +117,8 @@ def grpc_worker(local_backend: LocalBackend) -> Iterator[Callable[..., TaskHubGr
 
     Further keyword arguments go to the worker's constructor.
     """
-    from durabletask.worker import TaskHubGrpcWorker
+    from durabletask_aio.core.validation import is_coroutine_callable
+    from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
     workers: list[TaskHubGrpcWorker] = []
 
@@ -46,15 +127,68 @@ def grpc_worker(local_backend: LocalBackend) -> Iterator[Callable[..., TaskHubGr
     ) -> TaskHubGrpcWorker:
         worker = TaskHubGrpcWorker(host_address=local_backend.address, **settings)
         for orchestrator in orchestrators:
-            worker.add_orchestrator(orchestrator)
+            if is_coroutine_callable(orchestrator):
+                worker.add_orchestrator(orchestrator, sandbox_mode=_sandbox_mode(request))
+            else:
+                worker.add_orchestrator(orchestrator)
         for activity in activities:
             worker.add_activity(activity)
         for entity in entities:
             worker.add_entity(entity)
-        worker.start()  # type: ignore[no-untyped-call]
+        worker.start()
         workers.append(worker)
         return worker
 
     yield start
     for worker in reversed(workers):
-        worker.stop()  # type: ignore[no-untyped-call]
+        worker.stop()
+
+
+def _record(request: pytest.FixtureRequest, histories: list[History]) -> None:
+    directory = request.config.getoption("--record-histories")
+    if directory is None:
+        return
+    folder = Path(directory) / _file_name(request.node.nodeid)
+    executions: Counter[str] = Counter()
+    for history in histories:
+        if len(history):
+            name = _file_name(history.instance_id or "instance")
+            executions[name] += 1
+            # An instance that continued as new has several.
+            history.save(folder / (f"{name}.json" if executions[name] == 1 else f"{name}.{executions[name]}.json"))
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text).strip("_")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and call.when == "call":
+        for history in _histories_of(item, call.excinfo.value):
+            report.sections.append(
+                (f"workflow {history.workflow_name}, instance {history.instance_id}", _tree(history))
+            )
+    return report
+
+
+def _histories_of(item: pytest.Item, error: BaseException) -> list[History]:
+    """Those the error is about, or else those of the test's environments."""
+    about: list[History] = getattr(error, "workflow_histories", [])
+    if not about:
+        none: list[WorkflowEnvironment] = []
+        environments = item.stash.get(_environments, none)
+        about = [history for environment in environments for history in environment.histories]
+    return about[-_MOST_TREES:]
+
+
+def _tree(history: History) -> str:
+    from durabletask_aio.testing.timeline_text import render_text
+
+    try:
+        return render_text(history)
+    except Exception as error:  # a report must not fail because of what it reports
+        return f"(cannot be drawn: {error})"

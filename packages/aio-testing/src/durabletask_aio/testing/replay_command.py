@@ -17,7 +17,7 @@ from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
-from durabletask_aio.testing.replay import replay
+from durabletask_aio.testing.replayer import replay
 from durabletask_aio.testing.verify import HASH_SEEDS, replay_under_hash_seeds, verify_deterministic
 
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 5.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.replay import ReplayReport, replay
+from durabletask_aio.testing.replayer import ReplayReport, replay
 
 MAX_CUTS = 100
 """Of a longer history, this many places to cut at, evenly spread: each one costs a whole replay."""
