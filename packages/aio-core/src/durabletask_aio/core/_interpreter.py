@@ -61,9 +61,9 @@ def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> tuple[st
     """The innermost function of ``codes`` among the asyncio frames that called us, and what it was given."""
     while frame is not None and frame.f_globals is TASKS_GLOBALS:
         if id(frame.f_code) in codes:
-            given = frame.f_locals.get("aws", frame.f_locals.get("fs"))
+            given: Any = frame.f_locals.get("aws", frame.f_locals.get("fs"))
             name = "as_completed" if "_AsCompleted" in _qualname(frame.f_code) else frame.f_code.co_name
-            return name, list(given) if isinstance(given, list | tuple | set) else []
+            return name, [*given] if type(given) in (list, tuple, set) else []
         frame = frame.f_back
     return None, []
 
