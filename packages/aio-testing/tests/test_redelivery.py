@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import timedelta
 
 import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
+from durabletask.history import TaskScheduledEvent
 
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.clock import VirtualClock
@@ -41,6 +43,30 @@ def test_a_worker_killed_loses_nothing(place, executions, local_backend, client,
     # One scheduling and one completion each, however often they were attempted.
     assert kinds(local_backend.history(instance_id).protobuf).count("taskScheduled") == 2
     assert kinds(local_backend.history(instance_id).protobuf).count("taskCompleted") == 2
+
+
+@pytest.mark.parametrize("place", ["activity", "turn"])
+def test_an_async_workflow_draws_the_same_numbers_after_its_worker_was_killed(
+    place, local_backend, client, worker_process, wait_until
+):
+    worker_process.start(hang=place)
+    instance_id = client.schedule_new_orchestration("drawing", input=40)
+    wait_until(lambda: worker_process.reached(place), f"the worker to reach its {place}")
+    before = [json.loads(step.input) for step in steps(local_backend.history(instance_id))]
+    worker_process.kill()
+
+    worker_process.start()
+    result = client.wait_for_orchestration_completion(instance_id, timeout=60).get_output()
+
+    recorded = [json.loads(step.input) for step in steps(local_backend.history(instance_id))]
+    assert before[0] == recorded[0]
+    assert recorded == [[40, *result[1:3]], [41, *result[1:]]]
+    assert result[0] == 42
+    assert len(set(result[1:])) == 4
+
+
+def steps(history):
+    return [event for event in history if isinstance(event, TaskScheduledEvent)]
 
 
 def test_a_worker_killed_during_an_entity_operation_loses_nothing(client, worker_process, wait_until):
