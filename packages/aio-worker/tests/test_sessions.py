@@ -589,10 +589,10 @@ class TestBounds:
 
 
 def fake_session(instance_id: str) -> sessions.Session:
-    from hashlib import blake2b
+    from hashlib import sha256
 
     executor: Any = None
-    return sessions.Session(instance_id, plain_echo, executor, [], sessions.Seal(blake2b(digest_size=16), 0, 0))
+    return sessions.Session(instance_id, plain_echo, executor, [], sessions.Seal(sha256(), 0, 0))
 
 
 class TestTheProof:
