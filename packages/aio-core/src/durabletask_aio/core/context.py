@@ -635,17 +635,19 @@ class AsyncWorkflowContext:
             "worker's data converter takes",
         )
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in _OF_ACTIVITIES:
-            slip = self._host.slip(
-                f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
-                f"activity was called directly",
-                "await charge(ctx, order)",
-                "await ctx.call_activity(charge, input=order)",
-            )
-            raise WrongContextError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg, name=name, obj=self)
+    if not TYPE_CHECKING:  # or type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in _OF_ACTIVITIES:
+                slip = self._host.slip(
+                    f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
+                    f"activity was called directly",
+                    "await charge(ctx, order)",
+                    "await ctx.call_activity(charge, input=order)",
+                )
+                raise WrongContextError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} workflow={self._host.workflow_name!r} instance={self._host.instance_id!r}>"

@@ -71,7 +71,7 @@ class Operation(asyncio.Future[T]):
 
     def __init__(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
         super().__init__(loop=loop)
-        self._hash = loop.next_hash()
+        loop.last_hash = self._hash = loop.last_hash + 1
         self.kind = kind
         """What it is: ``"activity"``, ``"timer"``, ..."""
         self.name = name
@@ -80,7 +80,8 @@ class Operation(asyncio.Future[T]):
         """The sequence number by which the history knows it; ``None`` for waits that leave no trace there."""
         self.order = 0
         self._watchers: Any = None
-        frame = caller(_interpreter.calling_frame(2))
+        # Whoever calls this is called by a method of the context, at least; and each frame not looked at is time saved.
+        frame = caller(_interpreter.calling_frame(3))
         self._code = frame.f_code
         self._instruction = frame.f_lasti
 
@@ -128,7 +129,7 @@ class Operation(asyncio.Future[T]):
     def completed(self) -> None:
         """Done, one way or another: note the order, and tell whoever combines this operation with others."""
         loop = self._loop
-        self.order = loop.next_completion()
+        loop.completions = self.order = loop.completions + 1
         watchers = self._watchers
         if watchers is not None:
             self._watchers = None
@@ -219,9 +220,6 @@ class Operation(asyncio.Future[T]):
             step=self.step,
         )
 
-    def _used_without_await(self, *args: Any) -> Any:
-        raise self._unawaited("as a value")
-
     def _unawaited(self, how: str) -> WorkflowValidationError:
         return self._loop.host.slip(
             f"{self.describe()} was used {how} without being awaited",
@@ -230,32 +228,38 @@ class Operation(asyncio.Future[T]):
             step=self.step,
         )
 
-    __bool__ = __len__ = __contains__ = __getitem__ = _used_without_await
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _used_without_await
-    __mod__ = __floordiv__ = __neg__ = __or__ = __and__ = _used_without_await
-    __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which are to find these uses themselves.
 
-    def __iter__(self) -> Any:
-        """Refused, since ``for`` and unpacking look like it; for ``yield from`` in a generator it is the ``await``."""
-        if _interpreter.calling_frame(1).f_code.co_flags & _GENERATORS:
-            return self.__await__()
-        raise self._unawaited("as something to iterate over")
+        def _used_without_await(self, *args: Any) -> Any:
+            raise self._unawaited("as a value")
 
-    def __eq__(self, other: object) -> bool:
-        # `if ctx.call_activity("check") == "ok"` would take the wrong branch for ever, and silently.
-        if isinstance(other, _PLAIN_VALUES):
-            raise self._unawaited(f"in a comparison with {other!r}")
-        return True if self is other else NotImplemented
+        __bool__ = __len__ = __contains__ = __getitem__ = _used_without_await
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _used_without_await
+        __mod__ = __floordiv__ = __neg__ = __or__ = __and__ = _used_without_await
+        __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
 
-    def __getattr__(self, name: str) -> NoReturn:
-        """Called for names that a future does not have: most likely those of the result."""
-        if name.startswith("__"):
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg)
-        slip = self._unawaited(f"for its attribute {name!r}")
-        raise UnawaitedAttributeError(
-            slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
-        )
+        def __iter__(self) -> Any:
+            """Refused, as ``for`` and unpacking would be; for ``yield from`` in a generator it is the ``await``."""
+            if _interpreter.calling_frame(1).f_code.co_flags & _GENERATORS:
+                return self.__await__()
+            raise self._unawaited("as something to iterate over")
+
+        def __eq__(self, other: object) -> bool:
+            # `if ctx.call_activity("check") == "ok"` would take the wrong branch for ever, and silently.
+            if isinstance(other, _PLAIN_VALUES):
+                raise self._unawaited(f"in a comparison with {other!r}")
+            return True if self is other else NotImplemented
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Called for names that a future does not have: most likely those of the result."""
+            if name.startswith("__"):
+                msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(msg)
+            slip = self._unawaited(f"for its attribute {name!r}")
+            raise UnawaitedAttributeError(
+                slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
+            )
 
 
 class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
