@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from durabletask_aio.sandbox.engine import is_generator
 from durabletask_aio.sandbox.evaluate import Evaluator
-from durabletask_aio.sandbox.project import Module, ProjectWorld
-from durabletask_aio.sandbox.scopes import Scope, bind_parameters, bind_statements, parameters
+from durabletask_aio.sandbox.project import CONTEXT_NAMES, Module, ProjectWorld
+from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.values import Context, Defined, DefinedClass, Instance, Value
 
 _REGISTERS: Final = frozenset({"add_orchestrator", "add_named_orchestrator", "as_orchestrator", "register_workflow"})
@@ -18,6 +18,9 @@ _MAY_DECORATE: Final = frozenset({"workflow"})
 """A word that other libraries use as well, so the first parameter must look like a context."""
 _CONTEXT_NAMES: Final = frozenset({"ctx", "context", "wf_ctx", "workflow_ctx", "workflow_context"})
 _CREATORS: Final = frozenset({"Orchestrator.create"})
+
+
+_TELLING_WORDS: Final = (*_REGISTERS, *_DECORATES, *_MAY_DECORATE, *_CREATORS, *CONTEXT_NAMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +42,17 @@ def orchestrators(module: Module, world: ProjectWorld, wanted: frozenset[str] = 
 
     ``wanted`` are names given by the user: ``function``, or ``module:function``.
     """
-    if module.source.tree is None:
+    text = "".join(module.source.lines)
+    # Most files of a project have nothing to do with workflows, which can be told without looking at their syntax.
+    if module.source.tree is None or not any(word in text for word in (*_TELLING_WORDS, *_names(wanted))):
         return []
     finder = _Finder(module, world, wanted)
     finder.visit(module.source.tree.body, module.scope, None)
-    return list(finder.found.values())
+    return sorted(finder.found.values(), key=lambda each: each.function.node.lineno)
+
+
+def _names(wanted: frozenset[str]) -> list[str]:
+    return [name.rpartition(":")[2] for name in wanted]
 
 
 class _Finder:
@@ -56,7 +65,7 @@ class _Finder:
 
     def visit(self, statements: list[ast.stmt], scope: Scope, owner: DefinedClass | None) -> None:
         for statement in statements:
-            for node in _outside_of_functions(statement):
+            for node in own_nodes(statement):
                 if isinstance(node, ast.Call):
                     self._registration(node, scope)
                 elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -73,9 +82,7 @@ class _Finder:
             for each in ast.walk(decorator):
                 if isinstance(each, ast.Call):
                     self._registration(each, scope)
-        inner = Scope(scope.home, scope, source=self._module.source)
-        bind_parameters(inner, node.args)
-        bind_statements(inner, node.body)
+        inner = Scope(scope.home, scope, source=self._module.source, arguments=node.args, statements=node.body)
         if owner is not None and node.args.args:
             inner.given[node.args.args[0].arg] = [Instance(owner)]
         self.visit(node.body, inner, None)
@@ -89,7 +96,9 @@ class _Finder:
             last = _last_name(decorator)
             if last in _DECORATES or (last in _MAY_DECORATE and first is not None and first.arg in _CONTEXT_NAMES):
                 return "decorated"
-        if first is None or first.annotation is None:
+        # A plain function that takes a context is a helper of somebody's: it is followed from where it is called.
+        waits = isinstance(node, ast.AsyncFunctionDef) or is_generator(node)
+        if first is None or first.annotation is None or not waits:
             return None
         return "annotated" if Context() in self._world.annotated(first.annotation, scope) else None
 
@@ -114,14 +123,6 @@ class _Finder:
 
     def _enter(self, function: Defined, how: str) -> None:
         self.found.setdefault(id(function.node), Orchestrator(function, self._module, how))
-
-
-def _outside_of_functions(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _outside_of_functions(child)
 
 
 def _last_name(node: ast.expr) -> str:

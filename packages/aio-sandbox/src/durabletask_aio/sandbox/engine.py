@@ -14,7 +14,7 @@ from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
 from durabletask_aio.sandbox.findings import Finding, corrected
-from durabletask_aio.sandbox.scopes import Scope, bind_parameters, bind_statements, own_nodes, parameters
+from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.sources import FunctionNode
 from durabletask_aio.sandbox.values import (
     Body,
@@ -161,18 +161,18 @@ class Scanner:
         self._allowed = visit.body.allowed
         self._statement: ast.stmt | None = None
         outer = visit.body.scope
-        self.scope = Scope(outer.home, outer, source=visit.body.source)
-        bind_parameters(self.scope, self.node.args)
-        for name, value in visit.given:
-            self.scope.given.setdefault(name, []).append(value)
-        if visit.body.receiver is not None and self.node.args.args:
-            self.scope.given.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
         self.statements: list[ast.stmt] = (
             [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
             if isinstance(self.node, ast.Lambda)
             else self.node.body
         )
-        bind_statements(self.scope, self.statements)
+        self.scope = Scope(
+            outer.home, outer, source=visit.body.source, arguments=self.node.args, statements=self.statements
+        )
+        for name, value in visit.given:
+            self.scope.given.setdefault(name, []).append(value)
+        if visit.body.receiver is not None and self.node.args.args:
+            self.scope.given.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
         self.context = self._context_name()
         self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
 

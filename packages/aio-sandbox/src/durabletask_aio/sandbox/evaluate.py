@@ -91,7 +91,7 @@ class Evaluator:
         """What ``name`` may stand for in ``scope``."""
         current: Scope | None = scope
         while current is not None and not current.is_module:
-            if current.binds(name) and not (current.is_class and current is not scope):
+            if current.binds(name):
                 return self._bound(name, current)
             if name in current.global_names:
                 break

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
-from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope, bind_statements
+from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope
 from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.values import (
     Body,
@@ -35,7 +35,9 @@ _MUTABLE_MAKERS: Final = frozenset(
     }
 )
 _RANDOM_MAKERS: Final = frozenset({"random.Random"})
-_CONTEXTS: Final = frozenset({"AsyncWorkflowContext", "OrchestrationContext"})
+CONTEXT_NAMES: Final = frozenset(
+    {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
+)
 _FOLLOWED: Final = 8
 _TABLE_LIMIT: Final = 50
 
@@ -50,9 +52,8 @@ class Module(Value):
     scope: Scope = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scope = Scope(self, source=self.source, is_module=True)
-        if self.source.tree is not None:
-            bind_statements(self.scope, self.source.tree.body)
+        body = self.source.tree.body if self.source.tree is not None else []
+        self.scope = Scope(self, source=self.source, is_module=True, statements=body)
 
 
 class ProjectWorld:
@@ -301,7 +302,7 @@ class ProjectWorld:
         if isinstance(node, ast.BinOp):
             node = node.left
         last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if last in _CONTEXTS or last.endswith(("WorkflowContext", "OrchestrationContext")):
+        if last in CONTEXT_NAMES:
             return [Context()]
         found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
         return [Instance(value) for value in found if isinstance(value, DefinedClass) or _is_class_name(value)]

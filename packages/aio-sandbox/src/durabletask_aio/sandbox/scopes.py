@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from durabletask_aio.sandbox.values import Value
@@ -44,26 +44,62 @@ Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
 Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Annotated | Unknown"
 
 
-@dataclass(eq=False)
 class Scope:
     """One function (or class, or module) and what its names are bound to.
 
-    ``home`` belongs to the world: the globals of a live function, or the module of a checked file.
+    ``home`` belongs to the world: the globals of a live function, or the module of a checked file.  Names at the top of
+    a module (``is_module``) belong to the world too, which knows what outlives a workflow.
+
+    The bindings are collected when a name is first looked up: most functions of a checked file never are.
     """
 
-    home: Any
-    parent: Scope | None = None
-    bindings: dict[str, list[Binding]] = field(default_factory=dict[str, "list[Binding]"])
-    given: dict[str, list[Value]] = field(default_factory=dict[str, "list[Value]"])
-    """Values of parameters, from the call by which the function was reached."""
-    defaults: dict[str, ast.expr] = field(default_factory=dict[str, ast.expr])
-    """Defaults of parameters, which are evaluated in the scope around the function."""
-    global_names: set[str] = field(default_factory=set[str])
-    is_class: bool = False
-    is_module: bool = False
-    """Names at the top of a module belong to the world, which knows what outlives a workflow."""
-    source: Any = None
-    """The :class:`~.sources.Source` of the code in this scope."""
+    def __init__(
+        self,
+        home: Any,
+        parent: Scope | None = None,
+        *,
+        source: Any = None,
+        is_module: bool = False,
+        arguments: ast.arguments | None = None,
+        statements: list[ast.stmt] | None = None,
+    ) -> None:
+        self.home = home
+        self.parent = parent
+        self.source = source
+        """The :class:`~.sources.Source` of the code in this scope."""
+        self.is_module = is_module
+        self.given: dict[str, list[Value]] = {}
+        """Values of parameters, from the call by which the function was reached."""
+        self._arguments = arguments
+        self._statements = statements
+        self._bindings: dict[str, list[Binding]] = {}
+        self._defaults: dict[str, ast.expr] = {}
+        self._global_names: set[str] = set()
+
+    def _collect(self) -> None:
+        arguments, statements = self._arguments, self._statements
+        self._arguments = self._statements = None
+        if arguments is not None:
+            bind_parameters(self, arguments)
+        if statements is not None:
+            bind_statements(self, statements)
+
+    @property
+    def bindings(self) -> dict[str, list[Binding]]:
+        self._collect()
+        return self._bindings
+
+    @property
+    def defaults(self) -> dict[str, ast.expr]:
+        """Defaults of parameters, which are evaluated in the scope around the function."""
+        self._collect()
+        return self._defaults
+
+    @property
+    def global_names(self) -> set[str]:
+        """Names that a ``global`` statement declares."""
+        self._collect()
+        return self._global_names
 
     def binds(self, name: str) -> bool:
         return name not in self.global_names and (name in self.bindings or name in self.given)
@@ -78,12 +114,19 @@ def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:
 
 
 def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """``root`` and what is below it, except for the insides of nested functions and classes."""
-    yield root
-    if isinstance(root, _NESTED):
-        return
-    for child in ast.iter_child_nodes(root):
-        yield from own_nodes(child)
+    """``root`` and what is below it, in no particular order, except for the insides of nested functions and classes."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, _NESTED):
+            continue
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                stack.append(value)
+            elif isinstance(value, list):
+                stack.extend(each for each in value if isinstance(each, ast.AST))
 
 
 def _bind(scope: Scope, node: ast.AST) -> None:
