@@ -319,6 +319,19 @@ class TestConditions:
             await ctx.wait_for_external_event("b")
             return "done"
 
+        running: set[int] = set()
+        execute = _upstream.OrchestrationExecutor.execute
+
+        def watched(self: Any, *arguments: Any) -> Any:
+            assert id(self) not in running, "two turns share one live instance"
+            running.add(id(self))
+            try:
+                return execute(self, *arguments)
+            finally:
+                running.discard(id(self))
+
+        # Sharing an instance may end in anything, a hang included; so it is caught before it happens.
+        monkeypatch.setattr(_upstream.OrchestrationExecutor, "execute", watched)
         with judged(drop, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(reentrant) and None)
             hub.start("reentrant")
