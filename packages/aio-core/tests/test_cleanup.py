@@ -3,11 +3,10 @@
 import asyncio
 
 import pytest
+from durabletask.aio import WorkflowValidationError
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, replay
 from workflows import failure_of, finished, result_of, started
-
-from durabletask.aio import WorkflowValidationError
 
 
 def test_they_run_when_the_block_ends_the_latest_first():

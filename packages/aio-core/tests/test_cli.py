@@ -93,9 +93,7 @@ def test_a_broken_sub_command_is_shown_as_such_and_the_others_work(commands, cap
 def test_running_a_broken_sub_command_fails_with_its_reason(commands, capsys):
     commands.append(entry("broken", ImportError("no module named acme")))
     assert cli.main(["broken"]) == 2
-    assert capsys.readouterr().err == (
-        "durabletask-aio broken cannot be loaded: ImportError: no module named acme\n"
-    )
+    assert capsys.readouterr().err == ("durabletask-aio broken cannot be loaded: ImportError: no module named acme\n")
 
 
 def test_only_the_wanted_sub_command_is_loaded(commands):

@@ -4,11 +4,16 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from durabletask import task
+from durabletask.aio import (
+    ActivityFailedError,
+    Operation,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+    as_orchestrator,
+)
 from turns import Instance, canonical, replay
 from workflows import boom, failure_of, finished, line_in, result_of, started
-
-from durabletask import task
-from durabletask.aio import ActivityFailedError, Operation, WorkflowTimeoutError, WorkflowValidationError, as_orchestrator
 
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
@@ -430,24 +435,61 @@ ONE_LIST = "await ctx.{0}(first, second)\n  right: await ctx.{0}([first, second]
 @pytest.mark.parametrize(
     ("call", "what", "forms"),
     [
-        (_swapped, "the arguments of ctx.with_timeout are swapped", "ctx.with_timeout(5, operation)\n  right: ctx.with_timeout(operation, 5)"),
-        (_swapped_with_a_coroutine, "the arguments of ctx.with_timeout are swapped", "ctx.with_timeout(datetime.timedelta(seconds=5), operation)\n"),
-        (_timeout_is_no_time, "the timeout of ctx.with_timeout is in seconds, or a timedelta, and not '5'", "ctx.with_timeout(operation, '5')\n  right: ctx.with_timeout(operation, 30) or"),
+        (
+            _swapped,
+            "the arguments of ctx.with_timeout are swapped",
+            "ctx.with_timeout(5, operation)\n  right: ctx.with_timeout(operation, 5)",
+        ),
+        (
+            _swapped_with_a_coroutine,
+            "the arguments of ctx.with_timeout are swapped",
+            "ctx.with_timeout(datetime.timedelta(seconds=5), operation)\n",
+        ),
+        (
+            _timeout_is_no_time,
+            "the timeout of ctx.with_timeout is in seconds, or a timedelta, and not '5'",
+            "ctx.with_timeout(operation, '5')\n  right: ctx.with_timeout(operation, 30) or",
+        ),
         (_timeout_is_a_flag, "in seconds, or a timedelta, and not True", "ctx.with_timeout(operation, True)\n"),
-        (_single_operation, "ctx.when_any takes one list of awaitables, and was given <Operation activity 'a'", ONE_LIST.format("when_any")),
+        (
+            _single_operation,
+            "ctx.when_any takes one list of awaitables, and was given <Operation activity 'a'",
+            ONE_LIST.format("when_any"),
+        ),
         (_separate_operations, "ctx.when_any takes one list of awaitables", ONE_LIST.format("when_any")),
         (_separate_operations_to_all, "ctx.when_all takes one list of awaitables", ONE_LIST.format("when_all")),
-        (_separate_coroutines, "ctx.when_any_with_result takes one list of awaitables", ONE_LIST.format("when_any_with_result")),
+        (
+            _separate_coroutines,
+            "ctx.when_any_with_result takes one list of awaitables",
+            ONE_LIST.format("when_any_with_result"),
+        ),
         (_single_coroutine, "ctx.when_all takes one list of awaitables", ONE_LIST.format("when_all")),
-        (_nothing, "ctx.when_any was given nothing to wait for", "await ctx.when_any([])\n  right: if operations: await ctx.when_any(operations)"),
-        (_nothing_with_result, "ctx.when_any_with_result was given nothing to wait for", "await ctx.when_any_with_result([])\n"),
-        (_a_list_to_gather, "ctx.gather takes awaitables, and was given a list of them", "await ctx.gather([first, second])\n  right: await ctx.gather(first, second) or"),
+        (
+            _nothing,
+            "ctx.when_any was given nothing to wait for",
+            "await ctx.when_any([])\n  right: if operations: await ctx.when_any(operations)",
+        ),
+        (
+            _nothing_with_result,
+            "ctx.when_any_with_result was given nothing to wait for",
+            "await ctx.when_any_with_result([])\n",
+        ),
+        (
+            _a_list_to_gather,
+            "ctx.gather takes awaitables, and was given a list of them",
+            "await ctx.gather([first, second])\n  right: await ctx.gather(first, second) or",
+        ),
         (_a_number_to_gather, "ctx.gather takes operations, tasks and coroutines, and not 'int': 5", None),
         (_a_function_to_gather, "ctx.gather takes operations, tasks and coroutines, and not 'function'", None),
-        (_upstreams_task, "ctx.when_all was given a task of upstream's own context", "await ctx.when_all([ctx.upstream_context.call_activity(...)])\n  right: await ctx.when_all([ctx.call_activity(...)])"),
+        (
+            _upstreams_task,
+            "ctx.when_all was given a task of upstream's own context",
+            "await ctx.when_all([ctx.upstream_context.call_activity(...)])\n"
+            "  right: await ctx.when_all([ctx.call_activity(...)])",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
-)  # fmt: skip
+)
 def test_wrong_calls_are_shown_beside_the_right_ones(call, what, forms, recwarn):
     async def workflow(ctx):
         await call(ctx)

@@ -9,11 +9,6 @@ from unittest.mock import ANY
 from zoneinfo import ZoneInfo
 
 import pytest
-from durabletask.entities import EntityInstanceId
-from durabletask.internal import orchestrator_service_pb2 as pb
-from turns import CONTINUED, START, Instance, canonical, replay
-from workflows import boom, failure_of, finished, line_in, result_of, started
-
 from durabletask import task
 from durabletask.aio import (
     ActivityFailedError,
@@ -25,6 +20,10 @@ from durabletask.aio import (
     WorkflowValidationError,
     as_orchestrator,
 )
+from durabletask.entities import EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
+from turns import CONTINUED, START, Instance, canonical, replay
+from workflows import boom, failure_of, finished, line_in, result_of, started
 
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
@@ -422,10 +421,26 @@ CONVERTIBLE = "  right: ctx.call_activity('work', input=...) with dicts, lists, 
 @pytest.mark.parametrize(
     ("call", "what", "right"),
     [
-        (_coroutine_as_activity, "charge(...) was called, and not passed", "  right: await ctx.call_activity(charge, input=value)"),
-        (_coroutine_as_child, "charge(...) was called, and not passed", "  right: await ctx.call_sub_orchestrator(charge, input=value)"),
-        (_lambda_as_activity, "ctx.call_activity was given a lambda", "  right: await ctx.call_activity('name', input=value)"),
-        (_number_as_activity, "takes a function or its name, and not 5", "  right: await ctx.call_activity(work, input=value)"),
+        (
+            _coroutine_as_activity,
+            "charge(...) was called, and not passed",
+            "  right: await ctx.call_activity(charge, input=value)",
+        ),
+        (
+            _coroutine_as_child,
+            "charge(...) was called, and not passed",
+            "  right: await ctx.call_sub_orchestrator(charge, input=value)",
+        ),
+        (
+            _lambda_as_activity,
+            "ctx.call_activity was given a lambda",
+            "  right: await ctx.call_activity('name', input=value)",
+        ),
+        (
+            _number_as_activity,
+            "takes a function or its name, and not 5",
+            "  right: await ctx.call_activity(work, input=value)",
+        ),
         (_operation_as_input, "input of activity 'store' is activity 'load'", UNAWAITED),
         (_operation_inside_the_input, "input['order'][1] of activity 'store' is activity 'load'", UNAWAITED),
         (_coroutine_as_input, "input of activity 'store' is a coroutine, charge(...),", UNAWAITED),
@@ -436,13 +451,21 @@ CONVERTIBLE = "  right: ctx.call_activity('work', input=...) with dicts, lists, 
         (_operation_as_status, "input['order'] of ctx.set_custom_status is activity 'load'", UNAWAITED),
         (_operation_as_next_input, "input of ctx.continue_as_new is activity 'load'", UNAWAITED),
         (_set_as_input, "input['tags'] of activity 'store' cannot be serialised: its type is 'set'", CONVERTIBLE),
-        (_object_as_childs_input, "input of sub-orchestration 'store' cannot be serialised: its type is 'object'", CONVERTIBLE),
+        (
+            _object_as_childs_input,
+            "input of sub-orchestration 'store' cannot be serialised: its type is 'object'",
+            CONVERTIBLE,
+        ),
         (_set_as_status, "input of ctx.set_custom_status cannot be serialised: its type is 'set'", CONVERTIBLE),
         (_set_as_next_input, "input of ctx.continue_as_new cannot be serialised: its type is 'set'", CONVERTIBLE),
-        (_naive_zone, "ctx.now() takes a time zone, and not 'Asia/Tokyo'", "  right: ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))"),
+        (
+            _naive_zone,
+            "ctx.now() takes a time zone, and not 'Asia/Tokyo'",
+            "  right: ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
-)  # fmt: skip
+)
 def test_wrong_arguments_are_named_at_the_line_of_the_call(call, what, right):
     async def workflow(ctx):
         await call(ctx)

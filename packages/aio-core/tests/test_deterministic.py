@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from durabletask.aio import as_orchestrator
 from turns import START, Instance, replay
 from workflows import finished, result_of
 
-from durabletask.aio import as_orchestrator
 from durabletask_aio.core.deterministic import Streams
 
 

@@ -12,11 +12,11 @@ import weakref
 from pathlib import Path
 
 import pytest
+from durabletask.aio import InstanceEvicted, as_orchestrator
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, Instance, execute
 from workflows import started
 
-from durabletask.aio import InstanceEvicted, as_orchestrator
 from durabletask_aio.core import disposal
 from durabletask_aio.core.disposal import turn_scope
 
@@ -62,7 +62,9 @@ class Witness:
             outcome = type(error).__name__
         else:
             outcome = "scheduled"
-        self.notes.append((name, outcome, ctx.is_replaying if outcome == "InstanceEvicted" else None, threading.get_ident()))
+        self.notes.append(
+            (name, outcome, ctx.is_replaying if outcome == "InstanceEvicted" else None, threading.get_ident())
+        )
 
     @property
     def names(self):
@@ -146,7 +148,9 @@ class TestEndings:
     def run(self, end, scoped):
         witness = Witness()
         instance = started(eventful(witness, end), scoped=scoped)
-        instance.turn(instance.completed(1 if instance.steps("scheduleTask") == [1] else instance.steps("scheduleTask")[0]))
+        instance.turn(
+            instance.completed(1 if instance.steps("scheduleTask") == [1] else instance.steps("scheduleTask")[0])
+        )
         if not scoped:
             gc.collect()
             disposal.close_buried()
@@ -250,7 +254,7 @@ def test_a_finished_run_is_finished():
 
 def test_a_scope_closes_its_runs_when_the_turn_raises():
     witness = Witness()
-    with pytest.raises(KeyError), turn_scope():
+    with pytest.raises(KeyError), turn_scope():  # noqa: PT012
         started(eventful(witness, waits), scoped=False)
         raise KeyError
     assert witness.names[-1] == "main"
@@ -309,7 +313,9 @@ def test_a_coroutine_that_refuses_to_close_is_given_up_after_a_while(caplog, mon
         coroutine.close()
 
 
-@pytest.mark.parametrize("error", [ValueError("in finally"), SystemExit(3), KeyboardInterrupt(), InstanceEvicted("again")])
+@pytest.mark.parametrize(
+    "error", [ValueError("in finally"), SystemExit(3), KeyboardInterrupt(), InstanceEvicted("again")]
+)
 def test_whatever_cleanup_code_raises_nobody_hears_it(error):
     others = []
 

@@ -9,12 +9,12 @@ import sys
 import threading
 
 import pytest
+from durabletask import task
+from durabletask.aio import as_orchestrator
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.testing import create_test_backend
 from durabletask.worker import TaskHubGrpcWorker
 
-from durabletask import task
-from durabletask.aio import as_orchestrator
 from durabletask_aio.core import disposal, registration
 
 WAIT = 60

@@ -7,13 +7,13 @@ import re
 from datetime import timedelta
 
 import pytest
+from durabletask import task
+from durabletask.aio import AsyncWorkflowError, SandboxMode, WorkflowValidationError, as_orchestrator
 from durabletask.entities import EntityInstanceId
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, Instance, canonical, replay
 from workflows import boom, failure_of, finished, line_in, result_of, started
 
-from durabletask import task
-from durabletask.aio import AsyncWorkflowError, SandboxMode, WorkflowValidationError, as_orchestrator
 from durabletask_aio.core import settings
 
 # -- as_orchestrator ------------------------------------------------------------------------------------------------

@@ -1,16 +1,16 @@
 """Entities: calls, signals and locks, and locks that are let go whatever happens."""
 
 import asyncio
+import contextlib
 
 import pytest
+from durabletask import task
+from durabletask.aio import ActivityFailedError, HeldLock, as_orchestrator
+from durabletask.entities import EntityInstanceId
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 from turns import COMPLETED, Instance, canonical, execute, replay
 from workflows import failure_of, started
-
-from durabletask import task
-from durabletask.aio import ActivityFailedError, HeldLock, as_orchestrator
-from durabletask.entities import EntityInstanceId
 
 A, B = EntityInstanceId("account", "a"), EntityInstanceId("account", "b")
 
@@ -178,10 +178,8 @@ class TestLocks:
 
         async def workflow(ctx):
             async with ctx.lock_entities([A, B]):
-                try:
+                with contextlib.suppress(TimeoutError):
                     await ctx.with_timeout(ctx.call_entity(A, "slow"), 5)
-                except TimeoutError:
-                    pass
             return await ctx.call_activity("outside")
 
         instance = self.locked_by(workflow)

@@ -5,8 +5,8 @@ import copy
 import pickle
 
 import pytest
-
 from durabletask import aio, task
+
 from durabletask_aio.core.errors import PUBLIC_ERRORS, add_note
 
 ERRORS = [error for error in PUBLIC_ERRORS if issubclass(error, aio.AsyncWorkflowError)]

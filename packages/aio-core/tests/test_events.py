@@ -1,12 +1,13 @@
 """External events: waited for, raced, cancelled and iterated, with none lost on the way."""
 
+# ruff: noqa: RET503 - a loop over events ends with the events of the test
+
 import asyncio
 
 import pytest
+from durabletask.aio import EventStream, as_orchestrator
 from turns import CONTINUED, Instance, canonical, replay
 from workflows import finished, result_of, started
-
-from durabletask.aio import EventStream, as_orchestrator
 
 
 def raise_each(instance, name, payloads):

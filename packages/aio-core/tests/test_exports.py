@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import durabletask.aio
 import pytest
+from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
-import durabletask.aio
 import durabletask_aio.core
-from durabletask import task
 
 CORE = Path(durabletask_aio.core.__file__).parent
 MODULES = sorted(CORE.glob("*.py"))

@@ -6,11 +6,10 @@ import sys
 import threading
 
 import pytest
-from turns import CONTINUED, FAILED, Instance, canonical
-from workflows import boom, failure_of, finished, line_in, result_of, started
-
 from durabletask import task
 from durabletask.aio import ActivityFailedError, InstanceEvicted, as_orchestrator
+from turns import CONTINUED, FAILED, Instance, canonical
+from workflows import boom, failure_of, finished, line_in, result_of, started
 
 if sys.version_info >= (3, 11):
     from builtins import BaseExceptionGroup, ExceptionGroup
@@ -103,7 +102,7 @@ def test_causes_and_contexts_are_recorded_as_for_a_generator():
     assert chain(failure_of(workflow)) == [("builtins.ValueError", "outer"), ("builtins.KeyError", "'inner'")]
 
 
-# -- a failed activity is recorded as the generator's twin would --------------------------------------------------------
+# -- a failed activity is recorded as for the generator twin ----------------------------------------------------------
 
 
 async def uncaught(ctx):
@@ -118,14 +117,14 @@ async def raised_again(ctx):
     try:
         await ctx.call_activity("boom", input=1)
     except Exception as error:
-        raise error  # noqa: TRY201
+        raise error
 
 
 def raised_again_twin(ctx, _):
     try:
         yield ctx.call_activity("boom", input=1)
     except Exception as error:
-        raise error  # noqa: TRY201
+        raise error
 
 
 async def wrapped(ctx):
@@ -441,9 +440,13 @@ async def returns_a_nested_operation(ctx):
         (returns_an_operation, "the workflow returned activity 'load'", "ctx.call_activity('load')"),
         (returns_a_timer, "the workflow returned timer '3'", "ctx.create_timer(...)"),
         (returns_a_list_of_operations, "result[1] of the workflow is activity 'load'", "ctx.call_activity('load')"),
-        (returns_a_nested_operation, "result['a']['b'][0] of the workflow is activity 'load'", "ctx.call_activity('load')"),
+        (
+            returns_a_nested_operation,
+            "result['a']['b'][0] of the workflow is activity 'load'",
+            "ctx.call_activity('load')",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_result_that_was_never_awaited_is_named_with_its_line(workflow, what, call):
     details = failure_of(workflow)
 
@@ -472,8 +475,12 @@ def test_a_returned_task_is_named():
 
 @pytest.mark.parametrize(
     ("result", "path", "kind"),
-    [({1, 2}, "result", "set"), ({"orders": [1, object()]}, "result['orders'][1]", "object"), (b"raw", "result", "bytes")],
-)  # fmt: skip
+    [
+        ({1, 2}, "result", "set"),
+        ({"orders": [1, object()]}, "result['orders'][1]", "object"),
+        (b"raw", "result", "bytes"),
+    ],
+)
 def test_a_result_that_cannot_be_serialised_names_the_part_and_the_function(result, path, kind):
     async def workflow(ctx):
         return result

@@ -81,7 +81,9 @@ def test_a_source_tree_that_nobody_installed_states_no_range(versions, monkeypat
 
 
 def test_an_upstream_that_has_changed_under_us_is_an_import_error(versions, monkeypatch):
-    monkeypatch.setattr(_upstream, "self_check", lambda: "durabletask has changed under durabletask-aio-core: x is gone")
+    monkeypatch.setattr(
+        _upstream, "self_check", lambda: "durabletask has changed under durabletask-aio-core: x is gone"
+    )
     with pytest.raises(ImportError) as caught:
         installation.check()
     assert str(caught.value) == (

@@ -1,10 +1,10 @@
 """Metadata: small strings that travel with a workflow."""
 
 import pytest
+from durabletask.aio import WorkflowValidationError, as_orchestrator
 from turns import CONTINUED, Instance
 from workflows import finished, result_of, started
 
-from durabletask.aio import WorkflowValidationError, as_orchestrator
 from durabletask_aio.core import metadata
 from durabletask_aio.core.disposal import turn_scope
 
@@ -125,9 +125,15 @@ def test_a_broken_list_of_keys_loses_nothing(broken):
         ({"n": 1}, r"metadata keys and values are strings, not {'n': 1}: write {'n': '1'}"),
         ({1: "n"}, r"metadata keys and values are strings, not {1: 'n'}: write {'1': 'n'}"),
         ({"": "x"}, r"metadata keys must not be empty"),
-        ("tenant", r"metadata is a mapping of strings to strings, as in set_metadata\({'tenant': 'acme'}\), not 'tenant'"),
+        (
+            "tenant",
+            r"metadata is a mapping of strings to strings, as in set_metadata\({'tenant': 'acme'}\), not 'tenant'",
+        ),
         (None, r"metadata is a mapping of strings to strings"),
-        ({"big": "x" * 9000, "small": "y"}, r"metadata takes 9,009 bytes, of which 'big' takes 9,000, and at most 8,192"),
+        (
+            {"big": "x" * 9000, "small": "y"},
+            r"metadata takes 9,009 bytes, of which 'big' takes 9,000, and at most 8,192",
+        ),
     ],
 )
 def test_what_is_no_small_mapping_of_strings_is_refused(given, message):

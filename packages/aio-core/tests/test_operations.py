@@ -1,5 +1,7 @@
 """Operations: futures that know what they are, and that say so when they are used in place of their results."""
 
+# ruff: noqa: RET503 - the workflows are wrong on purpose
+
 import asyncio
 import gc
 import json
@@ -8,12 +10,11 @@ import tracemalloc
 import types
 
 import pytest
+from durabletask import task
+from durabletask.aio import AsyncWorkflowContext, AsyncWorkflowError, Operation, as_orchestrator
 from durabletask.entities import EntityInstanceId
 from turns import Instance
 from workflows import failure_of, finished, line_in, result_of, started
-
-from durabletask import task
-from durabletask.aio import AsyncWorkflowContext, AsyncWorkflowError, Operation, as_orchestrator
 
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
@@ -173,7 +174,7 @@ def test_the_right_form_names_the_method_that_was_called(make, call):
 def test_operations_can_still_be_compared_with_each_other_and_kept_in_collections():
     async def workflow(ctx):
         a, b = ctx.call_activity("a", input=1), ctx.call_activity("b", input=2)
-        assert a == a  # noqa: PLR0124
+        assert a == a
         assert a != b
         assert a in [b, a]
         assert {a: "a", b: "b"}[b] == "b"
@@ -322,7 +323,7 @@ def test_what_is_not_scheduled_but_ordered_is_refused_to_other_threads_too(use):
 def test_a_context_that_is_used_when_its_workflow_is_not_running_says_so():
     _, ctx, _keep = _operation_of_another_instance()
 
-    with pytest.raises(AsyncWorkflowError, match="ctx.call_activity was used at .*test_operations.py:") as caught:
+    with pytest.raises(AsyncWorkflowError, match=r"ctx\.call_activity was used at .*test_operations\.py:") as caught:
         ctx.call_activity("late")
 
     assert caught.value.instance_id == "other"

@@ -6,9 +6,15 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
+from durabletask.aio import (
+    AsyncWorkflowContext,
+    AsyncWorkflowError,
+    SandboxMode,
+    WorkflowValidationError,
+    as_orchestrator,
+)
 from turns import Instance
 
-from durabletask.aio import AsyncWorkflowContext, AsyncWorkflowError, SandboxMode, WorkflowValidationError, as_orchestrator
 from durabletask_aio.core import plugins
 
 PIP = 'pip install "durabletask-aio-core[sandbox]"'
@@ -132,8 +138,10 @@ def test_a_broken_integration_warns_and_breaks_nothing(installed):
         assert plugins.load_integrations()
 
     assert [str(warning.message) for warning in caught] == [
-        "acme-plugin 9.9 (entry point 'broken' of group 'durabletask.aio.integrations') could not be loaded: "
-        "ImportError: no module named acme"
+        (
+            "acme-plugin 9.9 (entry point 'broken' of group 'durabletask.aio.integrations') could not be loaded: "
+            "ImportError: no module named acme"
+        )
     ]
     assert calls == ["called"]
 

@@ -3,10 +3,10 @@
 import functools
 
 import pytest
-from durabletask.worker import TaskHubGrpcWorker
-
 from durabletask import task
 from durabletask.aio import SandboxMode, WorkflowValidationError, as_orchestrator
+from durabletask.worker import TaskHubGrpcWorker
+
 from durabletask_aio.core import registration
 
 

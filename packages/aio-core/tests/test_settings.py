@@ -1,8 +1,8 @@
 """What users can switch: the sandbox mode, and the environment."""
 
 import pytest
-
 from durabletask.aio import SandboxMode, WorkflowValidationError
+
 from durabletask_aio.core import settings
 
 

@@ -23,8 +23,21 @@ def mypy(file, python, tmp_path):
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\n")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file", str(config), "--python-version", python]
-        + ["--cache-dir", str(tmp_path / "cache"), "--no-error-summary", "--hide-error-context", str(file)],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file",
+            str(config),
+            "--python-version",
+            python,
+            "--cache-dir",
+            str(tmp_path / "cache"),
+            "--no-error-summary",
+            "--hide-error-context",
+            str(file),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""Each private name of `durabletask` that the core leans on: when upstream changes one, its test says so in a sentence."""
+"""Each private name of `durabletask` that the core leans on: if upstream changes one, a test says so in a sentence."""
 
 import inspect
 import logging
@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
+from durabletask import task
 from durabletask.entities import EntityInstanceId, EntityLock
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
@@ -13,7 +14,6 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from workflows import started
 
-from durabletask import task
 from durabletask_aio.core import _upstream
 
 
@@ -56,7 +56,9 @@ def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):
     ear, timer = Ear(), context.create_timer(timedelta(seconds=1))
     _upstream.subscribe(timer, ear)
     assert _upstream.pending_task(context, 1, ear) is timer, "_pending_tasks no longer holds tasks by sequence number"
-    assert _upstream.pending_task(context, 7, ear) is timer, "found under another number too, as a long timer's chunks are"
+    assert _upstream.pending_task(context, 7, ear) is timer, (
+        "found under another number too, as a long timer's chunks are"
+    )
     assert _upstream.pending_task(context, 1, Ear()) is None
     assert _upstream.listeners_of(context, 1) == [ear]
     assert _upstream.listeners_of(context, 2) == []
@@ -65,7 +67,9 @@ def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):
 def test_a_context_keeps_waits_for_events_by_casefolded_name(context):
     ear, waiting = Ear(), context.wait_for_external_event("Go")
     _upstream.subscribe(waiting, ear)
-    assert _upstream.pending_event(context, "gO", ear) is waiting, "_pending_events no longer holds lists by folded name"
+    assert _upstream.pending_event(context, "gO", ear) is waiting, (
+        "_pending_events no longer holds lists by folded name"
+    )
     assert _upstream.pending_event(context, "other", ear) is None
 
 
@@ -240,9 +244,12 @@ def test_every_scheduling_event_of_the_history_can_be_described():
     [
         ({"createTimer": pb.CreateTimerAction()}, "started a timer, with asyncio.sleep or a timeout"),
         ({"completeOrchestration": pb.CompleteOrchestrationAction()}, "had ended by then"),
-        ({"terminateOrchestration": pb.TerminateOrchestrationAction()}, "scheduled an action of type 'terminateOrchestration'"),
+        (
+            {"terminateOrchestration": pb.TerminateOrchestrationAction()},
+            "scheduled an action of type 'terminateOrchestration'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_action_can_be_described(fields, text):
     assert _upstream.describe_action(pb.OrchestratorAction(id=1, **fields)) == text
 
@@ -299,7 +306,9 @@ def test_the_attributes_of_the_runtime_context_are_still_there(context, name):
 
 def test_the_list_of_attributes_above_is_complete():
     used = set(re.findall(r"context\.(_[a-z_]+)", inspect.getsource(_upstream))) - {"_exit_critical_section"}
-    assert used <= {*CONTEXT_ATTRIBUTES, "_context"}, "a new private name is used, and nothing here would notice its end"
+    assert used <= {*CONTEXT_ATTRIBUTES, "_context"}, (
+        "a new private name is used, and nothing here would notice its end"
+    )
 
 
 @pytest.mark.parametrize("name", ["_retry_policy", "_start_time", "_attempt_count", "_retryable_parent", "_parents"])

@@ -4,8 +4,8 @@ import functools
 import inspect
 
 import pytest
-
 from durabletask.aio import WorkflowValidationError, as_orchestrator
+
 from durabletask_aio.core.validation import accepts, callable_name, describe, is_coroutine_callable
 
 
@@ -73,7 +73,9 @@ def test_it_sees_coroutine_functions_through_what_is_wrapped_around_them(functio
     assert is_coroutine_callable(function)
 
 
-@pytest.mark.parametrize("function", [plain, generator, async_generator, Plain(), Service, print, 5, None, decorated(plain)])
+@pytest.mark.parametrize(
+    "function", [plain, generator, async_generator, Plain(), Service, print, 5, None, decorated(plain)]
+)
 def test_it_takes_nothing_else_for_one(function):
     assert not is_coroutine_callable(function)
 
@@ -92,21 +94,28 @@ def here(function):
     [
         (
             plain,
-            f"'plain' {here(plain)} is not a coroutine function\n"
-            "  wrong: def plain(ctx, input): ...\n"
-            "  right: async def plain(ctx, input): ...",
+            (
+                f"'plain' {here(plain)} is not a coroutine function\n"
+                "  wrong: def plain(ctx, input): ...\n"
+                "  right: async def plain(ctx, input): ..."
+            ),
         ),
         (
             generator,
-            f"'generator' {here(generator)} is a generator orchestrator, which needs no conversion\n"
-            "  either: worker.add_orchestrator(generator)  # as it is, with 'yield'\n"
-            "  or:     async def generator(ctx, input): x = await ctx.call_activity(...)",
+            (
+                f"'generator' {here(generator)} is a generator orchestrator, which needs no conversion\n"
+                "  either: worker.add_orchestrator(generator)  # as it is, with 'yield'\n"
+                "  or:     async def generator(ctx, input): x = await ctx.call_activity(...)"
+            ),
         ),
         (
             async_generator,
-            f"'async_generator' {here(async_generator)} is an async generator: it has 'yield' in an 'async def' body\n"
-            "  wrong: async def async_generator(ctx, input): x = yield ctx.call_activity(...)\n"
-            "  right: async def async_generator(ctx, input): x = await ctx.call_activity(...)",
+            (
+                f"'async_generator' {here(async_generator)} is an async generator: it has 'yield' in an "
+                "'async def' body\n"
+                "  wrong: async def async_generator(ctx, input): x = yield ctx.call_activity(...)\n"
+                "  right: async def async_generator(ctx, input): x = await ctx.call_activity(...)"
+            ),
         ),
         (5, "a workflow is an 'async def' function, not 'int': 5"),
         ("workflow", "a workflow is an 'async def' function, not 'str': 'workflow'"),
@@ -161,7 +170,9 @@ def test_wrong_parameters_are_shown_beside_the_right_ones(function):
 
 
 def test_a_method_given_without_its_object_lacks_self():
-    with pytest.raises(WorkflowValidationError, match=r"takes \(self, ctx, input\); a workflow is called with the context"):
+    with pytest.raises(
+        WorkflowValidationError, match=r"takes \(self, ctx, input\); a workflow is called with the context"
+    ):
         as_orchestrator(Service.method)
 
 
@@ -182,7 +193,12 @@ def test_a_lambda_with_a_name_is_fine():
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(workflow, "workflow"), (functools.partial(workflow), "workflow"), (Service(), "Service"), (Service().method, "method")],
+    [
+        (workflow, "workflow"),
+        (functools.partial(workflow), "workflow"),
+        (Service(), "Service"),
+        (Service().method, "method"),
+    ],
 )
 def test_names_are_upstreams(function, name):
     assert callable_name(function) == name

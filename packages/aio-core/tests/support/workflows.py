@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from durabletask.aio import as_orchestrator
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import Instance
-
-from durabletask.aio import as_orchestrator
 
 HERE = "# <-"
 

@@ -11,10 +11,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from durabletask.client import TaskHubGrpcClient
-from durabletask.worker import TaskHubGrpcWorker
-from typing_extensions import assert_type
-
 from durabletask import task
 from durabletask.aio import (
     ActivityFailedError,
@@ -28,7 +24,10 @@ from durabletask.aio import (
     WorkflowTimeoutError,
     as_orchestrator,
 )
+from durabletask.client import TaskHubGrpcClient
 from durabletask.entities import EntityInstanceId
+from durabletask.worker import TaskHubGrpcWorker
+from typing_extensions import assert_type
 
 
 @dataclass
@@ -99,7 +98,7 @@ async def timers_and_events(ctx: AsyncWorkflowContext, _: None) -> None:
     await ctx.sleep(1.5)
     await ctx.sleep(timedelta(days=1))
     await ctx.create_timer(ctx.now())
-    await ctx.create_timer(datetime(2030, 1, 1))  # noqa: DTZ001
+    await ctx.create_timer(datetime(2030, 1, 1))
     assert_type(await ctx.wait_for_external_event("approval"), Any)
     assert_type(await ctx.wait_for_external_event("approval", data_type=Order), Order)
     assert_type(ctx.events("order", data_type=Order), EventStream[Order])

@@ -1,5 +1,7 @@
 """Wrong uses: type checkers must complain about each line that ends in `# wrong`, and about no other."""
 
+# ruff: noqa: B018
+
 from __future__ import annotations
 
 from durabletask import task

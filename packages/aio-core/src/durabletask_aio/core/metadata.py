@@ -26,6 +26,10 @@ MAX_BYTES = 8 * 1024
 """What keys and values may take together, in UTF-8: what gRPC servers accept as headers by default."""
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
 def _items(metadata: Any) -> Any:
     return metadata.items()
 
@@ -76,6 +80,4 @@ def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
         keys = json.loads(listed)
     except ValueError:
         return found
-    if not isinstance(keys, list):
-        return found
-    return {key: found[key] for key in keys if key in found}
+    return {key: found[key] for key in keys if key in found} if _is_list(keys) else found
