@@ -165,6 +165,30 @@ class TestFollowing:
             "datetime.date.today",
         } == calls(workflow)
 
+    def test_methods_that_nobody_calls_by_name_are_followed(self) -> None:
+        class Odd:
+            def __len__(self) -> int:
+                return time.time_ns()
+
+            def __bool__(self) -> bool:
+                return random.random() > 0.5
+
+            def __str__(self) -> str:
+                return os.getcwd()
+
+            def __hash__(self) -> int:
+                return os.getpid()
+
+            def unused(self) -> None:
+                Path("x").unlink()
+
+        async def workflow(ctx: Any) -> Any:
+            if Odd():
+                ctx.set_custom_status(f"{Odd()}")
+            return len(Odd()), {Odd(): 1}
+
+        assert {"time.time_ns", "random.random", "os.getcwd", "os.getpid"} == calls(workflow)
+
     def test_a_bound_method_is_followed_with_its_object(self) -> None:
         class Flow:
             clock = staticmethod(time.time)

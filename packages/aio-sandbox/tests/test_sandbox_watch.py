@@ -39,6 +39,16 @@ class Clock:
         return time.time()
 
 
+class Odd:
+    """Python calls these by itself."""
+
+    def __len__(self) -> int:
+        return time.time_ns()
+
+    def __getattr__(self, name: str) -> int:
+        return os.getpid()
+
+
 class Quiet:
     def read(self) -> int:
         return 1
@@ -80,6 +90,13 @@ class TestCaught:
         # Python 3.12.1 reports no call event for f(*args) of a Python function.
         assert violates(watched, lambda: read(*[1, 2])) == "time.time()"
 
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="the profile hook does not see calls from C")
+    def test_a_function_handed_to_c(self, watched: Any) -> None:
+        clocks = {"read": time.time}
+
+        assert violates(watched, lambda: next(iter(clocks["read"], None))) == "time.time()"
+        assert violates(watched, lambda: list(map(len, ["x"]))) is None
+
     def test_a_partial(self, watched: Any) -> None:
         assert violates(watched, lambda: functools.partial(read, 1)()) == "time.time()"
 
@@ -96,6 +113,10 @@ class TestCaught:
         objects: list[Any] = [Quiet(), Quiet(), Clock()]
 
         assert violates(watched, lambda: [each.read() for each in objects]) == "time.time()"
+
+    def test_methods_that_nobody_calls_by_name(self, watched: Any) -> None:
+        assert violates(watched, lambda: len(Odd())) == "time.time_ns()"
+        assert violates(watched, lambda: Odd().anything) == "os.getpid()"
 
     def test_a_module_imported_while_running(
         self, watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,7 +59,8 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
             total = sum(found.values())
             noticed = total - found["missed"]
             warned = found["warned"] + found["replaced"]
-            yield f"| {each['python']} | `{mode}` | {noticed} of {total} | {found['raised']} | {warned} | {found['missed']} |"
+            cells = (each["python"], f"`{mode}`", f"{noticed} of {total}", found["raised"], warned, found["missed"])
+            yield f"| {' | '.join(map(str, cells))} |"
     yield "\nOf the warnings in strict mode, all but a few come from rules that only warn (such as `asyncio.wait_for`):"
     yield "no violation of a rule that raises is only warned of, except where this table says so:"
     yield ""
@@ -74,7 +75,8 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
         replaced, warned = _replaced(each)
         yield f"| {each['python']} | {replaced} of {replaced + warned} | {warned} |"
     yield ""
-    yield "Each layer alone in strict mode, and the static analysis with every call of the standard library in the catalogue:\n"
+    yield "Each layer alone in strict mode, and the static analysis with every call of the standard library in the"
+    yield "catalogue:\n"
     yield "| Python | static | redirected names | watching calls | static, whole catalogue |"
     yield "| --- | --- | --- | --- | --- |"
     for each in results:
@@ -95,7 +97,11 @@ def _bindings(results: list[dict[str, Any]], bindings: dict[str, str]) -> Iterab
 
 def _calls(results: list[dict[str, Any]]) -> Iterable[str]:
     yield "\n## By call\n\nNoticed of the bindings that apply, in best_effort and strict mode.\n"
-    yield "| call | rule | " + " | ".join(f"{each['python']} {mode}" for each in results for mode in ("b.e.", "strict")) + " |"
+    yield (
+        "| call | rule | "
+        + " | ".join(f"{each['python']} {mode}" for each in results for mode in ("b.e.", "strict"))
+        + " |"
+    )
     yield "| --- | --- |" + " --- |" * (2 * len(results))
     for name in results[-1]["run"]:
         cells = [

@@ -81,3 +81,9 @@ def elements(value: Any) -> list[Any]:
 def texts(values: Any) -> tuple[str, ...]:
     """The elements of a constant tuple, as strings."""
     return tuple(map(str, values))
+
+
+def attributes(kind: Any) -> list[tuple[str, Any]]:
+    """What a class's own body defined, by name."""
+    namespace = cast("dict[str, Any]", vars(kind))
+    return [*namespace.items()]

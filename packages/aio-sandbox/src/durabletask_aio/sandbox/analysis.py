@@ -61,4 +61,5 @@ def analyse(target: Any, allowed: tuple[str, ...] = ()) -> Result:
         run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()))
         for finding in run.run(body):
             findings.setdefault((finding.file, finding.line, finding.column, finding.rule.code), finding)
-    return Result(list(findings.values()), [*world.nodes.values()])
+    methods = [method for kind in world.classes.values() for method in reach.methods_of(kind)]
+    return Result(list(findings.values()), [*world.nodes.values(), *methods])

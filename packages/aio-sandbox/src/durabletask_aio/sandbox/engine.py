@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,6 +14,13 @@ from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
 from durabletask_aio.sandbox.findings import Finding, corrected
+from durabletask_aio.sandbox.implicit_calls import (
+    CALLS_ITS_ARGUMENTS,
+    CALLS_METHODS,
+    METHODS_THAT_CALL,
+    OPERATORS,
+    REFERENCES_ONLY,
+)
 from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.sources import FunctionNode
 from durabletask_aio.sandbox.values import (
@@ -31,70 +38,6 @@ from durabletask_aio.sandbox.values import (
 
 BODY_LIMIT: Final = 2_000
 """Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
-
-_CALLS_ITS_ARGUMENTS: Final = [
-    "builtins.map",
-    "builtins.filter",
-    "builtins.sorted",
-    "builtins.min",
-    "builtins.max",
-    "builtins.iter",
-    "functools.",
-    "itertools.",
-    "collections.defaultdict",
-    "asyncio.",
-    "contextlib.",
-    "heapq.",
-    "bisect.",
-    "dataclasses.field",
-    "operator.",
-    "threading.",
-    "concurrent.",
-    "unittest.mock.",
-    "re.sub",
-    "json.",
-    "copy.",
-    "statistics.",
-]
-_METHODS_THAT_CALL: Final = frozenset(
-    [
-        "call_soon",
-        "call_later",
-        "call_at",
-        "call_soon_threadsafe",
-        "add_done_callback",
-        "sort",
-        "add_cleanup",
-        "push",
-        "callback",
-        "submit",
-        "push_async_callback",
-        "push_async_exit",
-        "run_in_executor",
-        "setdefault",
-    ]
-)
-_REFERENCES_ONLY: Final = frozenset(
-    {"call_activity", "call_sub_orchestrator", "call_entity", "signal_entity", "continue_as_new"}
-)
-_OPERATORS: Final[Mapping[type[ast.AST], str]] = {
-    ast.Add: "add",
-    ast.Sub: "sub",
-    ast.Mult: "mul",
-    ast.Div: "truediv",
-    ast.Mod: "mod",
-    ast.MatMult: "matmul",
-    ast.BitOr: "or",
-    ast.BitAnd: "and",
-    ast.FloorDiv: "floordiv",
-    ast.Pow: "pow",
-    ast.Lt: "lt",
-    ast.LtE: "le",
-    ast.Gt: "gt",
-    ast.GtE: "ge",
-    ast.Eq: "eq",
-    ast.NotEq: "ne",
-}
 
 
 @dataclass(frozen=True)
@@ -216,6 +159,12 @@ class Scanner:
             self._load(node)
         elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.For)):
             self._implicit(node)
+        elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
+            self._follow_methods([node.test], "__bool__", "__len__")
+        elif isinstance(node, ast.FormattedValue):
+            self._follow_methods([node.value], "__format__", "__str__")
+        elif isinstance(node, ast.Dict):
+            self._follow_methods([key for key in node.keys if key is not None], "__hash__")
         structure.check(self, node)
 
     def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -238,7 +187,7 @@ class Scanner:
             for call in ast.walk(statement)
             if isinstance(call, ast.Call)
             and isinstance(call.func, ast.Attribute)
-            and call.func.attr in _REFERENCES_ONLY
+            and call.func.attr in REFERENCES_ONLY
             and call.args
         }
 
@@ -262,10 +211,13 @@ class Scanner:
         for value in self.values(node.func):
             if not self._object_to(node, value, arguments):
                 self._follow(value, node)
+            method = CALLS_METHODS.get(self.world.full_name(value) or "")
+            if method is not None:
+                self._follow_methods(node.args, method)
             if self._calls_its_arguments(value, node):
                 for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                     self._passed_on(argument)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS_THAT_CALL:
+        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS_THAT_CALL:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 self._passed_on(argument)
 
@@ -280,7 +232,7 @@ class Scanner:
 
     def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
         name = self.world.full_name(value)
-        return name is not None and name.startswith(tuple(_CALLS_ITS_ARGUMENTS)) and bool(node.args or node.keywords)
+        return name is not None and name.startswith(tuple(CALLS_ITS_ARGUMENTS)) and bool(node.args or node.keywords)
 
     def _object_to(self, node: ast.expr, value: Value, arguments: Arguments) -> bool:
         """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
@@ -337,10 +289,10 @@ class Scanner:
     def _implicit(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
         """Operators and loops that call methods without saying so."""
         if isinstance(node, ast.BinOp):
-            name = _OPERATORS.get(type(node.op))
+            name = OPERATORS.get(type(node.op))
             operands = [(node.left, f"__{name}__"), (node.right, f"__r{name}__")] if name else []
         elif isinstance(node, ast.Compare):
-            operands = [(node.left, f"__{_OPERATORS[type(op)]}__") for op in node.ops if type(op) in _OPERATORS]
+            operands = [(node.left, f"__{OPERATORS[type(op)]}__") for op in node.ops if type(op) in OPERATORS]
             operands += [
                 (each, "__contains__") for each in node.comparators if isinstance(node.ops[0], (ast.In, ast.NotIn))
             ]
@@ -351,6 +303,12 @@ class Scanner:
         for operand, method in operands:
             for value in self.values(operand):
                 self._follow_method(value, method)
+
+    def _follow_methods(self, nodes: list[ast.expr], *methods: str) -> None:
+        for node in nodes:
+            for value in self.values(node):
+                for method in methods:
+                    self._follow_method(value, method)
 
     def _follow_method(self, value: Value, method: str) -> None:
         if isinstance(value, (Instance, Known)):

@@ -193,6 +193,8 @@ class Evaluator:
         short = (name or "").removeprefix("builtins.")
         if short in {"functools.partial", "functools.wraps", "functools.partialmethod"} and node.args:
             return self.values(node.args[0], scope)
+        if short in {"__import__", "importlib.import_module"}:
+            return self._imported_by_call(node, scope)
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
         if short in {"set", "frozenset"}:
@@ -215,6 +217,10 @@ class Evaluator:
 
     def _named(self, module: str, member: str) -> list[Value]:
         return [Named(f"{module}.{member}")]
+
+    def _imported_by_call(self, node: ast.Call, scope: Scope) -> list[Value]:
+        name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        return self._world.import_module(name, scope) if isinstance(name, str) else []
 
     def _getattr(self, node: ast.Call, scope: Scope) -> list[Value]:
         name = node.args[1]

@@ -57,6 +57,8 @@ class LiveWorld:
         self._project = ProjectWorld(index.catalogue, user_roots())
         self.nodes: dict[int, types.FunctionType] = {}
         """By id of a syntax node: the function it was compiled to, for those that were gone into."""
+        self.classes: dict[int, type] = {}
+        """By id: the classes that the workflow makes objects of."""
         self._kept: list[object] = []
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
@@ -136,7 +138,10 @@ class LiveWorld:
         return [found for part in parts[:_TABLE_LIMIT] if callable(part) for found in self._known(part)]
 
     def result(self, value: Value) -> list[Value]:
-        if isinstance(value, DefinedClass) or (isinstance(value, Known) and isinstance(value.value, type)):
+        if isinstance(value, Known) and isinstance(value.value, type):
+            self.classes[id(value.value)] = value.value
+            return [Instance(value)]
+        if isinstance(value, DefinedClass):
             return [Instance(value)]
         return []
 

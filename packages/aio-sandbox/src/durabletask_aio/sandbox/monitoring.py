@@ -9,6 +9,7 @@ to nothing.  A raise in the callback surfaces at the call, before it is made.
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 import types
 import warnings
@@ -29,6 +30,7 @@ TOOL_NAME: Final = "durabletask-aio"
 _TOOL_IDS: Final = (4, 3, 5)
 """The first free one is taken; 0, 1, 2 belong to debuggers, coverage tools and profilers."""
 
+_TAKE_FUNCTIONS: Final = frozenset(map(id, (map, filter, iter, functools.partial, functools.reduce)))
 _FOLLOWED: Final = 64
 """How often a method call to the user's own code is looked at before its site counts as settled."""
 
@@ -39,6 +41,7 @@ class Monitor:
     def __init__(self, index: Recogniser) -> None:
         self._index = index
         self._codes: dict[int, types.CodeType] = {}
+        self._classes: dict[int, type[Any]] = {}
         self._sites: dict[int, dict[int, str | None]] = {}
         """By code and offset: the instruction that pushes the callee, if it always pushes the same kind of one."""
         self._open_sites: set[tuple[int, int]] = set()
@@ -72,7 +75,7 @@ class Monitor:
         self._api.register_callback(self.tool, self._api.events.CALL, None)
         self._api.free_tool_id(self.tool)
         self.tool = None
-        for table in (self._codes, self._sites, self._counts, self._open_sites):
+        for table in (self._codes, self._classes, self._sites, self._counts, self._open_sites):
             table.clear()
 
     def watch(self, functions: Iterable[types.FunctionType]) -> None:
@@ -114,13 +117,20 @@ class Monitor:
                 return self._follow(code, offset, function)
         missing = self._api.MISSING
         call = self._index.find(called, None if first is missing else first)
+        if call is None and id(called) in _TAKE_FUNCTIONS and first is not missing:
+            # What these get they call from C, where there are no events; the site stays open for the next function.
+            call = self._index.find(first)
+            if call is None:
+                return None
         if call is None:
             if isinstance(called, type):
                 self._watch_class(called)
             return self._api.DISABLE if self._how(code, offset) is not None else None
         frame = _interpreter.frame(2)
         if execution.strict and frame is not None:
-            execution.check(call, _arguments(code, offset, called, first, missing), frame)
+            is_passed_on = id(called) in _TAKE_FUNCTIONS
+            arguments = Arguments(0) if is_passed_on else _arguments(code, offset, called, first, missing)
+            execution.check(call, arguments, frame)
         return None
 
     def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
@@ -139,7 +149,9 @@ class Monitor:
         return self._api.DISABLE if seen >= _FOLLOWED else None
 
     def _watch_class(self, kind: type) -> None:
-        self.watch(function for function in reach.functions_of(kind) if reach.is_user_function(function))
+        if id(kind) not in self._classes:
+            self._classes[id(kind)] = kind
+            self.watch(reach.methods_of(kind))
 
     def _how(self, code: types.CodeType, offset: int) -> str | None:
         """The instruction that pushed the callee, if the same site will always push the same kind of callee."""

@@ -72,6 +72,18 @@ def _is_user_class(kind: type) -> bool:
     return any(is_user_function(value) for value in vars(kind).values())
 
 
+def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
+    """Every function that the user's part of a class holds: operators, ``len()`` and the like call them unseen.
+
+    Except for ``__del__``, which runs whenever the collector likes and must neither raise nor be looked at.
+    """
+    for base in _interpreter.bases(kind):
+        for name, value in _interpreter.attributes(base):
+            if name == "__del__" or isinstance(value, type):
+                continue
+            yield from (each for each in functions_of(value) if is_user_function(each))
+
+
 def is_user_function(value: object) -> bool:
     """Whether ``value`` is a Python function from the user's own files."""
     return isinstance(value, types.FunctionType) and TERRITORY.is_user_file(value.__code__.co_filename)
@@ -82,7 +94,11 @@ def reachable(target: Any) -> list[types.FunctionType]:
     found: dict[int, types.FunctionType] = {}
     queue: list[Any] = [target]
     while queue:
-        for function in functions_of(queue.pop(0)):
+        current = queue.pop(0)
+        functions = list(functions_of(current))
+        if isinstance(current, type) and _is_user_class(current):
+            functions += methods_of(current)
+        for function in functions:
             if id(function) in found or not is_user_function(function):
                 continue
             found[id(function)] = function

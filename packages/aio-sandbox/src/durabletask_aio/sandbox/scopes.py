@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from durabletask_aio.sandbox import _interpreter
 from durabletask_aio.sandbox.values import Value
 
 _NESTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -122,11 +123,11 @@ def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
         if isinstance(node, _NESTED):
             continue
         for name in node._fields:
-            value = getattr(node, name, None)
+            value: Any = getattr(node, name, None)
             if isinstance(value, ast.AST):
                 stack.append(value)
             elif isinstance(value, list):
-                stack.extend(each for each in value if isinstance(each, ast.AST))
+                stack.extend(each for each in _interpreter.elements(value) if isinstance(each, ast.AST))
 
 
 def _bind(scope: Scope, node: ast.AST) -> None:

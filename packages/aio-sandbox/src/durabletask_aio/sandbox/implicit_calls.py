@@ -1,0 +1,86 @@
+"""Which ordinary expressions call something without saying so: operators, built-ins, functions that take functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Final
+
+CALLS_ITS_ARGUMENTS: Final = [
+    "builtins.map",
+    "builtins.filter",
+    "builtins.sorted",
+    "builtins.min",
+    "builtins.max",
+    "builtins.iter",
+    "functools.",
+    "itertools.",
+    "collections.defaultdict",
+    "asyncio.",
+    "contextlib.",
+    "heapq.",
+    "bisect.",
+    "dataclasses.field",
+    "operator.",
+    "threading.",
+    "concurrent.",
+    "unittest.mock.",
+    "re.sub",
+    "json.",
+    "copy.",
+    "statistics.",
+]
+METHODS_THAT_CALL: Final = frozenset(
+    [
+        "call_soon",
+        "call_later",
+        "call_at",
+        "call_soon_threadsafe",
+        "add_done_callback",
+        "sort",
+        "add_cleanup",
+        "push",
+        "callback",
+        "submit",
+        "push_async_callback",
+        "push_async_exit",
+        "run_in_executor",
+        "setdefault",
+    ]
+)
+CALLS_METHODS: Final = {
+    "builtins.len": "__len__",
+    "builtins.str": "__str__",
+    "builtins.repr": "__repr__",
+    "builtins.print": "__str__",
+    "builtins.format": "__format__",
+    "builtins.bool": "__bool__",
+    "builtins.hash": "__hash__",
+    "builtins.int": "__int__",
+    "builtins.float": "__float__",
+    "builtins.abs": "__abs__",
+    "builtins.iter": "__iter__",
+    "builtins.next": "__next__",
+    "builtins.sorted": "__lt__",
+}
+REFERENCES_ONLY: Final = frozenset(
+    {"call_activity", "call_sub_orchestrator", "call_entity", "signal_entity", "continue_as_new"}
+)
+OPERATORS: Final[Mapping[type[ast.AST], str]] = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.Mod: "mod",
+    ast.MatMult: "matmul",
+    ast.BitOr: "or",
+    ast.BitAnd: "and",
+    ast.FloorDiv: "floordiv",
+    ast.Pow: "pow",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+}
