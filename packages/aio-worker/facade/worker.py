@@ -31,6 +31,4 @@ __all__ = [
     "uninstall",
 ]
 
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _core, _name
+del _core

@@ -451,3 +451,19 @@ class TestBothKindsOnOneWorker:
             assert run(client, converted, 4).serialized_output == "8"
         finally:
             worker.stop()
+
+
+class TestPublicNames:
+    def test_say_where_to_import_them_from(self) -> None:
+        from durabletask_aio.worker.activities import ActivityContext
+        from durabletask_aio.worker.metadata import MetadataInterceptor
+        from durabletask_aio.worker.sessions import ExtendedSessionStats
+
+        for public in (
+            ActivityContext,
+            AsyncOrchestratorMixin,
+            ExtendedSessionStats,
+            MetadataInterceptor,
+            TaskHubGrpcWorker,
+        ):
+            assert public.__module__ == "durabletask.aio.worker"

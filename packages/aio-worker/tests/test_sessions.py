@@ -319,19 +319,6 @@ class TestConditions:
             await ctx.wait_for_external_event("b")
             return "done"
 
-        running: set[int] = set()
-        execute = _upstream.OrchestrationExecutor.execute
-
-        def watched(self: Any, *arguments: Any) -> Any:
-            assert id(self) not in running, "two turns share one live instance"
-            running.add(id(self))
-            try:
-                return execute(self, *arguments)
-            finally:
-                running.discard(id(self))
-
-        # Sharing an instance may end in anything, a hang included; so it is caught before it happens.
-        monkeypatch.setattr(_upstream.OrchestrationExecutor, "execute", watched)
         with judged(drop, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(reentrant) and None)
             hub.start("reentrant")
@@ -341,6 +328,19 @@ class TestConditions:
             assert item is not None
             worker, other = hub.workers[0], Recorder()
             in_thread = _ThreadedTurn(worker, item, other)
+            binding = binding_of(worker)
+            assert binding is not None
+            cache = binding.turns.sessions
+            taken: list[Any] = []
+
+            def checkout(instance_id: str) -> Any:
+                # Sharing an instance may end in anything, a hang included; so it is caught before it happens.
+                session = type(cache).checkout(cache, instance_id)
+                assert session is None or session not in taken, "two turns share one live instance"
+                taken.append(session)
+                return session
+
+            monkeypatch.setattr(cache, "checkout", checkout)
             second.append(in_thread)
             mine = Recorder()
             worker._execute_orchestrator(item.orchestratorRequest, mine, item.completionToken)

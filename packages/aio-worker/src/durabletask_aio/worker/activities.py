@@ -28,6 +28,8 @@ _DELIVERY_THREADS = 4
 class ActivityContext(task.ActivityContext):
     """What an activity of an async-aware worker is told, sync and async ones alike: upstream's context and more."""
 
+    __module__ = "durabletask.aio.worker"
+
     def __init__(
         self, orchestration_id: str, task_id: int, name: str, tags: Mapping[str, str], stopping: Callable[[], bool]
     ) -> None:

@@ -57,6 +57,8 @@ class MetadataInterceptor(_Interceptor):
     they are not plain ASCII.  Calls other than the start of an instance pass unchanged.
     """
 
+    __module__ = "durabletask.aio.worker"
+
     def intercept_unary_unary(
         self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
     ) -> Any:

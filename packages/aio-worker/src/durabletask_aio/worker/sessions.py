@@ -155,6 +155,10 @@ class ExtendedSessionStats:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
+# Not in the class body: dataclasses look the module up while it is being imported.
+ExtendedSessionStats.__module__ = "durabletask.aio.worker"
+
+
 class SessionCache:
     """Suspended instances by id, bounded by count and by idle time.  Safe to use from any thread.
 

@@ -63,6 +63,8 @@ class AsyncOrchestratorMixin:
     ``TypeError`` or ``ValueError``, naming the keyword, if one of them makes no sense.
     """
 
+    __module__ = "durabletask.aio.worker"
+
     def __init__(
         self,
         *args: Any,
@@ -246,6 +248,8 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             worker.start()
             ...
     """
+
+    __module__ = "durabletask.aio.worker"
 
     if TYPE_CHECKING:
 
