@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
 import sys
 from typing import Any
 
 from durabletask import task
+
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 class AsyncWorkflowError(Exception):
@@ -30,6 +34,8 @@ class AsyncWorkflowError(Exception):
         workflow_name: str | None = None,
         step: int | None = None,
     ) -> None:
+        # Messages quote values, and go into the history, where a memory address would be another one on each replay.
+        message = _ADDRESS.sub("", message)
         # Not super(): beside us in the bases of some subtypes is upstream's TaskFailedError, with other parameters.
         Exception.__init__(self, message)
         self.message = message
