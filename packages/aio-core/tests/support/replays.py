@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from random import Random
@@ -26,7 +26,9 @@ TRACES_VARIABLE = "DURABLETASK_AIO_TEST_TRACES"
 """Names a file to which :func:`assert_replays` appends a digest of each instance: compared between hash seeds."""
 
 MAX_CUTS = 160
-"""Longer histories are cut at so many places, spread evenly, and at the end of every twentieth turn."""
+MAX_REPLAYED = 40_000
+"""Histories of more events than the first are cut at so many places, spread evenly; and at fewer if together their
+replays had to go through more events than the second."""
 
 
 class Moment(NamedTuple):
@@ -52,8 +54,10 @@ class StirredHeap:
         del self._kept[random.randint(0, len(self._kept)) :]
 
 
-def live(instance: Instance, orchestrator: Callable[..., Any] | None = None) -> Iterator[Moment]:
-    """Feed the history of ``instance`` to one live execution, and yield what it would answer after each event.
+def live(
+    instance: Instance, cuts: Container[int], orchestrator: Callable[..., Any] | None = None
+) -> Iterator[tuple[int, Moment]]:
+    """Feed the history of ``instance`` to one live execution, and yield what it would answer at each of the cuts.
 
     Upstream's executor, but for its replaying from the beginning.
     """
@@ -67,7 +71,7 @@ def live(instance: Instance, orchestrator: Callable[..., Any] | None = None) -> 
     context._is_replaying = False
     failed = False
     with turn_scope():
-        for event in instance.history:
+        for end, event in enumerate(instance.history, 1):
             if not failed:
                 try:
                     executor.process_event(context, event)
@@ -75,10 +79,12 @@ def live(instance: Instance, orchestrator: Callable[..., Any] | None = None) -> 
                     # As in upstream's execute(): the rest of the batch is not looked at.
                     context.set_failed(error)
                     failed = True
+            if end not in cuts:
+                continue
             sequence = context._sequence_number
             moment = Moment(canonical(context.get_actions()), context._encoded_custom_status)
             context._sequence_number = sequence  # get_actions takes a number when it continues as new
-            yield moment
+            yield end, moment
 
 
 def replayed(
@@ -91,39 +97,40 @@ def replayed(
 
 def assert_replays(
     instance: Instance, orchestrator: Callable[..., Any] | None = None, *, seed: object = 0
-) -> list[Moment]:
+) -> dict[int, Moment]:
     """Assert that ``instance``, cut after any event of its history, is replayed to the very same actions.
 
     With an ``orchestrator``, that this one would have done what the instance's own did.  Returns what it would have
-    answered after each event.
+    answered at each cut.
     """
     random = Random(f"cuts/{seed}")
     heap = StirredHeap(seed)
-    moments = list(live(instance, orchestrator))
-    for end in _cuts(instance):
+    cuts = _cuts(instance)
+    moments = dict(live(instance, {*cuts, *instance.cuts}, orchestrator))
+    for end in cuts:
         begin = random.choice([end - 1, 0, random.randrange(end)])
         heap.stir()
         again = replayed(instance, end, begin=begin, orchestrator=orchestrator)
-        assert again == moments[end - 1], _difference(
-            f"{instance.instance_id}: replayed up to event {end} (new from {begin})", again, moments[end - 1]
+        assert again == moments[end], _difference(
+            f"{instance.instance_id}: replayed up to event {end} (new from {begin})", again, moments[end]
         )
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
         recorded = canonical(actions)
-        assert moments[end - 1].actions == recorded, _difference(
+        assert moments[end].actions == recorded, _difference(
             f"{instance.instance_id}: turn {number}",
-            moments[end - 1],
-            Moment(recorded, moments[end - 1].custom_status),
+            moments[end],
+            Moment(recorded, moments[end].custom_status),
         )
-    _record(instance, moments)
+    _record(instance, list(moments.values()))
     return moments
 
 
 def _cuts(instance: Instance) -> list[int]:
     size = len(instance.history)
-    if size <= MAX_CUTS:
+    count = min(MAX_CUTS, max(4, 2 * MAX_REPLAYED // size))
+    if size <= count:
         return list(range(1, size + 1))
-    spread = {1 + index * (size - 1) // (MAX_CUTS - 1) for index in range(MAX_CUTS)}
-    return sorted(spread | set(instance.cuts[:: max(20, len(instance.cuts) // 20)]))
+    return sorted({1 + index * (size - 1) // (count - 1) for index in range(count)})
 
 
 def _difference(what: str, again: Moment, expected: Moment) -> str:

@@ -1,0 +1,224 @@
+"""Ways to break the core, by name: as a pytest plugin this breaks it before any test is collected.
+
+What each of them undoes is a decision that only a proof can defend, since nothing else looks wrong without it.
+``proof/test_planted_defects.py`` says which test has to notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+from durabletask_aio.core import _interpreter, _upstream, cleanup, context, deterministic, failures, host, loop, operations
+from durabletask_aio.core.deterministic import Streams
+from durabletask_aio.core.operations import Operation
+
+VARIABLE = "DURABLETASK_AIO_TEST_DEFECT"
+DEFECTS: dict[str, Callable[[], None]] = {}
+
+
+def defect(plant: Callable[[], None]) -> Callable[[], None]:
+    DEFECTS[plant.__name__] = plant
+    return plant
+
+
+def set_(owner: Any, name: str, value: Any) -> None:
+    """Replace what is there; a defect that no longer meets anything must not pass for one that was caught."""
+    assert hasattr(owner, name), f"{owner!r} has no {name!r} any more: plant this defect in another way"
+    setattr(owner, name, value)
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """In place of something."""
+
+
+@defect
+def scheduling_at_the_await() -> None:
+    original = context.AsyncWorkflowContext.call_activity
+
+    def call_activity(self: Any, *args: Any, **kwargs: Any) -> Any:
+        async def later() -> Any:
+            return await original(self, *args, **kwargs)
+
+        return asyncio.get_running_loop().create_task(later())
+
+    set_(context.AsyncWorkflowContext, "call_activity", call_activity)
+
+
+@defect
+def hashes_by_address() -> None:
+    for kind in (loop.WorkflowTask, loop.WorkflowFuture, Operation):
+        set_(kind, "__hash__", object.__hash__)
+
+
+@defect
+def hashes_without_a_salt() -> None:
+    set_(loop.zlib, "crc32", lambda data: 0)
+
+
+@defect
+def ready_queue_left_undrained() -> None:
+    original = loop.WorkflowLoop.run_ready
+
+    def run_ready(self: Any) -> None:
+        left, self.ready = list(self.ready)[3:], type(self.ready)(list(self.ready)[:3])
+        original(self)
+        self.ready.extend(left)
+
+    set_(loop.WorkflowLoop, "run_ready", run_ready)
+
+
+@defect
+def work_left_to_the_end_of_the_batch() -> None:
+    """Wakes up with the last event of a batch only, as an engine may deliver them."""
+    from durabletask.worker import _OrchestrationExecutor, _RuntimeOrchestrationContext
+
+    executor, resume = _OrchestrationExecutor.execute, _RuntimeOrchestrationContext.resume
+
+    def execute(self: Any, instance_id: str, old: Any, new: Any) -> Any:
+        ends = {id(events[-1]) for events in (old, new) if events}
+        process = self.process_event
+
+        def process_event(ctx: Any, event: Any) -> None:
+            ctx._ends_batch = id(event) in ends or event.HasField("executionStarted")
+            process(ctx, event)
+
+        self.process_event = process_event
+        return executor(self, instance_id, old, new)
+
+    def at_the_end(self: Any) -> None:
+        if getattr(self, "_ends_batch", True):
+            resume(self)
+
+    set_(_OrchestrationExecutor, "execute", execute)
+    set_(_RuntimeOrchestrationContext, "resume", at_the_end)
+
+
+@defect
+def user_code_inside_of_upstreams_event() -> None:
+    attach, done = host.Host.attach, Operation.on_child_completed
+    latest: dict[int, Any] = {}
+
+    def remembering(self: Any, upstream: Any) -> None:
+        latest[id(self)] = upstream
+        attach(self, upstream)
+
+    def on_child_completed(self: Any, task: Any) -> None:
+        done(self, task)
+        its_host = self._loop.host
+        if id(its_host) in latest and not its_host.evicted and not its_host.attached:
+            its_host.attach(latest[id(its_host)])
+            self._loop.run_ready()
+            its_host.detach()
+
+    set_(host.Host, "attach", remembering)
+    set_(Operation, "on_child_completed", on_child_completed)
+
+
+@defect
+def event_wait_not_taken_back() -> None:
+    set_(_upstream, "pending_event", nothing)
+
+
+@defect
+def timer_not_taken_back() -> None:
+    set_(_upstream, "cancel_timer", nothing)
+
+
+@defect
+def wake_up_call_missed() -> None:
+    original = Operation.on_child_completed
+
+    def on_child_completed(self: Any, task: Any) -> None:
+        wake = self._loop.host.wake
+        before = wake.is_complete
+        original(self, task)
+        wake.is_complete = before
+
+    set_(Operation, "on_child_completed", on_child_completed)
+
+
+@defect
+def unordered_start_let_through() -> None:
+    set_(_interpreter, "UNORDERED", {})
+
+
+@defect
+def cleanups_not_run() -> None:
+    async def close(self: Any, error: Any) -> None:
+        """Forgets them."""
+
+    set_(cleanup.Cleanups, "close", close)
+
+
+@defect
+def uuids_out_of_the_stream_of_random_numbers() -> None:
+    original = Streams.stream
+    set_(Streams, "stream", lambda self, purpose: original(self, "random"))
+
+
+@defect
+def streams_seeded_by_the_process() -> None:
+    made: dict[tuple[int, str], random.Random] = {}
+    set_(
+        Streams,
+        "stream",
+        lambda self, purpose: made.setdefault((id(self), purpose), random.Random(hash((purpose, *self._seed)))),
+    )
+
+
+@defect
+def streams_seeded_by_the_instance_alone() -> None:
+    original = Streams.__init__
+    set_(
+        Streams,
+        "__init__",
+        lambda self, instance_id, started_at: original(self, instance_id, started_at.replace(2020, 1, 1, 0, 0, 0, 0)),
+    )
+
+
+@defect
+def metadata_not_sent_to_sub_orchestrations() -> None:
+    set_(_upstream, "tag_sub_orchestrations", nothing)
+
+
+@defect
+def retry_timeout_by_the_wall_clock() -> None:
+    set_(_upstream, "retry_on_workflow_time", nothing)
+
+
+@defect
+def entities_left_locked() -> None:
+    set_(_upstream, "own_available_locks", nothing)
+
+
+@defect
+def failures_recorded_under_our_types() -> None:
+    set_(failures, "_upstream_error", lambda error: error)
+
+
+@defect
+def task_names_numbered_by_the_process() -> None:
+    original = loop.WorkflowLoop.create_task
+    count = 0
+
+    def create_task(self: Any, coro: Any, *, name: Any = None, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        return original(self, coro, name=name or f"Task-{count}", **kwargs)
+
+    set_(loop.WorkflowLoop, "create_task", create_task)
+
+
+@defect
+def running_loop_left_behind() -> None:
+    set_(_interpreter, "restore_loop", nothing)
+
+
+assert deterministic.Streams is Streams
+assert operations.Operation is Operation
+if VARIABLE in os.environ:
+    DEFECTS[os.environ[VARIABLE]]()
