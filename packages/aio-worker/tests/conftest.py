@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from durabletask import worker as upstream
 from durabletask.client import TaskHubGrpcClient
 
 from durabletask_aio.testing.local import LocalBackend
@@ -27,6 +29,25 @@ def installed() -> Iterator[None]:
     install()
     yield
     uninstall()
+
+
+class _ImpatientAsyncio:
+    """:mod:`asyncio` for upstream's worker, which looks once a second whether it should stop."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def wait_for(self, awaitable: Any, timeout: float | None) -> Any:
+        return await asyncio.wait_for(awaitable, 0.05 if timeout == 1.0 else timeout)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_stops() -> Iterator[None]:
+    """Stopping a worker takes a twentieth of a second and not one: there are a hundred workers in these tests."""
+    module: Any = upstream
+    module.asyncio = _ImpatientAsyncio()
+    yield
+    module.asyncio = asyncio
 
 
 @pytest.fixture(scope="session")
