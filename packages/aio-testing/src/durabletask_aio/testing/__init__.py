@@ -22,6 +22,7 @@
 ``pytest_plugin``    fixtures
 ``engine``           upstream's in-memory state machine, on a clock of our choice
 ``handouts``         work items on their way, and how they come back
+``threads``          the threads of the local server
 ``clock``            the machine's clock, and one that is moved by hand
 ``_upstream``        every private name of ``durabletask`` used here
 ===================  =======================================================================

@@ -12,10 +12,9 @@ import asyncio
 import errno
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent import futures
+from concurrent.futures import Executor
 from typing import Any, cast
 
 import grpc
@@ -26,11 +25,9 @@ from durabletask_aio.testing.clock import SystemClock
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.handouts import Taker
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.threads import DaemonThreads
 
 _logger = logging.getLogger("durabletask.aio.testing")
-
-_SERVER_THREADS = 1000
-"""Each waiting client and each worker's stream keeps one; they are started when needed, not before."""
 
 _LARGEST_MESSAGE = 256 * 1024 * 1024
 
@@ -65,7 +62,7 @@ class LocalEngine(Engine):
         if self._server is not None:
             return self.address
         self._shutdown_event.clear()
-        self._executor = futures.ThreadPoolExecutor(_SERVER_THREADS, thread_name_prefix="durabletask-aio-engine")
+        self._executor = DaemonThreads("durabletask-aio-engine")
         self._server, self._port = _listen(self._executor, self._port or self._wanted_port, self)
         self._server.start()
         self.clock.start()
@@ -141,11 +138,10 @@ class LocalEngine(Engine):
                 del self._state_waiters[instance_id]
 
     def _is_wanted(self, context: grpc.ServicerContext) -> bool:
-        # The main thread has ended when somebody forgot to stop the engine: the interpreter waits for our threads.
-        return context.is_active() and not self._shutdown_event.is_set() and threading.main_thread().is_alive()
+        return context.is_active() and not self._shutdown_event.is_set()
 
 
-def _listen(executor: futures.ThreadPoolExecutor, port: int, engine: LocalEngine) -> tuple[grpc.Server, int]:
+def _listen(executor: Executor, port: int, engine: LocalEngine) -> tuple[grpc.Server, int]:
     """A server bound to loopback only: the same port on both address families, or none."""
     for _ in range(20):
         free_port = _free_port(port)

@@ -1,0 +1,43 @@
+"""The executor of the local server."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from durabletask_aio.testing.threads import DaemonThreads
+
+
+def test_results_and_errors_come_back():
+    threads = DaemonThreads("test")
+    assert threads.submit(pow, 2, 5).result(30) == 32
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(30)
+    threads.shutdown()
+
+
+def test_there_is_always_a_thread_for_one_more():
+    threads, gate = DaemonThreads("test"), threading.Event()
+    blocked = [threads.submit(gate.wait) for _ in range(50)]
+    assert threads.submit(lambda: "served").result(30) == "served"
+    gate.set()
+    assert all(each.result(30) for each in blocked)
+    threads.shutdown()
+
+
+def test_threads_are_used_again():
+    threads = DaemonThreads("test-reuse")
+    for _ in range(50):
+        threads.submit(lambda: None).result(30)
+    assert sum(each.name == "test-reuse" for each in threading.enumerate()) < 10
+    threads.shutdown()
+
+
+def test_after_the_shutdown_there_is_none_and_none_comes():
+    threads = DaemonThreads("test-end")
+    threads.submit(lambda: None).result(30)
+    threads.shutdown()
+    assert not [each for each in threading.enumerate() if each.name == "test-end"]
+    with pytest.raises(RuntimeError, match="the local engine has been stopped"):
+        threads.submit(print)
