@@ -126,6 +126,7 @@ def test_debug_info_can_be_returned_and_is_json():
 # -- when it is read ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.not_replayed("the workflow returns what the environment says")
 def test_the_environment_is_read_when_an_execution_starts(monkeypatch):
     async def workflow(ctx):
         before = ctx.get_debug_info()["operations"]
@@ -136,6 +137,7 @@ def test_the_environment_is_read_when_an_execution_starts(monkeypatch):
     assert result_of(workflow) == [[], []]
 
 
+@pytest.mark.not_replayed("the workflow returns what the environment says")
 @pytest.mark.parametrize(("variable", "value"), [("DAPR_WF_DEBUG", "TRUE"), ("DT_DEBUG", "Yes"), ("DT_DEBUG", "on")])
 def test_any_of_the_words_in_any_case_will_do(monkeypatch, variable, value):
     async def workflow(ctx):
@@ -208,6 +210,7 @@ def test_the_logger_is_silent_while_replaying_and_carries_instance_and_workflow(
     assert caplog.records[1].order == 7
 
 
+@pytest.mark.not_replayed("the workflow looks at the level of a logger")
 def test_a_logger_of_ones_own_can_be_made_replay_safe(caplog):
     mine = logging.getLogger("my.app")
 

@@ -318,6 +318,7 @@ def in_a_worker_thread(function):
     return result
 
 
+@pytest.mark.not_replayed("on the main thread KeyboardInterrupt is another thing")
 @pytest.mark.parametrize("where", ["main", "awaited task"])
 @pytest.mark.parametrize("error", PROCESS, ids=lambda error: type(error).__name__)
 def test_what_is_meant_for_the_process_fails_the_instance_and_nothing_else(error, where):
@@ -343,6 +344,7 @@ def test_the_message_says_what_to_do_instead():
     )
 
 
+@pytest.mark.not_replayed("on the main thread KeyboardInterrupt is another thing")
 def test_ctrl_c_on_the_main_thread_is_for_whoever_pressed_it():
     """An in-process environment runs turns on the main thread; there it is the user's, and must stop the program."""
 
@@ -353,6 +355,7 @@ def test_ctrl_c_on_the_main_thread_is_for_whoever_pressed_it():
         started(workflow)
 
 
+@pytest.mark.not_replayed("on the main thread KeyboardInterrupt is another thing")
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
 def test_in_a_background_task_they_fail_the_instance_too(error):
     async def workflow(ctx):

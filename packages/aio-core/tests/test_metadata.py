@@ -80,6 +80,7 @@ def test_it_is_carried_on_by_continue_as_new():
     assert metadata.decode(dict(instance.outcome.tags)) == {"tenant": "acme"}
 
 
+@pytest.mark.not_replayed("the replay has no such host")
 def test_a_host_seeds_it_by_the_turn_scope():
     async def workflow(ctx):
         return ctx.get_metadata()

@@ -220,13 +220,15 @@ def _operation_of_another_instance() -> tuple[Operation, AsyncWorkflowContext, I
     kept = []
 
     async def other(ctx):
-        kept.extend((ctx.call_activity("theirs"), ctx))
-        await kept[0]
+        operation = ctx.call_activity("theirs")
+        kept.extend((operation, ctx))
+        await operation
 
     instance = started(other, instance_id="other", scoped=False)
     return kept[0], kept[1], instance
 
 
+@pytest.mark.not_replayed("what belongs to another loop is in another state by then")
 def test_awaiting_an_operation_of_another_instance_is_refused_at_its_line():
     operation, _, _keep = _operation_of_another_instance()
 
@@ -240,6 +242,22 @@ def test_awaiting_an_operation_of_another_instance_is_refused_at_its_line():
     assert "  right: await ctx.wait_for_external_event('done')" in details.errorMessage
 
 
+@pytest.mark.not_replayed("what belongs to another loop is in another state by then")
+def test_awaiting_it_again_is_refused_too():
+    """After the first time, CPython takes the future for one that is being awaited right now."""
+    operation, _, _keep = _operation_of_another_instance()
+
+    async def workflow(ctx):
+        await operation  # <-
+
+    failure_of(workflow)
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert "which this workflow's loop cannot wait for" in details.errorMessage
+    assert f"({line_in(workflow)} in workflow)" in details.errorMessage
+
+
+@pytest.mark.not_replayed("what belongs to another loop is in another state by then")
 @pytest.mark.parametrize(
     "combine",
     [
@@ -259,6 +277,7 @@ def test_combining_an_operation_of_another_instance_is_refused_at_the_call(combi
     assert "was given an operation of another instance, which this workflow's loop cannot wait for" in message
 
 
+@pytest.mark.not_replayed("what belongs to another loop is in another state by then")
 def test_a_future_of_the_applications_loop_is_refused():
     loop = asyncio.new_event_loop()
     try:
@@ -350,6 +369,7 @@ def test_a_context_that_is_used_after_the_end_raises_an_ordinary_exception():
             use(kept[0])
 
 
+@pytest.mark.not_replayed("what belongs to another loop is in another state by then")
 def test_a_context_cannot_be_used_inside_another_workflow():
     _, other, _keep = _operation_of_another_instance()
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
 _GROUP_DEPTH = 10
+_FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with future")
+"""What asyncio says to a future of another loop, the first time and from then on."""
 
 
 def as_recorded(error: BaseException, host: Host, loop: WorkflowLoop) -> Exception:
@@ -45,7 +47,7 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _upstream_error(error)
     if _is_group(error):
         return _readable_group(error, host)
-    if isinstance(error, RuntimeError) and "attached to a different loop" in str(error):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
     if isinstance(error, Exception):
         return error
@@ -150,7 +152,7 @@ def foreign_future(host: Host, what: str, shown: str) -> WorkflowValidationError
 
 def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     _, _, shown = str(error).partition(" got Future ")
-    shown = shown.partition(" attached to a different loop")[0]
+    shown = shown.partition(" attached to a different loop")[0] or "<Future awaited elsewhere>"
     converted = foreign_future(host, "the workflow awaited", shown)
     frames = debug.user_frames(error)
     if frames:
