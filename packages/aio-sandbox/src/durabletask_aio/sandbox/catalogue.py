@@ -70,11 +70,6 @@ class Rule:
     def __repr__(self) -> str:
         return f"<Rule {self.code} {self.slug}>"
 
-    @property
-    def url(self) -> str:
-        """The page of the rule, relative to the documentation's root."""
-        return f"reference/rules/#{self.code.lower()}"
-
 
 @dataclass(frozen=True)
 class Call:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.catalogue import Rule, Severity, default
 from durabletask_aio.sandbox.checker import Report
+from durabletask_aio.sandbox.explain import explain
 from durabletask_aio.sandbox.findings import Finding
 
-DOCUMENTATION: Final = "https://durabletask-aio.readthedocs.io/"
 _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -85,7 +85,6 @@ def as_sarif(report: Report) -> str:
     rules = list(default().rules.values())
     driver: dict[str, Any] = {
         "name": "durabletask-aio check",
-        "informationUri": DOCUMENTATION,
         "rules": [_sarif_rule(rule) for rule in rules],
     }
     # A checkout on the search path has no metadata; the format does not require the version.
@@ -105,7 +104,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
         "name": rule.slug,
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": rule.why},
-        "helpUri": DOCUMENTATION + rule.url,
+        "help": {"text": f"durabletask-aio check --explain {rule.code}", "markdown": explain(rule, default())},
         "defaultConfiguration": {"level": rule.severity.value},
     }
 

@@ -83,7 +83,7 @@ def _pragmas(lines: list[str]) -> dict[int, Pragma]:
     return found
 
 
-_cache: dict[str, tuple[int, Source]] = {}
+_cache: dict[str, tuple[list[str], Source]] = {}
 _CACHE_LIMIT: Final = 256
 
 
@@ -96,13 +96,13 @@ def source_of(filename: str, module_globals: dict[str, object] | None = None) ->
     if not lines:
         return None
     known = _cache.get(filename)
-    stamp = hash(tuple(lines))
-    if known is not None and known[0] == stamp:
+    # linecache hands out the same list until the file has changed and somebody asked it to look again.
+    if known is not None and (known[0] is lines or known[0] == lines):
         return known[1]
     if len(_cache) >= _CACHE_LIMIT:
         _cache.pop(next(iter(_cache)))
     source = parse(filename, "".join(lines))
-    _cache[filename] = (stamp, source)
+    _cache[filename] = (lines, source)
     return source
 
 
