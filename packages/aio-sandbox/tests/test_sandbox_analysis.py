@@ -543,6 +543,20 @@ class TestRegistration:
 
         assert (__file__, workflow.__code__.co_firstlineno + 1) == (caught[0].filename, caught[0].lineno)
 
+    def test_a_defect_of_the_analysis_does_not_keep_a_workflow_from_being_registered(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def workflow(ctx: Any) -> None:
+            return None
+
+        def fail(*args: Any) -> None:
+            raise KeyError("x")
+
+        monkeypatch.setattr("durabletask_aio.sandbox.analysis.analyse", fail)
+
+        with pytest.warns(RuntimeWarning, match="The static analysis of workflow 'flow' failed with KeyError: 'x'"):
+            assert SANDBOX.guard(workflow, SandboxMode.STRICT, workflow_name="flow") is not None
+
     def test_advice_warns_and_changes_nothing(self) -> None:
         async def workflow(ctx: Any) -> float:
             return time.time()

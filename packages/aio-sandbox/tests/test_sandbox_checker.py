@@ -158,6 +158,17 @@ class TestFiles:
         assert finding.rule.code == "DET902"
         assert "The file does not parse: expected ':' (line 1)" in finding.message
 
+    def test_a_function_that_is_nested_too_deeply_does_not_end_the_check(self, tmp_path: Path) -> None:
+        head = "from durabletask.aio import AsyncWorkflowContext\nimport time\n"
+        flow = "async def {}(ctx: AsyncWorkflowContext):\n    return {}\n"
+        deep = flow.format("deep", " + ".join(["1"] * 2000)) + flow.format("other", "time.time()")
+        (tmp_path / "deep.py").write_text(head + deep)
+
+        codes = [each.rule.code for each in check(tmp_path / "deep.py")]
+
+        assert "DET101" in codes
+        assert set(codes) <= {"DET101", "DET902"}
+
     def test_a_pragma_needs_a_reason(self, tmp_path: Path) -> None:
         text = """
         import time

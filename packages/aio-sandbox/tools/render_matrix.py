@@ -28,6 +28,12 @@ Not noticed by any layer, or not in every mode:
   runs; `repr()` of an object with an address in it is not noticed at all.
 - Values that were read before the workflow started: `STARTED = time.time()` or `REGION = os.environ["REGION"]` at the
   top of a module.
+- The static analysis (and so registration, best_effort mode and the checker) does not follow functions through
+  attributes and containers that the workflow fills itself (`box.read = time.time`), through what a function returns
+  (`make_clock()()`), through `vars(time)["time"]`, `globals()` and `sys.modules`, or through `__getattr__`. Strict mode
+  sees those calls when they are made.
+- `operator.methodcaller("time")(time)`: called from C by name, which nothing sees. The same goes for the element that
+  `set.pop()` gives.
 - What third-party code does inside: only lines of your own are looked at. Follow a package with
   `configure(follow=["package"])`.
 - What code sees that is made from text while the workflow runs (`exec`, `eval`): that it is made is noticed, what it

@@ -18,6 +18,7 @@ from durabletask_aio.sandbox.engine import Analysis
 from durabletask_aio.sandbox.findings import Finding
 from durabletask_aio.sandbox.project import Module, ProjectWorld, read_source
 
+_SHALLOWER: Final = "smaller expressions, or leave the file out with --exclude"
 ALWAYS_EXCLUDED: Final = (".*", "__pycache__", "node_modules", "site-packages", "dist", "build", "venv")
 
 
@@ -61,11 +62,24 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
         for each in orchestrators(module, world, settings.orchestrators):
             checked.setdefault(id(each.function.node), each)
     for each in checked.values():
-        found.extend(Analysis(world, catalogue, settings.allow).run(world.body_of(each.function)))
+        found.extend(_about_orchestrator(each, world, catalogue, settings))
     chosen = [each for each in _distinct(found) if not settings.errors_only or each.severity is Severity.ERROR]
     kept = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
     kept.sort(key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
     return Report(kept, len(files), list(checked.values()), time.perf_counter() - started)
+
+
+def _about_orchestrator(
+    each: Orchestrator, world: ProjectWorld, catalogue: Catalogue, settings: Settings
+) -> list[Finding]:
+    try:
+        return Analysis(world, catalogue, settings.allow).run(world.body_of(each.function))
+    except RecursionError:
+        # One generated file with expressions a thousand levels deep must not end the check of all others.
+        rule = catalogue.rules["DET902"]
+        node, file = each.function.node, each.module.source.filename
+        detail = "The function is nested too deeply to be analysed"
+        return [Finding(rule, file, node.lineno, node.col_offset + 1, each.name, (), detail=detail, advice=_SHALLOWER)]
 
 
 def _extended(settings: Settings) -> Catalogue:

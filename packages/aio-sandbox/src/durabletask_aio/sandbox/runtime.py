@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import inspect
 import types
+import warnings
 from typing import Any, Final
 
 from durabletask_aio.core import plugins
@@ -107,7 +108,7 @@ class WorkflowSandbox:
             context=_context_name(function),
             allowed=allowance.of_function(function),
         )
-        result = analysis.analyse(function, policy.allowed)
+        result = _analysed(function, policy.allowed, workflow_name)
         if Layer.STATIC in self._layers:
             _announce(result.findings, policy)
         self._instrument([*result.functions, *reachable(function)], policy)
@@ -119,7 +120,7 @@ class WorkflowSandbox:
         """Static analysis alone, as warnings."""
         if detection_disabled():
             return
-        for finding in analysis.analyse(function, allowance.of_function(function)).findings:
+        for finding in _analysed(function, allowance.of_function(function), workflow_name).findings:
             warn(finding, workflow_name)
 
     def _instrument(self, reached: list[types.FunctionType], policy: Policy) -> None:
@@ -134,6 +135,21 @@ class WorkflowSandbox:
             tool = monitoring.monitor(recogniser)
             if tool.start():
                 tool.watch(functions)
+
+
+def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> analysis.Result:
+    """The analysis, without letting a mistake of ours keep anybody's workflow from being registered."""
+    try:
+        return analysis.analyse(function, allowed)
+    except Exception as error:
+        warnings.warn(
+            f"The static analysis of workflow {workflow_name!r} failed with {type(error).__name__}: {error}. The other"
+            " layers of the sandbox go on. This is a defect of durabletask-aio; please report it with the traceback"
+            " that `durabletask.aio.sandbox.check(function)` gives.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return analysis.Result([], [])
 
 
 def _announce(findings: list[Finding], policy: Policy) -> None:
