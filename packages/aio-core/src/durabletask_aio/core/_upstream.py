@@ -33,7 +33,8 @@ def subscribe(upstream_task: task.Task[Any], listener: Listener) -> None:
     The public way is a ``CompositeTask`` per task; measured, it costs 0.1 of a replayed step, for an object that does
     nothing but pass the call on.
     """
-    upstream_task._parents[id(listener)] = cast("task.CompositeTask[Any]", listener)
+    parents: dict[int, Any] = upstream_task._parents
+    parents[id(listener)] = listener
 
 
 class Wake(task.Task[None]):
@@ -54,7 +55,8 @@ class Wake(task.Task[None]):
 
 def sequence_number(context: Any) -> int:
     """The sequence number of the action that was scheduled last: what the history will call this operation."""
-    return cast(int, context._sequence_number)
+    number: int = context._sequence_number
+    return number
 
 
 def pending_task(context: Any, sequence: int, listener: Listener) -> task.Task[Any] | None:

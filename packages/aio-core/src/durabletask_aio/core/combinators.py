@@ -153,24 +153,23 @@ class All(Combination[list[Any]]):
         self._fail_fast = fail_fast
         self._return_exceptions = return_exceptions
         self._first_failure: BaseException | None = None
-        self._left = 0
-        distinct = dict.fromkeys(parts) if len(parts) > 1 else parts
+        # By id, which is ten times as fast as by our hash; a part that was given twice is listened to once.
+        distinct = parts if len(set(map(id, parts))) == len(parts) else dict.fromkeys(parts)
+        done = [part for part in distinct if part.done()]
+        self._left = len(distinct) - len(done)
         for part in distinct:
-            if not part.done():
-                self._left += 1
+            if not done or not part.done():
                 self._listen(part)
-        for part in distinct:
-            if part.done() and not self.done():
+        for part in done:
+            if not self.done():
                 self._note_failure(part)
         if not self._left and not self.done():
             self._finish()
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
         self._left -= 1
-        if self.done():
-            failure_of(operation)
-            return
-        self._note_failure(operation)
+        if (operation.cancelled() or operation.exception() is not None) and not self.done():
+            self._note_failure(operation)
         if not self._left and not self.done():
             self._finish()
 

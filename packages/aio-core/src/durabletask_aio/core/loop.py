@@ -11,11 +11,13 @@ hash by address iterates in another order in every process.
 """
 
 # ruff: noqa: SLF001 - a handle keeps what it runs in private slots, which every event loop reads
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import math
 import sys
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MICROSECOND = 1e-6
+_new = object.__new__
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -44,7 +47,7 @@ class WorkflowFuture(asyncio.Future[T]):
 
     def __init__(self, loop: WorkflowLoop) -> None:
         super().__init__(loop=loop)
-        self._hash = loop.next_hash()
+        loop.last_hash = self._hash = loop.last_hash + 1
 
     def __hash__(self) -> int:
         return self._hash
@@ -57,7 +60,7 @@ class WorkflowTask(asyncio.Task[T]):
 
     def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, **kwargs: Any) -> None:
         # Before Task.__init__, which puts the task into a weak set and so wants its hash.
-        self._hash = loop.next_hash()
+        loop.last_hash = self._hash = loop.last_hash + 1
         self.order = 0
         super().__init__(coro, loop=loop, **kwargs)
 
@@ -78,24 +81,25 @@ class WorkflowTask(asyncio.Task[T]):
 
 
 class WorkflowHandle(asyncio.Handle):
-    """A callback in the ready queue.  The base class asks the loop for its debug flag each time; this one does not."""
+    """A callback in the ready queue.
+
+    There is one for each step of each task, so it is made without ``__init__``, whose call costs more than all it does:
+    :meth:`WorkflowLoop.call_soon` fills the slots.
+    """
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: WorkflowLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self._context = contextvars.copy_context() if context is None else context
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+    _repr = None
+    _source_traceback = None
+
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _context: contextvars.Context
+    _loop: WorkflowLoop
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _InOrder(WorkflowHandle):
@@ -103,9 +107,15 @@ class _InOrder(WorkflowHandle):
 
     __slots__ = ("parts",)
 
-    def __init__(self, loop: WorkflowLoop) -> None:
-        super().__init__(self.unfold, (loop,), loop, None)
-        self.parts: list[tuple[int, deque[asyncio.Handle]]] = []
+    parts: list[tuple[int, deque[asyncio.Handle]]]
+
+    @classmethod
+    def make(cls, loop: WorkflowLoop) -> _InOrder:
+        handle = cls.__new__(cls)
+        handle._callback, handle._args, handle._context = handle.unfold, (loop,), contextvars.copy_context()
+        handle._loop, handle._cancelled = loop, False
+        handle.parts = []
+        return handle
 
     def unfold(self, loop: WorkflowLoop) -> None:
         for _, handles in sorted(self.parts, key=lambda part: part[0], reverse=True):
@@ -147,17 +157,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
         """The timers that have not fired, by when they do, in the order of their creation."""
         self.completions = 0
-        """Counts what has finished, so that races can tell who was first."""
+        """Counts what has finished, so that races can tell who was first.  Whoever finishes counts it up himself."""
         self._step_budget = step_budget
         # Without the salt the hashes of all instances would be 1, 2, 3, ..., and the one weak set in which asyncio
         # keeps every task of the process (up to 3.13) would degrade to a list.  Below 2**31, so that the order is the
         # same on 32-bit builds.
-        self._last_hash = zlib.crc32(host.instance_id.encode()) & 0x3FFFFFFF
+        self.last_hash = zlib.crc32(host.instance_id.encode()) & 0x3FFFFFFF
         self._task_number = 0
         # asyncio holds tasks weakly; a workflow's task that nobody else refers to must not vanish mid-way.  By id,
         # which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
-        self._debug = False
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
         self._asyncgen_hooks = sys.get_asyncgen_hooks()
 
@@ -216,20 +225,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The tasks that are not done, in the order of their creation."""
         return [task for task in self._tasks.values() if not task.done()]
 
-    def next_hash(self) -> int:
-        self._last_hash += 1
-        return self._last_hash
-
-    def next_completion(self) -> int:
-        self.completions += 1
-        return self.completions
-
     # -- callbacks and time ---------------------------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override]  # not generic in the arguments
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        handle = WorkflowHandle(callback, args, self, context)
+        handle = _new(WorkflowHandle)
+        handle._callback = callback
+        handle._args = args
+        handle._context = contextvars.copy_context() if context is None else context
+        handle._loop = self
+        handle._cancelled = False
         self.ready.append(handle)
         self.wake.is_complete = True
         return handle
@@ -324,7 +330,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         if isinstance(task, WorkflowTask):
-            task.order = self.next_completion()
+            self.completions = task.order = self.completions + 1
             self._tasks.pop(id(task), None)
 
     def in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
@@ -336,7 +342,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             made_ready, self.ready = self.ready, ready
             if made_ready:
                 if not ready or not isinstance(ready[-1], _InOrder):
-                    ready.append(_InOrder(self))
+                    ready.append(_InOrder.make(self))
                 cast(_InOrder, ready[-1]).parts.append((place, made_ready))
 
     def _refuse_unordered_start(self, frame: Any, coro: Any) -> None:
@@ -402,11 +408,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def get_debug(self) -> bool:
-        return self._debug
+    # ``bool()`` is false.  The debug flag is asked for by each future that is made, from C, where a function in C costs
+    # a fifth of one in Python.
+    get_debug: Callable[[], bool] = bool
 
     def set_debug(self, enabled: bool) -> None:
-        self._debug = enabled
+        self.get_debug = functools.partial(bool, enabled)
 
     def get_task_factory(self) -> None:
         return None

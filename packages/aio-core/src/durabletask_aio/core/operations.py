@@ -80,7 +80,7 @@ class Operation(asyncio.Future[T]):
         """The sequence number by which the history knows it; ``None`` for waits that leave no trace there."""
         self.order = 0
         self._watchers: Any = None
-        # Whoever calls this is called by a method of the context, at least; and each frame not looked at is time saved.
+        # Whoever makes an operation was called by a method of the context, and each frame not looked at is time saved.
         frame = caller(_interpreter.calling_frame(3))
         self._code = frame.f_code
         self._instruction = frame.f_lasti
@@ -113,7 +113,11 @@ class Operation(asyncio.Future[T]):
             _interpreter.mute_exception(self)
         else:
             self.set_result(task.get_result())
-        self.completed()
+        if self._watchers is None:  # what most operations come to: as in completed()
+            loop = self._loop
+            loop.completions = self.order = loop.completions + 1
+        else:
+            self.completed()
 
     def _failure(self, error: task.TaskFailedError) -> BaseException:
         host = self._loop.host
