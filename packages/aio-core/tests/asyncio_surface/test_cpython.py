@@ -51,10 +51,20 @@ LEFT_OUT: dict[str, tuple[str, str]] = {
 }
 """By name of the test: the reason, and what exactly.  Where a Python's version of such a test passes, it counts."""
 
+SLOW = {_TASKS + "test_task_del_collect"}
+"""It collects garbage a hundred times, which takes as long as there are objects in the process."""
+
 CASES = list(cpython_cases.cases())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def marks(case: cpython_cases.Case) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.slow] if case.name in SLOW else []
+    if case.module in cpython_cases.USE_TIME:
+        found.append(pytest.mark.not_replayed("a clock is put in place while it runs, and it is replayed meanwhile"))
+    return found
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=marks(case), id=case.name) for case in CASES])
 @pytest.mark.filterwarnings("ignore")
 def test_cpython(case: cpython_cases.Case, counts: Counter[tuple[str, str]]):
     try:

@@ -38,6 +38,9 @@ MODULES = ("locks", "queues", "timeouts", "taskgroups", "waitfor")
 FROM_TASKS = ("SleepTests", "WaitTests", "FutureGatherTests", "CoroutineGatherTests", "CTask_CFuture_Tests")
 """Of ``test_tasks``: sleep, gather, wait, as_completed, shield and tasks; the rest tests other implementations."""
 
+USE_TIME = ("timeouts", "waitfor")
+"""Modules that look at the clock themselves, with the module ``time``."""
+
 
 class Case(NamedTuple):
     """One test method of CPython's."""
