@@ -484,8 +484,10 @@ ONE_LIST = "await ctx.{0}(first, second)\n  right: await ctx.{0}([first, second]
         (
             _upstreams_task,
             "ctx.when_all was given a task of upstream's own context",
-            "await ctx.when_all([ctx.upstream_context.call_activity(...)])\n"
-            "  right: await ctx.when_all([ctx.call_activity(...)])",
+            (
+                "await ctx.when_all([ctx.upstream_context.call_activity(...)])\n"
+                "  right: await ctx.when_all([ctx.call_activity(...)])"
+            ),
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

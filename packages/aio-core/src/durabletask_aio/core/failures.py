@@ -8,6 +8,7 @@ differently from a generator orchestrator's (our richer failure of an activity),
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -139,7 +140,7 @@ def _readable_group(group: Any, host: Host) -> Exception:
     return recorded
 
 
-def foreign_future(host: Host, what: str, shown: str) -> WorkflowValidationError:
+def foreign_future(host: Host, what: str, shown: str, place: str | None = None) -> WorkflowValidationError:
     """The error for a future of another event loop; ``shown`` is the future, as its description or its ``repr``."""
     if "Operation " in shown or ("(" in shown and not shown.startswith("<")):
         owner = "an operation of another instance"
@@ -147,20 +148,15 @@ def foreign_future(host: Host, what: str, shown: str) -> WorkflowValidationError
     else:
         owner = "a future of the application's event loop"
         wrong, right = "await client.get(url)", "await ctx.call_activity(fetch, input=url)"
-    return host.slip(f"{what} {owner}, which this workflow's loop cannot wait for: {shown}", wrong, right)
+    return host.slip(f"{what} {owner}, which this workflow's loop cannot wait for: {shown}", wrong, right, place=place)
 
 
 def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     _, _, shown = str(error).partition(" got Future ")
     shown = shown.partition(" attached to a different loop")[0] or "<Future awaited elsewhere>"
-    converted = foreign_future(host, "the workflow awaited", shown)
-    frames = debug.user_frames(error)
-    if frames:
-        # Where it was awaited; by now that line has left the stack.
-        first, _, rest = converted.message.partition(" (")
-        converted.message = f"{first} ({frames[-1]}){rest[rest.index(')') + 1 :]}"
-    converted.__cause__ = error
-    return converted
+    shown = re.sub(r" at 0x[0-9a-fA-F]+", "", shown)  # another one at each replay
+    frames = debug.user_frames(error)  # by now the line has left the stack
+    return foreign_future(host, "the workflow awaited", shown, frames[-1] if frames else None)
 
 
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------
@@ -200,7 +196,7 @@ def _unserializable_result(host: Host, function: Any, error: Any, serialize: Any
             f"  right: return a dict, list, string, number, dataclass, or whatever the worker's data converter takes"
         )
         converted = host.error(WorkflowValidationError, msg)
-    converted.__cause__ = error
+    # Without upstream's error as the cause: its message has the result in it, down to memory addresses.
     return converted
 
 

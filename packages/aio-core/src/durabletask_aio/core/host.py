@@ -145,11 +145,20 @@ class Host:
         return kind(message, instance_id=self.instance_id, workflow_name=self.workflow_name, step=step)
 
     def slip(
-        self, what: str, wrong: str | None = None, right: str | None = None, *, step: int | None = None
+        self,
+        what: str,
+        wrong: str | None = None,
+        right: str | None = None,
+        *,
+        step: int | None = None,
+        place: str | None = None,
     ) -> WorkflowValidationError:
-        """The error for a wrong call: what it was and where, and the wrong form beside the right one."""
+        """The error for a wrong call: what it was and where, and the wrong form beside the right one.
+
+        The ``place`` is that of the call on the stack, unless it has left the stack.
+        """
         shown = "" if wrong is None else f"\n  wrong: {wrong}\n  right: {right}"
-        return self.error(WorkflowValidationError, f"{what} ({sites.here()}){shown}", step=step)
+        return self.error(WorkflowValidationError, f"{what} ({place or sites.here()}){shown}", step=step)
 
     # -- timers of the loop ---------------------------------------------------------------------------------------
 
