@@ -18,10 +18,12 @@ def test_a_missing_name_is_reported_in_a_sentence(monkeypatch):
     monkeypatch.setitem(_upstream._BACKEND_METHODS, "_gone", ())
     monkeypatch.setitem(_upstream._BACKEND_METHODS, "_enqueue_entity", ("entity",))
     monkeypatch.setattr(_upstream, "_BACKEND_STATE", ("_no_such_state",))
+    monkeypatch.setattr(_upstream, "_CONTEXT_STATE", ("_no_such_thing",))
     assert _upstream.verify() == [
         "upstream's InMemoryOrchestrationBackend._enqueue_entity now takes (entity_id), we call it with (entity)",
         "upstream's InMemoryOrchestrationBackend no longer has the method _gone",
         "upstream's InMemoryOrchestrationBackend no longer keeps _no_such_state",
+        "upstream's orchestration context no longer keeps _no_such_thing",
     ]
 
 

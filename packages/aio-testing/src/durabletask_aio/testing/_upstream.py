@@ -11,7 +11,7 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ import durabletask.internal.orchestrator_service_pb2_grpc as _stubs
 import durabletask.worker as _worker
 from durabletask import task as _task
 from durabletask.internal import tracing, type_discovery
-from durabletask.serialization import DataConverter
+from durabletask.serialization import DataConverter, JsonDataConverter
 from durabletask.testing.in_memory_backend import (
     ActivityWorkItem,
     EntityState,
@@ -273,6 +273,16 @@ _BACKEND_STATE = (
 )
 
 
+_CONTEXT_STATE = (
+    "_pending_actions",
+    "_pending_tasks",
+    "_pending_events",
+    "_is_replaying",
+    "_completion_status",
+    "_generator",
+)
+
+
 def verify() -> list[str]:
     """What this version of ``durabletask`` lacks of what we rely on, one sentence each; empty if all is well."""
     problems: list[str] = []
@@ -293,4 +303,15 @@ def verify() -> list[str]:
         for name in _BACKEND_STATE
         if name not in state
     ]
+    context: dict[str, Any] = vars(TurnExecutor(Registry(), JsonDataConverter(), None).open("verify"))
+    problems += [
+        f"upstream's orchestration context no longer keeps {name}" for name in _CONTEXT_STATE if name not in context
+    ]
+    policy = _task.RetryPolicy(first_retry_interval=timedelta(1), max_number_of_attempts=2)
+    retried = _task.RetryableTask[Any](policy, pb.OrchestratorAction(), datetime(2024, 1, 1), is_sub_orch=False)  # noqa: DTZ001
+    for owner, names in ((policy, ("_retry_timeout",)), (retried, ("_retry_policy", "_start_time"))):
+        kind = type(owner).__name__
+        problems += [f"upstream's {kind} no longer keeps {name}" for name in names if name not in vars(owner)]
+    if not hasattr(_worker.TaskHubGrpcWorker, "_execute_entity_batch"):
+        problems.append("upstream's TaskHubGrpcWorker no longer has the method _execute_entity_batch")
     return problems

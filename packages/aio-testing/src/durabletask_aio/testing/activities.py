@@ -28,7 +28,7 @@ class Activities:
     def __init__(
         self, registry: Registry, converter: DataConverter, clock: Clock, pause: Callable[[timedelta], Awaitable[None]]
     ) -> None:
-        self._registry = registry
+        self._functions = registry
         self._converter = converter
         self._clock = clock
         self._pause = pause
@@ -86,7 +86,7 @@ class Activities:
         context = ActivityContext(call.instance_id, call.task_id, call.name, request.tags, lambda: self.is_stopping)
         stub = self.stubs.get(call.name)
         if stub is None:
-            return await self._call(self._registry.get_activity(call.name), context, request)
+            return await self._call(self._functions.get_activity(call.name), context, request)
         if stub.delay:
             await self._pause(stub.delay)
         outcome = stub.answer(context, call.input)

@@ -49,7 +49,7 @@ class Turns:
     """Runs the turns of the instances of one engine."""
 
     def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
-        self._registry = registry
+        self._functions = registry
         self._converter = converter
         self._maximum_timer_interval = maximum_timer_interval
         self._live: dict[str, _Live] = {}
@@ -93,7 +93,7 @@ class Turns:
         return response
 
     def _new_executor(self) -> TurnExecutor:
-        return TurnExecutor(self._registry, self._converter, self._maximum_timer_interval)
+        return TurnExecutor(self._functions, self._converter, self._maximum_timer_interval)
 
     def awaited_events(self, instance_id: str) -> list[str]:
         """The names of the external events that a live instance waits for."""

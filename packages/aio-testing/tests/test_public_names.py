@@ -1,0 +1,34 @@
+"""The public import path shows what the package offers, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import durabletask_aio.testing as package
+
+FACADE = Path(__file__).parents[1] / "facade" / "testing.py"
+
+
+def test_the_facade_has_every_name_of_the_package():
+    spec = importlib.util.spec_from_file_location("facade_under_test", FACADE)
+    facade = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(facade)
+    assert sorted(facade.__all__) == sorted(package.__all__)
+    assert {name: getattr(facade, name) for name in facade.__all__} == {
+        name: getattr(package, name) for name in package.__all__
+    }
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_a_name_shows_its_public_path(name):
+    value = getattr(package, name)
+    if callable(value):
+        assert value.__module__ == "durabletask.aio.testing"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"module 'durabletask_aio\.testing' has no attribute 'nothing'"):
+        _ = package.nothing
