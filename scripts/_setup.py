@@ -24,6 +24,7 @@ TEST_REQUIREMENTS = (
     "pytest>=8.4,<10",
     "pytest-asyncio>=1.1,<2",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
 )
 
 NO_ENSUREPIP = (

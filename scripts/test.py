@@ -6,4 +6,6 @@ import _setup
 
 if __name__ == "__main__":
     python = _setup.prepare(_setup.TEST_REQUIREMENTS)
-    sys.exit(_setup.run([python, "-m", "pytest"] + sys.argv[1:]))
+    # Two processes, a file at a time: most tests wait for something, and those of one file share ports and fixtures.
+    arguments = sys.argv[1:] or ["-n", "2", "--dist", "loadfile"]
+    sys.exit(_setup.run([python, "-m", "pytest"] + arguments))
