@@ -264,7 +264,7 @@ class TestSessionsAndRestarts:
             finally:
                 closed.append(threading.current_thread().name)
 
-        worker = started(engine, orchestrators=[waiting])
+        worker = started(engine, orchestrators=[waiting], max_extended_sessions=100)
         instance_id = client.schedule_new_orchestration("waiting")
         assert wait_until(lambda: worker.extended_session_stats.live == 1)
         worker.stop()

@@ -376,6 +376,7 @@ class TestTheMixin:
             worker_class=Worker,
             taskhub="hub",
             token_credential=None,
+            max_extended_sessions=9,
             secure_channel=False,
         )
         try:

@@ -689,7 +689,7 @@ class TestShadowReplays:
             worker.add_activity(plain_echo)
 
         logger = logging.getLogger("test.shadow")
-        worker = TaskHubGrpcWorker(logger=logger, shadow_replay_rate=1.0)
+        worker = TaskHubGrpcWorker(logger=logger, shadow_replay_rate=1.0, max_extended_sessions=9)
         register_unstable(worker)
         hub = Hub(register_unstable)
         hub.workers = [worker]

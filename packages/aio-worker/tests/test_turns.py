@@ -216,7 +216,7 @@ class TestAnInstanceThatIsDropped:
             finally:
                 closings.append(threading.current_thread().name)
 
-        worker = started(engine, orchestrators=[holding], extended_session_idle_timeout=0.1)
+        worker = started(engine, orchestrators=[holding], max_extended_sessions=9, extended_session_idle_timeout=0.1)
         try:
             instance_id = client.schedule_new_orchestration("holding")
             assert wait_until(lambda: closings != [])
@@ -307,7 +307,7 @@ class TestLogging:
             worker.add_activity(values)
 
         hub = Hub(register)
-        worker = TaskHubGrpcWorker(logger=logging.getLogger("test.turns"))
+        worker = TaskHubGrpcWorker(logger=logging.getLogger("test.turns"), max_extended_sessions=9)
         register(worker)
         hub.workers = [worker]
         with caplog.at_level(logging.DEBUG, logger="test.turns"):
