@@ -303,7 +303,8 @@ def verify() -> list[str]:
         for name in _BACKEND_STATE
         if name not in state
     ]
-    context: dict[str, Any] = vars(TurnExecutor(Registry(), JsonDataConverter(), None).open("verify"))
+    opened: object = TurnExecutor(Registry(), JsonDataConverter(), None).open("verify")
+    context = vars(opened)
     problems += [
         f"upstream's orchestration context no longer keeps {name}" for name in _CONTEXT_STATE if name not in context
     ]
