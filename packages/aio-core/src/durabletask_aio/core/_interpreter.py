@@ -104,7 +104,7 @@ def skipped_by_all_tasks(task: Any, frame: FrameType | None) -> bool:
     asked: list[Any] = names["scheduled_tasks"] if "scheduled_tasks" in names else names["tasks"]
     if type(asked[-1]) is _Ordered:
         return False
-    kind: type[Any] = type(task)
+    kind: Any = type(task)  # pyright: ignore[reportUnknownVariableType]
     place = asked.index(task)
     ours = sorted((each for each in asked[place:] if type(each) is kind), key=hash)
     asked[place + 1 :] = [*(each for each in asked[place:] if type(each) is not kind), *ours, _Ordered()]

@@ -15,7 +15,6 @@ from typing import Any
 
 from durabletask import task
 
-
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
