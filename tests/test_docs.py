@@ -7,6 +7,7 @@ not know fails.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -92,7 +93,7 @@ PAGES = {
         ]
     ),
     "docs/sandbox.md": Page(),
-    "docs/testing.md": Page(runs=[Run("greeting", "page", "Hello, page!", ("greet",))]),
+    "docs/testing.md": Page(),
     **{f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")},
     "docs/errors.md": Page(runs=[Run("careful", 7, "no, since: cannot charge 7", ("risky",))]),
 }
@@ -106,7 +107,7 @@ def write_module(page: str, folder: Path) -> Path:
 
 
 def execute(path: Path) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": path.stem}
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
     return namespace
 
@@ -163,8 +164,12 @@ def test_a_page_without_a_run_of_its_own_executes(page: str, tmp_path: Path) -> 
     execute(write_module(page, tmp_path))
 
 
-def test_the_test_on_the_testing_page_passes(tmp_path: Path) -> None:
-    execute(write_module("docs/testing.md", tmp_path))["test_greeting"]()
+async def test_the_tests_on_the_testing_page_pass(tmp_path: Path) -> None:
+    page = execute(write_module("docs/testing.md", tmp_path))
+    await page["test_a_customer_who_never_pays"]()
+    await page["test_a_customer_who_pays"]()
+    page["test_todays_code_goes_on_where_yesterdays_was"](await page["record"](tmp_path))
+    await asyncio.to_thread(page["test_over_grpc"])
 
 
 def test_console_commands_of_the_readme_exist() -> None:
