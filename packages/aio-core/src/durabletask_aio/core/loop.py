@@ -410,7 +410,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # ``bool()`` is false.  The debug flag is asked for by each future that is made, from C, where a function in C costs
     # a fifth of one in Python.
-    get_debug: Callable[[], bool] = bool
+    get_debug: Callable[[], bool] = bool  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def set_debug(self, enabled: bool) -> None:
         self.get_debug = functools.partial(bool, enabled)
