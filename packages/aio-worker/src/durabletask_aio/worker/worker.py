@@ -118,7 +118,11 @@ class AsyncOrchestratorMixin:
 
     @overload
     def add_orchestrator(
-        self, fn: task.Orchestrator[TInput, TOutput], *, name: str | None = None, sandbox_mode: None = None
+        self,
+        fn: Callable[[task.OrchestrationContext, TInput], Any],
+        *,
+        name: str | None = None,
+        sandbox_mode: None = None,
     ) -> str: ...
 
     def add_orchestrator(
@@ -152,15 +156,7 @@ class AsyncOrchestratorMixin:
         _upstream.register_orchestrator(worker, name, function)
         return name
 
-    @overload
-    def add_activity(
-        self, fn: Callable[[ActivityContext, TInput], Coroutine[Any, Any, TOutput]], *, name: str | None = None
-    ) -> str: ...
-
-    @overload
-    def add_activity(self, fn: task.Activity[TInput, TOutput], *, name: str | None = None) -> str: ...
-
-    def add_activity(self, fn: Any, *, name: str | None = None) -> str:
+    def add_activity(self, fn: Callable[[ActivityContext, TInput], Any], *, name: str | None = None) -> str:
         """Register an activity, ``async`` or not; returns the name, by default the function's.
 
         Async activities run on the event loop that ``async with worker`` or ``await worker.run()`` was called on, or,
