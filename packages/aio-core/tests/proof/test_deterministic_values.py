@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from durabletask.aio import as_orchestrator
 from replays import assert_replays
 from turns import CONTINUED, Instance
 
-from durabletask.aio import as_orchestrator
 from durabletask_aio.core.deterministic import Streams
 
 SUPPORT = Path(__file__).parent.parent / "support"

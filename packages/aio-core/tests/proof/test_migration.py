@@ -40,7 +40,7 @@ def run(seed: int, first: str, second: str, switch_after: int) -> tuple[Recorded
 
 
 def check(seed: int, switch_after: int) -> int:
-    """Both ways of changing the kind, against never changing it; returns how many instances changed it while running."""
+    """Both ways of changing the kind, against never changing it; returns how many changed it while running."""
     never, _, text = run(seed, "generator", "generator", switch_after)
     there, switched, _ = run(seed, "generator", "async", switch_after)
     back, switched_back, _ = run(seed, "async", "generator", switch_after)

@@ -23,7 +23,8 @@ NOTICED_BY = {
     "hashes_by_address": CONCURRENT + "test_random_concurrent_programs_equal_their_replay_at_every_event",
     "hashes_without_a_salt": CONCURRENT + "test_tasks_of_two_instances_hash_differently",
     "ready_queue_left_undrained": CONCURRENT + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
-    "work_left_to_the_end_of_the_batch": CONCURRENT + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
+    "work_left_to_the_end_of_the_batch": CONCURRENT
+    + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
     "user_code_inside_of_upstreams_event": CONCURRENT
     + "test_a_waiter_that_is_registered_while_its_event_is_delivered_misses_nothing",
     "event_wait_not_taken_back": TWINS,
@@ -37,9 +38,12 @@ NOTICED_BY = {
     "streams_seeded_by_the_process": VALUES + "test_neither_the_hash_seed_nor_the_time_zone_changes_a_value",
     "streams_seeded_by_the_instance_alone": VALUES + "test_executions_of_one_instance_differ_after_continue_as_new",
     "metadata_not_sent_to_sub_orchestrations": "test_metadata.py",
-    "retry_timeout_by_the_wall_clock": "proof/test_twins.py::test_retry_timeout_is_measured_on_the_clock_of_the_workflow",
-    "entities_left_locked": "proof/test_twins.py::test_a_lock_left_with_a_call_outstanding_is_released_where_upstream_"
-    "keeps_it",
+    "retry_timeout_by_the_wall_clock": "proof/test_twins.py::"
+    "test_retry_timeout_is_measured_on_the_clock_of_the_workflow",
+    "entities_left_locked": "proof/test_twins.py::"
+    "test_a_lock_left_with_a_call_outstanding_is_released_where_upstream_keeps_it",
+    "all_tasks_in_the_order_of_the_process": CONCURRENT
+    + "test_all_tasks_are_in_one_order_whatever_else_the_process_runs",
     "failures_recorded_under_our_types": TWINS,
     "task_names_numbered_by_the_process": CONCURRENT + "test_a_random_concurrent_program_is_the_same_on_every_python",
     "running_loop_left_behind": "proof/test_threads.py::test_a_thread_is_left_as_it_was_found",

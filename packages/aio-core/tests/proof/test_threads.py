@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from concurrent_programs import Program
+from durabletask.aio import as_orchestrator
 from replays import Moment, assert_replays, digest
 from turns import Instance, canonical
-
-from durabletask.aio import as_orchestrator
 
 THREADS = 4
 

@@ -1,4 +1,4 @@
-"""A workflow written with ``await`` emits, at every turn, the very actions of the same workflow written with ``yield``."""
+"""A workflow with ``await`` emits, at every turn, the very actions of the same workflow with ``yield``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from durabletask import task
+from durabletask.aio import as_orchestrator
 from durabletask.entities import EntityInstanceId
 from durabletask.internal import orchestrator_service_pb2 as pb
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,6 @@ from hypothesis import strategies as st
 from replays import assert_replays
 from turns import CONTINUED, Instance
 from twins import Captured, TwinEngine, assert_same_turns, twins
-
-from durabletask.aio import as_orchestrator
 
 PROGRAMS = 1000
 
@@ -48,7 +47,7 @@ def test_a_thousand_random_programs_act_alike_as_generators_and_as_coroutines(pa
         check(Random(seed))
 
 
-# -- where the two differ on purpose -------------------------------------------------------------------------------------
+# -- where the two differ on purpose ----------------------------------------------------------------------------------
 
 
 def test_among_operations_done_before_the_race_upstream_takes_the_first_listed_and_we_the_first_done():
@@ -115,7 +114,9 @@ def test_scheduling_behind_continue_as_new_raises_where_upstream_schedules():
     instance = Instance(as_orchestrator(as_coroutine)).start()
 
     assert instance.failure.errorType == "durabletask.aio.AsyncWorkflowError"
-    assert instance.failure.errorMessage.startswith("ctx.call_activity after ctx.continue_as_new(), which was called at")
+    assert instance.failure.errorMessage.startswith(
+        "ctx.call_activity after ctx.continue_as_new(), which was called at"
+    )
     assert [action.id for action in instance.turns[0]] == [1]
 
 

@@ -12,13 +12,13 @@ import pytest
 from replays import TRACES_VARIABLE
 
 TESTS = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
 
 
 def traces(hash_seed: str, file: Path) -> dict[tuple[str, int], tuple[str, str]]:
     """Of each instance of each test, in order: its id, and a digest of its answers at each cut."""
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-        + [str(TESTS), "--ignore", str(TESTS / "proof")],
+        [*COMMAND, str(TESTS), "--ignore", str(TESTS / "proof")],
         cwd=TESTS.parent.parent.parent,
         env={**os.environ, "PYTHONHASHSEED": hash_seed, TRACES_VARIABLE: str(file)},
         capture_output=True,

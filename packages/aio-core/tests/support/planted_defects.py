@@ -12,7 +12,17 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from durabletask_aio.core import _interpreter, _upstream, cleanup, context, deterministic, failures, host, loop, operations
+from durabletask_aio.core import (
+    _interpreter,
+    _upstream,
+    cleanup,
+    context,
+    deterministic,
+    failures,
+    host,
+    loop,
+    operations,
+)
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.operations import Operation
 
@@ -144,6 +154,11 @@ def wake_up_call_missed() -> None:
 @defect
 def unordered_start_let_through() -> None:
     set_(_interpreter, "UNORDERED", {})
+
+
+@defect
+def all_tasks_in_the_order_of_the_process() -> None:
+    set_(_interpreter, "skipped_by_all_tasks", nothing)
 
 
 @defect

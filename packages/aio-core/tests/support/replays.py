@@ -87,9 +87,7 @@ def live(
             yield end, moment
 
 
-def replayed(
-    instance: Instance, end: int, *, begin: int, orchestrator: Callable[..., Any] | None = None
-) -> Moment:
+def replayed(instance: Instance, end: int, *, begin: int, orchestrator: Callable[..., Any] | None = None) -> Moment:
     """What a replay of the first ``end`` events answers, of which those from ``begin`` on are new."""
     again = execute(instance, instance.history[:begin], instance.history[begin:end], orchestrator=orchestrator)
     return Moment(canonical(again.actions), again.encoded_custom_status)
@@ -151,7 +149,7 @@ def digest(moments: Sequence[Moment]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# -- every workflow of a test --------------------------------------------------------------------------------------------
+# -- every workflow of a test -----------------------------------------------------------------------------------------
 
 
 @contextmanager

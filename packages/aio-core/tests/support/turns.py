@@ -95,7 +95,9 @@ class Instance:
         self.turn(self._first)
         return self
 
-    def turn(self, *events: pb.HistoryEvent, advance: timedelta = timedelta(milliseconds=1)) -> list[pb.OrchestratorAction]:
+    def turn(
+        self, *events: pb.HistoryEvent, advance: timedelta = timedelta(milliseconds=1)
+    ) -> list[pb.OrchestratorAction]:
         """Deliver a batch of events, and note what the orchestrator answers."""
         self.now += advance
         batch = [self._stamped(pb.HistoryEvent(eventId=-1, orchestratorStarted=pb.OrchestratorStartedEvent()))]
@@ -124,7 +126,9 @@ class Instance:
             return
         if kind == "scheduleTask":
             scheduled = action.scheduleTask
-            event.taskScheduled.CopyFrom(pb.TaskScheduledEvent(name=scheduled.name, input=scheduled.input, tags=scheduled.tags))
+            event.taskScheduled.CopyFrom(
+                pb.TaskScheduledEvent(name=scheduled.name, input=scheduled.input, tags=scheduled.tags)
+            )
         elif kind == "createTimer":
             event.timerCreated.CopyFrom(pb.TimerCreatedEvent(fireAt=action.createTimer.fireAt))
         elif kind == "createSubOrchestration":
@@ -136,7 +140,11 @@ class Instance:
             )
         elif kind == "sendEvent":
             event.eventSent.CopyFrom(
-                pb.EventSentEvent(instanceId=action.sendEvent.instance.instanceId, name=action.sendEvent.name, input=action.sendEvent.data)
+                pb.EventSentEvent(
+                    instanceId=action.sendEvent.instance.instanceId,
+                    name=action.sendEvent.name,
+                    input=action.sendEvent.data,
+                )
             )
         elif kind == "sendEntityMessage":
             message = action.sendEntityMessage
@@ -157,7 +165,9 @@ class Instance:
             return pb.HistoryEvent(eventId=-1, taskCompleted=pb.TaskCompletedEvent(taskScheduledId=step, result=value))
         return pb.HistoryEvent(
             eventId=-1,
-            subOrchestrationInstanceCompleted=pb.SubOrchestrationInstanceCompletedEvent(taskScheduledId=step, result=value),
+            subOrchestrationInstanceCompleted=pb.SubOrchestrationInstanceCompletedEvent(
+                taskScheduledId=step, result=value
+            ),
         )
 
     def failed(self, step: int, error: Exception) -> pb.HistoryEvent:
@@ -165,10 +175,14 @@ class Instance:
         action = self.outstanding.pop(step)
         details = ph.new_failure_details(error)
         if action.HasField("scheduleTask"):
-            return pb.HistoryEvent(eventId=-1, taskFailed=pb.TaskFailedEvent(taskScheduledId=step, failureDetails=details))
+            return pb.HistoryEvent(
+                eventId=-1, taskFailed=pb.TaskFailedEvent(taskScheduledId=step, failureDetails=details)
+            )
         return pb.HistoryEvent(
             eventId=-1,
-            subOrchestrationInstanceFailed=pb.SubOrchestrationInstanceFailedEvent(taskScheduledId=step, failureDetails=details),
+            subOrchestrationInstanceFailed=pb.SubOrchestrationInstanceFailedEvent(
+                taskScheduledId=step, failureDetails=details
+            ),
         )
 
     def fired(self, step: int) -> pb.HistoryEvent:

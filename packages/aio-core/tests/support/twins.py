@@ -31,6 +31,7 @@ from durabletask_aio.core.driver import as_orchestrator
 
 EVENTS = ("go", "Stop", "STOP")
 GENERATIONS = 2
+_LATER = "ctx.current_utc_datetime + timedelta(minutes=1)"
 
 
 class Style(NamedTuple):
@@ -73,9 +74,7 @@ def twins(random: Random) -> Twins:
     writer = _Writer(random)
     helpers = [writer.helper(number) for number in range(random.randint(0, 2))]
     main = writer.main()
-    texts = [
-        "\n\n".join("\n".join(part(style)) for part in [*helpers, main]) + "\n" for style in (GENERATOR, ASYNC)
-    ]
+    texts = ["\n\n".join("\n".join(part(style)) for part in [*helpers, main]) + "\n" for style in (GENERATOR, ASYNC)]
     events = tuple(random.choice(EVENTS) for _ in range(random.randint(0, 8)))
     generator = _function(texts[0])
     asynchronous = as_orchestrator(_function(texts[1]))
@@ -305,8 +304,9 @@ class _Writer:
         for _ in range(random.randint(1, 4)):
             cancellable = random.random() < 0.4
             parts.append(
-                ("cancellable", self._cancellable()) if cancellable else ("other", random.choice(
-                    [self._operation, self._operation, self._composite])())
+                ("cancellable", self._cancellable())
+                if cancellable
+                else ("other", random.choice([self._operation, self._operation, self._composite])())
             )
         race, catches = self._name("race"), random.random() < 0.6
         cancels = random.random() < 0.7
@@ -346,8 +346,7 @@ class _Writer:
                 "ctx.set_custom_status(None)",
                 "ctx.send_event('other', 'note', data=len(log))",
                 "ctx.signal_entity(EntityInstanceId('counter', 'z'), 'add', len(log))",
-                "ctx.signal_entity(EntityInstanceId('counter', 'z'), 'add', 1, "
-                "ctx.current_utc_datetime + timedelta(minutes=1))",
+                f"ctx.signal_entity(EntityInstanceId('counter', 'z'), 'add', 1, {_LATER})",
                 "ctx.call_activity('forgotten', input=len(log))",
             ]
         )
@@ -406,7 +405,9 @@ class _Writer:
         def node(s: Style) -> Lines:
             lines = [s.lock.format(f"ctx.lock_entities([{entities}])"), "    log.append('locked')"]
             for key in calls:
-                lines.append(f"    log.append(({s.wait} ctx.call_entity(EntityInstanceId('counter', {key!r}), 'add', 1)))")
+                lines.append(
+                    f"    log.append(({s.wait} ctx.call_entity(EntityInstanceId('counter', {key!r}), 'add', 1)))"
+                )
             return [*lines, *(_indented(body(s)) if body else [])]
 
         return node
