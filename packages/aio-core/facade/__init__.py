@@ -9,7 +9,7 @@ from durabletask_aio.core import installation as _installation
 
 _installation.check()
 
-from durabletask_aio.core import (  # noqa: E402
+from durabletask_aio.core import (
     ActivityFailedError,
     AsyncWorkflowContext,
     AsyncWorkflowError,
@@ -32,7 +32,7 @@ from durabletask_aio.core import (  # noqa: E402
     WorkflowValidationError,
     as_orchestrator,
 )
-from durabletask_aio.core import plugins as _plugins  # noqa: E402
+from durabletask_aio.core import plugins as _plugins
 
 __all__ = [
     "ActivityFailedError",
