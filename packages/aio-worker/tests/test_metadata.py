@@ -14,7 +14,6 @@ import pytest
 from durabletask.client import TaskHubGrpcClient
 from durabletask.task import RetryPolicy
 from durabletask.testing import create_test_backend
-from session_hub import Hub
 from worker_support import QUIET, finished, run, started
 
 from durabletask_aio.core.errors import WorkflowValidationError
@@ -131,23 +130,67 @@ def test_that_a_client_set_survives_continue_as_new(engine: LocalBackend, client
 
 
 @pytest.mark.parametrize("sessions", [0, 10])
-def test_that_a_workflow_set_goes_with_continue_as_new(sessions: int) -> None:
-    async def changing(ctx: Any, _: Any) -> None:
-        await ctx.wait_for_external_event("go")
-        ctx.set_metadata({"round": "two"})
-        ctx.continue_as_new(None)
+def test_that_a_workflow_set_survives_continue_as_new(
+    engine: LocalBackend, client: TaskHubGrpcClient, sessions: int
+) -> None:
+    seen: list[Any] = []
 
-    hub = Hub(lambda worker: worker.add_orchestrator(changing) and None, sessions=sessions)
-    hub.start("changing", tags=to_tags(TENANT))
-    hub.drain()
-    hub.raise_event("go")
-    item = hub.take()
-    assert item is not None
-    response = hub.execute(item).response
+    async def flaky(ctx: Any, _: Any) -> None:
+        seen.append(["activity", ctx.metadata, ctx.tags["colour"]])
+        raise ValueError("again")
 
-    assert response is not None
-    (action,) = response.actions
-    assert metadata.from_tags(action.completeOrchestration.tags) == {"round": "two"}
+    async def flaky_child(ctx: Any, _: Any) -> None:
+        seen.append(["child", ctx.get_metadata()])
+        raise ValueError("again")
+
+    async def changing(ctx: Any, round: int) -> Any:
+        if round == 1:
+            ctx.set_metadata({"user": "u"})  # without the tenant
+            ctx.continue_as_new(2)
+        elif round == 2:
+            policy = RetryPolicy(first_retry_interval=timedelta(milliseconds=1), max_number_of_attempts=2)
+            for operation in (
+                ctx.call_activity("flaky", retry_policy=policy, tags={"colour": "blue"}),
+                ctx.call_sub_orchestrator("flaky_child", retry_policy=policy),
+            ):
+                try:
+                    await operation
+                except Exception:
+                    continue
+            ctx.continue_as_new(3)
+        return ctx.get_metadata()
+
+    worker = started(engine, flaky, orchestrators=[changing, flaky_child], max_extended_sessions=sessions)
+    try:
+        result = outcome(client, "changing", 1, tags={**to_tags(TENANT), "colour": "red"})
+    finally:
+        worker.stop()
+
+    user = {"user": "u"}
+    assert result == user
+    assert sorted(seen, key=str) == [
+        *[["activity", user, "blue"]] * 2,
+        *[["child", user]] * 2,
+    ]
+
+
+@pytest.mark.parametrize("sessions", [0, 10])
+def test_that_is_emptied_stays_empty_over_continue_as_new(
+    engine: LocalBackend, client: TaskHubGrpcClient, sessions: int
+) -> None:
+    async def emptied(ctx: Any, round: int) -> Any:
+        if round == 1:
+            ctx.set_metadata({})
+            ctx.continue_as_new(2)
+        return ctx.get_metadata()
+
+    worker = started(engine, orchestrators=[emptied], max_extended_sessions=sessions)
+    try:
+        result = outcome(client, "emptied", 1, tags=to_tags(TENANT))
+    finally:
+        worker.stop()
+
+    assert result == {}
 
 
 def test_degrades_to_none_on_upstreams_own_engine() -> None:
@@ -156,9 +199,12 @@ def test_degrades_to_none_on_upstreams_own_engine() -> None:
     try:
         client = TaskHubGrpcClient(host_address=f"localhost:{port}", logger=QUIET)
 
-        async def parent(ctx: Any, _: Any) -> Any:
-            ctx.set_metadata(TENANT)
-            return [ctx.get_metadata(), await ctx.call_activity("read")]
+        async def parent(ctx: Any, seen: Any) -> Any:
+            if seen is None:
+                ctx.set_metadata(TENANT)
+                ctx.continue_as_new([ctx.get_metadata(), await ctx.call_activity("read")])
+                return None
+            return [*seen, ctx.get_metadata()]
 
         class Engine:
             address = f"localhost:{port}"
@@ -173,7 +219,7 @@ def test_degrades_to_none_on_upstreams_own_engine() -> None:
     finally:
         backend.stop()
 
-    assert json.loads(state.serialized_output or "") == [TENANT, None]
+    assert json.loads(state.serialized_output or "") == [TENANT, None, None]
 
 
 def _free_port() -> int:

@@ -22,6 +22,7 @@ for daily work.  Each point is a test in ``tests/test_engine*.py``:
 
 from __future__ import annotations
 
+import copy
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -153,7 +154,8 @@ class Engine(HandoutBackend):
         if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             self._begin_execution(instance.instance_id)
             instance.pending_events[0].timestamp.FromDatetime(now)
-            self._set_tags(instance, instance.tags)
+            # Merged, as by other engines: the tags of the next execution are those of this one and what it asks for.
+            self._set_tags(instance, {**(instance.tags or {}), **complete_action.tags})
 
     def _process_schedule_task_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
         super()._process_schedule_task_action(instance, action)
@@ -288,6 +290,15 @@ class Engine(HandoutBackend):
         """In the order of their creation."""
         with self._lock:
             return list(self._instances.values())
+
+    def newest_instances(self, limit: int) -> tuple[list[OrchestrationInstance], int]:
+        """Copies of the ``limit`` instances created last, newest first, and how many there are in all.
+
+        Copies, since the fields of an instance change under whoever looks at them one after the other.
+        """
+        with self._lock:
+            newest = sorted(reversed(self._instances.values()), key=lambda each: each.created_at, reverse=True)
+            return [copy.copy(each) for each in newest[:limit]], len(newest)
 
     def history_of(self, instance_id: str) -> list[pb.HistoryEvent]:
         """Copies of the recorded events of the latest execution; ``KeyError`` for an unknown instance."""
