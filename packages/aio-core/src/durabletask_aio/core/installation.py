@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from importlib.metadata import PackageNotFoundError, distribution
 
 CORE = "durabletask-aio-core"
 UPSTREAM = "durabletask"
@@ -39,6 +39,22 @@ def check() -> None:
         raise ImportError(f"{problem} (found: {UPSTREAM} {found})")
 
 
+def version(name: str) -> str:
+    """As :func:`importlib.metadata.version`."""
+    return next(iter(_headers(name, "Version")), "")
+
+
+def requires(name: str) -> list[str]:
+    """As :func:`importlib.metadata.requires`."""
+    return _headers(name, "Requires-Dist")
+
+
+def _headers(name: str, field: str) -> list[str]:
+    # The standard library parses metadata as mail; that parser alone would be a tenth of what importing us costs.
+    head = (distribution(name).read_text("METADATA") or "").replace("\r\n", "\n").partition("\n\n")[0]
+    return re.findall(rf"^{field}: *(.*?) *$", head, re.MULTILINE)
+
+
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)
@@ -50,7 +66,7 @@ def _is_installed(name: str) -> bool:
 def _requirement() -> str | None:
     """The range of versions we were built for; its one home is the project's own metadata."""
     try:
-        lines = requires(CORE) or []
+        lines = requires(CORE)
     except PackageNotFoundError:  # run from a source tree that nobody installed
         return None
     return next((line for line in lines if re.match(rf"{UPSTREAM}\s*[(<>=!~;]", line)), None)

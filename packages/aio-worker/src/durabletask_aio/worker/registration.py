@@ -19,11 +19,14 @@ from durabletask_aio.core.validation import (
     validate_workflow_function,
 )
 from durabletask_aio.worker import _upstream
-from durabletask_aio.worker.binding import bind, binding_of
 
 
 class WorkerRegistrar:
-    """Accepts async functions for any instance of upstream's worker class."""
+    """Accepts async functions for any instance of upstream's worker class.
+
+    What running them takes is imported when the first one is registered: ``import durabletask.aio`` imports this module
+    in every program, also in those that never run a worker.
+    """
 
     protocol_version = plugins.PROTOCOL_VERSION
 
@@ -40,6 +43,8 @@ class WorkerRegistrar:
         is_same = existing is not None and _async_function(existing) == function
         if is_same and mode is None:
             return registered_as
+        from durabletask_aio.worker.binding import bind, binding_of
+
         binding = binding_of(worker)
         default = SandboxMode.OFF if binding is None else binding.options.sandbox_mode
         orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
@@ -58,6 +63,8 @@ class WorkerRegistrar:
             raise RuntimeError("Activities cannot be added while the worker is running.")
         registered_as = callable_name(function) if name is None else name
         _upstream.register_activity(worker, registered_as, discoverable(function))
+        from durabletask_aio.worker.binding import bind
+
         bind(worker)
         return registered_as
 
