@@ -16,6 +16,6 @@ def test_importing_adds_at_most_thirty_milliseconds(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(BENCHMARKS)
     import import_time
 
-    measure: Any = import_time.measure
-    _, added = measure(samples=15)
-    assert added[0] <= 30.0
+    benchmark: Any = import_time
+    upstream, added = benchmark.measure(samples=15)
+    assert added[0] <= benchmark.limit(upstream)
