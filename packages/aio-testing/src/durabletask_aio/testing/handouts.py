@@ -30,6 +30,7 @@ from durabletask_aio.testing._upstream import (
     pb,
 )
 from durabletask_aio.testing.clock import Clock
+from durabletask_aio.testing.wire import forget_history_bytes, turn_bytes
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -84,11 +85,17 @@ class Handout:
     taker: Taker
     activity: Activity | None = None
     taken_back: bool = False
+    make_bytes: Callable[[], bytes] | None = None
 
     @property
     def message(self) -> pb.WorkItem:
         """The work item as it goes over the wire; made when asked for, since it copies the whole history."""
         return self.make_message()
+
+    @property
+    def wire_format(self) -> pb.WorkItem | bytes:
+        """The same for a stream: bytes if there is a way to them that is shorter than through the message."""
+        return self.message if self.make_bytes is None else self.make_bytes()
 
 
 @dataclass
@@ -209,7 +216,14 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             )
             return pb.WorkItem(completionToken=token, orchestratorRequest=request)
 
-        return Handout(token, "orchestration", instance.instance_id, message, taker)
+        return Handout(
+            token,
+            "orchestration",
+            instance.instance_id,
+            message,
+            taker,
+            make_bytes=lambda: turn_bytes(instance, events, token),
+        )
 
     def _take_activity(self, taker: Taker, names: dict[str, frozenset[str]] | None) -> Handout | None:
         queue = self._activity_queue
@@ -303,6 +317,8 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             response = super().CompleteOrchestratorTask(request, context)
             # Only the end can be new; a pass over the whole history each turn would be quadratic.
             stamp(takewhile(lambda event: not is_stamped(event), reversed(instance.history)), self.clock.now())
+            if self._is_terminal_status(instance.status):
+                forget_history_bytes(instance)
             return response
 
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:

@@ -9,13 +9,11 @@ it is durable; it is for development and tests.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from durabletask.client import OrchestrationStatus
@@ -25,7 +23,9 @@ from durabletask_aio.testing.clock import SystemClock
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.handouts import Taker
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.loopback import free_port, has_ipv6_loopback, port_in_use
 from durabletask_aio.testing.threads import DaemonThreads
+from durabletask_aio.testing.wire import to_bytes
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -40,6 +40,8 @@ _SERVER_OPTIONS = [
 
 _new_server = cast("Callable[..., grpc.Server]", grpc.server)  # pyright: ignore[reportUnknownMemberType]
 
+_stream_handler = cast("Callable[..., Any]", grpc.unary_stream_rpc_method_handler)  # pyright: ignore[reportUnknownMemberType]
+
 _HEARTBEAT = 1.0
 """Seconds after which a thread that waits for a client looks whether there is still somebody to wait for."""
 
@@ -52,6 +54,7 @@ class LocalEngine(Engine):
     def __init__(self, port: int = 0) -> None:
         super().__init__(SystemClock())
         self._wanted_port = port
+        self._streams: set[Taker] = set()
 
     def start(self) -> str:
         """Listen on 127.0.0.1 and, where there is one, ::1; returns ``"localhost:PORT"``.
@@ -84,9 +87,10 @@ class LocalEngine(Engine):
         self._executor.shutdown(wait=True)
         self.clock.stop()
 
-    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[pb.WorkItem]:
+    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         filters = self._parse_work_item_filters(request)
         taker = Taker()
+        self._streams.add(taker)
         # The callback comes when the connection breaks; the generator is closed only once gRPC next asks for an item.
         context.add_callback(lambda: self.release(taker))
         try:
@@ -94,13 +98,22 @@ class LocalEngine(Engine):
                 ticket = self.signal.ticket()
                 with self._lock:
                     handout = self.take(taker, filters)
-                    item = None if handout is None else handout.message
+                    item = None if handout is None else handout.wire_format
                 if item is not None:
                     yield item
                 else:
                     self.signal.wait_since(ticket, _HEARTBEAT)
         finally:
             self.release(taker)
+
+    def release(self, taker: Taker) -> None:
+        self._streams.discard(taker)
+        super().release(taker)
+
+    @property
+    def connected_workers(self) -> int:
+        """How many workers have their stream of work items open."""
+        return len(self._streams)
 
     def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         return self._answer_when(request, context, lambda instance: instance.status != pb.ORCHESTRATION_STATUS_PENDING)
@@ -141,53 +154,41 @@ class LocalEngine(Engine):
         return context.is_active() and not self._shutdown_event.is_set()
 
 
+if TYPE_CHECKING:
+    _Interceptor = object
+else:
+    _Interceptor = grpc.ServerInterceptor
+
+
+class _WorkItemsAsBytes(_Interceptor):
+    """Lets the stream of work items carry bytes as they are, beside messages."""
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """Called by gRPC."""
+        handler = continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.endswith("/GetWorkItems"):
+            return handler
+        return _stream_handler(handler.unary_stream, handler.request_deserializer, to_bytes)
+
+
 def _listen(executor: Executor, port: int, engine: LocalEngine) -> tuple[grpc.Server, int]:
     """A server bound to loopback only: the same port on both address families, or none."""
     for _ in range(20):
-        free_port = _free_port(port)
-        if free_port is not None:
-            server = _new_server(executor, options=_SERVER_OPTIONS)
+        # Asked with a plain socket first, since gRPC writes its own report of a failure to standard error.
+        found = free_port(port)
+        if found is not None:
+            server = _new_server(executor, options=_SERVER_OPTIONS, interceptors=[_WorkItemsAsBytes()])
             add_servicer(engine, server)
             try:
-                server.add_insecure_port(f"127.0.0.1:{free_port}")
-                if _has_ipv6_loopback():
-                    server.add_insecure_port(f"[::1]:{free_port}")
-                return server, free_port
+                server.add_insecure_port(f"127.0.0.1:{found}")
+                if has_ipv6_loopback():
+                    server.add_insecure_port(f"[::1]:{found}")
+                return server, found
             except RuntimeError:
                 server.stop(None)  # somebody was faster
         if port:
             break
-    raise OSError(
-        errno.EADDRINUSE,
-        f"port {port} on localhost is in use by another program, so the local engine cannot listen there; "
-        "stop that program or choose another port (0 takes a free one)",
-    )
-
-
-def _free_port(port: int) -> int | None:
-    """``port``, or any for 0, if it is free on both families.
-
-    Asked with a plain socket, since gRPC writes its own report of a failure to standard error.  Both families,
-    because clients say "localhost", which may mean either: whoever holds the other one would get our callers.
-    """
-    try:
-        with socket.create_server(("127.0.0.1", port)) as probe:
-            port = probe.getsockname()[1]
-            if _has_ipv6_loopback():
-                socket.create_server(("::1", port), family=socket.AF_INET6).close()
-    except OSError:
-        return None
-    return port
-
-
-def _has_ipv6_loopback() -> bool:
-    if not socket.has_ipv6:
-        return False
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
+    raise port_in_use(port, "the local engine")
 
 
 class LocalBackend:
