@@ -297,8 +297,8 @@ class Engine(HandoutBackend):
         Copies, since the fields of an instance change under whoever looks at them one after the other.
         """
         with self._lock:
-            newest = sorted(reversed(self._instances.values()), key=lambda each: each.created_at, reverse=True)
-            return [copy.copy(each) for each in newest[:limit]], len(newest)
+            oldest_first = sorted(self._instances.values(), key=lambda each: each.created_at)
+            return [copy.copy(each) for each in reversed(oldest_first[-limit:])], len(oldest_first)
 
     def history_of(self, instance_id: str) -> list[pb.HistoryEvent]:
         """Copies of the recorded events of the latest execution; ``KeyError`` for an unknown instance."""

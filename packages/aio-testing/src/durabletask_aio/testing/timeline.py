@@ -108,9 +108,9 @@ class Timeline:
     suspensions: list[tuple[datetime, datetime]]
 
     @classmethod
-    def of(cls, history: History) -> Timeline:
-        """Read a history.  ``ValueError`` if it has no start."""
-        return _Reader(history).read()
+    def of(cls, history: History, *, until: datetime | None = None) -> Timeline:
+        """Read a history, as it looks at its last event or ``until`` later.  ``ValueError`` if it has no start."""
+        return _Reader(history).read(until)
 
 
 _OPERATIONS = {
@@ -139,7 +139,7 @@ class _Reader:
         self._suspensions: list[tuple[datetime, datetime]] = []
         self._suspended_since: datetime | None = None
 
-    def read(self) -> Timeline:
+    def read(self, until: datetime | None) -> Timeline:
         started = ended = None
         for event in self._history.protobuf:
             kind = event.WhichOneof("eventType") or ""
@@ -150,6 +150,7 @@ class _Reader:
                 ended = event.executionCompleted
             else:
                 self._read(event, kind)
+        self._now = max(self._now, until or self._now)
         for row in self._open.values():
             row.bars[-1].end = self._now
             if ended is not None:

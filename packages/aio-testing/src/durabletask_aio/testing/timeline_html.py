@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from html import escape
@@ -35,16 +36,20 @@ _LEGEND = {
 }
 
 
-def render_html(history: History) -> str:
-    """The page.  Payloads appear on it as they are in the history: redact first what must not be shown."""
-    timeline = Timeline.of(history)
+def render_html(history: History, *, above: str = "", until: datetime | None = None) -> str:
+    """The page.  Payloads appear on it as they are in the history: redact first what must not be shown.
+
+    ``above`` is HTML that goes before the heading, for a page that is part of something larger.
+    ``until`` is how far to draw what has not ended; by default as far as the last event.
+    """
+    timeline = Timeline.of(history, until=until)
     axis = _Axis(timeline)
     title = f"{timeline.workflow_name} · {timeline.instance_id}"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f"<title>{escape(title)}</title>\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body><main>\n"
+        f"<style>{STYLE}</style></head>\n<body><main>\n{above}"
         f"{_header(timeline)}\n<figure>{_drawing(timeline, axis)}</figure>\n{_legend(timeline)}\n{_table(timeline)}\n"
         "</main></body></html>\n"
     )
@@ -75,7 +80,13 @@ class _Axis:
             self._at[moment] = list(self._at.values())[-1] + weight * scale
 
     def __call__(self, moment: datetime) -> float:
-        return self._at[moment]
+        """Where it is; within a gap, moments are spread evenly."""
+        if moment in self._at:
+            return self._at[moment]
+        following = min(max(bisect(self.moments, moment), 1), len(self.moments) - 1)
+        before, after = self.moments[following - 1], self.moments[following]
+        part = min(max((moment - before) / (after - before), 0.0), 1.0)
+        return self._at[before] + part * (self._at[after] - self._at[before])
 
     def ticks(self, start: datetime) -> list[tuple[float, str]]:
         """As many moments as have room for their label: position, and time since the start."""
@@ -134,7 +145,6 @@ def _drawing(timeline: Timeline, axis: _Axis) -> str:
         f"<line class='turn' x1='{axis(at):.1f}' y1='27' x2='{axis(at):.1f}' y2='41'>"
         f"<title>turn {number}, at +{duration_text(at - timeline.start)}</title></line>"
         for number, at in enumerate(timeline.turns, start=1)
-        if at in axis.moments
     )
     x, width = axis(timeline.start), max(axis(timeline.end) - axis(timeline.start), _SHORTEST_BAR)
     instance = f"<rect class='instance' x='{x:.1f}' y='30' width='{width:.1f}' height='8' rx='4'/>"
