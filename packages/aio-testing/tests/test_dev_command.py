@@ -8,9 +8,11 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 
 import psutil
 import pytest
@@ -125,6 +127,56 @@ def test_a_port_in_use_is_one_clear_sentence_and_status_two(dev, local_backend):
         "engine cannot listen there; stop that program or choose another port (0 takes a free one).\n"
         "For example: durabletask-aio dev --port 0\n"
     )
+
+
+class TestUi:
+    def ui_of(self, engine):
+        for _ in range(3):
+            found = re.match(r"Instances and their timelines: (http://localhost:(\d+)/)\n", engine.line())
+            if found:
+                return found[1], int(found[2])
+        raise AssertionError(engine.output)
+
+    @pytest.mark.parametrize("options", [("--ui-port", "0"), ("--ui", "--ui-port", "0")])
+    def test_it_says_where_the_page_is(self, dev, options):
+        url, _ = self.ui_of(dev("--port", "0", *options))
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert b"<h1>Workflows</h1>" in answer.read()
+
+    def test_engine_and_page_listen_on_loopback_only(self, dev):
+        engine = dev("--port", "0", "--ui-port", "0")
+        _, port = self.ui_of(engine)
+        listening = [
+            connection.laddr
+            for connection in psutil.Process(engine.process.pid).net_connections(kind="tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert len({address.port for address in listening}) == 2
+        assert port in {address.port for address in listening}
+        assert all(is_loopback(address.ip) for address in listening), listening
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+    def test_ctrl_c_ends_it_even_while_a_browser_holds_a_connection(self, dev):
+        engine = dev("--port", "0", "--ui-port", "0")
+        _, port = self.ui_of(engine)
+        engine.line()
+        with socket.create_connection(("127.0.0.1", port)):
+            assert engine.end(signal.SIGINT) == 0
+        assert engine.output.endswith("\nStopped; 0 instances forgotten.\n")
+        assert engine.process.stderr.read() == ""
+
+    def test_a_port_in_use_names_the_option_for_it(self, dev, local_backend):
+        engine = dev("--port", "0", "--ui-port", str(local_backend.port))
+        assert engine.process.wait(60) == 2
+        error = engine.process.stderr.read()
+        assert "so the page of instances cannot listen there" in error
+        assert error.endswith("For example: durabletask-aio dev --ui-port 0\n")
+
+    def test_without_it_there_is_no_page(self):
+        parser = argparse.ArgumentParser()
+        COMMAND.configure(parser)
+        arguments = parser.parse_args([])
+        assert (arguments.ui, arguments.ui_port) == (False, None)
 
 
 def test_the_default_port_is_the_one_that_workers_and_clients_look_for():

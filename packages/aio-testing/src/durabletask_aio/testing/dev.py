@@ -47,8 +47,8 @@ class DevCommand:
         if arguments.ui or arguments.ui_port is not None:
             ui = DevUi(backend, DEFAULT_UI_PORT if arguments.ui_port is None else arguments.ui_port)
         try:
+            option = "--port"
             try:
-                option = "--port"
                 backend.start()
                 option = "--ui-port"
                 if ui is not None:
