@@ -30,8 +30,8 @@ async def busy(ctx):
     with contextlib.suppress(ActivityFailedError):
         await ctx.call_activity("boom")
     ctx.sleep(60).cancel()
-    ctx.wait_for_external_event("never")
-    ctx.add_cleanup(lambda: None)
+    waiting = ctx.wait_for_external_event("never")
+    ctx.add_cleanup(waiting.done)
     return ctx.get_debug_info()
 
 

@@ -170,14 +170,18 @@ class TestTimers:
             yield when_all([context.create_timer(timedelta(seconds=3)) for _ in range(200)])
             return "all"
 
+        def timer_threads():
+            return {each for each in threading.enumerate() if "timer" in each.name}
+
+        # An engine that another test has just stopped may still be there, and that of this test may not have begun.
+        before = timer_threads()
         grpc_worker(orchestrators=[many])
         instance_id = client.schedule_new_orchestration(many)
         wait_until(
             lambda: sum(event.HasField("timerCreated") for event in local_backend.history(instance_id).protobuf) == 200,
             "the timers to be set",
         )
-        timers = [each for each in threading.enumerate() if "timer" in each.name]
-        assert len(timers) == 1, timers
+        assert len(timer_threads() - before) <= 1
         assert threading.active_count() < 60
         assert client.wait_for_orchestration_completion(instance_id, timeout=60).get_output() == "all"
 
