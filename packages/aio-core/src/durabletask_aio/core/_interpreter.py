@@ -18,6 +18,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 __all__ = [
+    "abandon_async_generators",
     "await_chain",
     "called_from",
     "calling_frame",
@@ -114,6 +115,24 @@ def skipped_by_all_tasks(task: Any, frame: FrameType | None) -> bool:
 def _qualname(code: CodeType) -> str:
     # co_qualname came with 3.11; the only method among UNORDERED came with 3.13.
     return getattr(code, "co_qualname", code.co_name)
+
+
+def _abandoned(generator: Any) -> None:
+    """Nothing."""
+
+
+def abandon_async_generators() -> Any:
+    """From now on, on this thread, asynchronous generators that are left half-way are freed as they are.
+
+    With a finalizer of our own, CPython does so without running their ``finally`` blocks: which would otherwise happen
+    whenever the garbage collector likes, on whichever thread.  Returns the hooks there were before, or ``None`` if
+    they were these: a turn scope sets them for a whole turn, since each call costs as much as a callback.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.finalizer is _abandoned and hooks.firstiter is None:
+        return None
+    sys.set_asyncgen_hooks(None, _abandoned)
+    return hooks
 
 
 def forget_pending(task: asyncio.Task[Any]) -> None:

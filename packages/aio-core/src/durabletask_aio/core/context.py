@@ -47,8 +47,6 @@ TOutput = TypeVar("TOutput")
 AsyncActivity: TypeAlias = Callable[[task.ActivityContext, TInput], Awaitable[TOutput]]
 RetryPolicy = task.RetryPolicy
 
-_OF_ACTIVITIES = frozenset({"orchestration_id", "task_id"})
-
 
 class WrongContextError(WorkflowValidationError, AttributeError):
     """An attribute of the activity context was looked for on the workflow's; ``hasattr`` asks too."""
@@ -635,19 +633,27 @@ class AsyncWorkflowContext:
             "worker's data converter takes",
         )
 
-    if not TYPE_CHECKING:  # or type checkers would take any name for an attribute
+    def _of_an_activity(self, name: str) -> WrongContextError:
+        slip = self._host.slip(
+            f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
+            f"activity was called directly",
+            "await charge(ctx, order)",
+            "await ctx.call_activity(charge, input=order)",
+        )
+        return WrongContextError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
 
-        def __getattr__(self, name: str) -> NoReturn:
-            if name in _OF_ACTIVITIES:
-                slip = self._host.slip(
-                    f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
-                    f"activity was called directly",
-                    "await charge(ctx, order)",
-                    "await ctx.call_activity(charge, input=order)",
-                )
-                raise WrongContextError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg, name=name, obj=self)
+    if not TYPE_CHECKING:  # or type checkers would offer them
+        # Properties, as a __getattr__ would slow down every use of every other attribute.
+
+        @property
+        def orchestration_id(self) -> NoReturn:
+            """Of the context of an activity; here there is ``instance_id``."""
+            raise self._of_an_activity("orchestration_id")
+
+        @property
+        def task_id(self) -> NoReturn:
+            """Of the context of an activity."""
+            raise self._of_an_activity("task_id")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} workflow={self._host.workflow_name!r} instance={self._host.instance_id!r}>"

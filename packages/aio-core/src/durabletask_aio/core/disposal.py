@@ -78,6 +78,7 @@ class TurnScope:
         self.metadata = metadata
         self._kept = False
         self._outer: TurnScope | None = None
+        self._hooks: Any = None
 
     def keep(self) -> None:
         """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself."""
@@ -87,12 +88,15 @@ class TurnScope:
         close_buried()
         self._outer = getattr(_scopes, "current", None)
         _scopes.current = self
+        self._hooks = _interpreter.abandon_async_generators()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _scopes.current = self._outer
+        if self._hooks is not None:
+            sys.set_asyncgen_hooks(*self._hooks)
         if not self._kept:
             for run in self.runs:
                 run.dispose()
@@ -116,14 +120,14 @@ def current_metadata() -> Mapping[str, str] | None:
 def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
     """Close the coroutines of ``tasks``, in that order, as ``loop``'s own code and with nobody listening."""
     saved_loop = _interpreter.swap_loop(loop)
-    saved_hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, lambda generator: None)
+    saved_hooks = _interpreter.abandon_async_generators()
     try:
         for task in tasks:
             _interpreter.forget_pending(task)
             _close(task.get_coro(), loop)
     finally:
-        sys.set_asyncgen_hooks(*saved_hooks)
+        if saved_hooks is not None:
+            sys.set_asyncgen_hooks(*saved_hooks)
         _interpreter.restore_loop(saved_loop)
 
 

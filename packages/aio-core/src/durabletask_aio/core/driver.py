@@ -146,6 +146,7 @@ class WorkflowRun:
         )
         self.host = self.state.host
         self.loop = self.state.loop
+        self.loop.home = getattr(inspect.unwrap(info.function), "__globals__", None)
         context_type = AsyncWorkflowContext
         self._guard: plugins.ExecutionGuard | None = None
         if guard is not None and not detection_disabled():
@@ -175,17 +176,24 @@ class WorkflowRun:
         failure: Exception | None = None
         result: Any = None
         suspended = False
-        wake = self.host.wake
+        host, loop, guard, wake = self.host, self.loop, self._guard, self.host.wake
         _upstream.on_failure(upstream, functools.partial(failures.translate, self.host, self.loop, function))
         try:
             main = self._start(upstream, function, arguments)
             while True:
-                self._step(upstream)
+                host.attach(upstream)
+                if guard is None:
+                    try:
+                        loop.run_ready()
+                    finally:
+                        host.detach()
+                else:
+                    self._guarded_step(guard)
                 if main.done():
                     break
-                if self.host.continuation is not None:
+                if host.continuation is not None:
                     raise self._awaiting_after_continuation(main)
-                if not self.loop.outstanding:
+                if not loop.outstanding:
                     raise self._deadlock()
                 wake.is_complete = False
                 suspended = True
@@ -222,24 +230,15 @@ class WorkflowRun:
         self.is_finished = True
         self.dispose()
 
-    def _step(self, upstream: task.OrchestrationContext) -> None:
-        """Let the loop run until it is quiet."""
-        host = self.host
-        guard = self._guard
-        host.attach(upstream)
-        if guard is None:
-            try:
-                self.loop.run_ready()
-            finally:
-                host.detach()
-            return
+    def _guarded_step(self, guard: plugins.ExecutionGuard) -> None:
+        """Let the loop run until it is quiet, with the sandbox watching."""
         violation: BaseException | None = None
         guard.enter()
         try:
             self.loop.run_ready()
         finally:
             violation = guard.exit()
-            host.detach()
+            self.host.detach()
         if violation is not None:
             raise violation
 

@@ -50,6 +50,10 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _readable_group(error, host)
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
+    if isinstance(error, AttributeError) and isinstance(error.obj, Operation):
+        operation: Operation[Any] = error.obj
+        frames = debug.user_frames(error)
+        return operation.attribute_missed(str(error.name), frames[-1].partition(" in ")[0] if frames else None)
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):

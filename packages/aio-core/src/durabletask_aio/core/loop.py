@@ -168,7 +168,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
-        self._asyncgen_hooks = sys.get_asyncgen_hooks()
+        self.home: dict[str, Any] | None = None
+        """The namespace of the workflow function's module: what is called from there is called by the user."""
 
     # -- stepping -------------------------------------------------------------------------------------------------
 
@@ -178,21 +179,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Raises :class:`StepBudgetError` if there seems to be no end to it.
         """
         ready = self.ready
-        popleft = ready.popleft
-        budget = self._step_budget
         saved_loop = _interpreter.swap_loop(self)
-        saved_hooks = sys.get_asyncgen_hooks()
-        # With a finalizer of our own, CPython frees an abandoned async generator without running its ``finally``:
-        # which would otherwise happen whenever the garbage collector likes, on whichever thread.
-        sys.set_asyncgen_hooks(None, _abandoned_async_generator)
+        saved_hooks = _interpreter.abandon_async_generators()
         try:
-            while ready:
-                handle = popleft()
+            for _ in range(self._step_budget):
+                if not ready:
+                    return
+                handle = ready.popleft()
                 if handle._cancelled:
                     continue
-                budget -= 1
-                if budget < 0:
-                    self._raise_budget_exceeded(handle)
                 try:
                     handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
                 except (SystemExit, KeyboardInterrupt, InstanceEvicted):
@@ -201,8 +196,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     self.call_exception_handler(
                         {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
                     )
+            if ready:
+                self._raise_budget_exceeded(ready[0])
         finally:
-            sys.set_asyncgen_hooks(*saved_hooks)
+            if saved_hooks is not None:
+                sys.set_asyncgen_hooks(*saved_hooks)
             _interpreter.restore_loop(saved_loop)
 
     def _raise_budget_exceeded(self, handle: asyncio.Handle) -> NoReturn:
@@ -436,10 +434,6 @@ def _hash_of(kind: Any) -> Any:
 
 async def _result_of(future: asyncio.Future[T]) -> T:
     return await future
-
-
-def _abandoned_async_generator(generator: Any) -> None:
-    """Nothing: see where the hook is set."""
 
 
 refuse_unsupported(WorkflowLoop)

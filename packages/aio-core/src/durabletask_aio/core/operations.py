@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
 T = TypeVar("T")
+_init_future = asyncio.Future.__init__
 
 ACTIVITY = "activity"
 SUB_ORCHESTRATION = "sub-orchestration"
@@ -70,7 +71,11 @@ class Operation(asyncio.Future[T]):
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
-        super().__init__(loop=loop)
+        self.begin(loop, kind, name, step)
+
+    def begin(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
+        """Do what ``__init__`` does: called on a new object, it spares Python's way there through C."""
+        _init_future(self, loop=loop)
         loop.last_hash = self._hash = loop.last_hash + 1
         self.kind = kind
         """What it is: ``"activity"``, ``"timer"``, ..."""
@@ -80,8 +85,11 @@ class Operation(asyncio.Future[T]):
         """The sequence number by which the history knows it; ``None`` for waits that leave no trace there."""
         self.order = 0
         self._watchers: Any = None
-        # Whoever makes an operation was called by a method of the context, and each frame not looked at is time saved.
-        frame = caller(_interpreter.calling_frame(3))
+        # Whoever makes an operation was called by a method of the context, and that most often by the workflow itself;
+        # each frame not looked at is time saved.
+        frame = _interpreter.calling_frame(3)
+        if frame.f_globals is not loop.home:
+            frame = caller(frame)
         self._code = frame.f_code
         self._instruction = frame.f_lasti
 
@@ -224,12 +232,24 @@ class Operation(asyncio.Future[T]):
             step=self.step,
         )
 
-    def _unawaited(self, how: str) -> WorkflowValidationError:
+    def attribute_missed(self, name: str, place: str | None) -> UnawaitedAttributeError:
+        """The error for an ``AttributeError`` about this operation: most likely it was an attribute of the result.
+
+        Made of it when it fails the workflow, and not by a ``__getattr__``: with one, every look at any attribute of
+        an operation, asyncio's own ones included, takes Python's slow path, which is a tenth of a replayed step.
+        """
+        slip = self._unawaited(f"for its attribute {name!r}", place)
+        return UnawaitedAttributeError(
+            slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
+        )
+
+    def _unawaited(self, how: str, place: str | None = None) -> WorkflowValidationError:
         return self._loop.host.slip(
             f"{self.describe()} was used {how} without being awaited",
             f"result = {self.call}",
             f"result = await {self.call}",
             step=self.step,
+            place=place,
         )
 
     if not TYPE_CHECKING:
@@ -255,19 +275,9 @@ class Operation(asyncio.Future[T]):
                 raise self._unawaited(f"in a comparison with {other!r}")
             return True if self is other else NotImplemented
 
-        def __getattr__(self, name: str) -> NoReturn:
-            """Called for names that a future does not have: most likely those of the result."""
-            if name.startswith("__"):
-                msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-                raise AttributeError(msg)
-            slip = self._unawaited(f"for its attribute {name!r}")
-            raise UnawaitedAttributeError(
-                slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
-            )
-
 
 class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
-    """An attribute of the result was looked for on the operation; an ``AttributeError``, for ``hasattr`` asks too."""
+    """An attribute of the result was looked for on the operation; an ``AttributeError``, as Python's own was."""
 
 
 class LockOperation(Operation["HeldLock"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from durabletask import task
 
@@ -94,9 +94,10 @@ class WorkflowState:
         upstream = self.host.upstream
         step = _upstream.sequence_number(upstream) if traced else None
         if retried:
-            make = RetriedOperation
+            make = cast("type[Operation[Any]]", RetriedOperation)
             _upstream.retry_on_workflow_time(upstream, upstream_task)
-        operation: Operation[Any] = make(self.loop, kind, name, step)
+        operation = make.__new__(make)
+        operation.begin(self.loop, kind, name, step)
         if step is None and upstream_task.is_complete:  # an event that was waiting in the buffer
             operation.settle(upstream_task)
         else:
