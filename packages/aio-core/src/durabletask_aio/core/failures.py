@@ -50,10 +50,9 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _readable_group(error, host)
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
-    if isinstance(error, AttributeError) and isinstance(error.obj, Operation):
-        operation: Operation[Any] = error.obj
-        frames = debug.user_frames(error)
-        return operation.attribute_missed(str(error.name), frames[-1].partition(" in ")[0] if frames else None)
+    owner = cast(object, error.obj) if isinstance(error, AttributeError) else None
+    if isinstance(owner, Operation):
+        return _missed_attribute(cast("Operation[Any]", owner), error)
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -161,6 +160,12 @@ def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     shown = re.sub(r" at 0x[0-9a-fA-F]+", "", shown)  # another one at each replay
     frames = debug.user_frames(error)  # by now the line has left the stack
     return foreign_future(host, "the workflow awaited", shown, frames[-1] if frames else None)
+
+
+def _missed_attribute(operation: Operation[Any], error: Any) -> Exception:
+    frames = debug.user_frames(error)
+    place = frames[-1].partition(" in ")[0] if frames else None
+    return operation.attribute_missed(str(error.name), place)
 
 
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
 T = TypeVar("T")
-_init_future = asyncio.Future.__init__
+_init_future: Any = vars(asyncio.Future)["__init__"]
 
 ACTIVITY = "activity"
 SUB_ORCHESTRATION = "sub-orchestration"
