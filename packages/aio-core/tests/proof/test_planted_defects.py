@@ -14,7 +14,7 @@ from planted_defects import DEFECTS, VARIABLE
 TESTS = Path(__file__).parent.parent
 SUPPORT = Path(planted_defects.__file__).parent
 
-TWINS = "proof/test_twins.py::test_random_programs_act_alike_as_generators_and_as_coroutines"
+TWINS = "proof/test_twins.py::test_the_first_random_programs_act_alike_as_generators_and_as_coroutines"
 CONCURRENT = "proof/test_concurrent_programs.py::"
 VALUES = "proof/test_deterministic_values.py::"
 
@@ -37,8 +37,9 @@ NOTICED_BY = {
     + "test_random_numbers_and_uuids_come_from_streams_of_their_own",
     "streams_seeded_by_the_process": VALUES + "test_neither_the_hash_seed_nor_the_time_zone_changes_a_value",
     "streams_seeded_by_the_instance_alone": VALUES + "test_executions_of_one_instance_differ_after_continue_as_new",
-    "metadata_not_sent_to_sub_orchestrations": "test_metadata.py",
-    "retry_timeout_by_the_wall_clock": "proof/test_twins.py::"
+    "metadata_not_sent_again": "proof/test_retries.py::"
+    "test_a_retried_call_carries_the_metadata_of_the_moment_it_was_made",
+    "retry_timeout_by_the_wall_clock": "proof/test_retries.py::"
     "test_retry_timeout_is_measured_on_the_clock_of_the_workflow",
     "entities_left_locked": "proof/test_twins.py::"
     "test_a_lock_left_with_a_call_outstanding_is_released_where_upstream_keeps_it",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,9 @@ from durabletask_aio.core import (
     _upstream,
     cleanup,
     context,
-    deterministic,
     failures,
     host,
     loop,
-    operations,
 )
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.operations import Operation
@@ -69,13 +68,27 @@ def hashes_without_a_salt() -> None:
     set_(loop.zlib, "crc32", lambda data: 0)
 
 
+class _Round(deque[Any]):
+    """A ready queue of which one round runs; what is added meanwhile is left for the next time."""
+
+    def __init__(self, handles: Any) -> None:
+        super().__init__(handles)
+        self.later: list[Any] | None = None
+
+    def append(self, handle: Any) -> None:
+        super().append(handle) if self.later is None else self.later.append(handle)
+
+
 @defect
 def ready_queue_left_undrained() -> None:
     original = loop.WorkflowLoop.run_ready
 
     def run_ready(self: Any) -> None:
-        left, self.ready = list(self.ready)[3:], type(self.ready)(list(self.ready)[:3])
+        if type(self.ready) is not _Round:
+            self.ready = _Round(self.ready)
+        self.ready.later = []
         original(self)
+        left, self.ready.later = self.ready.later, None
         self.ready.extend(left)
 
     set_(loop.WorkflowLoop, "run_ready", run_ready)
@@ -196,8 +209,24 @@ def streams_seeded_by_the_instance_alone() -> None:
 
 
 @defect
-def metadata_not_sent_to_sub_orchestrations() -> None:
-    set_(_upstream, "tag_sub_orchestrations", nothing)
+def metadata_not_sent_again() -> None:
+    original = _upstream.tag_actions
+
+    def tag_actions(context: Any, tags_of: Any) -> None:
+        original(context, tags_of)
+        tagged = context.get_actions
+
+        def get_actions() -> Any:
+            actions = tagged()
+            for action in actions:
+                retried = getattr(context._pending_tasks.get(action.id), "_attempt_count", 1) > 1
+                if retried and action.HasField("createSubOrchestration"):
+                    action.createSubOrchestration.tags.clear()
+            return actions
+
+        context.get_actions = get_actions
+
+    set_(_upstream, "tag_actions", tag_actions)
 
 
 @defect
@@ -233,7 +262,5 @@ def running_loop_left_behind() -> None:
     set_(_interpreter, "restore_loop", nothing)
 
 
-assert deterministic.Streams is Streams
-assert operations.Operation is Operation
 if VARIABLE in os.environ:
     DEFECTS[os.environ[VARIABLE]]()
