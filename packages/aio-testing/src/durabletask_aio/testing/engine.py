@@ -133,7 +133,10 @@ class Engine(HandoutBackend):
         super()._terminate_instance_internal(instance_id, output, recursive=False)
         if recursive:
             for child_id, watchers in list(self._watchers.items()):
-                if any(watcher.parent_id == instance_id for watcher in watchers):
+                others = [watcher for watcher in watchers if watcher.parent_id != instance_id]
+                if len(others) < len(watchers):
+                    # The parent is about to end: that its child has ended too must not wake it before that.
+                    self._watchers[child_id] = others
                     self._terminate_instance_internal(child_id, None, recursive=True)
 
     def _enqueue_orchestration(self, instance_id: str) -> None:
