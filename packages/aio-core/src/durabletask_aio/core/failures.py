@@ -50,9 +50,8 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _readable_group(error, host)
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
-    owner = cast(object, error.obj) if isinstance(error, AttributeError) else None
-    if isinstance(owner, Operation):
-        return _missed_attribute(cast("Operation[Any]", owner), error)
+    if isinstance(error, AttributeError) and isinstance(error.obj, Operation):
+        return _missed_attribute(error)
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -162,10 +161,11 @@ def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     return foreign_future(host, "the workflow awaited", shown, frames[-1] if frames else None)
 
 
-def _missed_attribute(operation: Operation[Any], error: Any) -> Exception:
+def _missed_attribute(error: Any) -> Exception:
+    operation: Operation[Any] = error.obj
     frames = debug.user_frames(error)
     place = frames[-1].partition(" in ")[0] if frames else None
-    return operation.attribute_missed(str(error.name), place)
+    return operation.attribute_missed(error.name, place)
 
 
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------
