@@ -94,6 +94,12 @@ PAGES = {
     ),
     "docs/sandbox.md": Page(),
     "docs/testing.md": Page(),
+    "docs/worker.md": Page(
+        runs=[
+            Run("order", [3, 5], ["receipt for 3", "receipt for 5"], ("charge",)),
+            Run("ship", None, {"region": "eu"}, ("read",)),
+        ]
+    ),
     **{f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")},
     "docs/errors.md": Page(runs=[Run("careful", 7, "no, since: cannot charge 7", ("risky",))]),
 }

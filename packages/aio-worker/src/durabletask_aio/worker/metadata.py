@@ -41,7 +41,7 @@ class _CallDetails(NamedTuple):
 
 
 if TYPE_CHECKING:
-    _Interceptor = object
+    _Interceptor = grpc.UnaryUnaryClientInterceptor
 else:
     _Interceptor = grpc.UnaryUnaryClientInterceptor
 
