@@ -149,7 +149,8 @@ class Divergence:
             return f"the code raises {type(self.error).__name__} where it went on then: {shortened(str(self.error))}"
         if self.code_text:
             return f"{_what(recorded)} and what follows were removed, or the code returns earlier; {_BRANCH}"
-        return f"the call of {_what(recorded)} was removed, or a branch that led to it is not taken; {_BRANCH}"
+        waits = ", or the code waits for something it did not wait for then" if self.site is not None else ""
+        return f"the call of {_what(recorded)} was removed, or a branch that led to it is not taken{waits}; {_BRANCH}"
 
     def _cause_of_change(self, recorded: Step, actual: Step) -> str:
         if recorded.shape == actual.shape and recorded.target == actual.target:
