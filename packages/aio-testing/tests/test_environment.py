@@ -632,5 +632,5 @@ class TestEnding:
         del env
         gc.collect()
         assert len(asyncio.all_tasks()) == tasks
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert [each() for each in environments if each() is not None] == []
