@@ -1,0 +1,47 @@
+"""The tests on ``docs/testing.md`` and in the README are tests: they run, and they pass."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGES = {"docs/testing.md": 5, "packages/aio-testing/README.md": 1}
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").exists(), reason="the documentation is in the repository only")
+
+
+def load(page):
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names = {"__name__": "page"}
+    exec(compile("\n\n".join(blocks), page, "exec"), names)
+    return names, {name: function for name, function in names.items() if name.startswith("test_")}
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_every_test_on_the_page_passes(page, tmp_path):
+    names, tests = load(page)
+    ran = 0
+    for function in tests.values():
+        parameters = list(inspect.signature(function).parameters)
+        if parameters not in ([], ["path"]) or not (inspect.iscoroutinefunction(function) or parameters):
+            continue  # the one over gRPC has a test of its own
+        result = function(*([await names["record"](tmp_path)] if parameters else []))
+        if inspect.iscoroutine(result):
+            await result
+        ran += 1
+    assert ran == PAGES[page]
+
+
+def test_the_page_shows_what_the_dev_command_says():
+    from durabletask_aio.testing import dev
+
+    page = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+    source = Path(dev.__file__).read_text(encoding="utf-8")
+    for line in re.search(r"\$ durabletask-aio dev --ui\n(.*?)```", page, re.DOTALL)[1].splitlines():
+        constant = re.split(r"localhost:\d+|http://localhost:\d+/", line)[0]
+        assert constant in source, line
+    assert str(dev.DEFAULT_UI_PORT) in page
