@@ -150,6 +150,17 @@ class TestExecutions:
         results = [each.taskCompleted.result.value for each in harness.turn() if each.HasField("taskCompleted")]
         assert results == ['"of the second"']
 
+    def test_the_next_execution_knows_parent_and_span_of_the_first(self):
+        span = pb.TraceContext(traceParent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        harness = Harness()
+        harness.start("one")
+        harness.turn(child(1, parentTraceContext=span))
+        first = started(harness.turn(CONTINUE))
+        second = started(harness.turn())
+        assert first.parentInstance.orchestrationInstance.instanceId == "one"
+        assert second.parentInstance == first.parentInstance
+        assert second.parentTraceContext == first.parentTraceContext == span
+
     def test_a_timer_does_not_fire_into_the_next_execution(self):
         harness = Harness()
         harness.start("one")

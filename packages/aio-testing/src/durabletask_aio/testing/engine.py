@@ -14,8 +14,8 @@ for daily work.  Each point is a test in ``tests/test_engine*.py``:
   wakes instances that have ended, whose history then gets a second ending.
 * **Failures** without a message are failures; upstream takes ``raise ValueError`` in an activity for a success.
 * **Timestamps.**  Every event says when it happened; upstream stamps ``orchestratorStarted`` only.
-* A sub-orchestration knows its parent, recursive termination reaches the children, a start scheduled for later
-  starts later, and there is no limit on the size of a history.
+* A sub-orchestration knows its parent, after ``continue_as_new`` too, recursive termination reaches the children, a
+  start scheduled for later starts later, and there is no limit on the size of a history.
 """
 
 # ruff: noqa: N802 - methods named as the RPCs they answer
@@ -150,6 +150,7 @@ class Engine(HandoutBackend):
     def _process_complete_orchestration_action(
         self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
     ) -> None:
+        before = next((each.executionStarted for each in instance.history if each.HasField("executionStarted")), None)
         super()._process_complete_orchestration_action(instance, complete_action)
         now = self.clock.now()
         if instance.completed_at is not None:
@@ -159,6 +160,10 @@ class Engine(HandoutBackend):
             instance.pending_events[0].timestamp.FromDatetime(now)
             # Merged, as by other engines: the tags of the next execution are those of this one and what it asks for.
             self._set_tags(instance, {**(instance.tags or {}), **complete_action.tags})
+            started = instance.pending_events[1].executionStarted
+            for kept in ("parentInstance", "parentTraceContext"):
+                if before is not None and before.HasField(kept):
+                    getattr(started, kept).CopyFrom(getattr(before, kept))
 
     def _process_schedule_task_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
         super()._process_schedule_task_action(instance, action)
