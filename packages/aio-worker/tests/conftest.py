@@ -88,13 +88,23 @@ def tracer_provider() -> Iterator[Any]:
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+
+    class Switchable(sdk.TracerProvider):  # type: ignore[name-defined, misc]
+        """OpenTelemetry accepts one provider per process, and without one nothing is traced: so must other tests be."""
+
+        is_on = False
+
+        def get_tracer(self, *arguments: Any, **keywords: Any) -> Any:
+            return super().get_tracer(*arguments, **keywords) if self.is_on else trace.NoOpTracer()
+
     provider = trace.get_tracer_provider()
     if not hasattr(provider, "exporter"):
-        # OpenTelemetry accepts one provider per process, so tests share it and empty its exporter.
-        provider = sdk.TracerProvider()
+        provider = Switchable()
         provider.exporter = memory.InMemorySpanExporter()
         provider.add_span_processor(export.SimpleSpanProcessor(provider.exporter))
         trace.set_tracer_provider(provider)
     provider.exporter.clear()
+    provider.is_on = True
     yield provider
+    provider.is_on = False
     provider.exporter.clear()
