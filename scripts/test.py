@@ -1,4 +1,7 @@
-"""Set everything up and run the tests of all packages: ``python3 scripts/test.py [pytest arguments]``."""
+"""Set everything up and run the tests of all packages: ``python3 scripts/test.py [pytest arguments]``.
+
+Without arguments, as many tests run at a time as the machine has cores; with arguments, whatever those say.
+"""
 
 import sys
 
