@@ -86,7 +86,8 @@ class Combination(Operation[T]):
     __slots__ = ("_cancel_requested", "_parts")
 
     def __init__(self, loop: WorkflowLoop, kind: str, parts: Sequence[asyncio.Future[Any]]) -> None:
-        super().__init__(loop, kind, f"{len(parts)} awaitables", None)
+        super().__init__(loop=loop)
+        self.begin(loop, kind, f"{len(parts)} awaitables", None)
         self._parts = parts
         self._cancel_requested = False
 

@@ -96,7 +96,7 @@ class WorkflowState:
         if retried:
             make = cast("type[Operation[Any]]", RetriedOperation)
             _upstream.retry_on_workflow_time(upstream, upstream_task)
-        operation = make.__new__(make)
+        operation = make(loop=self.loop)
         operation.begin(self.loop, kind, name, step)
         if step is None and upstream_task.is_complete:  # an event that was waiting in the buffer
             operation.settle(upstream_task)
