@@ -49,6 +49,7 @@ def task_of(number: int) -> Any:
 def test_runs_on_the_worker_of_durabletask_azuremanaged(
     engine: LocalBackend, client: TaskHubGrpcClient, sessions: int
 ) -> None:
+    pytest.importorskip("durabletask.aio", reason="the public import path is not installed, only the sources are here")
     outcomes: list[Any] = []
     workers: list[Any] = []
 
