@@ -69,9 +69,8 @@ def _lay_out(identifier: str, path: Path, folder: Path) -> str:
 def run_here(module: str, mode: str) -> dict[str, Any]:
     """Import a snippet from the current directory, run it, and say what was seen."""
     sys.path[:0] = [os.getcwd(), str(TURNS)]
-    from turns import FAILED, Instance  # type: ignore[import-not-found]
-
     from durabletask.aio import NonDeterminismWarning, as_orchestrator
+    from turns import FAILED, Instance  # type: ignore[import-not-found]
 
     seen: dict[str, Any] = {"outcome": SILENT, "errors": [], "warnings": []}
     with warnings.catch_warnings(record=True) as caught:
