@@ -2,9 +2,8 @@
 
 import asyncio
 
-from turns import Instance, replay
-
 from durabletask.aio import AsyncWorkflowContext, as_orchestrator
+from turns import Instance, replay
 
 
 @as_orchestrator
