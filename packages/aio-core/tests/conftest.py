@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from cpython_counts import counts, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
 from replays import assert_replays, recorded_instances
+
+__all__ = ["counts", "pytest_sessionfinish", "pytest_terminal_summary", "pytest_testnodedown"]
 
 NOT_REPLAYED = {
     # Tests whose workflow is another one the second time, because that is what they are about.

@@ -1,4 +1,4 @@
-"""Prints what the tests of this folder have counted."""
+"""Prints how many of CPython's own tests passed inside workflows, also when several processes have run them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ COUNTS: pytest.StashKey[Counter[tuple[str, str]]] = pytest.StashKey()
 def counts(pytestconfig: pytest.Config) -> Counter[tuple[str, str]]:
     """What became of CPython's tests, by ``(module, outcome)``."""
     return pytestconfig.stash.setdefault(COUNTS, Counter())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)  # there in a process of pytest-xdist only
+    if output is not None:
+        found = session.config.stash.get(COUNTS, Counter())
+        output["cpython_counts"] = [[module, outcome, number] for (module, outcome), number in found.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    found = node.config.stash.setdefault(COUNTS, Counter())
+    for module, outcome, number in getattr(node, "workeroutput", {}).get("cpython_counts", ()):
+        found[module, outcome] += number
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
