@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
 from threading import get_ident
 from types import TracebackType
@@ -222,6 +222,18 @@ class AsyncWorkflowContext:
         orchestrator: Callable[[AsyncWorkflowContext], Coroutine[Any, Any, TOutput]],
         *,
         input: None = ...,
+        instance_id: str | None = ...,
+        retry_policy: RetryPolicy | None = ...,
+        version: str | None = ...,
+        return_type: None = ...,
+    ) -> Operation[TOutput]: ...
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Callable[[task.OrchestrationContext, TInput], Generator[task.Task[Any], Any, TOutput]],
+        *,
+        input: TInput | None = ...,
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,

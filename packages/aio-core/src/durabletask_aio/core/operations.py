@@ -69,6 +69,10 @@ class Operation(asyncio.Future[T]):
     if TYPE_CHECKING:
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
 
+    if TYPE_CHECKING:  # none at run time: see begin()
+
+        def __init__(self, *, loop: WorkflowLoop) -> None: ...
+
     def begin(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
         """Complete a new operation; no ``__init__``, for a future with one in Python takes twice as long to make."""
         loop.last_hash = self._hash = loop.last_hash + 1
