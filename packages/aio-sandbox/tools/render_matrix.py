@@ -31,13 +31,13 @@ Not noticed by any layer, or not in every mode:
 - The static analysis (and so registration, best_effort mode and the checker) does not follow functions through
   attributes and containers that the workflow fills itself (`box.read = time.time`), through what a function returns
   (`make_clock()()`), through `vars(time)["time"]`, `globals()` and `sys.modules`, or through `__getattr__`. Strict mode
-  sees those calls when they are made.
+  sees those calls when they are made, but not a read of `os.environ` behind `__getattr__`.
 - `operator.methodcaller("time")(time)`: called from C by name, which nothing sees. The same goes for the element that
   `set.pop()` gives.
 - What third-party code does inside: only lines of your own are looked at. Follow a package with
   `configure(follow=["package"])`.
 - What code sees that is made from text while the workflow runs (`exec`, `eval`): that it is made is noticed, what it
-  does is not, except by the layers that watch calls in strict mode.
+  does is not, except in strict mode on Python 3.10 and 3.11; on 3.12 and later strict mode only warns of it.
 - In best_effort mode, calls that are reached through a computed name (`getattr(time, name)()`), through a module that
   is not imported before the workflow runs, or through a class held by value (`functools.partial(random.Random)`) are
   warned of and give their true values.
