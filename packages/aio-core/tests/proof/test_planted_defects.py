@@ -65,7 +65,7 @@ def outcome(*tests: str, defect: str | None = None) -> tuple[int, str]:
         check=False,
         timeout=800,
     )
-    return process.returncode, process.stdout[-3000:] + process.stderr[-1000:]
+    return process.returncode, process.stdout + process.stderr
 
 
 def test_every_defect_is_to_be_noticed_by_a_test():
