@@ -86,6 +86,17 @@ class TestMessages:
 
         assert "      started = ctx.now().timestamp() - 1" in str(strict(workflow).error)
 
+    def test_only_the_call_itself_is_corrected(self, strict: Any) -> None:
+        async def attribute_of_the_result(ctx: Any) -> str:
+            return datetime.now().isoformat()
+
+        async def computed_callee(ctx: Any) -> float:
+            started: float = getattr(time, "ti" + "me")()
+            return started
+
+        assert "      return ctx.now().isoformat()" in str(strict(attribute_of_the_result).error)
+        assert "ctx.now()" not in str(strict(computed_callee).error).split("Use")[1].partition("\n")[2]
+
 
 class TestSwitch:
     def test_detection_can_be_disabled_when_an_execution_starts(

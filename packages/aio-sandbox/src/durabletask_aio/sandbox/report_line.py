@@ -24,7 +24,7 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
     line = source.line(position.line) if source is not None else ""
     better = None
     if source is not None and in_reach is not None:
-        node = _node_at(source, position, call)
+        node = _node_at(source, position)
         is_async = bool(code.co_flags & inspect.CO_COROUTINE)
         better = corrected(line, node, call, in_reach, generator=False, is_async=is_async)
     return Finding(
@@ -42,16 +42,18 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
     )
 
 
-def _node_at(source: Source, position: Position, call: Call) -> ast.Call | None:
-    if source.tree is None:
+def _node_at(source: Source, position: Position) -> ast.Call | None:
+    """The call at exactly this position, if it is one that a correction can be written over.
+
+    Both ends count: ``time.time().hex()`` and ``getattr(time, "time")()`` each hold another call that starts there too.
+    """
+    if source.tree is None or position.column is None or position.end_column is None:
         return None
+    wanted = (position.line, position.column - 1, position.end_line, position.end_column - 1)
     for node in ast.walk(source.tree):
-        if (
-            isinstance(node, ast.Call)
-            and node.lineno == position.line
-            and position.column is not None
-            and node.col_offset == position.column - 1
-            and isinstance(node.func, (ast.Name, ast.Attribute))
+        if isinstance(node, ast.Call) and (
+            (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) == wanted
         ):
-            return node
+            # What a computed callee (a call, a subscript) stands for may change: its expression is not replaced.
+            return node if isinstance(node.func, (ast.Name, ast.Attribute)) else None
     return None

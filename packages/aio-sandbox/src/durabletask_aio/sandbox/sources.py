@@ -144,6 +144,8 @@ class Position:
     line: int
     column: int | None
     end_line: int
+    end_column: int | None = None
+    """One past the last character, as ``column`` counts; known whenever ``column`` is."""
 
 
 def position_of(frame: types.FrameType, leaf: str) -> Position:
@@ -152,9 +154,11 @@ def position_of(frame: types.FrameType, leaf: str) -> Position:
     Python 3.11 and later know the column; on 3.10 it is looked up in the source, and ``None`` if that is ambiguous.
     """
     code = frame.f_code
-    found, last, column, _ = position_at(code, frame.f_lasti)
+    found, last, column, end = position_at(code, frame.f_lasti)
     if found is not None:
-        return Position(found, column + 1 if column is not None else None, last or found)
+        if column is None or end is None:
+            return Position(found, None, last or found)
+        return Position(found, column + 1, last or found, end + 1)
     line = frame.f_lineno
     source = source_of(code.co_filename, frame.f_globals)
     if source is None or source.tree is None:
@@ -166,7 +170,8 @@ def position_of(frame: types.FrameType, leaf: str) -> Position:
     ]
     if len(calls) != 1:
         return Position(line, None, line)
-    return Position(calls[0].lineno, calls[0].col_offset + 1, calls[0].end_lineno or line)
+    only = calls[0]
+    return Position(only.lineno, only.col_offset + 1, only.end_lineno or line, (only.end_col_offset or 0) + 1)
 
 
 def _leaf(node: ast.expr) -> str | None:
