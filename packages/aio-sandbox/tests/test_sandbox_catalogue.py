@@ -66,7 +66,7 @@ class TestData:
         def codes(name: str) -> set[str]:
             from durabletask_aio.sandbox.checker import Settings, check_sources
 
-            settings = Settings(orchestrators=frozenset({"workflow"}))
+            settings = Settings(orchestrators=frozenset({"workflow"}), notes=True)
             return {each.rule.code for each in check_sources([tmp_path / f"{name}.py"], settings).findings}
 
         assert rule.code not in codes("good")

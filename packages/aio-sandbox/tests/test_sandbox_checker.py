@@ -232,6 +232,24 @@ class TestCommand:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "shop/flows.py"
 
+    def test_notes_are_told_of_when_asked_for_and_do_not_fail(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        text = """
+        import asyncio
+        from durabletask.aio import AsyncWorkflowContext
+
+        async def flow(ctx: AsyncWorkflowContext):
+            await asyncio.wait_for(ctx.sleep(5), 1)
+        """
+        file = tmp_path / "flow.py"
+        file.write_text(textwrap.dedent(text))
+
+        assert run(str(file), "--format", "github") == 0
+        assert capsys.readouterr().out.strip() == ""
+        assert run(str(file), "--format", "github", "--notes") == 0
+        assert capsys.readouterr().out.startswith("::notice file=")
+
     def test_nothing_found_is_status_zero(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(str(shop / "helpers.py")) == 0
         assert capsys.readouterr().out.strip() == "no findings in 0 orchestrators (1 file)"
@@ -293,7 +311,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("alow = []", "has no key 'alow'; the keys are allow, exclude, orchestrators, forbid, errors-only"),
+            ("alow = []", "has no key 'alow'; the keys are allow, exclude, orchestrators, errors-only, notes, forbid"),
             ('allow = "clock"', "allow must be a list of strings, not 'clock'"),
             ("errors-only = 1", "errors-only must be true or false, not 1"),
             ('forbid = {"a.b" = "DET999"}', "There is no rule 'DET999'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -121,6 +122,17 @@ def test_strict_runs_deterministic_workflows_to_the_same_result(run: Run) -> Non
     off = run(twin, "off", "other-id")
     head = json.loads(strict.serialized_output)[:2]
     assert head == json.loads(off.serialized_output)[:2] == [8, [2, 4]]
+
+
+@pytest.mark.parametrize("mode", ["best_effort", "strict"])
+def test_what_is_only_noted_neither_warns_nor_fails(run: Run, mode: str) -> None:
+    async def workflow(ctx: AsyncWorkflowContext) -> Any:
+        return await asyncio.wait_for(ctx.call_activity(double, input=4), 60)
+
+    # Warnings are errors in these tests.
+    state = run(workflow, mode, f"noted-{mode}")
+
+    assert (state.runtime_status, state.serialized_output) == (OrchestrationStatus.COMPLETED, "8")
 
 
 PROGRAM = """

@@ -26,7 +26,9 @@ class Result:
         self.functions = functions
 
 
-def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = ()) -> list[Finding]:
+def check(
+    target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (), notes: bool = False
+) -> list[Finding]:
     """Everything in ``target``, and in the user's functions it calls, that gives another result on replay.
 
     ``target`` is a workflow: a coroutine function or generator function, a method, a partial, or what
@@ -34,22 +36,23 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = ())
     A string or path is a file, a folder or the dotted name of a module: its orchestrators are found and checked
     without importing it, as ``durabletask-aio check`` does.
 
-    Findings come in the order of files and lines.  ``allow`` takes what :class:`.allowance.allow` takes.
+    Findings come in the order of files and lines.  ``allow`` takes what :class:`.allowance.allow` takes.  ``notes``
+    adds those of severity ``NOTE``, about code that is right as it stands.
 
     Raises :class:`WorkflowValidationError` if ``target`` is not a Python function or ``allow`` has an unknown name.
     """
     names = allowance.checked(allow)
     if isinstance(target, (str, Path)):
-        return check_sources([target], Settings(allow=(*names, *allowance.everywhere()))).findings
+        return check_sources([target], Settings(allow=(*names, *allowance.everywhere()), notes=notes)).findings
     info = getattr(target, "__durabletask_aio__", None)
     plain = getattr(info, "function", target)
     if next(reach.functions_of(plain), None) is None:
         msg = f"check() needs a workflow function, and {target!r} is none."
         raise WorkflowValidationError(msg)
-    return analyse(plain, names).findings
+    return analyse(plain, names, notes=notes).findings
 
 
-def analyse(target: Any, allowed: tuple[str, ...] = ()) -> Result:
+def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) -> Result:
     """The same, with the functions reached; ``target`` has been unwrapped already."""
     for function in reach.functions_of(target):
         TERRITORY.adopt(function.__code__.co_filename)
@@ -58,7 +61,7 @@ def analyse(target: Any, allowed: tuple[str, ...] = ()) -> Result:
     world = LiveWorld(index)
     findings: dict[tuple[object, ...], Finding] = {}
     for body in world.bodies(Known.of(target)):
-        run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()))
+        run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()), notes=notes)
         for finding in run.run(body):
             findings.setdefault((finding.file, finding.line, finding.column, finding.rule.code), finding)
     methods = [method for kind in world.classes.values() for method in reach.methods_of(kind)]

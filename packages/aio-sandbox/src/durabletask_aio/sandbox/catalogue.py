@@ -43,10 +43,15 @@ IO_CATEGORIES = frozenset({Category.FILE, Category.NETWORK, Category.PROCESS, Ca
 
 
 class Severity(str, enum.Enum):
-    """How sure a rule is.  Only an ``ERROR`` refuses a workflow in strict mode; a ``WARNING`` always just warns."""
+    """How sure a rule is.
+
+    Only an ``ERROR`` refuses a workflow in strict mode.  A ``WARNING`` just warns, in every mode.  A ``NOTE`` is about
+    code that is right as it stands: only the checker tells of it, and only when it is asked for notes.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,6 +94,11 @@ class Call:
     @property
     def category(self) -> Category:
         return self.rule.category
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the layers that work while a workflow runs are to notice the call."""
+        return self.rule.severity is not Severity.NOTE
 
     def advice(self, *, generator: bool = False) -> str:
         """The alternative that fits, as the end of a sentence that starts with "Use"."""

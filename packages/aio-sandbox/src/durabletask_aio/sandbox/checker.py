@@ -31,6 +31,8 @@ class Settings:
     orchestrators: frozenset[str] = frozenset()
     forbid: dict[str, str] = field(default_factory=dict[str, str])
     errors_only: bool = False
+    notes: bool = False
+    """Whether rules of severity ``NOTE`` are reported."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ def _about_orchestrator(
     each: Orchestrator, world: ProjectWorld, catalogue: Catalogue, settings: Settings
 ) -> list[Finding]:
     try:
-        return Analysis(world, catalogue, settings.allow).run(world.body_of(each.function))
+        return Analysis(world, catalogue, settings.allow, notes=settings.notes).run(world.body_of(each.function))
     except RecursionError:
         # One generated file with expressions a thousand levels deep must not end the check of all others.
         rule = catalogue.rules["DET902"]

@@ -11,7 +11,8 @@ from durabletask_aio.sandbox.checker import Settings
 
 TABLE: Final = "tool.durabletask-aio.check"
 _LISTS: Final = ("allow", "exclude", "orchestrators")
-_KEYS: Final = (*_LISTS, "forbid", "errors-only")
+_FLAGS: Final = ("errors-only", "notes")
+_KEYS: Final = (*_LISTS, *_FLAGS, "forbid")
 
 
 def read_settings(start: Path) -> Settings:
@@ -41,6 +42,7 @@ def _settings(path: Path) -> Settings:
         orchestrators=frozenset(table.get("orchestrators", ())),
         forbid=dict(table.get("forbid", {})),
         errors_only=table.get("errors-only", False),
+        notes=table.get("notes", False),
     )
 
 
@@ -48,10 +50,10 @@ def _validate(path: Path, key: str, value: Any) -> None:
     if key not in _KEYS:
         msg = f"{path}: [{TABLE}] has no key {key!r}; the keys are {', '.join(_KEYS)}."
         raise WorkflowValidationError(msg)
-    expected = "a list of strings" if key in _LISTS else "true or false" if key == "errors-only" else "a table"
+    expected = "a list of strings" if key in _LISTS else "true or false" if key in _FLAGS else "a table"
     if key in _LISTS:
         fits = isinstance(value, list) and all(isinstance(each, str) for each in value)  # pyright: ignore[reportUnknownVariableType]
-    elif key == "errors-only":
+    elif key in _FLAGS:
         fits = isinstance(value, bool)
     else:
         fits = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]

@@ -10,7 +10,7 @@ from typing import Final
 
 from durabletask_aio.sandbox import structure
 from durabletask_aio.sandbox.calls import SECOND_LOOK
-from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, allows
+from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
 from durabletask_aio.sandbox.findings import Finding, corrected
@@ -52,9 +52,12 @@ class Visit:
 class Analysis:
     """Findings about one workflow function."""
 
-    def __init__(self, world: World, catalogue: Catalogue, allowed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, world: World, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
+    ) -> None:
         self.world = world
         self.catalogue = catalogue
+        self._notes = notes
         self.evaluator = Evaluator(world)
         self.findings: dict[tuple[object, ...], Finding] = {}
         self.is_generator = False
@@ -85,6 +88,8 @@ class Analysis:
             self._queue.append(Visit(body, (*reached, body.label), given))
 
     def report(self, finding: Finding) -> None:
+        if finding.severity is Severity.NOTE and not self._notes:
+            return
         key = (finding.file, finding.line, finding.column, finding.rule.code, finding.call)
         self.findings.setdefault(key, finding)
 

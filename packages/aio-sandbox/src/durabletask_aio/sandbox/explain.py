@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from durabletask_aio.sandbox.catalogue import REPLACED_CATEGORIES, Catalogue, Rule, Severity
 from durabletask_aio.sandbox.conditions import CONDITIONS
 from durabletask_aio.sandbox.findings import shown
@@ -11,7 +13,7 @@ from durabletask_aio.sandbox.substitutes import SUBSTITUTES
 def explain(rule: Rule, catalogue: Catalogue) -> str:
     """Everything there is to say about a rule, in Markdown that reads well in a terminal too."""
     calls = [call for call in catalogue.calls.values() if call.rule.code == rule.code]
-    strict = "refused, or fails the instance" if rule.severity is Severity.ERROR else "a warning"
+    strict = _IN_STRICT[rule.severity]
     parts = [
         f"{rule.title}. Category `{rule.category.value}`; in strict mode: {strict}.",
         rule.why,
@@ -23,6 +25,13 @@ def explain(rule: Rule, catalogue: Catalogue) -> str:
     if rule.category in REPLACED_CATEGORIES and any(call.name in SUBSTITUTES for call in calls):
         parts.append("In best_effort mode these calls give deterministic values.")
     return "\n\n".join(parts)
+
+
+_IN_STRICT: Final = {
+    Severity.ERROR: "refused, or fails the instance",
+    Severity.WARNING: "a warning",
+    Severity.NOTE: "nothing, only `check --notes` tells of it",
+}
 
 
 def _generator(rule: Rule) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox import allowance
-from durabletask_aio.sandbox.catalogue import default
+from durabletask_aio.sandbox.catalogue import Severity, default
 from durabletask_aio.sandbox.checker import Report, Settings, check_sources
 from durabletask_aio.sandbox.config import read_settings
 from durabletask_aio.sandbox.explain import explain
@@ -46,6 +46,9 @@ class CheckCommand:
         )
         parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="skip files and folders")
         parser.add_argument("--errors-only", action="store_true", help="leave out rules that only warn")
+        parser.add_argument(
+            "--notes", action="store_true", help="also tell of what is right as it stands; not in the exit status"
+        )
         parser.add_argument("--explain", metavar="CODE", help="print what a rule means, and exit")
         parser.add_argument("--rules", action="store_true", help="list the rules, and exit")
         parser.add_argument("--statistics", action="store_true", help="print what was looked at, and how fast")
@@ -73,7 +76,7 @@ class CheckCommand:
         _write(FORMATS[arguments.format](report), arguments.output)
         if arguments.statistics:
             _print_statistics(report)
-        return FOUND if report.findings else CLEAN
+        return FOUND if any(each.severity is not Severity.NOTE for each in report.findings) else CLEAN
 
 
 def _settings(arguments: Any) -> Settings:
@@ -85,6 +88,7 @@ def _settings(arguments: Any) -> Settings:
         orchestrators=settings.orchestrators | set(arguments.orchestrator),
         forbid=settings.forbid,
         errors_only=settings.errors_only or arguments.errors_only,
+        notes=settings.notes or arguments.notes,
     )
 
 

@@ -122,7 +122,7 @@ class Monitor:
             call = self._index.find(first)
             if call is None:
                 return None
-        if call is None:
+        if call is None or not call.is_watched:
             if isinstance(called, type):
                 self._watch_class(called)
             return self._api.DISABLE if self._how(code, offset) is not None else None

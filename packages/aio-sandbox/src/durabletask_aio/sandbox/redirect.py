@@ -98,7 +98,7 @@ class Redirector:
                 if current is _MISSING:
                     return None
             call = self._index.find(current)
-            if call is not None and _wants_stand_in(current, is_called=chain.called[depth]):
+            if call is not None and call.is_watched and _wants_stand_in(current, is_called=chain.called[depth]):
                 return _install(module, chain, depth, current, call)
         return None
 
@@ -121,7 +121,7 @@ class Redirector:
         if isinstance(value, type) or not callable(value):
             return value
         call = self._index.find(value)
-        if call is None or getattr(value, MARK, None) is not None:
+        if call is None or not call.is_watched or getattr(value, MARK, None) is not None:
             return value
         return stand_in(call, value, lambda: value)
 

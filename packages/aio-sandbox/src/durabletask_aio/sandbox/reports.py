@@ -66,7 +66,7 @@ def as_github(report: Report) -> str:
 
 
 def _annotation(finding: Finding) -> str:
-    kind = "error" if finding.severity is Severity.ERROR else "warning"
+    kind = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}[finding.severity]
     place = f"file={_property(_relative(finding.file))},line={finding.line},col={finding.column or 1}"
     title = _property(f"{finding.rule.code} {finding.rule.slug}")
     return f"::{kind} {place},title={title}::{_escaped(finding.message)}"

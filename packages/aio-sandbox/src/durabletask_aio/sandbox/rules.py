@@ -8,7 +8,7 @@ from durabletask_aio.sandbox.catalogue import Category, Rule, Severity
 
 _ACTIVITY = "an activity: its result is recorded once and read back on every replay"
 _GENERATOR_CLOCK = "`ctx.current_utc_datetime`"
-_ERROR, _WARNING = Severity.ERROR, Severity.WARNING
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 RULES: Final = (
     Rule(
@@ -217,11 +217,11 @@ RULES: Final = (
         "DET604",
         "wait-for",
         Category.ASYNCIO,
-        _WARNING,
+        _NOTE,
         "`asyncio.wait_for` behaves differently between Python 3.11 and 3.12",
-        "It was rewritten on top of `asyncio.timeout` in 3.12: what happens first, and whether the awaited coroutine"
-        " becomes a task, differ. Moving the workers to a newer Python would then be a change of workflow code while"
-        " instances are in flight.",
+        "It works in workflows and gives the same result on every replay. It was rewritten on top of `asyncio.timeout`"
+        " in 3.12, though: what happens first, and whether the awaited coroutine becomes a task, differ. Whoever moves"
+        " workers from 3.11 or older to 3.12 or newer while instances are in flight may want to know where it is used.",
         "`ctx.with_timeout(awaitable, seconds)`, which is the same on every Python",
         "`task.when_any` with a timer",
         "await asyncio.wait_for(ctx.call_activity(pay), 30)",

@@ -41,7 +41,7 @@ def _stand_in_for(module: types.ModuleType, index: Recogniser) -> types.ModuleTy
                 replaced[name] = stand_in_class(value, methods)
             continue
         call = index.find(value) if callable(value) else None
-        if call is not None:
+        if call is not None and call.is_watched:
             replaced[name] = stand_in(call, value, _reader(module, name))
     return StandInModule(module, replaced)
 

@@ -112,6 +112,8 @@ class WatchedExecution:
 
     def object_to(self, call: Call, frame: types.FrameType) -> None:
         """Warn or raise, by the workflow's mode and the rule's severity."""
+        if not call.is_watched:
+            return
         if self.strict and call.rule.severity is Severity.ERROR:
             raise self.fail(self._finding(call, frame).text())
         site = (frame.f_code.co_filename, frame.f_lineno, call.name)
