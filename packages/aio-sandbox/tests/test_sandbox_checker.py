@@ -212,6 +212,7 @@ class TestCommand:
             "call",
             "message",
             "corrected_line",
+            "inside",
         } == set(report["findings"][0])
         assert len(report["orchestrators"]) == 6
 
@@ -311,7 +312,10 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("alow = []", "has no key 'alow'; the keys are allow, exclude, orchestrators, errors-only, notes, forbid"),
+            (
+                "alow = []",
+                "has no key 'alow'; the keys are allow, exclude, orchestrators, follow, follow-io, errors-only",
+            ),
             ('allow = "clock"', "allow must be a list of strings, not 'clock'"),
             ("errors-only = 1", "errors-only must be true or false, not 1"),
             ('forbid = {"a.b" = "DET999"}', "There is no rule 'DET999'"),

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox import catalogue
-from durabletask_aio.sandbox.territory import TERRITORY
+from durabletask_aio.sandbox.territory import TERRITORY, paths_of
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -71,18 +71,39 @@ def checked(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def checked_packages(packages: Iterable[str], keyword: str) -> tuple[str, ...]:
+    """``packages`` if each is installed; raises :class:`WorkflowValidationError` otherwise."""
+    if isinstance(packages, str):
+        msg = f"{keyword}={packages!r} is one string; write a list: {keyword}=[{packages!r}]."
+        raise WorkflowValidationError(msg)
+    names = tuple(packages)
+    try:
+        for name in names:
+            paths_of(name)
+    except ValueError as error:
+        raise WorkflowValidationError(str(error)) from None
+    return names
+
+
 def configure(
-    *, allow: Iterable[str] = (), forbid: Mapping[str, str] | None = None, follow: Iterable[str] = ()
+    *,
+    allow: Iterable[str] = (),
+    forbid: Mapping[str, str] | None = None,
+    follow: Iterable[str] = (),
+    follow_io: Iterable[str] = (),
 ) -> Callable[[], None]:
     """Change the sandbox for this process; call it before workflows are registered.
 
     ``allow`` relaxes, with the names that :class:`allow` takes.  ``forbid`` extends the catalogue: full names of calls,
-    each with the code of the rule that it breaks, as in ``{"mylib.clock.read": "DET101"}``.  ``follow`` names installed
-    packages whose code is treated as if it were yours.
+    each with the code of the rule that it breaks, as in ``{"mylib.clock.read": "DET101"}``.
 
-    Returns a function that takes ``allow`` and ``forbid`` back.  Raises :class:`WorkflowValidationError` for unknown
-    names and codes.
+    Installed packages are left alone unless they are named, by the name that is imported: those in ``follow`` are
+    treated as if they were yours; those in ``follow_io`` are looked at for files, network, processes and threads only,
+    and what they do is said of your line that leads there.  ``"*"`` stands for all installed packages.
+
+    Returns a function that takes all of it back.  Raises :class:`WorkflowValidationError` for unknown names and codes.
     """
+    following = [(checked_packages(follow, "follow"), False), (checked_packages(follow_io, "follow_io"), True)]
     added = set(checked(allow)) - _everywhere
     current = catalogue.default()
     before = dict(current.calls)
@@ -93,10 +114,11 @@ def configure(
         current.calls = before
         raise WorkflowValidationError(str(error)) from None
     _everywhere.update(added)
-    for package in follow:
-        TERRITORY.follow(package)
+    unfollow = [TERRITORY.follow(packages, io_only=io_only) for packages, io_only in following if packages]
 
     def undo() -> None:
+        for take_back in unfollow:
+            take_back()
         _everywhere.difference_update(added)
         if current.calls != before:
             current.calls = before

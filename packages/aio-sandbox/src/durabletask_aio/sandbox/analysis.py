@@ -26,9 +26,7 @@ class Result:
         self.functions = functions
 
 
-def check(
-    target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (), notes: bool = False
-) -> list[Finding]:
+def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (), notes: bool = False) -> list[Finding]:
     """Everything in ``target``, and in the user's functions it calls, that gives another result on replay.
 
     ``target`` is a workflow: a coroutine function or generator function, a method, a partial, or what

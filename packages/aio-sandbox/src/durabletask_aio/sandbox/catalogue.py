@@ -38,8 +38,11 @@ class Category(str, enum.Enum):
 REPLACED_CATEGORIES = frozenset({Category.CLOCK, Category.RANDOM, Category.UUID})
 """Categories whose calls give deterministic values in best_effort mode; never entropy: predictable tokens harm."""
 
-IO_CATEGORIES = frozenset({Category.FILE, Category.NETWORK, Category.PROCESS, Category.THREAD})
-"""Categories that third-party code is followed for, if it is followed at all."""
+IO_RULES = frozenset({"DET501", "DET502", "DET503", "DET601"})
+"""Files, network, processes and threads: what a third-party package can be followed for without looking at the rest.
+
+Packages read clocks and take locks for reasons of their own, and mostly no result depends on it; with a file, it does.
+"""
 
 
 class Severity(str, enum.Enum):

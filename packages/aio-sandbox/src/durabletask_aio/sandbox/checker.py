@@ -29,6 +29,9 @@ class Settings:
     allow: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     orchestrators: frozenset[str] = frozenset()
+    follow: tuple[str, ...] = ()
+    follow_io: tuple[str, ...] = ()
+    """Installed packages to go into, by import name: as if they were the user's, or for I/O alone."""
     forbid: dict[str, str] = field(default_factory=dict[str, str])
     errors_only: bool = False
     notes: bool = False
@@ -55,7 +58,8 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
     catalogue = _extended(settings)
     files = list(dict.fromkeys(path for target in targets for path in _files(target, settings.exclude)))
     roots = list(dict.fromkeys([*(_root_of(path) for path in files), Path.cwd()]))
-    world = ProjectWorld(catalogue, roots)
+    followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
+    world = ProjectWorld(catalogue, roots, followed)
     modules = [world.add(_module_name(path), path, read_source(path)) for path in files]
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}

@@ -10,7 +10,7 @@ from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.checker import Settings
 
 TABLE: Final = "tool.durabletask-aio.check"
-_LISTS: Final = ("allow", "exclude", "orchestrators")
+_LISTS: Final = ("allow", "exclude", "orchestrators", "follow", "follow-io")
 _FLAGS: Final = ("errors-only", "notes")
 _KEYS: Final = (*_LISTS, *_FLAGS, "forbid")
 
@@ -41,6 +41,8 @@ def _settings(path: Path) -> Settings:
         exclude=tuple(table.get("exclude", ())),
         orchestrators=frozenset(table.get("orchestrators", ())),
         forbid=dict(table.get("forbid", {})),
+        follow=tuple(table.get("follow", ())),
+        follow_io=tuple(table.get("follow-io", ())),
         errors_only=table.get("errors-only", False),
         notes=table.get("notes", False),
     )

@@ -6,11 +6,11 @@ import ast
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from durabletask_aio.sandbox import structure
 from durabletask_aio.sandbox.calls import SECOND_LOOK
-from durabletask_aio.sandbox.catalogue import Call, Catalogue, Rule, Severity, allows
+from durabletask_aio.sandbox.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
 from durabletask_aio.sandbox.findings import Finding, corrected
@@ -22,7 +22,7 @@ from durabletask_aio.sandbox.implicit_calls import (
     REFERENCES_ONLY,
 )
 from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
-from durabletask_aio.sandbox.sources import FunctionNode
+from durabletask_aio.sandbox.sources import FunctionNode, Source
 from durabletask_aio.sandbox.values import (
     Body,
     Context,
@@ -36,6 +36,9 @@ from durabletask_aio.sandbox.values import (
     World,
 )
 
+Located: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
+"""Syntax that has a place."""
+
 BODY_LIMIT: Final = 2_000
 """Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
 
@@ -47,6 +50,17 @@ class Visit:
     body: Body
     reached: tuple[str, ...]
     given: tuple[tuple[str, Value], ...] = ()
+    crossing: Crossing | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The line of the user's that leads into a followed package: the one to blame, and to allow, what it does there."""
+
+    source: Source
+    node: Located
+    function: str
+    allowed: tuple[str, ...]
 
 
 class Analysis:
@@ -81,11 +95,18 @@ class Analysis:
             Scanner(self, visit).scan()
         return sorted(self.findings.values(), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
 
-    def enqueue(self, body: Body, reached: tuple[str, ...], given: tuple[tuple[str, Value], ...]) -> None:
-        key = (body.key, tuple((name, identity(value)) for name, value in given))
+    def enqueue(
+        self,
+        body: Body,
+        reached: tuple[str, ...],
+        given: tuple[tuple[str, Value], ...],
+        crossing: Crossing | None = None,
+    ) -> None:
+        place = (id(crossing.source), crossing.node.lineno) if crossing is not None else None
+        key = (body.key, place, tuple((name, identity(value)) for name, value in given))
         if key not in self._seen:
             self._seen.add(key)
-            self._queue.append(Visit(body, (*reached, body.label), given))
+            self._queue.append(Visit(body, (*reached, body.label), given, crossing))
 
     def report(self, finding: Finding) -> None:
         if finding.severity is Severity.NOTE and not self._notes:
@@ -107,7 +128,9 @@ class Scanner:
         self.node = visit.body.node
         self.reached = visit.reached
         self._allowed = visit.body.allowed
+        self._crossing = visit.crossing
         self._statement: ast.stmt | None = None
+        self._here: Located = visit.body.node
         outer = visit.body.scope
         self.statements: list[ast.stmt] = (
             [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
@@ -147,6 +170,8 @@ class Scanner:
             self._statement = node
         elif isinstance(node, ast.stmt):
             self._statement = None
+        if isinstance(node, (ast.expr, ast.stmt, ast.ExceptHandler)):
+            self._here = node
         self._check(node)
         if isinstance(node, (ast.With, ast.AsyncWith)):
             self._with(node)
@@ -260,7 +285,15 @@ class Scanner:
 
     def _go_into(self, value: Value, node: ast.Call | None) -> None:
         for body in self.world.bodies(value):
-            self.analysis.enqueue(self._with_source(body), self.reached, self._given(body, node))
+            self._enter(body, self._given(body, node))
+
+    def _enter(self, body: Body, given: tuple[tuple[str, Value], ...]) -> None:
+        crossing = None
+        if body.for_io:
+            crossing = self._crossing or Crossing(
+                self.body.source, self._here, self.body.label, (*self._allowed, *self._names_in_pragmas(self._here))
+            )
+        self.analysis.enqueue(self._with_source(body), self.reached, given, crossing)
 
     def _with_source(self, body: Body) -> Body:
         return replace(body, allowed=(*body.allowed, *self._allowed))
@@ -285,7 +318,7 @@ class Scanner:
         if isinstance(node, ast.Attribute):
             for value in self.values(node.value):
                 for body in self.world.reading(value, node.attr):
-                    self.analysis.enqueue(self._with_source(body), self.reached, ())
+                    self._enter(body, ())
         for value in self.values(node):
             call = self.world.call(value)
             if call is not None and not _is_callable(value, call):
@@ -325,7 +358,7 @@ class Scanner:
 
     def report(
         self,
-        node: ast.expr | ast.stmt | ast.ExceptHandler,
+        node: Located,
         rule: Rule,
         *,
         call: Call | None = None,
@@ -335,9 +368,12 @@ class Scanner:
     ) -> None:
         """Enter a finding, unless something allows it."""
         name = call.name if call is not None else None
+        if self.body.for_io:
+            if call is not None and rule.code in IO_RULES:
+                self._report_crossing(node, call)
+            return
         source = self.body.source
-        names = (*self._allowed, *(name for pragma in self._pragmas(node) for name in pragma))
-        if self.analysis.is_allowed(rule, name, names):
+        if self.analysis.is_allowed(rule, name, (*self._allowed, *self._names_in_pragmas(node))):
             return
         line = source.line(node.lineno)
         better = None
@@ -366,7 +402,35 @@ class Scanner:
             )
         )
 
-    def _pragmas(self, node: ast.expr | ast.stmt | ast.ExceptHandler) -> Iterator[tuple[str, ...]]:
+    def _report_crossing(self, inner: Located, call: Call) -> None:
+        """Something that a followed package does, said of the user's line that leads there."""
+        crossing = self._crossing
+        if crossing is None or self.analysis.is_allowed(call.rule, call.name, (*self._allowed, *crossing.allowed)):
+            return
+        node = crossing.node
+        self.analysis.report(
+            Finding(
+                rule=call.rule,
+                file=crossing.source.filename,
+                line=node.lineno,
+                column=node.col_offset + 1,
+                function=crossing.function,
+                reached=self.reached,
+                call=call.name,
+                advice=call.advice(generator=self.analysis.is_generator),
+                source_line=crossing.source.line(node.lineno),
+                end_line=node.end_lineno,
+                # Libraries do such things under conditions of theirs; whether they do is seen when the call is made.
+                certain=False,
+                inside=f"{self.body.source.filename}:{inner.lineno} in {self.body.label}()",
+            )
+        )
+
+    def _names_in_pragmas(self, node: Located) -> Iterator[str]:
+        for names in self._pragmas(node):
+            yield from names
+
+    def _pragmas(self, node: Located) -> Iterator[tuple[str, ...]]:
         first, last = node.lineno, node.end_lineno or node.lineno
         if isinstance(node, (*_COMPOUND, ast.ExceptHandler)):
             last = first

@@ -37,6 +37,8 @@ class Finding:
     end_line: int | None = None
     certain: bool = True
     """Whether the finding is enough to refuse the workflow in strict mode."""
+    inside: str | None = None
+    """For a line that leads into a package that is followed: which line of the package makes the call."""
 
     @property
     def location(self) -> str:
@@ -67,6 +69,8 @@ class Finding:
     def text(self) -> str:
         """The whole message, over several lines."""
         lines = [self.summary, f"  at {self.location} in {self.function}()"]
+        if self.inside is not None:
+            lines.append(f"  which leads to {self.inside}")
         if len(self.reached) > 1:
             lines.append(f"  reached by {self.way}")
         if self.source_line:
@@ -90,6 +94,7 @@ class Finding:
             "call": self.call,
             "message": self.message,
             "corrected_line": self.corrected_line,
+            "inside": self.inside,
         }
 
 

@@ -45,6 +45,20 @@ class CheckCommand:
             help="do not report this rule, category or call; may be repeated",
         )
         parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="skip files and folders")
+        parser.add_argument(
+            "--follow",
+            action="append",
+            default=[],
+            metavar="PACKAGE",
+            help="go into this installed package as if it were yours; '*' for all; may be repeated",
+        )
+        parser.add_argument(
+            "--follow-io",
+            action="append",
+            default=[],
+            metavar="PACKAGE",
+            help="go into this installed package for files, network, processes and threads only; may be repeated",
+        )
         parser.add_argument("--errors-only", action="store_true", help="leave out rules that only warn")
         parser.add_argument(
             "--notes", action="store_true", help="also tell of what is right as it stands; not in the exit status"
@@ -87,6 +101,8 @@ def _settings(arguments: Any) -> Settings:
         exclude=(*settings.exclude, *arguments.exclude),
         orchestrators=settings.orchestrators | set(arguments.orchestrator),
         forbid=settings.forbid,
+        follow=allowance.checked_packages([*settings.follow, *arguments.follow], "follow"),
+        follow_io=allowance.checked_packages([*settings.follow_io, *arguments.follow_io], "follow-io"),
         errors_only=settings.errors_only or arguments.errors_only,
         notes=settings.notes or arguments.notes,
     )

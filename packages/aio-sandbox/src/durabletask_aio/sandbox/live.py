@@ -54,7 +54,7 @@ class LiveWorld:
     def __init__(self, index: Recogniser) -> None:
         self._index = index
         # For modules that were not imported yet: those that a workflow imports when it runs.
-        self._project = ProjectWorld(index.catalogue, user_roots())
+        self._project = ProjectWorld(index.catalogue, user_roots(), TERRITORY.packages)
         self.nodes: dict[int, types.FunctionType] = {}
         """By id of a syntax node: the function it was compiled to, for those that were gone into."""
         self.classes: dict[int, type] = {}
@@ -179,7 +179,7 @@ class LiveWorld:
             receiver = Known.of(target.__self__)
             self._kept.append(target.__self__)
         for function in reach.functions_of(target):
-            if reach.is_user_function(function):
+            if reach.is_followed(function):
                 body = self.body_of(function, receiver)
                 if body is not None:
                     yield body
@@ -204,6 +204,7 @@ class LiveWorld:
             label=function.__name__,
             allowed=allowance.of_function(function),
             receiver=receiver if _takes_receiver(function, receiver) else None,
+            for_io=not TERRITORY.is_user_file(source.filename),
         )
 
     def reading(self, value: Value, name: str) -> list[Body]:
@@ -296,7 +297,8 @@ def body_of_definition(value: Defined) -> Body:
     """The body of a function that the analysis met in the source only, such as a nested one."""
     label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
     source = source_of_scope(value.scope)
-    return Body(id(value.node), value.node, source, value.scope, label, receiver=value.receiver)
+    for_io = not TERRITORY.is_user_file(source.filename)
+    return Body(id(value.node), value.node, source, value.scope, label, (), value.receiver, for_io)
 
 
 def source_of_scope(scope: Scope) -> Any:
@@ -351,7 +353,7 @@ def _is_foreign(kind: type) -> bool:
     """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
     module = sys.modules.get(kind.__module__)
     filename = getattr(module, "__file__", None)
-    return filename is None or not TERRITORY.is_user_file(filename)
+    return filename is None or not TERRITORY.is_followed(filename)
 
 
 def _bound_in_base(owner: Any, name: str, static: Any) -> Any:

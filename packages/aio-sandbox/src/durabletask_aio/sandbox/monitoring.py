@@ -113,7 +113,7 @@ class Monitor:
         kind = _interpreter.kind_of(called)
         if kind is types.FunctionType or kind is types.MethodType:
             function = called if kind is types.FunctionType else called.__func__
-            if isinstance(function, types.FunctionType) and TERRITORY.is_user_file(function.__code__.co_filename):
+            if isinstance(function, types.FunctionType) and TERRITORY.is_followed(function.__code__.co_filename):
                 return self._follow(code, offset, function)
         missing = self._api.MISSING
         call = self._index.find(called, None if first is missing else first)
@@ -122,7 +122,7 @@ class Monitor:
             call = self._index.find(first)
             if call is None:
                 return None
-        if call is None or not call.is_watched:
+        if call is None or not call.is_watched or not TERRITORY.concerns(code.co_filename, call.rule):
             if isinstance(called, type):
                 self._watch_class(called)
             return self._api.DISABLE if self._how(code, offset) is not None else None

@@ -23,7 +23,7 @@ from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.conditions import UNKNOWN_ARGUMENTS, Arguments
 from durabletask_aio.sandbox.recognise import Recogniser, recogniser
 from durabletask_aio.sandbox.state import ACTIVE, Policy, WatchedExecution
-from durabletask_aio.sandbox.territory import TERRITORY
+from durabletask_aio.sandbox.territory import TERRITORY, Interest
 
 IS_SUPPORTED: Final = sys.version_info < (3, 12)
 """From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
@@ -65,16 +65,17 @@ class ProfiledExecution(WatchedExecution):
 
     def _make_hook(self) -> Callable[[types.FrameType, str, Any], None]:
         """The hook, as a closure over plain dictionaries: it runs several times for each line of the workflow."""
-        of_user, watched_codes = _IS_OF_USER, self._index.watched_codes
-        judge, judge_frame, is_of_user = self._judge, self._judge_frame, _is_of_user
+        interests, watched_codes = TERRITORY.by_code, self._index.watched_codes
+        judge, judge_frame, interest_in = self._judge, self._judge_frame, TERRITORY.of_code
+        nothing = Interest.NOTHING
 
         def hook(frame: types.FrameType, event: str, argument: Any) -> None:
             if event == "c_call":
                 code = frame.f_code
-                known = of_user.get(id(code))
+                known = interests.get(id(code))
                 if known is None:
-                    known = is_of_user(code)
-                if known[1]:
+                    known = interest_in(code)
+                if known[1] is not nothing:
                     judge(frame, argument)
             elif event == "call" and id(frame.f_code) in watched_codes:
                 judge_frame(frame)
@@ -93,7 +94,7 @@ class ProfiledExecution(WatchedExecution):
     def _judge_frame(self, frame: types.FrameType) -> None:
         caller = frame.f_back
         call = self._index.of_frame(frame)
-        if call is None or caller is None or not TERRITORY.is_user_file(caller.f_code.co_filename):
+        if call is None or caller is None or not TERRITORY.is_followed(caller.f_code.co_filename):
             return
         code = frame.f_code
         names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
@@ -113,15 +114,6 @@ class ProfiledExecution(WatchedExecution):
 def watched_context() -> type[AsyncWorkflowContext]:
     """The context for workflows under the hook."""
     return watched(AsyncWorkflowContext)
-
-
-_IS_OF_USER: Final[dict[int, tuple[types.CodeType, bool]]] = {}
-"""By id of a code object, with the object kept so that the id stays its own: whether it is the user's."""
-
-
-def _is_of_user(code: types.CodeType) -> tuple[types.CodeType, bool]:
-    known = _IS_OF_USER[id(code)] = (code, TERRITORY.is_user_file(code.co_filename))
-    return known
 
 
 def watched(context_type: type[_T]) -> type[_T]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope
 from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
+from durabletask_aio.sandbox.territory import installed_roots, is_standard_module
 from durabletask_aio.sandbox.values import (
     Body,
     Context,
@@ -49,6 +51,8 @@ class Module(Value):
     name: str
     source: Source
     is_package: bool
+    for_io: bool = False
+    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
     scope: Scope = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,9 +63,13 @@ class Module(Value):
 class ProjectWorld:
     """See :class:`.values.World`."""
 
-    def __init__(self, catalogue: Catalogue, roots: list[Path]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, roots: list[Path], followed: Mapping[str, bool] = MappingProxyType({})
+    ) -> None:
         self._catalogue = catalogue
         self._roots = roots
+        self._followed = followed
+        """By import name: installed packages to go into as well, and whether for I/O alone."""
         self._modules: dict[str, Module | None] = {}
         self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
         self._depth = 0
@@ -78,12 +86,21 @@ class ProjectWorld:
         """The project's module of this name, read when it is first asked for."""
         if name not in self._modules:
             self._modules[name] = None
-            for root in self._roots:
-                base = root.joinpath(*name.split("."))
-                for path in (base.with_suffix(".py"), base / "__init__.py"):
-                    if path.is_file():
-                        return self.add(name, path, read_source(path))
+            path = _file_of(name, self._roots)
+            if path is not None:
+                return self.add(name, path, read_source(path))
+            path = _file_of(name, installed_roots()) if self._is_followed(name) is not None else None
+            if path is not None:
+                module = self.add(name, path, read_source(path))
+                module.for_io = bool(self._is_followed(name))
         return self._modules[name]
+
+    def _is_followed(self, name: str) -> bool | None:
+        """Whether the module is followed for I/O alone; ``None`` if it is not followed at all."""
+        if not self._followed or is_standard_module(name):
+            return None
+        found = [io_only for package, io_only in self._followed.items() if f"{name}.".startswith(f"{package}.")]
+        return all(found) if found else self._followed.get("*")
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
         if name.startswith("."):
@@ -265,7 +282,8 @@ class ProjectWorld:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
         allowed = tuple(self._allowed(value))
         source = _source_around(value.scope)
-        return Body(id(value.node), value.node, source, value.scope, label, allowed, value.receiver)
+        for_io = isinstance(value.scope.home, Module) and value.scope.home.for_io
+        return Body(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, for_io)
 
     def _allowed(self, value: Defined) -> list[str]:
         names: list[str] = []
@@ -328,6 +346,16 @@ class ProjectWorld:
 def read_source(path: Path) -> str:
     """The text of a file; undecodable bytes are replaced, so that the parser can complain about them."""
     return path.read_bytes().decode("utf-8-sig", errors="replace")
+
+
+def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
+    """The file that an import of ``name`` would run, if it is below one of ``roots``."""
+    for root in roots:
+        base = root.joinpath(*name.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
 
 
 def _absolute(name: str, home: Module) -> str:

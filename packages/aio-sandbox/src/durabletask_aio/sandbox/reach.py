@@ -1,4 +1,4 @@
-"""Which functions of the user's a workflow function calls, read from objects and bytecode; no source is needed.
+"""Which functions that are looked at a workflow function calls, read from objects and bytecode; no source is needed.
 
 This is the coarse half of following helpers: what :mod:`.analysis` finds in the source is added to it.  A function that
 is only mentioned is not followed, since ``ctx.call_activity(charge)`` mentions an activity.
@@ -55,11 +55,11 @@ def _behind(value: Any) -> Iterator[Any]:
 
 def _behind_class(value: Any) -> Iterator[Any]:
     if isinstance(value, type):
-        if _is_user_class(value):
+        if _is_followed_class(value):
             # Creating an instance runs these; the other methods are found where they are called.
             for kind in _interpreter.bases(value):
                 yield from (vars(kind)[name] for name in _CREATION if name in vars(kind))
-    elif _is_user_class(_interpreter.kind_of(value)):
+    elif _is_followed_class(_interpreter.kind_of(value)):
         call: Any = inspect.getattr_static(_interpreter.kind_of(value), "__call__", None)
         if call is not None:
             yield call
@@ -68,12 +68,12 @@ def _behind_class(value: Any) -> Iterator[Any]:
 _CREATION: Final = ("__new__", "__init__", "__post_init__")
 
 
-def _is_user_class(kind: type) -> bool:
-    return any(is_user_function(value) for value in vars(kind).values())
+def _is_followed_class(kind: type) -> bool:
+    return any(is_followed(value) for value in vars(kind).values())
 
 
 def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
-    """Every function that the user's part of a class holds: operators, ``len()`` and the like call them unseen.
+    """Every function that the followed part of a class holds: operators, ``len()`` and the like call them unseen.
 
     Except for ``__del__``, which runs whenever the collector likes and must neither raise nor be looked at.
     """
@@ -81,25 +81,25 @@ def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
         for name, value in _interpreter.attributes(base):
             if name == "__del__" or isinstance(value, type):
                 continue
-            yield from (each for each in functions_of(value) if is_user_function(each))
+            yield from (each for each in functions_of(value) if is_followed(each))
 
 
-def is_user_function(value: object) -> bool:
-    """Whether ``value`` is a Python function from the user's own files."""
-    return isinstance(value, types.FunctionType) and TERRITORY.is_user_file(value.__code__.co_filename)
+def is_followed(value: object) -> bool:
+    """Whether ``value`` is a Python function of the user's own, or of a package that is followed."""
+    return isinstance(value, types.FunctionType) and TERRITORY.is_followed(value.__code__.co_filename)
 
 
 def reachable(target: Any) -> list[types.FunctionType]:
-    """The user's functions that calling ``target`` can run, each once, nearest first."""
+    """The functions that calling ``target`` can run and that are looked at, each once, nearest first."""
     found: dict[int, types.FunctionType] = {}
     queue: list[Any] = [target]
     while queue:
         current = queue.pop(0)
         functions = list(functions_of(current))
-        if isinstance(current, type) and _is_user_class(current):
+        if isinstance(current, type) and _is_followed_class(current):
             functions += methods_of(current)
         for function in functions:
-            if id(function) in found or not is_user_function(function):
+            if id(function) in found or not is_followed(function):
                 continue
             found[id(function)] = function
             queue.extend(_called_by(function))
@@ -112,7 +112,7 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
             value = function.__globals__.get(chain.name, _BUILTINS.get(chain.name))
             for depth, is_called in enumerate(chain.called):
                 if depth > 0:
-                    if not isinstance(value, (types.ModuleType, type)) and not _is_user_class(
+                    if not isinstance(value, (types.ModuleType, type)) and not _is_followed_class(
                         _interpreter.kind_of(value)
                     ):
                         break

@@ -23,6 +23,7 @@ from durabletask_aio.sandbox import _interpreter, bytecode, standin_imports
 from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.recognise import Recogniser, recogniser
 from durabletask_aio.sandbox.standins import MARK, Names, StandInMapping, stand_in
+from durabletask_aio.sandbox.territory import TERRITORY
 
 _PREFIX: Final = "__dt_"
 _MISSING: Final = object()
@@ -46,8 +47,9 @@ class Redirector:
             if code is not function.__code__:
                 function.__code__ = code
             self._done[id(code)] = code
-            self._rewrite_defaults(function)
-            self._rewrite_closure(function)
+            if TERRITORY.is_user_file(code.co_filename):
+                self._rewrite_defaults(function)
+                self._rewrite_closure(function)
 
     def rewritten(self, code: types.CodeType, module: dict[str, Any]) -> types.CodeType:
         """``code`` with its loads and imports redirected, or ``code`` itself if there is nothing to redirect."""
@@ -55,14 +57,16 @@ class Redirector:
         raw = bytearray(code.co_code)
         changed = False
         for chain in bytecode.global_chains(code):
-            new_name = self._name_for(chain, module)
+            new_name = self._name_for(chain, module, code.co_filename)
             if new_name is None:
                 continue
             if new_name not in names:
                 names.append(new_name)
             if _patch(raw, chain, names.index(new_name)):
                 changed = True
-        for statement in bytecode.local_imports(code):
+        # A stand-in module has all of its calls replaced: too much for a package that is followed for I/O.
+        is_own = TERRITORY.is_user_file(code.co_filename)
+        for statement in bytecode.local_imports(code) if is_own else ():
             new_name = standin_imports.name_for(statement, self._index)
             if new_name is None:
                 continue
@@ -80,7 +84,7 @@ class Redirector:
             code = code.replace(co_consts=constants)
         return code.replace(co_code=bytes(raw), co_names=tuple(names)) if changed else code
 
-    def _name_for(self, chain: bytecode.Chain, module: dict[str, Any]) -> str | None:
+    def _name_for(self, chain: bytecode.Chain, module: dict[str, Any], filename: str) -> str | None:
         """The name to load in place of the chain's global, created on demand; ``None`` to leave the load alone."""
         if chain.name.startswith(_PREFIX):
             return None
@@ -98,8 +102,9 @@ class Redirector:
                 if current is _MISSING:
                     return None
             call = self._index.find(current)
-            if call is not None and call.is_watched and _wants_stand_in(current, is_called=chain.called[depth]):
-                return _install(module, chain, depth, current, call)
+            if call is not None and _wants_stand_in(current, is_called=chain.called[depth]):
+                concerned = call.is_watched and TERRITORY.concerns(filename, call.rule)
+                return _install(module, chain, depth, current, call, filename) if concerned else None
         return None
 
     def _rewrite_defaults(self, function: types.FunctionType) -> None:
@@ -131,11 +136,18 @@ def _wants_stand_in(value: Any, *, is_called: bool) -> bool:
     return is_called if isinstance(value, type) else True
 
 
-def _install(module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call) -> str:
+def _install(
+    module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
+) -> str:
     """Make sure that the module has the stand-in under the name that is returned."""
+    home = filename if TERRITORY.is_by_choice(filename) else None
     path = chain.attributes[:depth]
     look_up = _looks_up(module, chain.name, path)
-    leaf = StandInMapping(call, original, look_up) if _is_mapping(original) else stand_in(call, original, look_up)
+    leaf = (
+        StandInMapping(call, original, look_up)
+        if _is_mapping(original)
+        else stand_in(call, original, look_up, home=home)
+    )
     if depth == 0:
         name = f"{_PREFIX}{chain.name}"
         module.setdefault(name, leaf)
@@ -199,7 +211,8 @@ def _self_test() -> bool:
     """Whether a rewritten function loads the new name and computes with it."""
     try:
         module: dict[str, Any] = {"time": time}
-        trial = types.FunctionType(_trial.__code__, module)
+        # Under a name that is not this package's, whose own code is none of the sandbox's business.
+        trial = types.FunctionType(_trial.__code__.replace(co_filename="<trial>"), module)
         Redirector(recogniser()).rewritten(trial.__code__, module)
         names = [name for name in module if name.startswith(_PREFIX)]
         if names != [f"{_PREFIX}time_"]:

@@ -36,6 +36,8 @@ def _place(finding: Finding) -> str:
 
 def _body(finding: Finding) -> str:
     lines = [finding.message]
+    if finding.inside is not None:
+        lines.append(f"  which leads to {finding.inside}")
     if len(finding.reached) > 1:
         lines.append(f"  reached by {finding.way}")
     if finding.source_line:

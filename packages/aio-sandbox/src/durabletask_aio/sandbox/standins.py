@@ -14,19 +14,23 @@ from typing import Any
 
 from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.state import ACTIVE
+from durabletask_aio.sandbox.territory import TERRITORY
 
 MARK = "__durabletask_aio_standin__"
 
 
-def stand_in(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
-    """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now."""
+def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
+    """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now.
+
+    ``home`` is the file whose code was redirected, for files that may stop to be followed.
+    """
 
     def standin(*args: Any, **kwargs: Any) -> Any:
         target = look_up()
         if ACTIVE:
             execution = ACTIVE.get(get_ident())
             # Whoever put something else in the place of the original, a test mostly, wants that to be called.
-            if execution is not None and target == original:
+            if execution is not None and target == original and (home is None or TERRITORY.concerns(home, call.rule)):
                 return execution.intercept(call, target, args, kwargs)
         return target(*args, **kwargs)
 

@@ -10,6 +10,7 @@ import random
 import types
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from threading import get_ident
 from typing import Any, Final
@@ -94,33 +95,40 @@ class WatchedExecution:
         """What a redirected name does in place of calling ``target``."""
         if not holds(call.condition, of_call(args, kwargs)):
             return target(*args, **kwargs)
-        frame = user_frame(_interpreter.frame(1))
-        if frame is None or self._is_allowed(call, frame):
+        inner = followed_frame(_interpreter.frame(1))
+        frame = user_frame(inner)
+        if inner is None or frame is None or self._is_allowed(call, frame):
             return target(*args, **kwargs)
-        self.object_to(call, frame)
+        self.object_to(call, frame, inner)
         substitute = SUBSTITUTES.get(call.name)
         if substitute is None:
             return target(*args, **kwargs)
         if call.category is Category.CLOCK:
-            self._count_read(call, frame)
+            self._count_read(call, frame, inner)
         return substitute(self, target, args, kwargs)
 
     def check(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
-        """What the layers that only watch do: raise, warn or stay silent."""
-        if holds(call.condition, arguments) and not self._is_allowed(call, frame):
-            self.object_to(call, frame)
+        """What the layers that only watch do: raise, warn or stay silent.  ``frame`` makes the call."""
+        if not holds(call.condition, arguments) or not TERRITORY.concerns(frame.f_code.co_filename, call.rule):
+            return
+        blamed = user_frame(frame)
+        if blamed is not None and not self._is_allowed(call, blamed):
+            self.object_to(call, blamed, frame)
 
-    def object_to(self, call: Call, frame: types.FrameType) -> None:
-        """Warn or raise, by the workflow's mode and the rule's severity."""
+    def object_to(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
+        """Warn or raise, by the workflow's mode and the rule's severity.
+
+        ``frame`` is the user's, whose line is blamed; ``inner`` makes the call, in a package that is followed perhaps.
+        """
         if not call.is_watched:
             return
         if self.strict and call.rule.severity is Severity.ERROR:
-            raise self.fail(self._finding(call, frame).text())
+            raise self.fail(self._finding(call, frame, inner).text())
         site = (frame.f_code.co_filename, frame.f_lineno, call.name)
         if site in self.policy.warned or self.execution.is_replaying:
             return
         self.policy.warned.add(site)
-        warn(self._finding(call, frame), self.policy.workflow_name, self.execution.instance_id)
+        warn(self._finding(call, frame, inner), self.policy.workflow_name, self.execution.instance_id)
 
     def fail(self, message: str) -> SandboxViolationError:
         """A violation, remembered: it fails the turn even if the workflow catches it."""
@@ -131,8 +139,11 @@ class WatchedExecution:
             self._violation = error
         return error
 
-    def _finding(self, call: Call, frame: types.FrameType) -> Finding:
-        return finding_at(frame, call, self.policy.context, stack_of(frame))
+    def _finding(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> Finding:
+        found = finding_at(frame, call, self.policy.context, stack_of(frame))
+        if inner is frame:
+            return found
+        return replace(found, inside=f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_name}()")
 
     def _is_allowed(self, call: Call, frame: types.FrameType) -> bool:
         allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())
@@ -149,10 +160,10 @@ class WatchedExecution:
             allows(pragma.names, call.rule, call.name) for pragma in source.allowed_at(position.line, position.end_line)
         )
 
-    def _count_read(self, call: Call, frame: types.FrameType) -> None:
+    def _count_read(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
         self._reads += 1
         if self._reads > FROZEN_CLOCK_LIMIT:
-            finding = self._finding(call, frame)
+            finding = self._finding(call, frame, inner)
             raise self.fail(
                 f"A loop waits for a clock that stands still: `{call.name}` was read {self._reads - 1:,} times"
                 f" without the workflow waiting for anything. In a workflow the clock moves only while it waits.\n"
@@ -165,6 +176,13 @@ class WatchedExecution:
 def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
     """The nearest frame of the user's own code, from ``frame`` outwards."""
     while frame is not None and not TERRITORY.is_user_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:
+    """The nearest frame of code that is looked at, from ``frame`` outwards: the user's, or a followed package's."""
+    while frame is not None and not TERRITORY.is_followed(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 

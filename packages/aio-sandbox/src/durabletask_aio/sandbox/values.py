@@ -124,6 +124,8 @@ class Body:
     """Its name, as messages show it."""
     allowed: tuple[str, ...] = ()
     receiver: Value | None = None
+    for_io: bool = False
+    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
 
 
 class World(Protocol):
