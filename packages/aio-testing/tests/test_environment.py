@@ -113,6 +113,20 @@ class TestExecuting:
         with pytest.raises(OrchestrationFailedError, match="no activity 'charge' is registered here; there"):
             await env.execute(charges, input=1)
 
+    async def test_a_stub_under_a_misspelt_name_is_among_the_names_there_are(self):
+        async def workflow(ctx):
+            await ctx.call_activity("charge")
+
+        async with WorkflowEnvironment(orchestrators=[workflow]) as env:
+            env.stub("chrage", returns=1)
+            with pytest.raises(OrchestrationFailedError, match="there are: chrage; did you mean 'chrage'"):
+                await env.execute(workflow)
+
+    def test_another_event_loop_than_asyncios_is_said_so(self):
+        entering = WorkflowEnvironment().__aenter__()
+        with pytest.raises(RuntimeError, match=r"runs on asyncio.*def anyio_backend\(\): return 'asyncio'"):
+            entering.send(None)
+
     async def test_an_instance_id_that_is_taken(self, env):
         await env.start(waits, instance_id="one")
         with pytest.raises(ValueError, match="'one' already exists"):
@@ -545,11 +559,40 @@ class TestVerifying:
         async def impure(ctx):
             await ctx.call_activity(double, input=next(numbers))
 
-        with pytest.raises(
-            ReplayError, match=r"history:  call_activity\('double', 0\)\n    code:     call_activity\('d"
-        ):
+        with pytest.raises(ReplayError) as caught:
             async with WorkflowEnvironment(orchestrators=[impure], activities=[double]) as env:
                 await env.execute(impure)
+        first, *lines = str(caught.value).splitlines()
+        assert first.startswith("workflow 'impure' is not deterministic: replayed, it does something else than it did")
+        assert lines[:3] == [
+            "  at step #1, in turn 1:",
+            "    then:     call_activity('double', 0)",
+            "    replayed: call_activity('double', 1)",
+        ]
+
+    @pytest.mark.parametrize(
+        ("then", "replayed", "cause"),
+        [
+            ("await ctx.call_activity(double, input=1)", "...", "which way it goes depends on something"),
+            ("...", "await ctx.call_activity(double, input=1)", "which way it goes depends on something"),
+            (
+                "await ctx.call_activity(double, input=1)",
+                "await ctx.call_activity(double, input=2)",
+                "what 'double' is given comes from something",
+            ),
+            ("await ctx.sleep(1)", "await ctx.sleep(2)", "the length of the wait comes from something"),
+            ("return 1", "return 2", "its end depends on something"),
+            ("return 1", "raise KeyError(2)", "the code raises KeyError only when replayed, so it depends on"),
+        ],
+    )
+    async def test_the_likely_cause_is_not_a_change_of_the_code(self, then, replayed, cause):
+        names = {"double": double}
+        exec(f"async def workflow(ctx):\n  if ctx.is_replaying: {replayed}\n  else: {then}\n", names)
+        with pytest.raises(ReplayError) as caught:
+            async with WorkflowEnvironment(orchestrators=[names["workflow"]], activities=[double]) as env:
+                await env.execute(names["workflow"])
+        assert f"likely cause: {cause}" in str(caught.value)
+        assert "not in the history: ctx.is_replaying, a clock, random" in str(caught.value)
 
     async def test_executions_that_continued_as_new_are_replayed_too(self):
         numbers = itertools.count()

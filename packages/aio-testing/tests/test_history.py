@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 from datetime import datetime, timedelta, timezone
 
 import durabletask.history as typed
@@ -142,10 +143,14 @@ class TestFormat:
         ("text", "message"),
         [
             ("{", "this is not a history: not JSON"),
-            ("3", 'this is not a history: expected a JSON object with "events", or a list of them'),
+            ("3", 'this is not a history: expected a JSON object with a list of "events", or'),
+            ('{"events": {}}', 'this is not a history: expected a JSON object with a list of "events", or'),
+            ('{"version": null, "events": []}', "this release reads durabletask-history"),
+            ("[3]", "event 0 of the history cannot be read: an event is an object with event_type, event_id and"),
+            ('[{"event_type": "TaskSheduledEvent", "event_id": 1}]', "did you mean 'TaskScheduledEvent'"),
             ('{"format": "durabletask-history", "version": 9, "events": []}', "this release reads durabletask-history"),
             ('[{"event_type": "NoSuchEvent", "event_id": 1}]', "event 0 of the history cannot be read: there is no"),
-            ('[{"event_type": "TaskScheduledEvent"}]', "event 0 of the history cannot be read: 'event_id'"),
+            ('[{"event_type": "TaskScheduledEvent"}]', "event 0 of the history cannot be read: it has no 'event_id'"),
             (
                 '[{"event_id": 1, "timestamp": "2024-01-01", "colour": 1}]',
                 "has exactly the fields colour",
@@ -156,15 +161,23 @@ class TestFormat:
         with pytest.raises(HistoryFormatError, match=message.replace("(", r"\(")):
             History.from_json(text)
 
-    def test_a_file_that_cannot_be_read_is_named(self, tmp_path):
-        path = tmp_path / "broken.json"
-        path.write_text("{")
-        with pytest.raises(HistoryFormatError, match=r"broken\.json: this is not a history"):
-            History.load(path)
-        with gzip.open(tmp_path / "broken.jsonl.gz", "wt") as file:
-            file.write("{}\n{}\n")
-        with pytest.raises(HistoryFormatError, match=r"broken\.jsonl\.gz: event 0"):
-            History.load(tmp_path / "broken.jsonl.gz")
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("broken.json", b"{", "this is not a history: not JSON"),
+            ("picture.json", b"\xff\xfe\x00", "this is not a history: not text in UTF-8"),
+            ("broken.jsonl.gz", gzip.compress(b"{}\n{}\n"), "event 0 of the history cannot be read: it has no '"),
+            ("lines.jsonl.gz", gzip.compress(b"{}\n{"), "this is not a history: not one JSON object a line"),
+            ("empty.jsonl.gz", gzip.compress(b""), "this is not a history: its first line does not say"),
+            ("plain.jsonl.gz", b"{}", "this is not a history: not compressed with gzip"),
+            ("cut.jsonl.gz", gzip.compress(b"{}\n{}\n")[:-9], "this is not a history: not compressed with gzip"),
+        ],
+        ids=["json", "picture", "event", "lines", "empty", "plain", "cut"],
+    )
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path, name, content, message):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(HistoryFormatError, match=re.escape(f"{name}: {message}")):
+            History.load(tmp_path / name)
 
 
 class TestRedaction:

@@ -74,17 +74,23 @@ async def test_it(local_backend, grpc_worker):
 """
         ).assert_outcomes(passed=1)
 
-    def test_the_plugin_imports_nothing_of_durabletask_by_itself(self, run, pytester):
+    def test_a_run_without_workflows_pays_for_one_small_module(self, run, pytester):
         result = run(
             """
 async def test_it():
     import sys
-    assert "durabletask_aio.testing.pytest_plugin" in sys.modules
-    assert "durabletask" not in sys.modules
+    assert [name for name in sys.modules if name.startswith(("durabletask", "grpc", "google"))] == [
+        "durabletask_aio",
+        "durabletask_aio.testing",
+        "durabletask_aio.testing.pytest_plugin",
+    ]
+
+async def test_that_fails():
+    assert False
 """,
             start=pytester.runpytest_subprocess,
         )
-        result.assert_outcomes(passed=1)
+        result.assert_outcomes(passed=1, failed=1)
 
 
 SHOW_MODE = """
@@ -187,7 +193,7 @@ async def test_it(workflow_env):
             [
                 "*workflow order, instance order-1*",
                 "order(13)  order-1  FAILED after *",
-                "├─ ✓ activity double *13 → 26",
+                "├─ ✓ activity double *13  → 26",
                 "└─ ✗ failed: ValueError: bad luck*",
             ]
         )
@@ -202,3 +208,94 @@ async def test_it(workflow_env):
         result = run(self.FAILING.replace("{value}", "4"))
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines(["order(4)  order-1  COMPLETED after *", '└─ returned "shipped"'])
+
+    def test_a_workflow_that_is_not_deterministic_is_told_without_our_frames(self, run):
+        result = run(
+            """
+async def sneaky(ctx):
+    if not ctx.is_replaying:
+        await ctx.call_activity("ship")
+
+async def test_it(workflow_env):
+    async with workflow_env(orchestrators=[sneaky]) as env:
+        env.stub("ship", returns=1)
+        await env.execute(sneaky)
+"""
+        )
+        result.stdout.fnmatch_lines(["E *workflow 'sneaky' is not deterministic*", "sneaky()  sneaky-1  COMPLETED *"])
+        assert "replayer.py" not in result.stdout.str()
+        assert "environment.py" not in result.stdout.str()
+
+    CLOCK = """
+import time
+
+async def clock(ctx):
+    return time.time()
+
+async def test_it(workflow_env):
+    workflow_env(orchestrators=[clock])
+"""
+
+    def test_a_workflow_that_the_sandbox_refuses_is_told_without_our_frames(self, run):
+        result = run(self.CLOCK)
+        result.stdout.fnmatch_lines([">*workflow_env(orchestrators=[[]clock])", "E *DET101*"])
+        assert "driver.py" not in result.stdout.str()
+        assert "driver.py" in run(self.CLOCK, "--full-trace").stdout.str()
+
+    def test_an_environment_that_the_test_makes_itself_is_shown_too(self, run):
+        result = run(
+            """
+async def test_it():
+    from durabletask.aio.testing import WorkflowEnvironment
+    async with WorkflowEnvironment(orchestrators=[order], activities=[double]) as env:
+        env.stub("ship", returns="shipped")
+        assert await env.execute(order, input=4) == "late"
+"""
+        )
+        result.stdout.fnmatch_lines(["order(4)  order-1  COMPLETED after *"])
+
+    def test_the_sub_orchestration_that_failed_is_shown_after_its_parent(self, run):
+        result = run(
+            """
+async def parent(ctx):
+    await ctx.call_sub_orchestrator(order, input=4, instance_id="fine")
+    await ctx.call_sub_orchestrator(order, input=13, instance_id="unlucky")
+
+async def test_it(workflow_env):
+    async with workflow_env(orchestrators=[parent, order], activities=[double]) as env:
+        env.stub("ship", returns=1)
+        await env.execute(parent)
+"""
+        )
+        result.stdout.fnmatch_lines(["parent()  parent-1  FAILED *", "order(13)  unlucky  FAILED *"])
+        assert "order(4)" not in result.stdout.str()
+
+    def test_of_a_long_workflow_its_beginning_and_its_end(self, run):
+        result = run(
+            """
+async def many(ctx):
+    await asyncio.gather(*(ctx.call_activity("ship", input=n) for n in range(100)))
+    raise ValueError("after all")
+
+async def test_it(workflow_env):
+    async with workflow_env(orchestrators=[many]) as env:
+        env.stub("ship", returns=1)
+        await env.execute(many)
+"""
+        )
+        result.stdout.fnmatch_lines(["│  … 73 more lines …", "├─ ✓ activity ship *99  → 1", "└─ ✗ failed: ValueError*"])
+        assert "activity ship  start  0 ms  50" not in result.stdout.str()
+
+    def test_instances_on_the_local_engine_are_shown(self, run):
+        result = run(
+            """
+async def test_it(local_backend, grpc_worker):
+    from durabletask.client import AsyncTaskHubGrpcClient
+    grpc_worker(orchestrators=[order], activities=[double])
+    async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as client:
+        await client.schedule_new_orchestration("order", input=13, instance_id="the order")
+        state = await client.wait_for_orchestration_completion("the order", timeout=60)
+        assert state.failure_details is None
+"""
+        )
+        result.stdout.fnmatch_lines(["order(13)  the order  FAILED after *"])

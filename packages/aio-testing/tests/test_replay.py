@@ -7,6 +7,8 @@ import asyncio
 import importlib.util
 import json
 import random
+import re
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -21,7 +23,7 @@ from durabletask_aio.testing.history import History
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
 from durabletask_aio.testing.replay_command import COMMAND
 from durabletask_aio.testing.replayer import replay
-from durabletask_aio.testing.verify import HashSeedError, verify_deterministic
+from durabletask_aio.testing.verify import CutError, HashSeedError, verify_deterministic
 
 HERE = Path(__file__).parent
 
@@ -354,6 +356,14 @@ class TestVerifyDeterministic:
         with pytest.raises(ReplayError):
             verify_deterministic(history, flows.by_replay_flag, hash_seeds=())
 
+    async def test_code_that_does_something_else_once_it_is_live_is_found_by_a_cut(self):
+        flag = "if ctx.is_replaying:"
+        history = await record(changed("by_replay_flag", (flag, "if False:")), failures=0)
+        live = changed("by_replay_flag", (flag, "if not ctx.is_replaying:"))
+        replay(history, live)
+        with pytest.raises(CutError, match="restarted before event 0 of the history, so probably by looking at is_rep"):
+            verify_deterministic(history, live, hash_seeds=())
+
     @pytest.mark.slow
     async def test_code_that_depends_on_the_order_of_a_set_is_found(self, monkeypatch):
         monkeypatch.syspath_prepend(str(HERE))
@@ -434,10 +444,14 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--orchestrators", "no_such_module", "x.json"], "cannot import 'no_such_module'"),
+            (["--orchestrators", "no_such_module", "x.json"], "cannot import 'no_such_module': No module named"),
+            (["--orchestrators", "my/flows.py", "x.json"], "'my/flows.py' is no name of a module; as one imports it"),
+            (["--orchestrators", "my/flows.py", "x.json"], "it is 'my.flows'"),
+            (["--orchestrators", "json", "x.json"], "module 'json' has no orchestrators: no async function, no gen"),
             (["--orchestrators", "replayed_workflows:nothing", "x.json"], "has no function 'nothing'"),
+            (["--orchestrators", "replayed_workflows:ordr", "x.json"], "did you mean 'order'?"),
             (["--orchestrators", "replayed_workflows", "no/such/*.json"], "no file matches 'no/such/*.json'"),
-            (["--orchestrators", "replayed_workflows", "no-such.json"], "No such file"),
+            (["--orchestrators", "replayed_workflows", "no-such.json"], "no-such.json: No such file"),
         ],
     )
     def test_what_cannot_be_found_is_status_two(self, arguments, message, capsys):
@@ -449,14 +463,97 @@ class TestCommand:
     async def test_a_history_of_another_workflow_is_status_two(self, history, tmp_path, capsys):
         history.save(tmp_path / "one.json")
         assert self.run("--orchestrators", "replayed_workflows:generated", tmp_path) == 2
-        assert "is a history of 'order'; the orchestrators found are: generated" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "is a history of 'order'; the orchestrators found are: generated" in error
+        assert "registered under another name than its own: --orchestrators module:function=order" in error
+
+    def test_a_folder_without_a_history_is_status_two(self, tmp_path, capsys):
+        assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 2
+        assert f"there is no history in the folder {str(tmp_path)!r}" in capsys.readouterr().err
+
+    def test_a_history_without_its_start_is_status_two(self, tmp_path, capsys):
+        (tmp_path / "one.json").write_text('{"events": []}')
+        assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 2
+        assert "one.json does not say which workflow was started" in capsys.readouterr().err
+
+    async def test_a_report_that_cannot_be_written_is_status_two(self, history, tmp_path, capsys):
+        history.save(tmp_path / "one.json")
+        assert self.run("--orchestrators", "replayed_workflows", "-o", tmp_path, tmp_path) == 2
+        assert "Is a directory" in capsys.readouterr().err
+
+    async def test_the_folder_of_the_report_is_made(self, history, tmp_path):
+        history.save(tmp_path / "one.json")
+        report = tmp_path / "new" / "report.txt"
+        assert self.run("--orchestrators", "replayed_workflows", "-o", report, tmp_path) == 0
+        assert "1 replayed, 0 failed" in report.read_text()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "x = 1 / 0",
+                r"cannot import 'broken_module': ZeroDivisionError: division by zero \(.*broken_module.py:1\)",
+            ),
+            ("def f(:", r"cannot import 'broken_module': SyntaxError: .*\(broken_module.py, line 1\)"),
+            ("import sys; sys.exit(3)", r"cannot import 'broken_module': SystemExit: 3 \(.*broken_module.py:1\)"),
+            ("import absent_module", "cannot import 'broken_module': No module named 'absent_module'"),
+        ],
+    )
+    def test_a_module_that_cannot_be_imported_is_one_sentence(self, tmp_path, monkeypatch, capsys, text, message):
+        (tmp_path / "broken_module.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert self.run("--orchestrators", "broken_module", "x.json") == 2
+        assert re.fullmatch(f"durabletask-aio replay: {message}\n", capsys.readouterr().err)
+
+    async def test_a_long_run_shows_signs_of_life(self, history, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("durabletask_aio.testing.replay_command._SECONDS_BETWEEN_SIGNS_OF_LIFE", 0)
+        for number in range(3):
+            history.save(tmp_path / f"{number}.json")
+        assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 0
+        assert capsys.readouterr().err.splitlines() == [f"{n} of 3 histories replayed" for n in (1, 2, 3)]
+
+    async def test_junit_is_xml_whatever_a_workflow_says(self, history, tmp_path):
+        events = history.to_dicts()
+        for event in events:
+            if event["event_type"] == "ExecutionCompletedEvent":
+                event["result"] = "\x1b[31mred"
+        History.from_dicts(events).save(tmp_path / "red.json")
+        output = tmp_path / "report.xml"
+        arguments = ["--orchestrators", "replayed_workflows", "--format", "junit", "-o", output, tmp_path]
+        assert self.run(*arguments) == 1
+        assert "\N{REPLACEMENT CHARACTER}[31mred" in ET.parse(output).getroot().find("testcase/failure").text
 
     @pytest.mark.slow
     async def test_twice(self, tmp_path, capsys):
-        (await record(flows.by_set, failures=0)).save(tmp_path / "one.json")
+        (await record(flows.by_set, failures=0)).save(tmp_path / "1.json")
+        (await record(flows.generated, 5, failures=0)).save(tmp_path / "2.json")
         assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 0
+        capsys.readouterr()
         assert self.run("--twice", "--orchestrators", "replayed_workflows", tmp_path) == 1
-        assert "with PYTHONHASHSEED=" in capsys.readouterr().out
+        failed, *_, passed, _ = capsys.readouterr().out.splitlines()
+        assert failed == f"FAIL  {tmp_path / '1.json'}"
+        assert passed.startswith(f"ok    {tmp_path / '2.json'}   generated, 3 steps")
+
+    @pytest.mark.slow
+    async def test_twice_needs_one_process_for_each_hash_seed(self, history, tmp_path, monkeypatch):
+        runs = []
+        real = subprocess.run
+        monkeypatch.setattr(subprocess, "run", lambda *args, **options: runs.append(args) or real(*args, **options))
+        for number in range(4):
+            history.save(tmp_path / f"{number}.json")
+        assert self.run("--twice", "--orchestrators", "replayed_workflows", tmp_path) == 0
+        assert len(runs) == 2
+
+    @pytest.mark.slow
+    async def test_a_module_that_only_this_process_can_import_is_status_two(
+        self, history, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setitem(sys.modules, "only_here", flows)
+        history.save(tmp_path / "one.json")
+        assert self.run("--twice", "--orchestrators", "only_here", tmp_path) == 2
+        error = capsys.readouterr().err
+        assert "replaying only_here in another process failed, with PYTHONHASHSEED=1:" in error
+        assert "No module named 'only_here'" in error
 
 
 class TestLookup:

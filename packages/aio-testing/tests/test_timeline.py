@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import re
 import shutil
 import subprocess
@@ -24,6 +25,14 @@ from durabletask_aio.testing.timeline_text import render_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENT = RetryPolicy(first_retry_interval=timedelta(seconds=5), max_number_of_attempts=3, backoff_coefficient=3)
+START = {
+    "event_type": "ExecutionStartedEvent",
+    "event_id": -1,
+    "timestamp": "2024-01-01T00:00:00+00:00",
+    "name": "hello",
+    "input": '"ü"',
+    "orchestration_instance": {"instance_id": "one"},
+}
 COUNTER = EntityInstanceId("counter", "one")
 
 
@@ -51,6 +60,20 @@ async def approval(ctx, order):
     return await ctx.call_sub_orchestrator(delivery, instance_id="delivery-1")
 
 
+async def patient(ctx):
+    await ctx.sleep(timedelta(days=30))
+    await ctx.call_activity("publish")
+    await ctx.sleep(timedelta(hours=1))
+    await ctx.sleep(timedelta(hours=1))
+
+
+async def long_wait(env):
+    env.stub("publish", returns="ok", delay=1)
+    handle = await env.start(patient)
+    await handle.result()
+    return handle.history
+
+
 def counter(context, value):
     return value
 
@@ -58,7 +81,7 @@ def counter(context, value):
 @pytest.fixture
 async def env():
     async with WorkflowEnvironment(
-        orchestrators=[fan_out, retried, approval, delivery], entities=[counter], verify=False
+        orchestrators=[fan_out, retried, approval, delivery, patient], entities=[counter], verify=False
     ) as environment:
         environment.stub("resize", calls=lambda value: value.upper(), delay=4)
         environment.stub("publish", returns="ok", delay=1.5)
@@ -132,6 +155,29 @@ class TestReading:
         assert rows["add"].kind is Kind.ENTITY
         assert rows["delivery"].bars[0].duration == timedelta(days=1)
 
+    async def test_a_wait_that_was_recorded_as_several_timers_is_one_row(self, env):
+        rows = Timeline.of(await long_wait(env)).rows
+        assert [(row.kind, row.name, len(row.bars)) for row in rows] == [
+            (Kind.TIMER, "until 2024-01-31 00:00:00", 10),
+            (Kind.ACTIVITY, "publish", 1),
+            (Kind.TIMER, "until 2024-01-31 01:00:01", 1),
+            (Kind.TIMER, "until 2024-01-31 02:00:01", 1),
+        ]
+        assert len(rows[0].attempts) == 1
+        assert rows[0].end - rows[0].start == timedelta(days=30)
+
+    async def test_the_pauses_of_a_retried_sub_orchestration_are_no_attempts(self):
+        async def parent(ctx):
+            await ctx.call_sub_orchestrator(retried, retry_policy=PATIENT, instance_id="child")
+
+        async with WorkflowEnvironment(orchestrators=[parent, retried], verify=False) as env:
+            env.stub("charge", raises=ConnectionError("no answer"))
+            handle = await env.start(parent)
+            with pytest.raises(Exception, match="no answer"):
+                await handle.result()
+        (row,) = Timeline.of(handle.history).rows
+        assert (len(row.attempts), len(row.bars), row.target) == (3, 5, "child")
+
     async def test_what_is_still_open_runs(self, env):
         handle = await env.start(retried)
         (row,) = Timeline.of(handle.history).rows
@@ -164,18 +210,20 @@ class TestText:
     async def test_a_retried_failure(self, failed):
         assert render_text(failed).splitlines() == [
             "retried()  order-18  FAILED after 26 s, 6 turns",
-            '├─ ✗ activity charge         +0 ms          26 s  {"amount": 5}  3 attempts',
-            "│  ├─ ✗ attempt 1         +0 ms  ConnectionError: no <answer>",
-            "│  ├─ ✗ attempt 2          +7 s  ConnectionError: no <answer>",
-            "│  └─ ✗ attempt 3         +24 s  ConnectionError: no <answer>",
+            "                         at  took  input → result",
+            '├─ ✗ activity charge  start  26 s  {"amount": 5}  3 attempts',
+            "│  ├─ ✗ attempt 1     start   2 s  ConnectionError: no <answer>",
+            "│  ├─ ✗ attempt 2      +7 s   2 s  ConnectionError: no <answer>",
+            "│  └─ ✗ attempt 3     +24 s   2 s  ConnectionError: no <answer>",
             "└─ ✗ failed: TaskFailedError: order-18: Activity task #1 failed: no <answer>",
         ]
 
     async def test_an_approval(self, approved):
         lines = render_text(approved).splitlines()
         assert lines[0] == 'approval({"id": 17})  order-17  COMPLETED after 2 d 7 h, 6 turns'
-        assert re.sub(" +", " ", lines[1]) == '├─ ✓ activity publish +0 ms 1.5 s {"id": 17} → "ok"'
-        assert re.sub(" +", " ", lines[2]).endswith("2 d 6 h not waited for any more")
+        assert re.sub(" +", " ", lines[2]) == '├─ ✓ activity publish start 1.5 s {"id": 17} → "ok"'
+        assert re.sub(" +", " ", lines[3]).endswith("2 d 6 h not waited for any more")
+        assert lines[-2].endswith('instance delivery-1  → "delivered"')
         assert lines[-1] == '└─ returned "delivered"'
 
     async def test_a_workflow_that_is_suspended_and_waits(self, env):
@@ -184,8 +232,23 @@ class TestText:
         await handle.suspend()
         text = render_text(handle.history)
         assert "SUSPENDED" not in text.splitlines()[0]
-        assert "├─ suspended at +1 min for 0 ms" in text
+        assert re.search("├─ ‖ suspended +\\+1 min +0 ms\n", text)
         assert "no outcome yet" in text
+
+    async def test_a_failure_stays_on_its_line(self):
+        async def workflow(ctx):
+            raise ValueError("two\nlines\n" + "x" * 400)
+
+        async with WorkflowEnvironment(orchestrators=[workflow]) as env:
+            handle = await env.start(workflow)
+        _, failure = render_text(handle.history).splitlines()
+        assert failure.startswith("└─ ✗ failed: ValueError: two lines xxx")
+        assert failure.endswith("xxx…")
+        assert len(failure) < 330
+
+    async def test_a_wait_of_thirty_days_is_one_line(self, env):
+        line = render_text(await long_wait(env)).splitlines()[2]
+        assert re.sub(" +", " ", line) == "├─ ◷ timer until 2024-01-31 00:00:00 start 30 d recorded as 10 timers"
 
     @pytest.mark.parametrize(
         ("duration", "text"),
@@ -318,6 +381,41 @@ class TestCommand:
         assert self.run(tmp_path / "one.json", "--redact") == 0
         assert "Grace" not in capsys.readouterr().out
 
-    def test_a_file_that_is_not_there(self, tmp_path, capsys):
-        assert self.run(tmp_path / "none.json") == 2
-        assert capsys.readouterr().err.startswith("durabletask-aio timeline: ")
+    async def test_the_folder_of_the_page_is_made(self, approved, tmp_path):
+        approved.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "-o", tmp_path / "new" / "one.html") == 0
+        assert (tmp_path / "new" / "one.html").exists()
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("none.json", None, "none.json: No such file or directory"),
+            ("empty.json", '{"events": []}', "empty.json does not say which workflow was started; is it the whole"),
+            ("broken.json", "{", "broken.json: this is not a history: not JSON"),
+        ],
+    )
+    def test_a_file_that_is_no_history_is_status_two(self, tmp_path, capsys, name, content, message):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        assert self.run(tmp_path / name) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("durabletask-aio timeline: ")
+        assert message in error
+
+    def test_a_page_that_cannot_be_written_is_status_two(self, tmp_path, capsys):
+        History.from_dicts([START]).save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "-o", tmp_path) == 2
+        assert "Is a directory" in capsys.readouterr().err
+
+    def test_what_would_change_the_terminal_is_shown_and_not_sent(self, tmp_path, capsys):
+        History.from_dicts([{**START, "name": "\x1b[31mred"}]).save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json") == 0
+        assert capsys.readouterr().out.startswith("\\x1b[31mred(")
+
+    def test_a_console_without_the_characters_gets_question_marks(self, tmp_path, monkeypatch):
+        History.from_dicts([START]).save(tmp_path / "one.json")
+        console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr("sys.stdout", console)
+        assert self.run(tmp_path / "one.json") == 0
+        console.flush()
+        assert console.buffer.getvalue().startswith(b'hello("?")  one  RUNNING')

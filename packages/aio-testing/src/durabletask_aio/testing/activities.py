@@ -14,7 +14,14 @@ from typing import Any, cast
 from durabletask.serialization import DataConverter
 
 from durabletask_aio.core.validation import is_coroutine_callable
-from durabletask_aio.testing._upstream import Registry, activity_input_type, failure_details, pb
+from durabletask_aio.testing._upstream import (
+    ActivityNotRegisteredError,
+    Registry,
+    activity_input_type,
+    failure_details,
+    not_registered,
+    pb,
+)
 from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activities import ActivityContext
@@ -86,13 +93,20 @@ class Activities:
         context = ActivityContext(call.instance_id, call.task_id, call.name, request.tags, lambda: self.is_stopping)
         stub = self.stubs.get(call.name)
         if stub is None:
-            return await self._call(self._functions.get_activity(call.name), context, request)
+            return await self._call(self._function(call.name), context, request)
         if stub.delay:
             await self._pause(stub.delay)
         outcome = stub.answer(context, call.input)
         if outcome is NEVER:
             await self._pause(timedelta.max)
         return await cast("Awaitable[Any]", outcome) if asyncio.iscoroutine(outcome) else outcome
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        names = self._functions.names("activity")
+        if name in names:
+            return cast("Callable[..., Any]", self._functions.get_activity(name))
+        # Those stubbed count among those there are: the typing error may be in the name of the stub.
+        raise ActivityNotRegisteredError(not_registered("activity", name, [*names, *self.stubs]))
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
         encoded = request.input.value or None

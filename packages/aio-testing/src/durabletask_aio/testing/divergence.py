@@ -109,6 +109,8 @@ class Divergence:
     recorded_here: Sequence[Step] = field(default=(), repr=False)
     recorded_later: Sequence[Step] = field(default=(), repr=False)
     wanted_here: Sequence[Step] = field(default=(), repr=False)
+    same_code: bool = False
+    """Whether it was this very code that made the history."""
 
     @property
     def number(self) -> int | None:
@@ -119,11 +121,18 @@ class Divergence:
     def describe(self) -> str:
         """The whole message."""
         at = "its end" if self.number is None else f"step #{self.number}"
+        what = (
+            f"workflow {self.workflow_name!r} is not deterministic: replayed, it does something else than it did as "
+            f"instance {self.instance_id!r}"
+            if self.same_code
+            else f"workflow {self.workflow_name!r} no longer does what the history of instance {self.instance_id!r} "
+            "records"
+        )
         lines = [
-            f"workflow {self.workflow_name!r} no longer does what the history of instance {self.instance_id!r} records",
+            what,
             f"  at {at}, in turn {self.turn}:",
-            f"    history:  {self.history_text or self.recorded or 'nothing'}",
-            f"    code:     {self.code_text or self.actual or 'nothing'}",
+            f"    {'then:    ' if self.same_code else 'history: '} {self.history_text or self.recorded or 'nothing'}",
+            f"    {'replayed:' if self.same_code else 'code:    '} {self.code_text or self.actual or 'nothing'}",
         ]
         if self.site is not None:
             lines.append(f"              {'at' if self.actual or self.error else 'waiting at'} {self.site}")
@@ -138,6 +147,8 @@ class Divergence:
     def likely_cause(self) -> str:
         """A guess, from what the two sides have around this step."""
         recorded, actual = self.recorded, self.actual
+        if self.same_code:
+            return self._cause_in_same_code()
         if recorded is None and actual is None:
             return self._cause_of_end()
         if recorded is not None and actual is not None:
@@ -151,6 +162,17 @@ class Divergence:
             return f"{_what(recorded)} and what follows were removed, or the code returns earlier; {_BRANCH}"
         waits = ", or the code waits for something it did not wait for then" if self.site is not None else ""
         return f"the call of {_what(recorded)} was removed, or a branch that led to it is not taken{waits}; {_BRANCH}"
+
+    def _cause_in_same_code(self) -> str:
+        recorded, actual = self.recorded, self.actual
+        if self.error is not None:
+            return f"the code raises {type(self.error).__name__} only when replayed, so it depends on {_NOT_RECORDED}"
+        if recorded is not None and actual is not None and recorded.shape == actual.shape:
+            part = "the length of the wait" if recorded.kind == "create_timer" else f"what {_what(actual)} is given"
+            return f"{part} comes from {_NOT_RECORDED}"
+        if recorded is None and actual is None:
+            return f"its end depends on {_NOT_RECORDED}"
+        return f"which way it goes depends on {_NOT_RECORDED}"
 
     def _cause_of_change(self, recorded: Step, actual: Step) -> str:
         if recorded.shape == actual.shape and recorded.target == actual.target:
@@ -187,6 +209,11 @@ class Divergence:
             return f"the code waits for something where it had ended then; {_BRANCH}"
         return "what the workflow returns or raises has changed, or is computed from something not in the history"
 
+
+_NOT_RECORDED = (
+    "something that is not in the history: ctx.is_replaying, a clock, random, the environment, the order of a set, "
+    "a global"
+)
 
 _BRANCH = (
     "if the code has not changed, it decides by something that is not in the history: a clock, random, the "

@@ -17,12 +17,13 @@ from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.testing._upstream import entity_batch, helpers, not_registered, pb
 from durabletask_aio.testing.activities import Activities
 from durabletask_aio.testing.clock import VirtualClock
+from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, name_of, registry_of
-from durabletask_aio.testing.handle import WorkflowHandle
+from durabletask_aio.testing.handle import MOST_HISTORIES, WorkflowHandle, tell_histories
 from durabletask_aio.testing.handouts import Handout, Taker
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.replayer import replay
+from durabletask_aio.testing.replayer import repeat
 from durabletask_aio.testing.stubs import ActivityCall, Stub, make_stub
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.waiting import WorkflowStuckError
@@ -108,11 +109,21 @@ class WorkflowEnvironment:
     # Starting and ending
 
     async def __aenter__(self) -> WorkflowEnvironment:  # noqa: PYI034 - typing has Self from 3.11 on
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "a workflow environment runs on asyncio, and this is another event loop, trio's perhaps; for anyio's "
+                "pytest plugin, a fixture says so: def anyio_backend(): return 'asyncio'"
+            ) from None
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
         await self.close()
-        if self._verify and kind is None:
+        if error is not None:
+            tell_histories(error, self.histories[-MOST_HISTORIES:])
+        elif self._verify:
             for history in self.histories:
                 self._replay(history)
 
@@ -123,12 +134,17 @@ class WorkflowEnvironment:
         return [*self._past_executions, *(history for history in latest if len(history))]
 
     def _replay(self, history: History) -> None:
-        replay(
-            history,
-            self.registry.get_orchestrator(history.workflow_name or ""),
-            data_converter=self.converter,
-            maximum_timer_interval=self._maximum_timer_interval,
-        )
+        __tracebackhide__ = True
+        try:
+            repeat(
+                history,
+                self.registry.get_orchestrator(history.workflow_name or ""),
+                data_converter=self.converter,
+                maximum_timer_interval=self._maximum_timer_interval,
+            )
+        except ReplayError as error:
+            tell_histories(error, [history])
+            raise
 
     async def close(self) -> None:
         """Cancel the activities that still run and close the workflows that still wait.
@@ -172,6 +188,7 @@ class WorkflowEnvironment:
         The default ``instance_id`` is its name and a number.  Raises ``LookupError`` for a name that is not
         registered, with the names there are, and ``ValueError`` for an instance id that is taken.
         """
+        __tracebackhide__ = True
         name = name_of(orchestrator)
         names = self.registry.names("orchestrator")
         if name not in names:

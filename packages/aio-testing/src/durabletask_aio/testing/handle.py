@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 
+from durabletask_aio.testing import frames
 from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.waiting import WorkflowStuckError, outstanding
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("durabletask", "durabletask_aio", "asyncio")
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+
+
+MOST_HISTORIES = 5
+"""Of the workflows of a failed test, so many are shown."""
+
+
+def tell_histories(error: BaseException, histories: list[History]) -> None:
+    """Say which workflows an error is about, for the report of the pytest plugin; who says it first knows best."""
+    vars(error).setdefault("workflow_histories", histories)
 
 
 class WorkflowTerminatedError(RuntimeError):
@@ -51,7 +60,7 @@ class WorkflowHandle:
             await self._environment.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
             return self._outcome(return_type)
         except (OrchestrationFailedError, WorkflowTerminatedError, WorkflowStuckError) as error:
-            vars(error)["workflow_histories"] = [self.history]  # for the pytest plugin's report
+            tell_histories(error, self._failed_histories())
             raise
 
     def _outcome(self, return_type: type | None) -> Any:
@@ -62,10 +71,26 @@ class WorkflowHandle:
             details = helpers.failure_details_from_protobuf(instance.failure_details or pb.TaskFailureDetails())
             message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {details.message}"
             cause = self._environment.turns.errors.get(self.instance_id)
-            raise OrchestrationFailedError(message, details) from (cause and _without_our_frames(cause))
+            # How it got through the driver interests nobody.
+            raise OrchestrationFailedError(message, details) from (
+                cause and cause.with_traceback(frames.without(_LIBRARIES, cause.__traceback__))
+            )
         if self.status is OrchestrationStatus.TERMINATED:
             raise WorkflowTerminatedError(self.instance_id, output)
         return output
+
+    def _failed_histories(self) -> list[History]:
+        """This one and, since the reason is often there, those of the sub-orchestrations that failed it."""
+        engine = self._environment.engine
+        found = {self.instance_id: self.history}
+        left = [self.history]
+        while left and len(found) < MOST_HISTORIES:
+            children = (event.subOrchestrationInstanceCreated.instanceId for event in left.pop(0).protobuf)
+            for child in filter(None, map(engine.instance, children)):
+                if child.status == pb.ORCHESTRATION_STATUS_FAILED and child.instance_id not in found:
+                    found[child.instance_id] = History(engine.history_of(child.instance_id))
+                    left.append(found[child.instance_id])
+        return list(found.values())[:MOST_HISTORIES]
 
     async def raise_event(self, name: str, data: Any = None) -> None:
         """Send the instance an external event; one that it does not wait for yet is kept for it."""
@@ -131,17 +156,3 @@ class WorkflowHandle:
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle of {self._instance.name!r} {self.instance_id!r}: {self.status.name}>"
-
-
-def _without_our_frames(error: BaseException) -> BaseException:
-    """The error with the lines of user code in its traceback: how it got through the driver interests nobody."""
-    frames: list[TracebackType] = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            frames.append(traceback)
-        traceback = traceback.tb_next
-    kept: TracebackType | None = None
-    for each in reversed(frames):
-        kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
-    return error.with_traceback(kept) if kept is not None else error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import unified_diff
 from inspect import isawaitable
@@ -79,10 +80,13 @@ class History:
             raise HistoryFormatError(f"this is not a history: not JSON ({error})") from error
         if isinstance(document, list):
             return cls.from_dicts(cast("list[dict[str, Any]]", document))
-        if not isinstance(document, dict) or "events" not in document:
-            raise HistoryFormatError('this is not a history: expected a JSON object with "events", or a list of them')
-        fields = cast("dict[str, Any]", document)
-        if fields.get("format", FORMAT) != FORMAT or int(fields.get("version", VERSION)) > VERSION:
+        fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        if not isinstance(fields.get("events"), list):
+            raise HistoryFormatError(
+                'this is not a history: expected a JSON object with a list of "events", or the list itself'
+            )
+        version = fields.get("version", VERSION)
+        if fields.get("format", FORMAT) != FORMAT or not isinstance(version, int) or version > VERSION:
             raise HistoryFormatError(
                 f"this history is in the format {fields.get('format')} {fields.get('version')}; "
                 f"this release reads {FORMAT} up to {VERSION}"
@@ -95,12 +99,26 @@ class History:
         path = Path(path)
         try:
             if path.suffix == ".gz":
-                with gzip.open(path, "rt", encoding="utf-8") as lines:
-                    header, *events = (json.loads(line) for line in lines)
-                return cls.from_dicts(events, instance_id=header.get("instance_id"))
+                return cls._from_lines(gzip.decompress(path.read_bytes()).decode("utf-8"))
             return cls.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except UnicodeDecodeError:
+            raise HistoryFormatError(f"{path}: this is not a history: not text in UTF-8") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise HistoryFormatError(f"{path}: this is not a history: not compressed with gzip ({error})") from error
+        except HistoryFormatError as error:
             raise HistoryFormatError(f"{path}: {error}") from error
+
+    @classmethod
+    def _from_lines(cls, text: str) -> History:
+        """From upstream's history export: a line that says which instance it is, then a line for each event."""
+        try:
+            lines: list[Any] = [json.loads(line) for line in text.splitlines()]
+        except ValueError as error:
+            raise HistoryFormatError(f"this is not a history: not one JSON object a line ({error})") from error
+        if not lines or not isinstance(lines[0], dict):
+            raise HistoryFormatError("this is not a history: its first line does not say which instance it is of")
+        header = cast("dict[str, Any]", lines[0])
+        return cls.from_dicts(lines[1:], instance_id=header.get("instance_id"))
 
     # Where they go
 

@@ -6,6 +6,7 @@ it, so an exported file and one of ours hold the same events.  Upstream has no w
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -55,12 +56,19 @@ def from_plain(events: Iterable[Mapping[str, Any]]) -> list[pb.HistoryEvent]:
     messages: list[pb.HistoryEvent] = []
     for position, plain in enumerate(events):
         try:
+            _check_is_event(plain)
             kind = str(plain["event_type"]) if "event_type" in plain else guess.kind_of(plain)
             messages.append(_message(_field_of(kind), plain))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise HistoryFormatError(f"event {position} of the history cannot be read: {error}") from error
+            what = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise HistoryFormatError(f"event {position} of the history cannot be read: {what}") from error
         guess.saw(kind, plain)
     return messages
+
+
+def _check_is_event(plain: object) -> None:
+    if not isinstance(plain, Mapping):
+        raise TypeError(f"an event is an object with event_type, event_id and timestamp, not {plain!r}")
 
 
 def from_typed(events: Iterable[typed.HistoryEvent]) -> list[pb.HistoryEvent]:
@@ -79,7 +87,9 @@ def _field_of(kind: str) -> str:
     try:
         return _fields()[kind]
     except KeyError:
-        raise ValueError(f"there is no event type {kind!r}; known are {', '.join(sorted(_fields()))}") from None
+        close = difflib.get_close_matches(kind, _fields(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(_fields()))}"
+        raise ValueError(f"there is no event type {kind!r}; {hint}") from None
 
 
 def _message(field: str, plain: Mapping[str, Any]) -> pb.HistoryEvent:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 from durabletask_aio.core.validation import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable, is_orchestrator
@@ -29,25 +32,50 @@ def load_orchestrators(references: Iterable[str]) -> dict[str, Callable[..., Any
     found: dict[str, Callable[..., Any]] = {}
     for reference in references:
         module_name, _, attribute = reference.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise OrchestratorLookupError(f"cannot import {module_name!r}: {error}") from error
+        module = _imported(module_name)
         if attribute:
             function, _, name = attribute.partition("=")
             value = _one(module, function)
             found[name or _name(value)] = value
         else:
-            for value in vars(module).values():
-                if _could_be_one(value):
-                    found.setdefault(_name(value), value)
+            values = [value for value in vars(module).values() if _could_be_one(value)]
+            if not values:
+                raise OrchestratorLookupError(
+                    f"module {module_name!r} has no orchestrators: no async function, no generator function"
+                )
+            for value in values:
+                found.setdefault(_name(value), value)
     return found
 
 
-def _one(module: Any, attribute: str) -> Callable[..., Any]:
+def _imported(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+        dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
+        raise OrchestratorLookupError(f"{name!r} is no name of a module; as one imports it, it is {dotted!r}")
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        # Whatever a module does while it is imported, and where: a stack of this command would hide it.
+        raise OrchestratorLookupError(f"cannot import {name!r}: {_described(error)}") from error
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return str(error)
+    lines = [f" ({line.filename}:{line.lineno})" for line in traceback.extract_tb(error.__traceback__)]
+    ours = [line for line in lines if not line.startswith((" (<frozen", f" ({importlib.__file__}"))]
+    # A syntax error says itself where it is.
+    where = ours[-1] if ours and not isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _one(module: ModuleType, attribute: str) -> Callable[..., Any]:
     value: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(value):
-        raise OrchestratorLookupError(f"module {module.__name__!r} has no function {attribute!r}")
+        names = [name for name, each in vars(module).items() if _could_be_one(each)]
+        close = difflib.get_close_matches(attribute, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise OrchestratorLookupError(f"module {module.__name__!r} has no function {attribute!r}{hint}")
     return value
 
 

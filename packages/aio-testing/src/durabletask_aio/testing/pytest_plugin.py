@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _MODES = ("off", "best_effort", "strict")
 _SANDBOX_GROUP = "durabletask.aio.sandbox"
-
-
 _environments: pytest.StashKey[list[Any]] = pytest.StashKey()
+_backends: pytest.StashKey[Any] = pytest.StashKey()
 _MOST_TREES = 5
+_LONGEST_TREE = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,6 +100,7 @@ def local_backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
     from durabletask_aio.testing.local import local_backend as start_backend
 
     with start_backend() as backend:
+        request.node.stash[_backends] = backend
         yield backend
         _record(request, [backend.history(instance_id) for instance_id in backend.instances()])
 
@@ -166,6 +167,8 @@ def _file_name(text: str) -> str:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None and not item.config.getoption("fulltrace"):
+        _hide_our_frames(call.excinfo)
     report = yield
     if call.excinfo is not None and call.when == "call":
         for history in _histories_of(item, call.excinfo.value):
@@ -175,20 +178,40 @@ def pytest_runtest_makereport(
     return report
 
 
+def _hide_our_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Of an error that this library raises on purpose, show what the test did, not how the library found out.
+
+    Of any other error the frames stay: it may be a defect of ours.
+    """
+    if not excinfo.type.__module__.startswith("durabletask.aio"):
+        return
+    from durabletask_aio.testing import frames
+
+    excinfo.traceback = type(excinfo.traceback)(frames.without(["durabletask_aio"], excinfo.tb) or excinfo.tb)
+
+
 def _histories_of(item: pytest.Item, error: BaseException) -> list[History]:
-    """Those the error is about, or else those of the test's environments."""
+    """Those the error is about, or else those of the test's environments and of its local engine."""
     about: list[History] = getattr(error, "workflow_histories", [])
     if not about:
         none: list[WorkflowEnvironment] = []
         environments = item.stash.get(_environments, none)
         about = [history for environment in environments for history in environment.histories]
-    return about[-_MOST_TREES:]
+        backend: LocalBackend | None = item.stash.get(_backends, None)
+        if backend is not None:
+            about += [backend.history(instance_id) for instance_id in [*backend.instances()][-_MOST_TREES:]]
+    return [history for history in about if history.workflow_name is not None][-_MOST_TREES:]
 
 
 def _tree(history: History) -> str:
     from durabletask_aio.testing.timeline_text import render_text
 
     try:
-        return render_text(history)
+        lines = render_text(history).splitlines()
     except Exception as error:  # a report must not fail because of what it reports
         return f"(cannot be drawn: {error})"
+    left_out = len(lines) - _LONGEST_TREE
+    if left_out > 1:
+        # The beginning, to see what it is about; the end, where it failed.
+        lines[_LONGEST_TREE // 2 : _LONGEST_TREE // 2 + left_out] = [f"│  … {left_out} more lines …"]
+    return "\n".join(lines)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
+from durabletask_aio.testing import terminal
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
 from durabletask_aio.testing.replayer import replay
-from durabletask_aio.testing.verify import HASH_SEEDS, replay_under_hash_seeds, verify_deterministic
+from durabletask_aio.testing.verify import OtherProcessError, replay_under_hash_seeds, verify_deterministic
 
 _SECONDS_BETWEEN_SIGNS_OF_LIFE = 5.0
+
+_EXAMPLES = """\
+examples:
+  durabletask-aio replay --orchestrators my.workflows histories/
+  durabletask-aio replay --orchestrators my.workflows --format junit -o replay.xml histories/
+  durabletask-aio replay --orchestrators my.workflows:place_order=order histories/order-*.json
+
+The status is 0 if every history replays, 1 if one does not, 2 if something could not be read or found.
+"""
 
 
 @dataclass
@@ -39,52 +49,71 @@ class _UsageError(Exception):
 class ReplayCommand:
     """Status 0 if every history replays, 1 if one does not, 2 if something could not be read or found."""
 
-    help = "replay recorded histories against today's code"
+    help = "replay recorded histories against today's code: is it safe to deploy?"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("histories", nargs="+", help="files written by History.save or upstream's history export")
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = _EXAMPLES
+        parser.add_argument(
+            "histories",
+            nargs="+",
+            metavar="HISTORY",
+            help="a file written by History.save or by upstream's history export, or a folder of them",
+        )
         parser.add_argument(
             "--orchestrators",
             action="append",
             required=True,
             metavar="MODULE[:FUNCTION[=NAME]]",
-            help="where the orchestrators are, and under which name one is registered; may be given several times",
+            help="the module that has the orchestrators, as one imports it; or one function in it, and the name it is "
+            "registered under if that is not its own; may be given several times",
         )
         parser.add_argument(
             "--twice",
             action="store_true",
-            help="replay also cut at every event, and in new processes under two hash seeds",
+            help="replay each history also cut at every event, as if the worker had been restarted there (of a longer "
+            "one, at a hundred), and all of them in new processes under two hash seeds: this finds code that looks at "
+            "is_replaying or depends on the order of a set",
         )
         parser.add_argument(
             "--structure-only",
             action="store_true",
             help="compare names and targets only, not inputs, results and times: for redacted histories",
         )
-        parser.add_argument("--format", choices=["text", "json", "junit"], default="text")
-        parser.add_argument("-o", "--output", type=Path, help="write there and not to standard output")
+        parser.add_argument(
+            "--format", choices=["text", "json", "junit"], default="text", help="of the report (default: %(default)s)"
+        )
+        parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the report there")
 
     def run(self, arguments: argparse.Namespace) -> int:
-        began = time.perf_counter()
         try:
-            orchestrators = load_orchestrators(arguments.orchestrators)
-            paths = _expand(arguments.histories)
-            histories = [(path, _load(path, orchestrators)) for path in paths]
-        except (_UsageError, OrchestratorLookupError, HistoryFormatError, OSError) as error:
-            print(f"durabletask-aio replay: {error}", file=sys.stderr)
+            return _run(arguments)
+        except (_UsageError, OrchestratorLookupError, HistoryFormatError, OtherProcessError, OSError) as error:
+            terminal.complain("replay", error)
             return 2
-        outcomes: list[_Outcome] = []
-        last_sign = began
-        for number, (path, history) in enumerate(histories, start=1):
-            outcomes.append(_replay(path, history, orchestrators, arguments))
-            if time.perf_counter() - last_sign > _SECONDS_BETWEEN_SIGNS_OF_LIFE:
-                last_sign = time.perf_counter()
-                print(f"{number} of {len(histories)} histories replayed", file=sys.stderr, flush=True)
-        text = _FORMATS[arguments.format](outcomes, time.perf_counter() - began)
-        if arguments.output is not None:
-            arguments.output.write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
-        return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    orchestrators = load_orchestrators(arguments.orchestrators)
+    paths = _expand(arguments.histories)
+    histories = [(path, _load(path, orchestrators)) for path in paths]
+    outcomes: list[_Outcome] = []
+    last_sign = began
+    for number, (path, history) in enumerate(histories, start=1):
+        outcomes.append(_replay(path, history, orchestrators[history.workflow_name or ""], arguments))
+        if time.perf_counter() - last_sign > _SECONDS_BETWEEN_SIGNS_OF_LIFE:
+            last_sign = time.perf_counter()
+            print(f"{number} of {len(histories)} histories replayed", file=sys.stderr, flush=True)
+    if arguments.twice:
+        _replay_elsewhere(outcomes, histories, arguments)
+    text = _FORMATS[arguments.format](outcomes, time.perf_counter() - began)
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text, encoding="utf-8")
+    else:
+        terminal.write(text)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
@@ -92,53 +121,67 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         # A shell has usually done this already; that of Windows has not.
         found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
-        for path in found:
-            paths += sorted(str(each) for each in Path(path).glob("**/*.json")) if Path(path).is_dir() else [path]
         if not found:
             raise _UsageError(f"no file matches {pattern!r}")
+        for path in map(Path, found):
+            inside = sorted(each for kind in ("*.json", "*.jsonl.gz") for each in path.rglob(kind))
+            # Replaying nothing would be a success, and a typing error in a CI file would stay unseen.
+            if path.is_dir() and not inside:
+                raise _UsageError(f"there is no history in the folder {str(path)!r}: no *.json, no *.jsonl.gz")
+            paths += map(str, inside or [path])
     return paths
 
 
-def _load(path: str, orchestrators: dict[str, Callable[..., Any]]) -> History:
+def _load(path: str, orchestrators: dict[str, Callable[..., object]]) -> History:
     history = History.load(path)
-    if history.workflow_name is None:
+    name = history.workflow_name
+    if name is None:
         raise _UsageError(f"{path} does not say which workflow was started; is it the whole history?")
-    if history.workflow_name not in orchestrators:
-        known = ", ".join(sorted(orchestrators)) or "none"
-        raise _UsageError(f"{path} is a history of {history.workflow_name!r}; the orchestrators found are: {known}")
+    if name not in orchestrators:
+        raise _UsageError(
+            f"{path} is a history of {name!r}; the orchestrators found are: {', '.join(sorted(orchestrators))}. "
+            f"For one that is registered under another name than its own: --orchestrators module:function={name}"
+        )
     return history
 
 
 def _replay(
-    path: str, history: History, orchestrators: dict[str, Callable[..., Any]], arguments: argparse.Namespace
+    path: str, history: History, orchestrator: Callable[..., object], arguments: argparse.Namespace
 ) -> _Outcome:
     began = time.perf_counter()
-    name = history.workflow_name or ""
-    orchestrator = orchestrators[name]
     payloads = not arguments.structure_only
     error: str | None = None
     steps = 0
     try:
         if arguments.twice:
             steps = verify_deterministic(history, orchestrator, payloads=payloads, hash_seeds=()).steps
-            for reference in _references(name, arguments.orchestrators):
-                replay_under_hash_seeds(history, reference, payloads=payloads, hash_seeds=HASH_SEEDS)
         else:
             steps = replay(history, orchestrator, payloads=payloads).steps
     except ReplayError as found:
         error = str(found)
-    return _Outcome(path, name, steps, time.perf_counter() - began, error)
+    return _Outcome(path, history.workflow_name or "", steps, time.perf_counter() - began, error)
 
 
-def _references(name: str, references: Sequence[str]) -> list[str]:
-    return [reference for reference in references if name in load_orchestrators([reference])][:1]
+def _replay_elsewhere(
+    outcomes: Sequence[_Outcome], histories: Sequence[tuple[str, History]], arguments: argparse.Namespace
+) -> None:
+    """Replay those that pass once more, in other processes: one for all of them, since starting it takes longest."""
+    passed = [
+        (outcome, history) for outcome, (_, history) in zip(outcomes, histories, strict=True) if not outcome.error
+    ]
+    errors = replay_under_hash_seeds(
+        [history for _, history in passed], arguments.orchestrators, payloads=not arguments.structure_only
+    )
+    for (outcome, _), error in zip(passed, errors, strict=True):
+        outcome.error = None if error is None else str(error)
 
 
 def _text(outcomes: Sequence[_Outcome], seconds: float) -> str:
     lines: list[str] = []
     for outcome in outcomes:
         if outcome.error is None:
-            lines.append(f"ok    {outcome.path}   {outcome.workflow}, {outcome.steps} steps")
+            steps = f"{outcome.steps} step{'' if outcome.steps == 1 else 's'}"
+            lines.append(f"ok    {outcome.path}   {outcome.workflow}, {steps}")
         else:
             lines.append(f"FAIL  {outcome.path}")
             lines += [f"      {line}" for line in outcome.error.splitlines()]
@@ -171,11 +214,15 @@ def _junit(outcomes: Sequence[_Outcome], seconds: float) -> str:
             suite, "testcase", classname=outcome.workflow, name=outcome.path, time=f"{outcome.seconds:.3f}"
         )
         if outcome.error is not None:
-            failure = ET.SubElement(case, "failure", message=outcome.error.splitlines()[0])
-            failure.text = outcome.error
+            text = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", outcome.error)
+            failure = ET.SubElement(case, "failure", message=text.splitlines()[0])
+            failure.text = text
     ET.indent(suite)
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
+
+# Messages of failures hold what programs put there, colours of a terminal, say.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _FORMATS: dict[str, Callable[[Sequence[_Outcome], float], str]] = {"text": _text, "json": _json, "junit": _junit}
 

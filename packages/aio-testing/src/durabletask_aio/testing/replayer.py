@@ -60,13 +60,60 @@ def replay(
 
     Raises ``ValueError`` for a history without a start.
     """
+    __tracebackhide__ = True
+    return _replayed(
+        history,
+        orchestrator,
+        payloads=payloads,
+        sandbox_mode=sandbox_mode,
+        data_converter=data_converter,
+        maximum_timer_interval=maximum_timer_interval,
+        live_from=live_from,
+        same_code=False,
+    )
+
+
+def repeat(
+    history: History,
+    orchestrator: Callable[..., Any],
+    *,
+    data_converter: DataConverter,
+    maximum_timer_interval: timedelta | None,
+) -> ReplayReport:
+    """Replay what the same code has just recorded; the error then says that it is not deterministic."""
+    __tracebackhide__ = True
+    return _replayed(
+        history,
+        orchestrator,
+        data_converter=data_converter,
+        maximum_timer_interval=maximum_timer_interval,
+        same_code=True,
+    )
+
+
+def _replayed(
+    history: History,
+    orchestrator: Callable[..., Any],
+    *,
+    data_converter: DataConverter | None,
+    maximum_timer_interval: timedelta | None,
+    same_code: bool,
+    payloads: bool = True,
+    sandbox_mode: SandboxMode | str | None = None,
+    live_from: int | None = None,
+) -> ReplayReport:
+    __tracebackhide__ = True
     name = history.workflow_name
     if name is None:
         raise ValueError(f"{history!r} does not say which workflow was started; is it the whole history?")
     registry = Registry()
     registry.add_named_orchestrator(name, orchestrator_of(orchestrator, name=name, sandbox_mode=sandbox_mode))
     executor = TurnExecutor(registry, data_converter or JsonDataConverter(), maximum_timer_interval)
-    return _Replay(history, executor, payloads=payloads, live_from=live_from).run()
+    try:
+        return _Replay(history, executor, payloads=payloads, live_from=live_from, same_code=same_code).run()
+    except ReplayError as error:
+        # Where this library found it says nothing; the message has the line of the workflow.
+        raise error.with_traceback(None) from None
 
 
 @dataclass
@@ -112,11 +159,20 @@ class _Actions(dict[int, pb.OrchestratorAction]):
 
 
 class _Replay:
-    def __init__(self, history: History, executor: TurnExecutor, *, payloads: bool, live_from: int | None) -> None:
+    def __init__(
+        self,
+        history: History,
+        executor: TurnExecutor,
+        *,
+        payloads: bool,
+        live_from: int | None,
+        same_code: bool,
+    ) -> None:
         self._history = history
         self._executor = executor
         self._payloads = payloads
         self._live_from = live_from
+        self._same_code = same_code
         self._actions = _Actions()
         self._done: list[tuple[Step, Site | None]] = []
 
@@ -236,6 +292,7 @@ class _Replay:
                 recorded_here=[step for _, step in turn.steps],
                 recorded_later=[step for event in self._history.protobuf if (step := step_of_event(event))],
                 wanted_here=wanted,
+                same_code=self._same_code,
             )
         )
 

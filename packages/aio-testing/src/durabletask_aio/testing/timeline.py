@@ -73,6 +73,9 @@ class Row:
 
     bars: list[Bar]
 
+    target: str = ""
+    """The instance that a sub-orchestration is."""
+
     @property
     def start(self) -> datetime:
         return self.bars[0].start
@@ -83,8 +86,10 @@ class Row:
 
     @property
     def attempts(self) -> list[Bar]:
-        """The bars that are the operation itself, without the pauses between."""
-        return [bar for bar in self.bars if self.kind is not Kind.ACTIVITY or bar.outcome is not Outcome.WAITED]
+        """The bars that are the operation itself, without the pauses between; of what is not retried, the last."""
+        if self.kind in (Kind.TIMER, Kind.EVENT):
+            return self.bars[-1:]
+        return [bar for bar in self.bars if bar.outcome is not Outcome.WAITED]
 
     @property
     def outcome(self) -> Outcome:
@@ -112,6 +117,9 @@ class Timeline:
         """Read a history, as it looks at its last event or ``until`` later.  ``ValueError`` if it has no start."""
         return _Reader(history).read(until)
 
+
+LONGEST_TIMER = timedelta(days=3)
+"""Of workers with their default settings: a longer wait is recorded as several timers, one after the other."""
 
 _OPERATIONS = {
     "taskScheduled": Kind.ACTIVITY,
@@ -214,11 +222,27 @@ class _Reader:
             return
         name = _timer_name(body) if kind == "timerCreated" else step.name
         row = Row(_OPERATIONS[kind], name, event.eventId, step.payload or "", [bar])
-        self._rows.append(row)
+        if kind == "timerCreated":
+            bar.text = name
+            row = self._continued(row) or row
+        elif kind == "subOrchestrationInstanceCreated":
+            row.target = step.target
+        if row.bars[0] is bar:
+            self._rows.append(row)
         self._open[event.eventId] = self._by_number[event.eventId] = row
         reference = getattr(body, "requestId", "") or getattr(body, "criticalSectionId", "")
         if reference:
             self._by_reference[reference] = event.eventId
+
+    def _continued(self, timer: Row) -> Row | None:
+        """The row of the wait that this timer goes on with, if it does: one of three days that has just run out."""
+        for number, row in list(self._fired_now.items()):
+            if abs(row.bars[-1].duration - LONGEST_TIMER) < timedelta(hours=1):
+                del self._fired_now[number]
+                row.bars += timer.bars
+                row.name = timer.name
+                return row
+        return None
 
     def _take_pause(self, retried: Row) -> None:
         """Move the timer that ran out for this retry from a row of its own into the row of what is retried."""
@@ -226,8 +250,9 @@ class _Reader:
             if pause.start >= retried.end and retried.outcome is Outcome.FAILED:
                 self._rows.remove(pause)
                 del self._fired_now[number]
-                pause.bars[0].text = f"pause before attempt {len(retried.attempts) + 1}"
-                retried.bars.append(pause.bars[0])
+                for bar in pause.bars:
+                    bar.text = f"pause before attempt {len(retried.attempts) + 1}"
+                    retried.bars.append(bar)
                 return
 
     def _end(self, kind: str, body: Any) -> None:

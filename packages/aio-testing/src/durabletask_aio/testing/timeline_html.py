@@ -7,6 +7,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from html import escape
+from itertools import accumulate
 
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, payload_text
@@ -75,9 +76,8 @@ class _Axis:
             for before, after in zip(self.moments, self.moments[1:], strict=False)
         ]
         scale = _PLOT / sum(weights) if weights else 0.0
-        self._at = {self.moments[0]: float(_LABELS)}
-        for moment, weight in zip(self.moments[1:], weights, strict=True):
-            self._at[moment] = list(self._at.values())[-1] + weight * scale
+        offsets = accumulate((weight * scale for weight in weights), initial=float(_LABELS))
+        self._at = dict(zip(self.moments, offsets, strict=True))
 
     def __call__(self, moment: datetime) -> float:
         """Where it is; within a gap, moments are spread evenly."""
@@ -160,7 +160,7 @@ def _drawing(timeline: Timeline, axis: _Axis) -> str:
 
 def _row(timeline: Timeline, axis: _Axis, row: Row, y: float) -> str:
     attempts = len(row.attempts)
-    name = f"{row.name} ({attempts} attempts)" if attempts > 1 and row.kind is not Kind.EVENT else row.name
+    name = f"{row.name} ({attempts} attempts)" if attempts > 1 else row.name
     label = name if len(name) <= 34 else f"{name[:33]}…"
     bars = "".join(_bar(timeline, axis, row, bar, y) for bar in row.bars)
     took = duration_text(row.end - row.start) if row.end > row.start and row.outcome is not Outcome.DROPPED else ""

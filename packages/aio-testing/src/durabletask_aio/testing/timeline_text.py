@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.timeline import Kind, Outcome, Row, Timeline, duration_text, payload_text
+from durabletask_aio.testing.steps import shortened
+from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, payload_text
 
 _MARKS = {
     Outcome.COMPLETED: "✓",
@@ -14,59 +18,90 @@ _MARKS = {
     Outcome.MOMENT: "•",
 }
 
+_LONGEST_FAILURE = 300
+
+
+@dataclass
+class _Line:
+    """A line of the tree, in columns: what, when, how long, and what went in and came out."""
+
+    what: str
+    at: str
+    took: str
+    detail: str
+
 
 def render_text(history: History) -> str:
     """The operations as a tree, one line each, with offsets from the start, durations, payloads and failures."""
     timeline = Timeline.of(history)
     took = duration_text(timeline.end - timeline.start)
+    turns = f"{len(timeline.turns)} turn{'' if len(timeline.turns) == 1 else 's'}"
     call = f"{timeline.workflow_name}({payload_text(timeline.given)})"
-    lines = [f"{call}  {timeline.instance_id}  {timeline.status.name} after {took}, {len(timeline.turns)} turns"]
-    width = max((len(_label(row)) for row in timeline.rows), default=0)
+    head = f"{call}  {timeline.instance_id}  {timeline.status.name} after {took}, {turns}"
+    end = [f"└─ {line}" for line in _end(timeline)]
+    lines = [_suspension(timeline, *times) for times in timeline.suspensions]
     for position, row in enumerate(timeline.rows):
-        last = position == len(timeline.rows) - 1 and not timeline.result and not timeline.failure
-        lines += _row_lines(timeline, row, "└─" if last else "├─", width)
-    for start, end in timeline.suspensions:
-        lines.insert(1, f"├─ suspended at +{duration_text(start - timeline.start)} for {duration_text(end - start)}")
+        is_last = position == len(timeline.rows) - 1 and not end
+        lines += _row_lines(timeline, row, is_last=is_last)
+    return "\n".join([head, *_in_columns(lines), *end])
+
+
+def _end(timeline: Timeline) -> list[str]:
     if timeline.failure:
-        lines.append(f"└─ ✗ failed: {timeline.failure}")
-    elif timeline.result:
-        lines.append(f"└─ returned {payload_text(timeline.result)}")
-    return "\n".join(lines)
+        return [f"✗ failed: {_one_line(timeline.failure)}"]
+    return [f"returned {payload_text(timeline.result)}"] if timeline.result else []
 
 
-def _label(row: Row) -> str:
-    return f"{row.kind.value} {row.name}" if row.kind is not Kind.TIMER else f"timer {row.name}"
+def _in_columns(lines: list[_Line]) -> list[str]:
+    if not lines:
+        return []
+    lines = [_Line("", "at", "took", "input → result"), *lines]
+    what, at, took = (max(len(getattr(line, name)) for line in lines) for name in ("what", "at", "took"))
+    return [f"{line.what:<{what}}  {line.at:>{at}}  {line.took:>{took}}  {line.detail}".rstrip() for line in lines]
 
 
-def _row_lines(timeline: Timeline, row: Row, branch: str, width: int) -> list[str]:
-    offset = f"+{duration_text(row.start - timeline.start)}"
+def _suspension(timeline: Timeline, start: datetime, end: datetime) -> _Line:
+    return _Line("├─ ‖ suspended", _offset(timeline, start), duration_text(end - start), "")
+
+
+def _offset(timeline: Timeline, moment: datetime) -> str:
+    return f"+{duration_text(moment - timeline.start)}" if moment > timeline.start else "start"
+
+
+def _row_lines(timeline: Timeline, row: Row, *, is_last: bool) -> list[_Line]:
+    branch, stem = ("└─", "  ") if is_last else ("├─", "│ ")
     took = "" if row.outcome is Outcome.MOMENT and len(row.bars) == 1 else duration_text(row.end - row.start)
-    attempts = row.attempts
-    line = f"{branch} {_MARKS[row.outcome]} {_label(row):<{width}}  {offset:>12}  {took:>12}  {_detail(row)}".rstrip()
-    if len(attempts) <= 1 or row.kind is Kind.EVENT:
-        return [line]
-    stem = "  " if branch.startswith("└") else "│ "
-    lines = [line]
-    for number, bar in enumerate(attempts, start=1):
-        fork = "└─" if number == len(attempts) else "├─"
-        at = f"+{duration_text(bar.start - timeline.start)}"
-        text = bar.text if bar.outcome is Outcome.FAILED else payload_text(bar.text)
-        lines.append(f"{stem} {fork} {_MARKS[bar.outcome]} attempt {number}  {at:>12}  {text}".rstrip())
+    what = f"{branch} {_MARKS[row.outcome]} {row.kind.value} {row.name}"
+    lines = [_Line(what, _offset(timeline, row.start), took, _detail(row))]
+    if len(row.attempts) > 1:
+        for number, bar in enumerate(row.attempts, start=1):
+            fork = "└─" if number == len(row.attempts) else "├─"
+            text = _one_line(bar.text) if bar.outcome is Outcome.FAILED else payload_text(bar.text)
+            what = f"{stem} {fork} {_MARKS[bar.outcome]} attempt {number}"
+            lines.append(_Line(what, _offset(timeline, bar.start), duration_text(bar.duration), text))
     return lines
 
 
 def _detail(row: Row) -> str:
-    bar = row.bars[-1]
-    if row.kind is Kind.EVENT:
-        return payload_text(row.given)
+    given = payload_text(row.given)
     if len(row.attempts) > 1:
-        return f"{payload_text(row.given)}  {len(row.attempts)} attempts".strip()
-    if bar.outcome is Outcome.FAILED:
-        return f"{payload_text(row.given)}  {bar.text}".strip()
+        return f"{given}  {len(row.attempts)} attempts".strip()
+    if row.kind is Kind.TIMER and len(row.bars) > 1:
+        given = f"recorded as {len(row.bars)} timers"
+    return f"{given}  {_instance(row)}{_outcome(row.bars[-1])}".strip()
+
+
+def _one_line(failure: str) -> str:
+    return shortened(" ".join(failure.split()), _LONGEST_FAILURE)
+
+
+def _instance(row: Row) -> str:
+    return f"instance {row.target}  " if row.target else ""
+
+
+def _outcome(bar: Bar) -> str:
     if bar.outcome is Outcome.COMPLETED:
-        return f"{payload_text(row.given)} → {payload_text(bar.text) or 'None'}".strip()
-    if bar.outcome is Outcome.RUNNING:
-        return f"{payload_text(row.given)}  no outcome yet".strip()
-    if bar.outcome is Outcome.DROPPED:
-        return f"{payload_text(row.given)}  not waited for any more".strip()
-    return payload_text(row.given)
+        return f"→ {payload_text(bar.text) or 'None'}"
+    if bar.outcome is Outcome.FAILED:
+        return _one_line(bar.text)
+    return {Outcome.RUNNING: "no outcome yet", Outcome.DROPPED: "not waited for any more"}.get(bar.outcome, "")

@@ -21,12 +21,29 @@ MAX_CUTS = 100
 HASH_SEEDS = (1, 2)
 
 
+class CutError(ReplayError):
+    """Cut at one of its events, as if the worker had been restarted there, the history is replayed differently."""
+
+    def __init__(self, error: ReplayError, cut: int) -> None:
+        Exception.__init__(
+            self,
+            f"as if the worker had been restarted before event {cut} of the history, so probably by looking at "
+            f"is_replaying:\n{error}",
+        )
+        self.divergence = error.divergence
+        self.cut = cut
+
+
 class HashSeedError(ReplayError):
     """Another process, with another ``PYTHONHASHSEED``, replayed the history differently."""
 
     def __init__(self, message: str, seed: int) -> None:
         Exception.__init__(self, f"with PYTHONHASHSEED={seed}, so probably by the order of a set:\n{message}")
         self.seed = seed
+
+
+class OtherProcessError(RuntimeError):
+    """Another process could not replay at all."""
 
 
 def verify_deterministic(
@@ -44,14 +61,21 @@ def verify_deterministic(
     that depends on the order of a set.  The latter import the orchestrator, so it has to be a function of a module:
     with ``hash_seeds=()`` it need not be.
 
+    A history of more than a hundred events is cut at a hundred of them, evenly spread.
+
     ``options`` are those of :func:`replay`.
     """
     report = replay(history, orchestrator, payloads=payloads, **options)
     for cut in _cuts(len(history)):
-        replay(history, orchestrator, payloads=payloads, live_from=cut, **options)
+        try:
+            replay(history, orchestrator, payloads=payloads, live_from=cut, **options)
+        except ReplayError as found:  # noqa: PERF203 - the first one ends it
+            raise CutError(found, cut) from None
     if hash_seeds:
         reference = f"{_reference(orchestrator)}={history.workflow_name}"
-        replay_under_hash_seeds(history, reference, payloads=payloads, hash_seeds=hash_seeds)
+        for error in replay_under_hash_seeds([history], [reference], payloads=payloads, hash_seeds=hash_seeds):
+            if error is not None:
+                raise error
     return report
 
 
@@ -74,33 +98,55 @@ def _reference(orchestrator: Any) -> str:
 
 
 def replay_under_hash_seeds(
-    history: History, reference: str, *, payloads: bool = True, hash_seeds: Sequence[int] = HASH_SEEDS
-) -> None:
-    """Replay in one new process for each seed; raises :class:`ReplayError` if one differs.
+    histories: Sequence[History],
+    references: Sequence[str],
+    *,
+    payloads: bool = True,
+    hash_seeds: Sequence[int] = HASH_SEEDS,
+) -> list[HashSeedError | None]:
+    """Replay them all in one new process for each seed; says of each how it differs there, if it does.
 
-    ``reference`` is one of :func:`~.orchestrators.load_orchestrators`.  Raises ``RuntimeError`` if the other process
-    could not replay at all.
+    ``references`` are those of :func:`~.orchestrators.load_orchestrators`.  Raises :class:`OtherProcessError` if the
+    other process could not replay at all.
     """
+    errors: list[HashSeedError | None] = [None] * len(histories)
+    if not histories:
+        return errors
     with tempfile.TemporaryDirectory(prefix="durabletask-aio-") as directory:
-        path = history.save(Path(directory) / "history.json")
-        arguments = ["--orchestrators", reference, "--format", "json", str(path)]
-        if not payloads:
-            arguments.insert(0, "--structure-only")
+        for number, history in enumerate(histories):
+            history.save(Path(directory) / f"{number:09}.json")
         for seed in hash_seeds:
-            environment = {
-                **os.environ,
-                "PYTHONHASHSEED": str(seed),
-                "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            }
-            done = subprocess.run(
-                [sys.executable, "-m", "durabletask_aio.testing.replay_command", *arguments],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode not in (0, 1):
-                raise RuntimeError(f"replaying {reference} in another process failed:\n{done.stderr.strip()}")
-            result = json.loads(done.stdout)["histories"][0]
-            if result["error"] is not None:
-                raise HashSeedError(result["error"], seed)
+            for number, message in enumerate(_replay_in_another_process(Path(directory), references, payloads, seed)):
+                if message is not None and errors[number] is None:
+                    errors[number] = HashSeedError(message, seed)
+    return errors
+
+
+def _replay_in_another_process(
+    directory: Path, references: Sequence[str], payloads: bool, seed: int
+) -> Sequence[str | None]:
+    """The errors of the histories in the folder, in the order of their names."""
+    # Not by standard output, where the module may write what it likes while it is imported.
+    report = directory / f"report-{seed}"
+    orchestrators = [f"--orchestrators={reference}" for reference in references]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "durabletask_aio.testing.replay_command", *orchestrators),
+            *(() if payloads else ("--structure-only",)),
+            *("--format", "json", "-o", str(report), str(directory)),
+        ],
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": str(seed),
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not report.exists():
+        raise OtherProcessError(
+            f"replaying {', '.join(references)} in another process failed, with PYTHONHASHSEED={seed}:\n"
+            f"{done.stderr.strip()}"
+        )
+    return [each["error"] for each in json.loads(report.read_text(encoding="utf-8"))["histories"]]
