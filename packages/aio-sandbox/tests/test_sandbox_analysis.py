@@ -120,6 +120,30 @@ class Clock:
         return dt.date.today()
 
 
+class MadeUp:
+    known = 1
+
+    def __init__(self) -> None:
+        self.given = 1
+
+    def __getattr__(self, name: str) -> str:
+        return os.environ[name]
+
+
+class Stamped(type):
+    def __call__(cls, *args: Any) -> Any:
+        made = super().__call__(*args)
+        made.stamp = time.time()
+        return made
+
+
+class Letter(metaclass=Stamped):
+    stamp: float
+
+
+SETTINGS = MadeUp()
+
+
 class Moment(dt.datetime):
     """A subclass, as libraries for dates have them."""
 
@@ -189,6 +213,31 @@ class TestFollowing:
             return len(Odd()), {Odd(): 1}
 
         assert {"time.time_ns", "random.random", "os.getcwd", "os.getpid"} == calls(workflow)
+
+    def test_attributes_that_are_made_up_are_followed(self) -> None:
+        class Local:
+            known = 1
+
+            def __init__(self) -> None:
+                self.given = 1
+
+            def __getattr__(self, name: str) -> str:
+                return os.getcwd()
+
+        async def made_up(ctx: Any) -> Any:
+            return SETTINGS.region, Local().region
+
+        async def real(ctx: Any) -> Any:
+            return SETTINGS.known, SETTINGS.given, Local().known, Local().given, MadeUp().given, MadeUp.known
+
+        assert {"os.environ", "os.getcwd"} == calls(made_up)
+        assert calls(real) == set()
+
+    def test_what_a_metaclass_does_when_an_object_is_made_is_followed(self) -> None:
+        async def workflow(ctx: Any) -> Any:
+            return Letter()
+
+        assert {"time.time"} == calls(workflow)
 
     def test_a_bound_method_is_followed_with_its_object(self) -> None:
         class Flow:

@@ -129,6 +129,48 @@ class TestDiscovery:
             ("nested", "DET110", "time.sleep"),
         } == found(check_sources([shop]))
 
+    def test_attributes_that_are_made_up_and_metaclasses_are_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "lazy.py").write_text(
+            "import socket\nknown = 1\ndef __getattr__(name):\n    return socket.gethostname()\n"
+        )
+        text = """
+        import os, time
+        import lazy
+        from durabletask.aio import AsyncWorkflowContext
+
+        class Settings:
+            def __init__(self):
+                self.given = 1
+            def __getattr__(self, name):
+                return os.environ[name]
+
+        class Stamped(type):
+            def __call__(cls):
+                made = super().__call__()
+                made.stamp = time.time()
+                return made
+
+        class Letter(metaclass=Stamped):
+            pass
+
+        settings = Settings()
+
+        async def flow(ctx: AsyncWorkflowContext):
+            return settings.given, lazy.known
+
+        async def late(ctx: AsyncWorkflowContext):
+            return settings.region, Letter(), lazy.host
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text))
+
+        found = [(each.call, each.reached) for each in check(tmp_path / "flow.py")]
+
+        assert sorted(found) == [
+            ("os.environ", ("late", "__getattr__")),
+            ("socket.gethostname", ("late", "__getattr__")),
+            ("time.time", ("late", "__call__")),
+        ]
+
     def test_a_function_can_be_named(self, shop: Path) -> None:
         report = check_sources([shop], Settings(orchestrators=frozenset({"shop.flows:unrelated"})))
 

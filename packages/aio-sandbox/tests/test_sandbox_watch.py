@@ -6,6 +6,7 @@ import asyncio
 import copy
 import datetime as dt
 import functools
+import importlib
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ import pytest
 from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.sandbox import monitoring
+from durabletask_aio.sandbox.allowance import allow
 from durabletask_aio.sandbox.recognise import recogniser
 from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
 
@@ -52,6 +54,28 @@ class Odd:
 class Quiet:
     def read(self) -> int:
         return 1
+
+
+class Settings:
+    """Reads the environment without a call that anybody could see."""
+
+    def __getattr__(self, name: str) -> str:
+        return os.environ["PATH"]
+
+
+class Stamped(type):
+    def __call__(cls, *args: Any) -> Any:
+        made = super().__call__(*args)
+        made.stamp = time.time()
+        return made
+
+
+class Letter(metaclass=Stamped):
+    stamp: float
+
+
+SETTINGS = Settings()
+BY_REGION = {"north": SETTINGS}
 
 
 def read(*args: Any) -> float:
@@ -159,6 +183,159 @@ class TestCaught:
 
         assert violates(watched, lambda: time.strftime("%Y", moment)) is None
         assert violates(watched, lambda: time.strftime("%Y")) == "time.strftime()"
+
+
+class TestHidden:
+    """Behind methods that Python calls by itself, and in code that is made from text."""
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda: SETTINGS.region,
+            lambda: BY_REGION["north"].region,
+            lambda: Settings().region,
+            lambda: vars()["x"] if False else getattr(SETTINGS, "region"),  # noqa: B009
+        ],
+    )
+    def test_the_environment_behind_an_attribute(self, strict: Any, use: Callable[[], Any]) -> None:
+        assert violates(strict, use) == "os.environ"
+
+    def test_the_environment_behind_an_object_that_is_made_by_a_function(self, strict: Any) -> None:
+        made = functools.partial(Settings)
+
+        assert violates(strict, lambda: made().region) == "os.environ"
+
+    def test_the_environment_behind_a_module(
+        self, strict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "lazy_settings.py").write_text("import os\ndef __getattr__(name):\n    return os.environ['PATH']\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        module = importlib.import_module("lazy_settings")
+        monkeypatch.setitem(globals(), "lazy_settings", module)
+
+        assert violates(strict, lambda: lazy_settings.region) == "os.environ"  # type: ignore[name-defined]  # noqa: F821
+
+    def test_the_environment_under_another_name(self, watched: Any) -> None:
+        assert violates(watched, lambda: vars(os)["environ"].get("PATH")) == "os.environ"
+        assert violates(watched, lambda: {"a": 1}.get("PATH")) is None
+
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring tells of no subscripts")
+    def test_the_environment_under_another_name_by_a_subscript(self, watched: Any) -> None:
+        assert violates(watched, lambda: vars(os)["environ"]["PATH"]) == "os.environ"
+
+    def test_a_metaclass(self, strict: Any) -> None:
+        assert violates(strict, lambda: Letter()) == "time.time()"
+
+    @pytest.mark.parametrize("made", ["time.time()", b"time.time()", "  [time.time() for _ in [1]]"])
+    def test_text_that_is_evaluated(self, strict: Any, made: Any) -> None:
+        with allow("dynamic-code"):
+            assert violates(strict, lambda: eval(made)) == "time.time()"
+
+    def test_text_that_is_run(self, strict: Any) -> None:
+        text = "def later():\n    return time.time()"
+
+        def use() -> Any:
+            names: dict[str, Any] = {"time": time}
+            exec(text, names)
+            return names["later"]()
+
+        with allow("dynamic-code"):
+            assert violates(strict, use) == "time.time()"
+
+    def test_code_that_was_compiled_before(self, strict: Any) -> None:
+        code = compile("time.time()", "<formula>", "eval")
+
+        with allow("dynamic-code"):
+            assert violates(strict, lambda: eval(code)) == "time.time()"
+
+    def test_a_violation_in_text_is_said_of_the_line_that_runs_it(self, strict: Any) -> None:
+        async def workflow(ctx: Any) -> Any:
+            return eval("time.time()")
+
+        with allow("dynamic-code"):
+            message = strict(workflow).violation.message
+
+        assert f"test_sandbox_watch.py:{workflow.__code__.co_firstlineno + 1}" in message
+        assert "which leads to <string>:1 in <module>()" in message
+
+
+class TestTextRunsAsEver:
+    """``eval`` and ``exec`` mean what they mean without the sandbox, in every mode, in workflows and beside them."""
+
+    @pytest.fixture(params=["strict", "best_effort"])
+    def driver(self, request: pytest.FixtureRequest) -> Any:
+        return request.getfixturevalue(request.param)
+
+    def result(self, driver: Any, body: Callable[[], Any]) -> Any:
+        async def workflow(ctx: Any) -> Any:
+            return body()
+
+        with allow("dynamic-code"):
+            outcome = driver(workflow)
+        assert outcome.error is None
+        # And in an activity that shares the function.
+        assert body() == outcome.result
+        return outcome.result
+
+    def test_names_are_those_of_the_caller(self, driver: Any) -> None:
+        def body() -> Any:
+            number = 2  # noqa: F841  # for the text
+            return eval("number + len(SETTLED)"), eval(" number ", {"number": 3}), eval("number", None, {"number": 4})
+
+        assert self.result(driver, body) == (5, 3, 4)
+
+    def test_what_is_run_can_make_names(self, driver: Any) -> None:
+        def body() -> Any:
+            names: dict[str, Any] = {}
+            exec("total = 1 + 1", names)
+            inner: dict[str, Any] = {}
+            exec("total = 3", {}, inner)
+            return sorted(names.keys() - {"__builtins__"}), names["total"], inner
+
+        assert self.result(driver, body) == (["total"], 2, {"total": 3})
+
+    def test_future_statements_are_those_of_the_caller(self, driver: Any) -> None:
+        def body() -> Any:
+            names: dict[str, Any] = {}
+            exec("def f(x: missing): ...", names)
+            return names["f"].__annotations__
+
+        # This file has `from __future__ import annotations`.
+        assert self.result(driver, body) == {"x": "missing"}
+
+    def test_mistakes_in_the_text_are_raised(self, driver: Any) -> None:
+        def body() -> Any:
+            try:
+                eval("1 +")
+            except SyntaxError as error:
+                return error.filename, error.lineno
+            return None
+
+        assert self.result(driver, body) == ("<string>", 1)
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="keywords came with Python 3.13")
+    def test_namespaces_by_keyword(self, driver: Any) -> None:
+        def body() -> Any:
+            number = 2
+            assert number
+            return eval("number", globals={"number": 5}), eval("number", locals={"number": 6})  # type: ignore[call-overload]
+
+        assert self.result(driver, body) == (5, 6)
+
+    def test_text_is_not_kept(self, strict: Any) -> None:
+        def body() -> Any:
+            return sum(eval(f"{number} + 1") for number in range(100))
+
+        before = len(_watched_codes())
+        self.result(strict, body)
+        assert len(_watched_codes()) - before < 50
+
+
+def _watched_codes() -> dict[int, Any]:
+    return monitoring.monitor(recogniser)._codes
+
+
+SETTLED = ["one", "two", "three"]
 
 
 class TestInnocent:

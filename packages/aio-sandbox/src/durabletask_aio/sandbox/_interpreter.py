@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,11 @@ def cell_content(cell: types.CellType, default: object) -> Any:
 def function_behind(method: Any) -> Any:
     """The function inside a bound, static or class method."""
     return method.__func__
+
+
+def maker_of(kind: Any) -> Any:
+    """What calling a class runs: its metaclass's ``__call__``."""
+    return inspect.getattr_static(kind_of(kind), "__call__", None)
 
 
 def bases(kind: Any) -> tuple[type[Any], ...]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 from durabletask_aio.sandbox import _interpreter, allowance, reach
 from durabletask_aio.sandbox.catalogue import Call
-from durabletask_aio.sandbox.project import Module, ProjectWorld
+from durabletask_aio.sandbox.project import Module, ProjectWorld, mentions
 from durabletask_aio.sandbox.recognise import Recogniser
 from durabletask_aio.sandbox.scopes import Scope
 from durabletask_aio.sandbox.sources import FunctionNode, node_of
@@ -216,19 +216,16 @@ class LiveWorld:
         elif isinstance(value, Instance) and isinstance(value.of, Known):
             owner = value.of.value
         elif isinstance(value, Instance) and isinstance(value.of, DefinedClass):
-            members = _member(value.of, name, value)
-            return [
-                body_of_definition(member)
-                for member in members
+            read = [
+                member
+                for member in _member(value.of, name, value)
                 if isinstance(member, Defined) and _is_property(member.node)
             ]
-        if owner is None or isinstance(owner, types.ModuleType):
-            return []
-        static: Any = inspect.getattr_static(owner if isinstance(owner, type) else type(owner), name, None)
-        if not isinstance(static, (property, functools.cached_property)):
-            return []
+            if not mentions(value.of.node, name):
+                read += [each for each in _member(value.of, "__getattr__", value) if isinstance(each, Defined)]
+            return [body_of_definition(member) for member in read]
         receiver = value if isinstance(value, Instance) else Known.of(owner)
-        return list(self._live_bodies(static, receiver))
+        return [body for each in _run_by_reading(owner, name) for body in self._live_bodies(each, receiver)]
 
     def full_name(self, value: Value) -> str | None:
         if isinstance(value, Named):
@@ -277,6 +274,33 @@ class LiveWorld:
         if isinstance(value, Known):
             return inspect.iscoroutinefunction(value.value)
         return isinstance(value, Defined) and isinstance(value.node, ast.AsyncFunctionDef)
+
+
+def _run_by_reading(owner: Any, name: str) -> Iterator[Any]:
+    """What reading the attribute ``name`` runs; ``owner`` is an object, or a class in the place of its objects."""
+    if owner is None:
+        return
+    if isinstance(owner, types.ModuleType):
+        if name not in vars(owner):
+            yield vars(owner).get("__getattr__")
+        return
+    kind: Any = owner if isinstance(owner, type) else type(owner)
+    static: Any = inspect.getattr_static(kind, name, _MISSING)
+    if isinstance(static, (property, functools.cached_property)):
+        yield static
+    yield inspect.getattr_static(kind, "__getattribute__", None)
+    if static is _MISSING and inspect.getattr_static(owner, name, _MISSING) is _MISSING and not _may_set(kind, name):
+        yield inspect.getattr_static(kind, "__getattr__", None)
+
+
+def _may_set(kind: type, name: str) -> bool:
+    """Whether a method of the class mentions the attribute, as ``__init__`` does when it sets it."""
+    return any(
+        name in code.co_names
+        for method in reach.methods_of(kind)
+        if method.__name__ != "__getattr__"
+        for code in reach.codes_of(method.__code__)
+    )
 
 
 def is_from_source(value: Value) -> bool:

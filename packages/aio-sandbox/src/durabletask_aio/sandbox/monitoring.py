@@ -49,6 +49,8 @@ class Monitor:
         self._counts: dict[tuple[int, int], int] = {}
         self._api: Any = getattr(sys, "monitoring", None)
         self.tool: int | None = None
+        self.prepare: Callable[[Iterable[types.FunctionType]], None] = leave_alone
+        """Called with functions that are met while a workflow runs, before they are: redirection of their names."""
 
     def start(self) -> bool:
         """Take a tool id; ``False``, with one warning, if none is free."""
@@ -81,8 +83,23 @@ class Monitor:
     def watch(self, functions: Iterable[types.FunctionType]) -> None:
         """Instrument the code of each function, and of the functions inside it."""
         for function in functions:
-            for code in reach.codes_of(function.__code__):
-                self._watch_code(code)
+            self.watch_code(function.__code__)
+
+    def watch_code(self, code: types.CodeType) -> None:
+        """Instrument ``code`` and the code inside it."""
+        for each in reach.codes_of(code):
+            self._watch_code(each)
+
+    def forget(self, code: types.CodeType) -> None:
+        """Stop watching code that will not run again; the functions it has made are watched on."""
+        if self._codes.pop(id(code), None) is None or self.tool is None:
+            return
+        self._api.set_local_events(self.tool, code, 0)
+        # Another piece of code may get the same id.
+        self._sites.pop(id(code), None)
+        for key in [key for key in self._counts if key[0] == id(code)]:
+            del self._counts[key]
+        self._open_sites.difference_update([key for key in self._open_sites if key[0] == id(code)])
 
     def _watch_code(self, code: types.CodeType) -> None:
         # Keyed by id with the object kept: equal code of two modules is two pieces of code.
@@ -136,7 +153,7 @@ class Monitor:
     def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
         """A function of the user's: watch it from now on, and this site until it is settled."""
         if id(function.__code__) not in self._codes:
-            self.watch([function])
+            self._take_in([function])
         how = self._how(code, offset)
         if how == "LOAD_GLOBAL":
             return self._api.DISABLE
@@ -151,7 +168,12 @@ class Monitor:
     def _watch_class(self, kind: type) -> None:
         if id(kind) not in self._classes:
             self._classes[id(kind)] = kind
-            self.watch(reach.methods_of(kind))
+            self._take_in([*reach.methods_of(kind), *reach.methods_of(type(kind))])
+
+    def _take_in(self, functions: list[types.FunctionType]) -> None:
+        """Functions that no analysis has seen, and that are about to run."""
+        self.prepare(functions)
+        self.watch(functions)
 
     def _how(self, code: types.CodeType, offset: int) -> str | None:
         """The instruction that pushed the callee, if the same site will always push the same kind of callee."""
@@ -190,6 +212,10 @@ def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missi
         first_is_none=count > 0 and real_first is None,
         is_first_text=isinstance(real_first, (str, bytes)),
     )
+
+
+def leave_alone(_functions: Iterable[types.FunctionType]) -> None:
+    """For :attr:`Monitor.prepare`: functions run as they are."""
 
 
 _warned: set[str] = set()

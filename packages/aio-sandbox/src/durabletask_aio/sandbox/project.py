@@ -233,6 +233,14 @@ class ProjectWorld:
     def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
         return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
 
+    def _metaclasses(self, kind: DefinedClass) -> list[Value]:
+        return [
+            found
+            for keyword in kind.node.keywords
+            if keyword.arg == "metaclass"
+            for found in self._base(keyword.value, kind.scope)
+        ]
+
     def element(self, value: Value) -> list[Value]:
         return list(value.elements) if isinstance(value, Shared) else []
 
@@ -256,12 +264,13 @@ class ProjectWorld:
             return [self.body_of(value), *map(self.body_of, self._implementations(value))]
         if isinstance(value, DefinedClass):
             instance = Instance(value)
-            return [
-                self.body_of(found)
+            made = [
+                found
                 for name in ("__init__", "__post_init__", "__new__")
                 for found in self._of_class(value, name, instance)
-                if isinstance(found, Defined)
             ]
+            made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
+            return [self.body_of(found) for found in made if isinstance(found, Defined)]
         return []
 
     def _implementations(self, value: Defined) -> list[Defined]:
@@ -297,14 +306,23 @@ class ProjectWorld:
         return names
 
     def reading(self, value: Value, name: str) -> list[Body]:
+        if isinstance(value, Module) and not value.scope.binds(name):
+            return [
+                self.body_of(found)
+                for found in self._in_module(value, "__getattr__")
+                if isinstance(found, Defined) and self.module(f"{value.name}.{name}") is None
+            ]
         kind = value.of if isinstance(value, Instance) else None
         if not isinstance(kind, DefinedClass):
             return []
-        return [
+        read = [
             self.body_of(Defined(statement, kind.scope, value))
             for statement in kind.node.body
             if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_read(statement)
         ]
+        unasked = ["__getattribute__"] if mentions(kind.node, name) else ["__getattribute__", "__getattr__"]
+        made_up = [found for method in unasked for found in self._of_class(kind, method, value)]
+        return [*read, *(self.body_of(found) for found in made_up if isinstance(found, Defined))]
 
     def full_name(self, value: Value) -> str | None:
         return value.name if isinstance(value, Named) else None
@@ -356,6 +374,18 @@ def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def mentions(node: ast.ClassDef, name: str) -> bool:
+    """Whether a class, or one that it inherits from and that is not looked at, may have the attribute ``name``."""
+    if any(not (isinstance(base, ast.Name) and base.id == "object") for base in node.bases):
+        return True
+    return any(
+        (isinstance(each, ast.Attribute) and each.attr == name and isinstance(each.ctx, ast.Store))
+        or (isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and each.name == name)
+        or (isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Store))
+        for each in ast.walk(node)
+    )
 
 
 def _absolute(name: str, home: Module) -> str:

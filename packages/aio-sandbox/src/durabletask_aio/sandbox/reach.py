@@ -17,6 +17,8 @@ from durabletask_aio.sandbox import _interpreter, bytecode
 from durabletask_aio.sandbox.territory import TERRITORY
 
 _BUILTINS: Final = vars(builtins)
+_ELEMENTS: Final = 50
+"""Elements of a container that are looked at."""
 
 
 def functions_of(target: Any) -> Iterator[types.FunctionType]:
@@ -55,6 +57,7 @@ def _behind(value: Any) -> Iterator[Any]:
 
 def _behind_class(value: Any) -> Iterator[Any]:
     if isinstance(value, type):
+        yield _interpreter.maker_of(value)
         if _is_followed_class(value):
             # Creating an instance runs these; the other methods are found where they are called.
             for kind in _interpreter.bases(value):
@@ -97,7 +100,7 @@ def reachable(target: Any) -> list[types.FunctionType]:
         current = queue.pop(0)
         functions = list(functions_of(current))
         if isinstance(current, type) and _is_followed_class(current):
-            functions += methods_of(current)
+            functions += [*methods_of(current), *methods_of(type(current))]
         for function in functions:
             if id(function) in found or not is_followed(function):
                 continue
@@ -116,11 +119,29 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
                         _interpreter.kind_of(value)
                     ):
                         break
-                    value = inspect.getattr_static(value, chain.attributes[depth - 1], None)
+                    owner, value = value, inspect.getattr_static(value, chain.attributes[depth - 1], None)
+                    if value is None and isinstance(owner, types.ModuleType):
+                        # The module makes up the attribute.
+                        yield vars(owner).get("__getattr__")
                 if is_called:
                     yield value
+                yield from _classes_behind(value)
     for cell in function.__closure__ or ():
-        yield _interpreter.cell_content(cell, None)
+        content = _interpreter.cell_content(cell, None)
+        yield content
+        yield from _classes_behind(content)
+
+
+def _classes_behind(value: Any) -> Iterator[type[Any]]:
+    """The classes of objects that a workflow has at hand: Python calls their methods unasked (``__getattr__``)."""
+    kind = _interpreter.kind_of(value)
+    parts = [value]
+    if kind in (dict, list, tuple):
+        parts = _interpreter.elements(value.values() if kind is dict else value)[:_ELEMENTS]
+    for part in parts:
+        kind = _interpreter.kind_of(part)
+        if not isinstance(part, type) and kind.__module__ != "builtins" and _is_followed_class(kind):
+            yield kind
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:

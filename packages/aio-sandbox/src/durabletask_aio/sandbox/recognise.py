@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import inspect
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any, Final
 
 from durabletask_aio.sandbox import _interpreter
@@ -20,6 +22,7 @@ from durabletask_aio.sandbox.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.catalogue import default as default_catalogue
 
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
+_NEVER_JUDGED: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
 
 
@@ -85,7 +88,9 @@ class Recogniser:
             self._by_equality.setdefault(found, call)
             return
         self._by_id.setdefault(id(found), call)
-        if isinstance(found, types.FunctionType):
+        if isinstance(found, Mapping):
+            self._enter_mapping(_interpreter.kind_of(found), found, call)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(found, types.FunctionType):
             self._by_code.setdefault(id(found.__code__), call)
         elif isinstance(found, type):
             initialiser = vars(found).get("__init__")
@@ -103,6 +108,15 @@ class Recogniser:
         self._bound.setdefault((id(function), id(owner)), call)
         self._bound_codes.setdefault((id(function.__code__), id(owner)), call)
         self._codes_of_methods.add(id(function.__code__))
+
+    def _enter_mapping(self, kind: type[Any], mapping: object, call: Call) -> None:
+        """The methods of ``os.environ``, for when they are met without the name; not those of other mappings."""
+        for name in dir(kind):
+            function = inspect.getattr_static(kind, name)
+            if isinstance(function, types.FunctionType) and name not in _NEVER_JUDGED:
+                self._bound.setdefault((id(function), id(mapping)), call)
+                self._bound_codes.setdefault((id(function.__code__), id(mapping)), call)
+                self._codes_of_methods.add(id(function.__code__))
 
     def find(self, candidate: Any, first: object = None) -> Call | None:
         """The entry for ``candidate``; ``first`` is the first argument where the caller knows it (``self``, mostly).

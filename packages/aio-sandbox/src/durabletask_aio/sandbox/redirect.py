@@ -22,7 +22,7 @@ from typing import Any, Final
 from durabletask_aio.sandbox import _interpreter, bytecode, standin_imports
 from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.recognise import Recogniser, recogniser
-from durabletask_aio.sandbox.standins import MARK, Names, StandInMapping, stand_in
+from durabletask_aio.sandbox.standins import MARK, Names, StandInMapping, can_be_stood_in_for, stand_in
 from durabletask_aio.sandbox.territory import TERRITORY
 
 _PREFIX: Final = "__dt_"
@@ -103,7 +103,7 @@ class Redirector:
                     return None
             call = self._index.find(current)
             if call is not None and _wants_stand_in(current, is_called=chain.called[depth]):
-                concerned = call.is_watched and TERRITORY.concerns(filename, call.rule)
+                concerned = can_be_stood_in_for(call) and TERRITORY.concerns(filename, call.rule)
                 return _install(module, chain, depth, current, call, filename) if concerned else None
         return None
 
@@ -126,7 +126,7 @@ class Redirector:
         if isinstance(value, type) or not callable(value):
             return value
         call = self._index.find(value)
-        if call is None or not call.is_watched or getattr(value, MARK, None) is not None:
+        if call is None or not can_be_stood_in_for(call) or getattr(value, MARK, None) is not None:
             return value
         return stand_in(call, value, lambda: value)
 
@@ -143,7 +143,7 @@ def _install(
     home = filename if TERRITORY.is_by_choice(filename) else None
     path = chain.attributes[:depth]
     look_up = _looks_up(module, chain.name, path)
-    leaf = (
+    leaf: Any = (
         StandInMapping(call, original, look_up)
         if _is_mapping(original)
         else stand_in(call, original, look_up, home=home)

@@ -134,7 +134,9 @@ class WorkflowSandbox:
         if policy.strict and Layer.MONITORING in self._layers:
             tool = monitoring.monitor(recogniser)
             if tool.start():
+                tool.prepare = _redirector.redirect if Layer.REDIRECT in self._layers else monitoring.leave_alone
                 tool.watch(functions)
+                policy.watcher = tool
 
 
 def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> analysis.Result:

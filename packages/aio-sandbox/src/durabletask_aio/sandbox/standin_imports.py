@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.bytecode import LocalImport
 from durabletask_aio.sandbox.recognise import Recogniser
-from durabletask_aio.sandbox.standins import StandInModule, stand_in, stand_in_class
+from durabletask_aio.sandbox.standins import StandInModule, can_be_stood_in_for, stand_in, stand_in_class
 
 MODULES: Final = ("time", "random", "uuid", "datetime")
 """Those whose calls have deterministic values; the others are only looked at, which other layers do as well."""
@@ -41,7 +41,7 @@ def _stand_in_for(module: types.ModuleType, index: Recogniser) -> types.ModuleTy
                 replaced[name] = stand_in_class(value, methods)
             continue
         call = index.find(value) if callable(value) else None
-        if call is not None and call.is_watched:
+        if call is not None and can_be_stood_in_for(call):
             replaced[name] = stand_in(call, value, _reader(module, name))
     return StandInModule(module, replaced)
 

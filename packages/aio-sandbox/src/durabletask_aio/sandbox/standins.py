@@ -10,13 +10,22 @@ import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
-from typing import Any
+from typing import Any, Final
 
+from durabletask_aio.sandbox import _interpreter
 from durabletask_aio.sandbox.catalogue import Call
+from durabletask_aio.sandbox.running_text import RUNNERS, run
 from durabletask_aio.sandbox.state import ACTIVE
 from durabletask_aio.sandbox.territory import TERRITORY
 
-MARK = "__durabletask_aio_standin__"
+MARK: Final = "__durabletask_aio_standin__"
+_BOUND_TO_THEIR_FRAME: Final = frozenset({"builtins.compile", "builtins.breakpoint"})
+"""They look at the frame that calls them, which a stand-in in between would change."""
+
+
+def can_be_stood_in_for(call: Call) -> bool:
+    """Whether a function in the place of this call can do all that it does."""
+    return call.is_watched and call.name not in _BOUND_TO_THEIR_FRAME
 
 
 def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
@@ -24,6 +33,8 @@ def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str
 
     ``home`` is the file whose code was redirected, for files that may stop to be followed.
     """
+    if call.name in RUNNERS:
+        return _for_runner(call, original, look_up)
 
     def standin(*args: Any, **kwargs: Any) -> Any:
         target = look_up()
@@ -33,6 +44,24 @@ def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str
             if execution is not None and target == original and (home is None or TERRITORY.concerns(home, call.rule)):
                 return execution.intercept(call, target, args, kwargs)
         return target(*args, **kwargs)
+
+    functools.update_wrapper(standin, original, updated=())
+    setattr(standin, MARK, call)
+    return standin
+
+
+def _for_runner(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
+    """The same for ``eval`` and ``exec``, which look at the frame that calls them: that is handed on."""
+
+    def standin(*args: Any, **kwargs: Any) -> Any:
+        target = look_up()
+        caller = _interpreter.frame(1)
+        if caller is None or target is not original:
+            return target(*args, **kwargs)
+        execution = ACTIVE.get(get_ident()) if ACTIVE else None
+        if execution is not None:
+            return execution.run_text(call, caller, target, args, kwargs)
+        return run(None, caller, target, args, kwargs)
 
     functools.update_wrapper(standin, original, updated=())
     setattr(standin, MARK, call)

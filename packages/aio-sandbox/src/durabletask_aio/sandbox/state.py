@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.plugins import Execution
-from durabletask_aio.sandbox import _interpreter, allowance
+from durabletask_aio.sandbox import _interpreter, allowance, running_text
 from durabletask_aio.sandbox.catalogue import Call, Category, Severity, allows
 from durabletask_aio.sandbox.conditions import Arguments, holds, of_call
 from durabletask_aio.sandbox.findings import Finding
@@ -44,6 +44,8 @@ class Policy:
         self.allowed = allowed
         self.warned: set[tuple[str, int, str]] = set()
         """Call sites, as file, line and call, that were reported already."""
+        self.watcher: running_text.Watcher | None = None
+        """What watches the calls of code that is made while the workflow runs."""
         self.functions: dict[int, tuple[str, ...]] = {}
         """By id of a code object: what a decorator on that function allows."""
 
@@ -106,6 +108,15 @@ class WatchedExecution:
         if call.category is Category.CLOCK:
             self._count_read(call, frame, inner)
         return substitute(self, target, args, kwargs)
+
+    def run_text(
+        self, call: Call, caller: types.FrameType, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """The same for ``eval`` and ``exec``, which mean something else in each frame; ``caller`` called them."""
+        frame = user_frame(caller)
+        if frame is not None and not self._is_allowed(call, frame):
+            self.object_to(call, frame, caller)
+        return running_text.run(self.policy.watcher, caller, target, args, kwargs)
 
     def check(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
         """What the layers that only watch do: raise, warn or stay silent.  ``frame`` makes the call."""
@@ -174,10 +185,22 @@ class WatchedExecution:
 
 
 def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
-    """The nearest frame of the user's own code, from ``frame`` outwards."""
-    while frame is not None and not TERRITORY.is_user_file(frame.f_code.co_filename):
+    """The nearest frame of the user's own code, from ``frame`` outwards, whose line can be blamed.
+
+    Text that was run as code has no line that anybody could look up, so the one that runs it is preferred.
+    """
+    in_text: types.FrameType | None = None
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if TERRITORY.is_user_file(filename):
+            if filename != running_text.FILENAME:
+                return frame
+            in_text = in_text or frame
+        elif in_text is not None and TERRITORY.runs_workflows(filename):
+            # Everything is text in ``python -c``; what is outside of the workflow has nothing to do with it.
+            break
         frame = frame.f_back
-    return frame
+    return in_text
 
 
 def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:

@@ -41,6 +41,7 @@ def _as_prefixes(directories: Iterable[str]) -> tuple[str, ...]:
 _STANDARD, _PACKAGES = _directories()
 # Upstream and every part of durabletask_aio, which editable installs spread over several folders.
 _OURS: Final = _as_prefixes([*durabletask.__path__, *durabletask_aio.__path__])
+_THIS: Final = _as_prefixes([os.path.dirname(__file__)])
 
 
 class Interest(enum.Enum):
@@ -103,6 +104,11 @@ class Territory:
     def is_followed(self, filename: str) -> bool:
         """Whether this file is looked at, for whatever reason."""
         return self._interest(filename) is not Interest.NOTHING
+
+    def runs_workflows(self, filename: str) -> bool:
+        """Whether this file is one that drives workflows: frames outside of it are not the workflow's."""
+        path = _CASE(filename)
+        return path.startswith(_OURS) and not path.startswith(_THIS)
 
     def is_by_choice(self, filename: str) -> bool:
         """Whether this file belongs to an installed package, which may be followed now and not later."""
