@@ -3,6 +3,8 @@
 The implementation lives in ``durabletask_aio.worker``; this file is its public import path.
 """
 
+from typing import TYPE_CHECKING
+
 # The core first: a half-uninstalled set of distributions then fails with the line for pip, and not somewhere inside.
 # Not `import durabletask.aio`: without the core's facade that is a namespace, which imports happily.
 try:
@@ -20,6 +22,9 @@ from durabletask_aio.worker.registration import install, uninstall
 from durabletask_aio.worker.sessions import ExtendedSessionStats
 from durabletask_aio.worker.worker import AsyncOrchestratorMixin, TaskHubGrpcWorker
 
+if TYPE_CHECKING:
+    from durabletask_aio.worker.tracer_provider import WorkflowTracerProvider as WorkflowTracerProvider
+
 __all__ = [
     "ActivityContext",
     "AsyncOrchestratorMixin",
@@ -32,3 +37,19 @@ __all__ = [
 ]
 
 del _core
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when it is asked for, and not in __all__: it needs OpenTelemetry's SDK, which nothing else here does.
+    if name != "WorkflowTracerProvider":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from durabletask_aio.worker.tracer_provider import WorkflowTracerProvider
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise ImportError(
+            "WorkflowTracerProvider needs OpenTelemetry's SDK, which is not installed: "
+            'pip install "durabletask[opentelemetry]"'
+        ) from error
+    return WorkflowTracerProvider

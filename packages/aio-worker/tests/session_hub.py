@@ -15,9 +15,11 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 from google.protobuf import wrappers_pb2
 from worker_support import QUIET
 
+from durabletask_aio.core.validation import is_orchestrator
 from durabletask_aio.testing.clock import VirtualClock
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.handouts import Taker
+from durabletask_aio.worker._upstream import find_orchestrator
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -136,7 +138,25 @@ class Hub:
             each._execute_orchestrator(request, recorder, item.completionToken)
         if comparable(expected) != comparable(actual):
             raise Difference(f"full replay:\n{expected.response}\nthis worker:\n{actual.response}")
+        if expected.response is not None and self._stays_suspended(item.orchestratorRequest):
+            kinds = {action.WhichOneof("orchestratorActionType") for action in expected.response.actions}
+            assert kinds <= {"completeOrchestration"}, "a suspended instance sends something, again perhaps"
         return actual
+
+    def _stays_suspended(self, request: pb.OrchestratorRequest) -> bool:
+        """Whether an async workflow is suspended before, through and after this turn."""
+        suspended, name = False, ""
+        for event in request.pastEvents:
+            if event.HasField("executionStarted"):
+                name = event.executionStarted.name
+            suspended = suspended or event.HasField("executionSuspended")
+            suspended = suspended and not event.HasField("executionResumed")
+        ends = ("executionResumed", "executionTerminated", "executionRewound")
+        return (
+            suspended
+            and not any(event.WhichOneof("eventType") in ends for event in request.newEvents)
+            and is_orchestrator(find_orchestrator(self.reference, name))
+        )
 
     def deliver(self, recorder: Recorder) -> None:
         assert recorder.response is not None

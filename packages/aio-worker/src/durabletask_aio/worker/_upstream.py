@@ -1,7 +1,7 @@
 """Every private name of ``durabletask`` that this package touches, and what it relies on.
 
 Nothing of upstream is patched here.  Two kinds of seam are used: attributes of one worker *instance*, and twins of
-upstream's own functions (:func:`twin`), which run the same code but find another class under one global name.  A twin
+upstream's own functions (:mod:`.twins`), which run the same code but find another class under one global name.  A twin
 is why our turn and our activities cannot drift from upstream's: they are upstream's.
 
 The one piece of upstream that is written out again is the end of ``_OrchestrationExecutor.execute`` (see
@@ -16,8 +16,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -25,6 +26,10 @@ import durabletask.worker as upstream
 from durabletask import task
 from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
+
+from durabletask_aio.core.driver import WorkflowRun
+from durabletask_aio.worker.spans import orchestration_spans
+from durabletask_aio.worker.twins import twin
 
 if TYPE_CHECKING:
     from durabletask.payload.store import PayloadStore
@@ -91,29 +96,6 @@ self_check()
 
 
 # Twins ----------------------------------------------------------------------------------------------------------
-
-
-def twin(function: Any, **names: Any) -> Callable[..., Any]:
-    """The same code as ``function``, but with other objects under these global names.
-
-    Raises :class:`ImportError` if the code does not use one of the names, since the twin would then silently do what
-    the original does.
-    """
-    absent = [name for name in names if name not in function.__code__.co_names]
-    if absent:
-        raise ImportError(
-            f"{function.__qualname__} of durabletask no longer uses {', '.join(absent)}; this release of "
-            "durabletask-aio-worker does not fit it"
-        )
-    copy = FunctionType(
-        function.__code__,
-        {**function.__globals__, **names},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
 
 
 def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
@@ -255,6 +237,21 @@ def register_activity(worker: Worker, name: str, function: Callable[..., Any]) -
 # One instance between its turns ---------------------------------------------------------------------------------
 
 
+# What an engine writes into the history when it has taken an action; no workflow code runs at any of them.
+_CONFIRMATIONS = frozenset(
+    {
+        "entityLockRequested",
+        "entityOperationCalled",
+        "entityOperationSignaled",
+        "entityUnlockSent",
+        "eventSent",
+        "subOrchestrationInstanceCreated",
+        "taskScheduled",
+        "timerCreated",
+    }
+)
+
+
 class TurnAborted(Exception):
     """The instance has already been marked as failed; the rest of the batch must not reach its user code."""
 
@@ -275,12 +272,50 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
     actions: Sequence[pb.OrchestratorAction] = ()
     """What the instance wanted in its last turn, before large payloads were moved out of it."""
 
+    is_async = False
+    """Whether the spans that user code starts are to be kept from repeating, as they are not for generators."""
+
+    _confirmed: frozenset[tuple[str, int]] = frozenset()
+    """What was confirmed during the present suspension."""
+
     def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
         self.context = ctx
-        if self._is_suspended and event.HasField("executionSuspended"):
-            # Upstream buffers a second suspension like any event.  On resuming it suspends again in the middle of the
-            # loop over the buffer, which from there on appends to the list it iterates over, for ever.
-            return
+        if self._is_suspended:
+            kind = event.WhichOneof("eventType")
+            if kind == "executionSuspended":
+                # Upstream buffers a second suspension like any event.  On resuming it suspends again in the middle of
+                # the loop over the buffer, which from there on appends to the list it iterates over, for ever.
+                return
+            if kind in _CONFIRMATIONS and self._is_async(ctx):
+                self._confirm(ctx, event, kind)
+                return
+            if kind == "executionResumed":
+                self._confirmed = frozenset()
+        self._process(ctx, event)
+
+    @staticmethod
+    def _is_async(ctx: Any) -> bool:
+        """Whether the instance is an async workflow; generators keep upstream's behaviour, its defects included."""
+        return getattr(ctx._generator, "gi_code", None) is WorkflowRun.drive.__code__
+
+    def _confirm(self, ctx: Any, event: pb.HistoryEvent, kind: str) -> None:
+        """Take note, while suspended, that the engine has what the instance asked for before.
+
+        Upstream buffers these events too.  What they confirm then counts as not sent, and every turn until the resume
+        sends it again: an activity whose completion makes the next turn runs for as long as the instance is suspended.
+        They are no business of the suspension, since they run no workflow code.
+        """
+        confirmed = (kind, event.eventId)
+        if confirmed in self._confirmed and event.eventId not in ctx._pending_actions:
+            return  # A history that a generator of this name has left behind, on a worker that sent things twice.
+        self._is_suspended = False
+        try:
+            self._process(ctx, event)
+        finally:
+            self._is_suspended = True
+        self._confirmed |= {confirmed}
+
+    def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
         try:
             super().process_event(ctx, event)
         except Exception:
@@ -295,10 +330,11 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
         self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
     ) -> upstream.ExecutionResults:
         try:
-            if self.seen is None:
-                result = super().execute(instance_id, old_events, new_events)
-            else:
-                result = self._continue(instance_id, old_events, new_events)
+            with orchestration_spans(self._orchestration_span) if self.is_async else nullcontext():
+                if self.seen is None:
+                    result = super().execute(instance_id, old_events, new_events)
+                else:
+                    result = self._continue(instance_id, old_events, new_events)
         except Exception:
             raise
         except BaseException as error:
@@ -368,6 +404,10 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
         trace_context = None if self.context is None else self.context._orchestration_trace_context
         return trace_context.spanID if trace_context is not None else None
 
+    def _orchestration_span(self) -> Any:
+        trace_context = None if self.context is None else self.context._orchestration_trace_context
+        return tracing.extract_trace_context(trace_context)
+
     def detach(self) -> None:
         """Let go of the request: a message of the history kept here would keep the whole history in memory."""
         ctx = self.context
@@ -431,9 +471,10 @@ def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest
         exception_properties_provider=live._exception_properties_provider,
         logger=_SILENT,
     )
-    executor.context, executor.seen = context, 0
+    executor.context, executor.seen, executor.is_async = context, 0, live.is_async
     context._is_replaying = True
-    with tracing.suppress_span_emission():
+    spans = orchestration_spans(executor._orchestration_span) if live.is_async else nullcontext()
+    with spans, tracing.suppress_span_emission():
         try:
             for event in (*request.pastEvents, *request.newEvents):
                 executor.process_event(context, event)

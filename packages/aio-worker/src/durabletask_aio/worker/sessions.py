@@ -27,9 +27,13 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
 
 from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
+from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
     from durabletask_aio.core.driver import WorkflowRun
+
+_PATIENCE = 1.0
+"""Seconds that a turn waits for the session of the turn before it, whose response the engine has but we do not know."""
 
 _LAST_HISTORY_FIELD = pb.OrchestratorRequest.DESCRIPTOR.fields_by_name["pastEvents"].number
 
@@ -129,8 +133,10 @@ class Session:
 
     def dispose(self) -> None:
         """Close the instance in this thread, silently; its code can no longer reach the engine."""
-        for run in self.runs:
-            run.dispose()
+        if self.runs:
+            with workflow_spans():
+                for run in self.runs:
+                    run.dispose()
         if not self.runs:
             self.executor.close()
 
@@ -173,6 +179,7 @@ class SessionCache:
         self._clock = clock
         self._lock = stats.lock
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._expected: dict[str, threading.Event] = {}
         self._closed = False
         self.stats = stats
 
@@ -181,11 +188,37 @@ class SessionCache:
         return self._limit > 0 and not self._closed
 
     def checkout(self, instance_id: str) -> Session | None:
-        """Take the session out of the cache; whoever has it is the only one."""
+        """Take the session out of the cache; whoever has it is the only one.
+
+        Waits a little for a session that is expected.
+        """
+        session, expected = self._take(instance_id)
+        if session is None and expected is not None and expected.wait(_PATIENCE):
+            session, _ = self._take(instance_id)
+        return session
+
+    def _take(self, instance_id: str) -> tuple[Session | None, threading.Event | None]:
         with self._lock:
             session = self._sessions.pop(instance_id, None)
             self.stats.live = len(self._sessions)
-            return session
+            return session, self._expected.get(instance_id)
+
+    def expect(self, instance_id: str) -> Callable[[], None]:
+        """A response is on its way, after which its session will be stored; call what is returned when that is done.
+
+        An engine that has the response may send the next turn before this thread hears that it was delivered.
+        """
+        settled = threading.Event()
+        with self._lock:
+            self._expected[instance_id] = settled
+
+        def done() -> None:
+            with self._lock:
+                if self._expected.get(instance_id) is settled:
+                    del self._expected[instance_id]
+            settled.set()
+
+        return done
 
     def store(self, session: Session) -> list[Session]:
         """Put a session back as the most recently used one; the sessions this pushed out are returned."""

@@ -9,6 +9,7 @@ the live instance's answer stands.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.driver import turn_scope
@@ -32,12 +33,17 @@ class ShadowReplay:
         # Sampling decides nothing a workflow could see; the module's own generator is thread-safe and good enough.
         return self._rate > 0 and random.random() < self._rate
 
-    def compare(self, live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> None:
-        """Replay, and report a difference as an error in the worker's log and in the statistics."""
+    def compare(
+        self, live: OrchestrationExecutor, actions: Sequence[pb.OrchestratorAction], request: pb.OrchestratorRequest
+    ) -> None:
+        """Replay, and report a difference from ``actions`` as an error in the worker's log and in the statistics.
+
+        Of ``live`` only what never changes is used, since its next turn may have begun.
+        """
         started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
         with turn_scope(metadata=metadata.from_tags(started.tags if started is not None else None)):
             replayed = _upstream.replay_silently(live, request)
-        difference = _difference(live.actions, replayed)
+        difference = _difference(actions, replayed)
         with self._stats.lock:
             self._stats.shadow_replays += 1
             self._stats.divergences += difference is not None

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
 from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, why_not
 from durabletask_aio.worker.shadow import ShadowReplay
+from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.options import WorkerOptions
@@ -25,14 +27,22 @@ if TYPE_CHECKING:
 _SIZES_REMEMBERED = 4096
 
 
+def _nothing() -> None:
+    pass
+
+
 class Delivery:
     """The stub as a turn sees it, remembering whether the engine took the response: upstream swallows that error."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self, stub: Any, begin: Callable[[], Callable[[], None]] = lambda: _nothing) -> None:
         self._stub = stub
+        self._begin = begin
+        self.settled = _nothing
+        """To be called when what follows from the delivery has been done."""
         self.is_delivered = False
 
     def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
+        self.settled = self._begin()
         answer = self._stub.CompleteOrchestratorTask(response)
         self.is_delivered = True
         return answer
@@ -45,7 +55,9 @@ class Delivery:
 class _Turn:
     """What is known of a turn while it runs."""
 
-    session: Session | None
+    function: Callable[..., Any] | None
+    is_async: bool
+    session: Session | None = None
     executor: OrchestrationExecutor | None = None
 
 
@@ -79,46 +91,61 @@ class Turns:
             ),
             pb.ExecutionStartedEvent(),
         )
+        function = _upstream.find_orchestrator(self._worker, started.name)
+        is_async = function is not None and is_orchestrator(function)
         with (
             self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
+            workflow_spans() if is_async else nullcontext(),  # for what the scope closes at its end
             turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
         ):
             if self._own is not None:
                 self._own(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                served_by = self._execute(request, stub, completion_token, started.name, scope)
+                turn = _Turn(function, is_async)
+                served_by = self._execute(turn, request, stub, completion_token, scope)
         self._note_size(request, started.name)
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
 
-    def _execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, name: str, scope: Any) -> str:
-        function = _upstream.find_orchestrator(self._worker, name)
-        history = History(request) if self._may_live_on(function) else None
-        session, reason = self._checkout(request, history, function)
-        turn = _Turn(session)
-        delivery = Delivery(stub)
+    def _execute(
+        self, turn: _Turn, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, scope: Any
+    ) -> str:
+        history = History(request) if self._may_live_on(turn) else None
+        turn.session, reason = self._checkout(request, history, turn.function)
+        delivery = Delivery(stub, lambda: self.sessions.expect(request.instanceId) if history is not None else _nothing)
         self._current.turn = turn
         try:
             self._run(self._worker, request, delivery, completion_token)
-            if session is not None and self._shadow.is_due():
-                self._shadow.compare(session.executor, request)
+            actions = () if turn.executor is None else turn.executor.actions
         finally:
             self._current.turn = None
-            self._settle(turn, scope, history, function, request, delivered=delivery.is_delivered)
-        return "session" if session is not None else f"full replay ({reason})"
+            try:
+                self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
+            finally:
+                delivery.settled()
+        if turn.session is None:
+            return f"full replay ({reason})"
+        # Not before the session is stored: the next turn may be here already.
+        if self._shadow.is_due():
+            self._shadow.compare(turn.session.executor, actions, request)
+        return "session"
 
     def _make_executor(self, *args: Any, **keywords: Any) -> OrchestrationExecutor:
         turn: _Turn = self._current.turn
-        turn.executor = turn.session.executor if turn.session is not None else OrchestrationExecutor(*args, **keywords)
+        if turn.session is not None:
+            turn.executor = turn.session.executor
+        else:
+            turn.executor = OrchestrationExecutor(*args, **keywords)
+            turn.executor.is_async = turn.is_async
         return turn.executor
 
     # Sessions -----------------------------------------------------------------------------------------------
 
-    def _may_live_on(self, function: Callable[..., Any] | None) -> bool:
-        if not self.sessions.is_enabled or function is None:
+    def _may_live_on(self, turn: _Turn) -> bool:
+        if not self.sessions.is_enabled or turn.function is None:
             return False
-        return self._options.generator_sessions or is_orchestrator(function)
+        return turn.is_async or self._options.generator_sessions
 
     def _checkout(
         self, request: pb.OrchestratorRequest, history: History | None, function: object
@@ -146,7 +173,6 @@ class Turns:
         turn: _Turn,
         scope: Any,
         history: History | None,
-        function: Callable[..., Any] | None,
         request: pb.OrchestratorRequest,
         *,
         delivered: bool,
@@ -157,7 +183,7 @@ class Turns:
             delivered
             and history is not None
             and history.is_provable
-            and function is not None
+            and turn.function is not None
             and executor is not None
             and not executor.is_complete
         ):
@@ -166,7 +192,7 @@ class Turns:
             executor.seen = seal.events
             runs = turn.session.runs if turn.session is not None else list(scope.runs)
             scope.keep()
-            for fallen in self.sessions.store(Session(request.instanceId, function, executor, runs, seal)):
+            for fallen in self.sessions.store(Session(request.instanceId, turn.function, executor, runs, seal)):
                 fallen.dispose()
         elif turn.session is not None:
             turn.session.dispose()

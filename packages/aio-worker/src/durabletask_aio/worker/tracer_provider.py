@@ -1,0 +1,251 @@
+"""An OpenTelemetry provider for processes that run workflows: spans of workflow code, complete and once.
+
+The spans of a workflow outlive its turns, and so they cannot be objects in memory.  What makes them whole:
+
+* **Ids** come from the instance's own random stream, so a span has the same id in every replay, and what was exported
+  in an earlier turn has the parent that is exported in a later one.
+* **Times** of what replay starts are the workflow's: those at which it happened.
+* **The end** counts in live code only.  A span that was ended by replay, or by closing an instance, has been exported
+  before or will be later.
+
+Needs the SDK; imported when the name is first used (``from durabletask.aio.worker import WorkflowTracerProvider``).
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ContextDecorator
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.trace import Status, StatusCode
+
+from durabletask_aio.core.deterministic import Streams
+from durabletask_aio.core.loop import WorkflowLoop
+from durabletask_aio.worker.current_span import WorkflowCurrentSpan, is_muted, running_workflow
+
+if TYPE_CHECKING:
+    import random
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, SpanContext
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the workflow's clock is naive UTC
+
+
+class WorkflowTracerProvider(TracerProvider):
+    """OpenTelemetry's ``TracerProvider``, whose tracers may be used in workflow code like anywhere else::
+
+        provider = WorkflowTracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        trace.set_tracer_provider(provider)
+
+    Takes the keywords of the SDK's class.  A span that a workflow starts is exported when live code ends it: once, with
+    the time it really took, however many turns, replays or workers lie in between; and again, under the same id, only
+    if the engine never got the answer of that turn.  Its parent is the current span, or else the span of the workflow.
+    Processors see ``on_start`` at each replay, and ``on_end`` once.  Outside of async workflows nothing is different.
+    """
+
+    __module__ = "durabletask.aio.worker"
+
+    def __init__(self, *, id_generator: IdGenerator | None = None, **keywords: Any) -> None:
+        super().__init__(id_generator=_WorkflowIds(id_generator or RandomIdGenerator()), **keywords)
+
+    def get_tracer(self, *arguments: Any, **keywords: Any) -> trace.Tracer:
+        """A tracer for workflow code and all other code."""
+        return _WorkflowTracer(super().get_tracer(*arguments, **keywords))
+
+
+class _WorkflowIds(IdGenerator):
+    """Ids from the stream of the workflow that is running; from another generator if none is."""
+
+    def __init__(self, elsewhere: IdGenerator) -> None:
+        self._elsewhere = elsewhere
+        self._streams: WeakKeyDictionary[WorkflowLoop, random.Random] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def generate_span_id(self) -> int:
+        stream = self._stream()
+        return self._elsewhere.generate_span_id() if stream is None else stream.getrandbits(64) or 1
+
+    def generate_trace_id(self) -> int:
+        stream = self._stream()
+        return self._elsewhere.generate_trace_id() if stream is None else stream.getrandbits(128) or 1
+
+    def is_trace_id_random(self) -> bool:
+        # Ours are as evenly distributed as random ones.
+        elsewhere: Callable[[], bool] | None = getattr(self._elsewhere, "is_trace_id_random", None)
+        return elsewhere() if elsewhere is not None else False
+
+    def _stream(self) -> random.Random | None:
+        loop = running_workflow()
+        if loop is None:
+            return None
+        with self._lock:
+            stream = self._streams.get(loop)
+            if stream is None:
+                streams = Streams(loop.host.instance_id, loop.host.started_at)
+                stream = self._streams[loop] = streams.stream("opentelemetry")
+            return stream
+
+
+def _replayed_at(loop: WorkflowLoop) -> int | None:
+    """The time of what replay repeats, in nanoseconds; ``None`` for now."""
+    if not is_muted(loop) or loop.host.evicted:
+        return None
+    now: datetime = loop.host.upstream.current_utc_datetime
+    since = now - _EPOCH
+    return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+
+
+class _WorkflowTracer(trace.Tracer):
+    """A tracer of the SDK, which also works in workflow code."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracer, name)
+
+    def start_span(self, name: str, context: Context | None = None, *arguments: Any, **keywords: Any) -> Span:
+        loop = running_workflow()
+        if loop is None:
+            return self._tracer.start_span(name, context, *arguments, **keywords)
+        if loop.host.evicted:
+            return trace.INVALID_SPAN
+        bound = _START_SPAN.bind(name, _under_the_orchestration(context), *arguments, **keywords).arguments
+        if bound.get("start_time") is None:
+            bound["start_time"] = _replayed_at(loop)
+        span = self._tracer.start_span(**bound)
+        return _WorkflowSpan(span, loop) if span.is_recording() else span
+
+    def start_as_current_span(self, name: str, *arguments: Any, **keywords: Any) -> Any:
+        return _CurrentSpan(self, name, arguments, keywords)
+
+
+def _signature_without_self(function: Any) -> inspect.Signature:
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+_START_SPAN = _signature_without_self(trace.Tracer.start_span)
+
+
+def _under_the_orchestration(context: Context | None) -> Context | None:
+    """A context for a span that workflow code starts under no span of its own."""
+    current = trace.get_current_span(context)
+    if not isinstance(current, WorkflowCurrentSpan):
+        return context
+    orchestration = current.orchestration()
+    parent = current.outer if orchestration is None else trace.NonRecordingSpan(orchestration)
+    return trace.set_span_in_context(parent, context)
+
+
+class _WorkflowSpan(trace.Span):
+    """A span whose end counts in live code only."""
+
+    def __init__(self, span: Span, loop: WorkflowLoop) -> None:
+        self._span = span
+        self._loop = loop
+        self._is_over = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._span, name)
+
+    def end(self, end_time: int | None = None) -> None:
+        if is_muted(self._loop):
+            self._is_over = True
+        elif not self._is_over:
+            self._span.end(end_time)
+
+    def get_span_context(self) -> SpanContext:
+        return self._span.get_span_context()
+
+    def is_recording(self) -> bool:
+        return not self._is_over and self._span.is_recording()
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self._span.set_attributes(attributes)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self._span.set_attribute(key, value)
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        self._span.add_event(name, attributes, timestamp or _replayed_at(self._loop))
+
+    def add_link(self, context: SpanContext, attributes: Any = None) -> None:
+        self._span.add_link(context, attributes)
+
+    def update_name(self, name: str) -> None:
+        self._span.update_name(name)
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        self._span.set_status(status, description)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Any = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        self._span.record_exception(exception, attributes, timestamp or _replayed_at(self._loop), escaped)
+
+
+class _CurrentSpan(ContextDecorator):
+    """What ``start_as_current_span`` returns: for ``with``, and as a decorator of functions, async ones too.
+
+    Not OpenTelemetry's ``use_span``.  The blocks of an instance that is closed are left in another context than they
+    were entered in, and it would log a failure for each.
+    """
+
+    def __init__(
+        self, tracer: _WorkflowTracer, name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> None:
+        self._tracer, self._name, self._arguments, self._keywords = tracer, name, arguments, keywords
+        self._options = dict(keywords)
+        self._end_on_exit: bool = self._options.pop("end_on_exit", True)
+
+    def _recreate_cm(self) -> _CurrentSpan:
+        return _CurrentSpan(self._tracer, self._name, self._arguments, self._keywords)
+
+    def __call__(self, func: Any) -> Any:
+        if not inspect.iscoroutinefunction(func):
+            return super().__call__(func)
+
+        @wraps(func)
+        async def traced(*arguments: Any, **keywords: Any) -> Any:
+            with self._recreate_cm():
+                return await func(*arguments, **keywords)
+
+        return traced
+
+    def __enter__(self) -> Span:
+        self._loop = running_workflow()
+        self._span = self._tracer.start_span(self._name, *self._arguments, **self._options)
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._loop.host.evicted:
+            return
+        otel_context.detach(self._token)
+        span = self._span
+        if isinstance(error, Exception) and span.is_recording():
+            if self._options.get("record_exception", True):
+                span.record_exception(error)
+            if self._options.get("set_status_on_exception", True):
+                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        if self._end_on_exit:
+            span.end()
