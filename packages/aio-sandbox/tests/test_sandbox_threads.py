@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import datetime as dt
+import json
+import logging
 import os
 import random
 import threading
 import time
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import SandboxViolationError
+from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 
 SECONDS = float(os.environ.get("SANDBOX_THREADS_SECONDS", "5"))
 
@@ -95,6 +99,133 @@ def test_activities_beside_strict_workflows_see_true_values_and_no_errors(strict
     assert counts["workflow"] > 2
     after = identities()
     assert all(old is new for old, new in zip(before, after, strict=True))
+
+
+class Beside:
+    """A real worker on a real engine: activities, strict workflows that behave and that do not, and best_effort ones.
+
+    All of them share :func:`everything`.  Sessions are off, so that each turn replays what came before it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+        self.uuids: list[str] = []
+        self.problems: list[str] = []
+        self.counts = {"activity calls": 0, "strict": 0, "refused": 0, "best_effort": 0}
+
+    def run(self, seconds: float) -> None:
+        from durabletask.aio.testing import local_backend
+        from durabletask.aio.worker import TaskHubGrpcWorker
+        from durabletask.client import TaskHubGrpcClient
+
+        with (
+            local_backend() as engine,
+            TaskHubGrpcWorker(host_address=engine.address, max_extended_sessions=0, logger=_quiet) as worker,
+            TaskHubGrpcClient(host_address=engine.address, logger=_quiet) as client,
+        ):
+            worker.add_activity(measure)
+            worker.add_orchestrator(behaves, sandbox_mode="strict")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NonDeterminismWarning)
+                worker.add_orchestrator(misbehaves, sandbox_mode="strict")
+                worker.add_orchestrator(replaced, sandbox_mode="best_effort")
+            worker.start()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                started = [
+                    (workflow.__name__, client.schedule_new_orchestration(workflow.__name__, input=self.folder))
+                    for workflow in (behaves, misbehaves, replaced) * 2
+                ]
+                for name, instance_id in started:
+                    state = client.wait_for_orchestration_completion(instance_id, timeout=60)
+                    self._judge(name, state)
+
+    def _judge(self, name: str, state: Any) -> None:
+        status, failure = state.runtime_status.name, state.failure_details
+        if name == "misbehaves":
+            self.counts["refused"] += 1
+            if failure is None or not failure.error_type.endswith("SandboxViolationError"):
+                self.problems.append(f"a violation passed: {status} {failure}")
+            return
+        if status != "COMPLETED":
+            self.problems.append(f"{name}: {failure}")
+            return
+        result = json.loads(state.serialized_output)
+        if name == "replaced":
+            self.counts["best_effort"] += 1
+            if result["clock"] != result["now"] or result["again"] != result["clock"]:
+                self.problems.append(f"a workflow's clock was not its own: {result}")
+            self.uuids.append(result["uuid"])
+            return
+        self.counts["strict"] += 1
+        for found in result:
+            self.counts["activity calls"] += found["calls"]
+            self.problems += found["problems"]
+            self.uuids += found["uuids"]
+
+
+_quiet = logging.getLogger("durabletask_aio.sandbox.tests.quiet")
+_quiet.setLevel(logging.CRITICAL)
+
+
+def measure(ctx: Any, folder: str) -> dict[str, Any]:
+    """An activity: every call must give what it gives without a sandbox."""
+    found: dict[str, Any] = {"calls": 0, "problems": [], "uuids": []}
+    for _ in range(20):
+        outer, outer_monotonic = time.time(), time.monotonic()
+        now, monotonic, identifier, _, local, pid = everything(Path(folder))
+        if not outer <= now <= time.time() or not outer_monotonic <= monotonic <= time.monotonic():
+            found["problems"].append("a wrong time")
+        if abs(local.timestamp() - now) > 60 or pid != os.getpid():
+            found["problems"].append("a wrong date or process")
+        found["calls"] += 1
+        found["uuids"].append(str(identifier))
+        busy(0.001)
+    return found
+
+
+async def behaves(ctx: Any, folder: str) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(2):
+        busy(0.01)
+        found += await ctx.when_all([ctx.call_activity(measure, input=folder) for _ in range(2)])
+    return found
+
+
+async def misbehaves(ctx: Any, folder: str) -> Any:
+    await ctx.call_activity(measure, input=folder)
+    busy(0.01)
+    with contextlib.suppress(Exception):
+        # By a name that is put together, which the analysis cannot follow: strict would refuse the workflow otherwise.
+        globals()["every" + "thing"](Path(folder))
+    return "went on"
+
+
+async def replaced(ctx: Any, folder: str) -> dict[str, Any]:
+    clock, _, identifier, *_ = everything(Path(folder))
+    busy(0.01)
+    again, now = time.time(), ctx.now().timestamp()
+    await ctx.call_activity(measure, input=folder)
+    return {"clock": clock, "again": again, "now": now, "uuid": str(identifier)}
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_worker_with_activities_and_watched_workflows_side_by_side(tmp_path: Path, seconds: float) -> None:
+    pytest.importorskip("durabletask_aio.worker", reason="needs a worker that runs async workflows by itself")
+    pytest.importorskip("durabletask_aio.testing", reason="needs an engine")
+    before = identities()
+    beside = Beside(tmp_path)
+
+    with warnings.catch_warnings():
+        # best_effort also warns while it runs, in threads of the worker.
+        warnings.simplefilter("ignore", NonDeterminismWarning)
+        beside.run(seconds)
+
+    print(f"{seconds:.0f} s: {beside.counts}, {len(beside.problems)} problems")
+    assert beside.problems == []
+    assert len(set(beside.uuids)) == len(beside.uuids)
+    assert all(beside.counts.values()), beside.counts
+    assert all(old is new for old, new in zip(before, identities(), strict=True))
 
 
 def test_overlapping_workflows_leave_the_standard_library_as_it_was(strict: Any, best_effort: Any) -> None:
