@@ -212,7 +212,8 @@ def main() -> int:
     seconds = time.perf_counter() - began
     total = len(CHANGES) * len(histories)
     print(
-        f"\n{len(CHANGES)} changes, {missed} missed; {total} replays in {seconds:.2f} s: {total / seconds:.0f} a second"
+        f"\n{len(CHANGES) - missed} of {len(CHANGES)} changes caught; {total} replays in {seconds:.2f} s: "
+        f"{total / seconds:.0f} a second"
     )
 
     if arguments.write_docs is not None:
