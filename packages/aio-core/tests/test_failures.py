@@ -28,6 +28,21 @@ def chain(details):
     return found
 
 
+def exception_out_of(workflow):
+    """The very exception that upstream is handed when ``workflow`` fails in its first turn."""
+    orchestrator, caught = as_orchestrator(workflow), []
+
+    def watched(ctx, _):
+        try:
+            return (yield from orchestrator(ctx, _))
+        except Exception as error:
+            caught.append(error)
+            raise
+
+    Instance(watched, name=orchestrator.__name__).start()
+    return caught[0]
+
+
 # -- failures keep their type ---------------------------------------------------------------------------------------
 
 
@@ -81,15 +96,48 @@ def test_a_note_is_added_once_even_if_the_exception_is_raised_by_many_turns():
     assert len(error.__notes__) == 1
 
 
-def test_an_exception_that_guards_its_attributes_is_left_alone():
-    class Guarded(Exception):
-        def __setattr__(self, name, value):
-            raise TypeError("read only")
+class Guarded(Exception):
+    def __setattr__(self, name, value):
+        raise TypeError("read only")
 
+
+class GuardedInAnotherWay(Exception):
+    def __setattr__(self, name, value):
+        raise RuntimeError("read only")
+
+
+class OddNotes(Exception):
+    __notes__ = 5
+
+
+class OddProperty(Exception):
+    @property
+    def instance_id(self):
+        raise KeyError("nobody asked")
+
+
+class OddAttributeError(AttributeError):
+    obj = property(lambda self: 1 / 0)
+
+
+class NoGroup(Exception):
+    exceptions = None
+
+    def derive(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Guarded, GuardedInAnotherWay, OddNotes, OddProperty, OddAttributeError, NoGroup],
+    ids=lambda kind: kind.__name__,
+)
+def test_an_exception_that_cannot_take_the_context_fails_the_instance_as_itself(kind):
     async def workflow(ctx):
-        raise Guarded("mine")
+        raise kind("mine")
 
-    assert failure_of(workflow).errorMessage == "mine"
+    details = failure_of(workflow)
+    assert (details.errorType.rpartition(".")[2], details.errorMessage) == (kind.__name__, "mine")
 
 
 def test_causes_and_contexts_are_recorded_as_for_a_generator():
@@ -264,8 +312,22 @@ def test_the_notes_of_a_group_survive():
     async def workflow(ctx):
         raise group
 
-    details = failure_of(workflow)
-    assert details.errorMessage.startswith("outer: ValueError: v")
+    recorded = exception_out_of(workflow)
+    assert recorded is not group, "its message says more"
+    assert recorded.__notes__ == ["said by the user", "in workflow 'workflow', instance 'instance-1'"]
+
+
+def test_a_part_of_a_group_whose_message_cannot_be_shown_is_named():
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+    async def workflow(ctx):
+        raise ExceptionGroup("outer", [Unspeakable(), ValueError("v")])
+
+    assert str(exception_out_of(workflow)).startswith(
+        "outer: Unspeakable, whose message cannot be shown; ValueError: v"
+    )
 
 
 def test_a_group_of_a_type_of_ones_own_keeps_it():

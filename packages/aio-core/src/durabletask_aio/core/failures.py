@@ -50,7 +50,7 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _readable_group(error, host)
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
-    if isinstance(error, AttributeError) and isinstance(error.obj, Operation):
+    if isinstance(error, AttributeError) and isinstance(_attribute_of(error, "obj"), Operation):
         return _missed_attribute(error)
     if isinstance(error, Exception):
         return error
@@ -94,14 +94,14 @@ def _plain_chain(recorded: BaseException) -> None:
 def _add_context(error: BaseException, host: Host) -> None:
     """Say in a note which instance it was; notes are shown with a traceback and are not part of what is recorded."""
     note = f"in workflow {host.workflow_name!r}, instance {host.instance_id!r}"
-    if note in (getattr(error, "__notes__", None) or ()):
-        return
     try:
+        if note in (getattr(error, "__notes__", None) or ()):
+            return
         add_note(error, note)
         for name in ("instance_id", "workflow_name"):
             if not hasattr(error, name):
                 setattr(error, name, getattr(host, name))
-    except (AttributeError, TypeError):  # an exception type with slots, or one that guards its attributes
+    except Exception:  # slots, guarded attributes, properties: whatever it is, its failure is what counts
         pass
 
 
@@ -109,7 +109,28 @@ def _add_context(error: BaseException, host: Host) -> None:
 
 
 def _is_group(error: BaseException) -> bool:
-    return hasattr(error, "exceptions") and hasattr(error, "derive")
+    return isinstance(_attribute_of(error, "exceptions"), tuple) and _attribute_of(error, "derive") is not None
+
+
+def _attribute_of(error: BaseException, name: str) -> Any:
+    """An attribute of an exception of anybody's, ``None`` if there is none or it cannot be had."""
+    try:
+        return getattr(error, name, None)
+    except Exception:
+        return None
+
+
+def _can_be_shown(error: BaseException) -> bool:
+    try:
+        str(error)
+    except Exception:
+        return False
+    return True
+
+
+def _text(error: BaseException) -> str:
+    kind = type(error).__name__
+    return f"{kind}: {error}" if _can_be_shown(error) else f"{kind}, whose message cannot be shown"
 
 
 def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
@@ -123,8 +144,8 @@ def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
 def _readable_group(group: Any, host: Host) -> Exception:
     """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
     leaves = list(_leaves(group))
-    summary = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
-    first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
+    summary = "; ".join(map(_text, leaves))
+    first = next((leaf for leaf in leaves if isinstance(leaf, Exception) and _can_be_shown(leaf)), None)
     recorded: Exception
     kind = cast("Any", type(group))
     if not isinstance(group, Exception):
