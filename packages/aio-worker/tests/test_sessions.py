@@ -19,6 +19,7 @@ from durabletask.entities import EntityInstanceId
 from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from session_hub import Hub, Recorder
 
+from durabletask_aio.core.driver import as_orchestrator
 from durabletask_aio.worker import _upstream, sessions, turns
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -203,6 +204,16 @@ def without_span_check(monkeypatch: pytest.MonkeyPatch) -> None:
     def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
         reason = original(session, request, history, function)
         return None if reason == "trace" else reason
+
+    monkeypatch.setattr(turns, "why_not", why_not)
+
+
+def without_function_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = turns.why_not
+
+    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+        reason = original(session, request, history, function)
+        return None if reason == "replaced" else reason
 
     monkeypatch.setattr(turns, "why_not", why_not)
 
@@ -653,6 +664,26 @@ class TestConditions:
         assert hub.output() == '"mended"'
         assert hub.workers[0].extended_session_stats.hits == 2
 
+    @dropping(without_function_check)
+    def test_another_function_was_registered_under_the_name(
+        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def backwards(ctx: Any, names: list[str]) -> Any:
+            return (await collect(ctx, names))[::-1]
+
+        with judged(drop, monkeypatch):
+            hub = Hub(register)
+            hub.start("collect", '["a", "b"]')
+            hub.drain()
+            for worker in (*hub.workers, hub.reference):
+                _upstream.replace_orchestrator(worker, "collect", as_orchestrator(backwards, name="collect"))
+            for name in ("a", "b"):
+                hub.raise_event(name, f'"{name}"')
+            hub.drain()
+
+            assert json.loads(hub.output() or "") == ["b", "a"]
+            assert hub.workers[0].extended_session_stats.misses["replaced"] == 1
+
     def test_a_turn_without_new_events_is_upstreams_business(self) -> None:
         hub = Hub(register)
         hub.start("collect", '["a"]')
@@ -731,6 +762,60 @@ class TestBounds:
             assert len(closed) == 20
             assert stats.evictions["stop"] == 3
 
+    @pytest.fixture
+    def closed(self) -> list[str]:
+        """In which thread each instance of ``waiting`` was closed, the reference's not among them."""
+        return []
+
+    @pytest.fixture
+    def waiting(self, closed: list[str]) -> Hub:
+        """A hub whose first worker has the live session of an instance."""
+
+        async def waiting(ctx: Any, _: Any) -> Any:
+            mine = not is_reference[0]
+            try:
+                await ctx.wait_for_external_event("go")
+            finally:
+                if mine:
+                    closed.append(threading.current_thread().name)
+
+        is_reference = [False]
+        hub = Hub(lambda worker: worker.add_orchestrator(waiting) and None, workers=2)
+        execute = hub.reference._execute_orchestrator
+
+        def as_reference(*arguments: Any) -> None:
+            is_reference[0] = True
+            try:
+                execute(*arguments)
+            finally:
+                is_reference[0] = False
+
+        hub.reference._execute_orchestrator = as_reference  # type: ignore[method-assign]
+        hub.start("waiting")
+        hub.drain()
+        assert (hub.live(), closed) == (1, [])
+        return hub
+
+    def test_one_that_may_not_serve_is_closed(self, waiting: Hub, closed: list[str]) -> None:
+        waiting.terminate()
+        waiting.drain(worker=1)
+        closed.clear()
+        waiting.purge()
+        waiting.start("waiting")
+        waiting.drain()
+
+        assert len(closed) == 1
+        assert waiting.live() == 1
+
+    def test_one_whose_response_was_lost_is_closed(self, waiting: Hub, closed: list[str]) -> None:
+        waiting.raise_event("other")
+        item = waiting.take()
+        assert item is not None
+        waiting.lose(item)
+
+        assert len(closed) == 1
+        assert waiting.live() == 0
+
     def test_idle_ones_are_let_go(self) -> None:
         now = [0.0]
         stats = sessions.ExtendedSessionStats()
@@ -745,6 +830,16 @@ class TestBounds:
         assert cache.checkout("a") is None
         assert cache.checkout("b") is second
         assert stats.evictions["idle"] == 1
+
+    def test_the_one_that_goes_is_the_least_recently_used(self) -> None:
+        cache = sessions.SessionCache(2, 5.0, sessions.ExtendedSessionStats())
+        first, second, third = (fake_session(name) for name in "abc")
+        for session in (first, second):
+            cache.store(session)
+        assert cache.checkout("a") is first
+        assert cache.store(first) == []
+
+        assert cache.store(third) == [second]
 
     def test_the_later_of_two_sessions_of_one_instance_stays(self) -> None:
         cache = sessions.SessionCache(10, 5.0, sessions.ExtendedSessionStats())

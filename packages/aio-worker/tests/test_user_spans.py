@@ -99,7 +99,7 @@ class TestOfAnyProvider:
     def test_they_are_those_of_the_generator(
         self, engine: LocalBackend, client: TaskHubGrpcClient, tracer_provider: Any
     ) -> None:
-        worker = started(engine, plain, orchestrators=[between, generator_between])
+        worker = started(engine, plain, orchestrators=[between, generator_between], max_extended_sessions=10)
         found = []
         try:
             for name in ("between", "generator_between"):
@@ -144,7 +144,7 @@ class TestOfAnyProvider:
     def test_shadow_replays_repeat_none(
         self, engine: LocalBackend, client: TaskHubGrpcClient, tracer_provider: Any
     ) -> None:
-        worker = started(engine, plain, orchestrators=[in_a_row], shadow_replay_rate=1.0)
+        worker = started(engine, plain, orchestrators=[in_a_row], shadow_replay_rate=1.0, max_extended_sessions=10)
         try:
             run(client, "in_a_row")
         finally:

@@ -1,0 +1,244 @@
+"""Each condition of extended sessions, dropped on purpose in a copy of the sources, turns a named test red.
+
+Most conditions are also dropped by their own test in ``test_sessions.py``, which shows that *that* test can fail.  Here
+it is the line itself that goes, so that no line is there which no test would miss.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TESTS = Path(__file__).parent
+SOURCES = TESTS.parent / "src"
+
+
+class Defect(NamedTuple):
+    """What a line is replaced by, and the test that has to notice."""
+
+    file: str
+    line: str
+    instead: str
+    noticed_by: str
+
+
+DEFECTS = {
+    "the history is compared by its length alone": Defect(
+        "sessions.py",
+        "return self._hash.digest() == seal.digest()",
+        "return True",
+        "test_sessions.py::TestConditions::test_an_id_is_used_again_after_a_purge",
+    ),
+    "the history is not compared at all": Defect(
+        "sessions.py",
+        "if not history.continues(session.seal):",
+        "if False:",
+        "test_sessions.py::TestConditions::test_another_worker_did_a_turn_in_between",
+    ),
+    "a session in use stays in the cache": Defect(
+        "sessions.py",
+        "session = self._sessions.pop(instance_id, None)\n            self.stats.live",
+        "session = self._sessions.get(instance_id)\n            self.stats.live",
+        "test_sessions.py::TestConditions::test_a_turn_is_delivered_again_while_the_first_is_inside_user_code",
+    ),
+    "a session is stored before its response was delivered": Defect(
+        "turns.py",
+        "            delivered\n            and",
+        "            True\n            and",
+        "test_sessions.py::TestConditions::test_a_response_was_lost_and_the_turn_comes_again_with_a_later_clock",
+    ),
+    "the next turn does not wait for a session that is on its way": Defect(
+        "turns.py",
+        "self.settled = self._begin()",
+        "pass",
+        "test_sessions.py::TestConditions::test_the_next_turn_is_here_before_the_session_is_back",
+    ),
+    "what has ended is kept": Defect(
+        "turns.py",
+        "            and not executor.is_complete\n",
+        "",
+        "test_sessions.py::TestConditions::test_nothing_that_has_ended_is_kept",
+    ),
+    "a rewind is served from the session": Defect(
+        "sessions.py",
+        'if event.HasField("executionRewound"):',
+        "if False:",
+        "test_sessions.py::TestConditions::test_a_rewind_is_always_a_full_replay",
+    ),
+    "a start is served from the session": Defect(
+        "sessions.py",
+        'if event.HasField("executionStarted"):\n            return "restarted"',
+        'if False:\n            return "restarted"',
+        "test_sessions.py::TestConditions::test_an_id_is_used_again_at_the_same_worker",
+    ),
+    "another function under the name is served from the session": Defect(
+        "sessions.py",
+        "if session.function is not function:",
+        "if False:",
+        "test_sessions.py::TestConditions::test_another_function_was_registered_under_the_name",
+    ),
+    "a turn without events is served from the session": Defect(
+        "sessions.py",
+        "if not request.newEvents:",
+        "if False:",
+        "test_sessions.py::TestConditions::test_a_turn_without_new_events_is_upstreams_business",
+    ),
+    "a turn of another span is served from the session": Defect(
+        "sessions.py",
+        "if span_id is not None and span_id != session.executor.span_id:",
+        "if False:",
+        "test_sessions.py::TestConditions::test_a_turn_is_answered_in_the_span_it_comes_with",
+    ),
+    "events that happened elsewhere are left out": Defect(
+        "_upstream.py",
+        "unseen = old_events[self.seen :]",
+        "unseen = old_events[len(old_events) :]",
+        "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
+    ),
+    "events are processed twice": Defect(
+        "_upstream.py",
+        "unseen = old_events[self.seen :]",
+        "unseen = old_events",
+        "test_sessions.py::TestServing::test_every_turn_after_the_first_is_served_from_the_session",
+    ),
+    "events that happened elsewhere pass for live": Defect(
+        "_upstream.py",
+        "ctx._is_replaying = True\n            for event in unseen:",
+        "ctx._is_replaying = False\n            for event in unseen:",
+        "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
+    ),
+    "new events pass for replayed ones": Defect(
+        "_upstream.py",
+        "ctx._is_replaying = False\n            for event in new_events:",
+        "ctx._is_replaying = True\n            for event in new_events:",
+        "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
+    ),
+    "what is confirmed during a suspension is sent again": Defect(
+        "_upstream.py",
+        "if kind in _CONFIRMATIONS and self._is_async(ctx):",
+        "if False:",
+        "test_suspension.py::test_an_activity_asked_for_in_the_turn_of_the_suspension_runs_once",
+    ),
+    "a suspension ends with the first confirmation": Defect(
+        "_upstream.py",
+        "        finally:\n            self._is_suspended = True",
+        "        finally:\n            pass",
+        "test_suspension.py::test_whatever_is_asked_for_in_the_turn_of_the_suspension_is_asked_for_once",
+    ),
+    "sessions are without number": Defect(
+        "sessions.py",
+        "while len(self._sessions) > self._limit:",
+        "while False:",
+        "test_sessions.py::TestBounds::test_the_least_recently_used_are_let_go_and_closed_once",
+    ),
+    "the most recently used goes first": Defect(
+        "sessions.py",
+        'fallen.append(self._sessions.popitem(last=False)[1])\n                self.stats.evictions["limit"]',
+        'fallen.append(self._sessions.popitem(last=True)[1])\n                self.stats.evictions["limit"]',
+        "test_sessions.py::TestBounds::test_the_one_that_goes_is_the_least_recently_used",
+    ),
+    "idle sessions stay": Defect(
+        "sessions.py",
+        "if oldest.idle_since > limit:",
+        "if True:",
+        "test_sessions.py::TestBounds::test_idle_ones_are_let_go",
+    ),
+    "what falls out of the cache is not closed": Defect(
+        "turns.py",
+        "                fallen.dispose()\n",
+        "                pass\n",
+        "test_sessions.py::TestBounds::test_the_least_recently_used_are_let_go_and_closed_once",
+    ),
+    "a session that may not serve is not closed": Defect(
+        "turns.py",
+        "        if session is not None:\n            session.dispose()\n        return None, reason",
+        "        return None, reason",
+        "test_sessions.py::TestBounds::test_one_that_may_not_serve_is_closed",
+    ),
+    "a session whose response was lost is not closed": Defect(
+        "turns.py",
+        "        elif turn.session is not None:\n            turn.session.dispose()",
+        "",
+        "test_sessions.py::TestBounds::test_one_whose_response_was_lost_is_closed",
+    ),
+    "a worker that stopped stores sessions": Defect(
+        "sessions.py",
+        "        with self._lock:\n            self._closed = True",
+        "        with self._lock:\n            self._closed = False",
+        "test_sessions.py::TestBounds::test_nothing_is_stored_once_the_worker_has_stopped",
+    ),
+    "replay starts spans": Defect(
+        "_upstream.py",
+        "with orchestration_spans(self._orchestration_span) if self.is_async else nullcontext():",
+        "with nullcontext():",
+        "test_user_spans.py::TestOfAnyProvider::test_each_span_is_there_once_if_the_worker_emits_none",
+    ),
+    "closing starts spans": Defect(
+        "turns.py",
+        "workflow_spans() if is_async else nullcontext(),",
+        "nullcontext(),",
+        "test_user_spans.py::TestOfAnyProvider::test_closing_an_instance_repeats_none",
+    ),
+    "what user code raises ends the worker": Defect(
+        "_upstream.py",
+        "            ctx.set_failed(failure_details(error, self._exception_properties_provider, self._logger))\n"
+        "            raise TurnAborted from error",
+        "            raise",
+        "test_turns.py::TestNothingKillsTheWorker",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_planted_defect_is_noticed(name: str, tmp_path: Path) -> None:
+    defect = DEFECTS[name]
+    package = tmp_path / "durabletask_aio" / "worker"
+    shutil.copytree(SOURCES / "durabletask_aio" / "worker", package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (package / defect.file).read_text()
+    assert source.count(defect.line) == 1, f"{defect.file} has no such line any more: plant this defect in another way"
+    (package / defect.file).write_text(source.replace(defect.line, defect.instead))
+
+    output, code = run_tests(defect.noticed_by, tmp_path)
+
+    assert "passed" in output or "failed" in output, output
+    assert code == 1, f"nothing noticed that {name}:\n{output}"
+
+
+@pytest.mark.slow
+def test_without_a_defect_the_same_tests_pass(tmp_path: Path) -> None:
+    """Or the tests above would prove nothing."""
+    package = tmp_path / "durabletask_aio" / "worker"
+    shutil.copytree(SOURCES / "durabletask_aio" / "worker", package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    output, code = run_tests(" ".join(dict.fromkeys(defect.noticed_by for defect in DEFECTS.values())), tmp_path)
+
+    assert code == 0, output
+
+
+def run_tests(names: str, sources: Path) -> tuple[str, int]:
+    """Run these tests against the worker package in ``sources``."""
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "", "--timeout", "60"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(sources), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    for name in [name for name in environment if name.startswith("PYTEST_")]:
+        del environment[name]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments, *(str(TESTS / each) for each in names.split())],
+        cwd=TESTS.parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    return done.stdout + done.stderr, done.returncode
