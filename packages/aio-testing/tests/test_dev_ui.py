@@ -115,6 +115,7 @@ def test_the_list_follows_an_instance_from_its_start_to_its_end(ui, local_backen
         assert row()["status"] == "running"
         page = timeline(ui, instance_id)[2]
         assert "data-live='yes'" in page
+        assert "<dt>custom status</dt><dd><code>{&quot;waits for&quot;: &quot;go&quot;}</code></dd>" in page
         client.suspend_orchestration(instance_id)
         wait_until(lambda: row()["status"] == "suspended", "the suspension")
         assert "suspended; follows the instance by itself" in timeline(ui, instance_id)[2]

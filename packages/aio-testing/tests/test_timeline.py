@@ -276,11 +276,39 @@ class TestPage:
     async def test_everything_can_be_pointed_at(self, approved):
         page = render_html(approved)
         assert (
-            "<title>activity publish #1\ninput: {&quot;id&quot;: 17}\nat +0 ms\ndone, 1.5 s\nresult: &quot;ok&quot;"
+            "<title>activity publish #1\ninput: {&quot;id&quot;: 17}\nat start\ndone, 1.5 s\nresult: &quot;ok&quot;"
             in page
         )
         for heading in ("Activities", "Timers", "Events", "Sub-orchestrations", "Entities"):
             assert f">{heading}</text>" in page
+
+    async def test_moments_that_are_close_after_a_long_wait_say_how_close(self):
+        async def workflow(ctx):
+            await ctx.sleep(timedelta(days=2, hours=6))
+            await ctx.call_activity("publish")
+            await ctx.call_activity("publish")
+
+        async with WorkflowEnvironment(orchestrators=[workflow]) as env:
+            env.stub("publish", returns="ok", delay=2)
+            handle = await env.start(workflow)
+            await handle.result()
+        ticks = re.findall("class='tick'[^>]*>([^<]+)<", render_html(handle.history))
+        assert ticks == ["start", "+2 d 6 h", "2 s later", "2 s later"]
+
+    async def test_what_an_event_brought_stands_beside_it(self, approved):
+        assert ">1 d 5 h, &quot;Grace&quot;</text>" in render_html(approved)
+
+    async def test_at_the_edge_of_the_drawing_text_stands_before_the_bar(self, env):
+        handle = await env.start(approval, input=1)
+        await env.advance(60)
+        page = render_html(handle.history)
+        assert "<dt>so far</dt><dd>1.5 s in 2 turns, up to the last event</dd>" in page
+        assert "text-anchor='end'>no outcome yet</text>" in page
+
+    async def test_what_the_history_does_not_have_can_be_given(self, approved):
+        assert "custom status" not in render_html(approved)
+        page = render_html(approved, custom_status='"<b>"')
+        assert "<dt>custom status</dt><dd><code>&quot;&lt;b&gt;&quot;</code></dd>" in page
 
     async def test_lanes_that_are_empty_are_not_drawn(self, failed):
         assert ">Timers</text>" not in render_html(failed)
@@ -318,7 +346,7 @@ class TestPage:
         )
         colours = _colours(picture.read_bytes())
         # Green bars, a violet event, and the white of the page.
-        assert {(47, 158, 110), (122, 79, 201), (255, 255, 255)} <= colours
+        assert {(33, 122, 85), (122, 79, 201), (255, 255, 255)} <= colours
 
 
 def _colours(png):

@@ -16,8 +16,10 @@ from durabletask_aio.testing.timeline_style import STYLE
 
 _LIST_STYLE = """
 .bar-top { display: flex; flex-wrap: wrap; gap: 4px 26px; align-items: baseline; margin: 0 0 4px; }
-.bar-top h1 { margin: 0; } .quiet { color: var(--quiet); } .warn { color: var(--failed); font-weight: 600; }
-.instances { width: 100%; } .instances td { font-size: 14px; } .instances a { color: inherit; }
+.bar-top h1 { margin: 0; } .quiet { color: var(--quiet); } .warn { color: var(--failed-ink); font-weight: 600; }
+.instances { width: 100%; min-width: 900px; } .scroll { overflow-x: auto; }
+.instances td { font-size: 14px; } .instances td:nth-child(2) { overflow-wrap: break-word; }
+.instances td:last-child { min-width: 320px; } .instances a { color: inherit; }
 .instances th { font-weight: 600; white-space: nowrap; } .instances .when { white-space: nowrap; }
 .instances .status { vertical-align: 0; white-space: nowrap; }
 .status.suspended, .status.pending { background: var(--quiet); }
@@ -163,9 +165,9 @@ def list_page(engine_address: str) -> str:
         "<p>Start a worker in another terminal, then schedule a workflow with a client: it appears here.</p></div>\n"
         "<div id='waiting' class='hint' hidden><p><b>Instances wait for a worker.</b> Start a program that has their "
         f"workflows registered.</p>{connect}</div>\n"
-        "<table id='table' class='instances' hidden><thead><tr><th>status</th><th>workflow</th>"
+        "<div class='scroll'><table id='table' class='instances' hidden><thead><tr><th>status</th><th>workflow</th>"
         "<th>instance (its timeline)</th><th>created</th><th>updated</th><th>custom status</th>"
-        "<th>result or failure</th></tr></thead><tbody></tbody></table>\n"
+        "<th>result or failure</th></tr></thead><tbody></tbody></table></div>\n"
         f"</main><script>{_LIST_SCRIPT}</script></body></html>\n"
     )
 

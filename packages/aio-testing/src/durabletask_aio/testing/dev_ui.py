@@ -187,7 +187,12 @@ def _timeline(instance: OrchestrationInstance, history: History) -> str:
         text = "No worker has taken it yet. Is one connected that has this workflow registered?"
         page = dev_page.message_page(f"{instance.name} waits for a worker", text, above)
     else:
-        page = render_html(history, above=above, until=datetime.now(timezone.utc) if live else None)
+        page = render_html(
+            history,
+            above=above,
+            custom_status=instance.custom_status or "",
+            until=datetime.now(timezone.utc) if live else None,
+        )
     return dev_page.with_script(page)
 
 

@@ -109,6 +109,7 @@ class Timeline:
     result: str
     failure: str
     rows: list[Row]
+    ended: bool
     turns: list[datetime]
     suspensions: list[tuple[datetime, datetime]]
 
@@ -177,6 +178,7 @@ class _Reader:
             result=ended.result.value if ended is not None else "",
             failure=_failure(failure) if failure is not None else "",
             rows=self._rows,
+            ended=ended is not None,
             turns=self._turns,
             suspensions=self._suspensions,
         )
@@ -223,7 +225,6 @@ class _Reader:
         name = _timer_name(body) if kind == "timerCreated" else step.name
         row = Row(_OPERATIONS[kind], name, event.eventId, step.payload or "", [bar])
         if kind == "timerCreated":
-            bar.text = name
             row = self._continued(row) or row
         elif kind == "subOrchestrationInstanceCreated":
             row.target = step.target
@@ -239,6 +240,7 @@ class _Reader:
         for number, row in list(self._fired_now.items()):
             if abs(row.bars[-1].duration - LONGEST_TIMER) < timedelta(hours=1):
                 del self._fired_now[number]
+                row.bars[-1].text, timer.bars[0].text = row.name, timer.name
                 row.bars += timer.bars
                 row.name = timer.name
                 return row

@@ -37,10 +37,11 @@ _LEGEND = {
 }
 
 
-def render_html(history: History, *, above: str = "", until: datetime | None = None) -> str:
+def render_html(history: History, *, above: str = "", custom_status: str = "", until: datetime | None = None) -> str:
     """The page.  Payloads appear on it as they are in the history: redact first what must not be shown.
 
     ``above`` is HTML that goes before the heading, for a page that is part of something larger.
+    ``custom_status``, encoded, is what the history does not have: the engine knows it.
     ``until`` is how far to draw what has not ended; by default as far as the last event.
     """
     timeline = Timeline.of(history, until=until)
@@ -51,7 +52,8 @@ def render_html(history: History, *, above: str = "", until: datetime | None = N
         f"<title>{escape(title)}</title>\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE}</style></head>\n<body><main>\n{above}"
-        f"{_header(timeline)}\n<figure>{_drawing(timeline, axis)}</figure>\n{_legend(timeline)}\n{_table(timeline)}\n"
+        f"{_header(timeline, custom_status, until)}\n<figure>{_drawing(timeline, axis)}</figure>\n"
+        f"{_legend(timeline)}\n{_table(timeline)}\n"
         "</main></body></html>\n"
     )
 
@@ -88,28 +90,39 @@ class _Axis:
         part = min(max((moment - before) / (after - before), 0.0), 1.0)
         return self._at[before] + part * (self._at[after] - self._at[before])
 
-    def ticks(self, start: datetime) -> list[tuple[float, str]]:
-        """As many moments as have room for their label: position, and time since the start."""
+    def ticks(self, timeline: Timeline) -> list[tuple[float, str]]:
+        """As many moments as have room for their label: position, and time since the start.
+
+        Two seconds after two days is "+2 d" as well, so such a label says how long after the one before.
+        """
         ticks: list[tuple[float, str]] = []
+        previous = timeline.start
+        last_offset = ""
         for moment in self.moments:
             x = self(moment)
-            if not ticks or x - ticks[-1][0] >= _BETWEEN_TICKS:
-                ticks.append((x, f"+{duration_text(moment - start)}" if moment != start else "start"))
+            if ticks and x - ticks[-1][0] < _BETWEEN_TICKS:
+                continue
+            offset = _offset(timeline, moment)
+            ticks.append((x, offset if offset != last_offset else f"{duration_text(moment - previous)} later"))
+            previous, last_offset = moment, offset
         return ticks
 
 
-def _header(timeline: Timeline) -> str:
+def _header(timeline: Timeline, custom_status: str, until: datetime | None) -> str:
     status = timeline.status.name.lower().replace("_", " ")
     ended = f"<dt>failed with</dt><dd class='failure'>{escape(timeline.failure)}</dd>" if timeline.failure else ""
+    if custom_status:
+        ended += f"<dt>custom status</dt><dd><code>{escape(payload_text(custom_status, 300))}</code></dd>"
     if timeline.result:
         ended += f"<dt>result</dt><dd><code>{escape(payload_text(timeline.result, 300))}</code></dd>"
     given = f"<dt>input</dt><dd><code>{escape(payload_text(timeline.given, 300))}</code></dd>" if timeline.given else ""
+    turns = f"{duration_text(timeline.end - timeline.start)} in {_count(len(timeline.turns), 'turn')}"
+    so_far = turns if until is not None else f"{turns}, up to the last event"
+    took = f"<dt>took</dt><dd>{turns}</dd>" if timeline.ended else f"<dt>so far</dt><dd>{so_far}</dd>"
     return (
         f"<header><h1>{escape(timeline.workflow_name)} <span class='status {status.split()[0]}'>{status}</span></h1>"
         f"<dl><dt>instance</dt><dd><code>{escape(timeline.instance_id)}</code></dd>"
-        f"<dt>started</dt><dd>{timeline.start:%Y-%m-%d %H:%M:%S} UTC, "
-        f"{duration_text(timeline.end - timeline.start)} in {_count(len(timeline.turns), 'turn')}</dd>"
-        f"{given}{ended}</dl></header>"
+        f"<dt>started</dt><dd>{timeline.start:%Y-%m-%d %H:%M:%S} UTC</dd>{took}{given}{ended}</dl></header>"
     )
 
 
@@ -134,7 +147,7 @@ def _drawing(timeline: Timeline, axis: _Axis) -> str:
     ticks = "".join(
         f"<line class='grid' x1='{x:.1f}' y1='44' x2='{x:.1f}' y2='{height - 8:.0f}'/>"
         f"<text class='tick' x='{x:.1f}' y='16'>{escape(text)}</text>"
-        for x, text in axis.ticks(timeline.start)
+        for x, text in axis.ticks(timeline)
     )
     shades = "".join(
         f"<rect class='suspended' x='{axis(start):.1f}' y='44' width='{max(axis(end) - axis(start), 2):.1f}' "
@@ -143,7 +156,7 @@ def _drawing(timeline: Timeline, axis: _Axis) -> str:
     )
     turns = "".join(
         f"<line class='turn' x1='{axis(at):.1f}' y1='27' x2='{axis(at):.1f}' y2='41'>"
-        f"<title>turn {number}, at +{duration_text(at - timeline.start)}</title></line>"
+        f"<title>turn {number}, at {_offset(timeline, at)}</title></line>"
         for number, at in enumerate(timeline.turns, start=1)
     )
     x, width = axis(timeline.start), max(axis(timeline.end) - axis(timeline.start), _SHORTEST_BAR)
@@ -164,12 +177,22 @@ def _row(timeline: Timeline, axis: _Axis, row: Row, y: float) -> str:
     label = name if len(name) <= 34 else f"{name[:33]}…"
     bars = "".join(_bar(timeline, axis, row, bar, y) for bar in row.bars)
     took = duration_text(row.end - row.start) if row.end > row.start and row.outcome is not Outcome.DROPPED else ""
-    beside = axis(row.end) + 9
+    more = payload_text(row.given, 24) if row.outcome is Outcome.MOMENT else ""
+    if row.outcome is Outcome.RUNNING:
+        more = _LEGEND[row.outcome]
     return (
         f"<g class='row'><rect class='hover' x='0' y='{y:.0f}' width='{_WIDTH}' height='{_ROW}'/>"
         f"<text class='name' x='24' y='{y + 17:.0f}'>{escape(label)}<title>{escape(_given(row))}</title></text>"
-        f"{bars}<text class='took' x='{beside:.1f}' y='{y + 17:.0f}'>{took}</text></g>"
+        f"{bars}{_beside(axis, row, ', '.join(filter(None, (took, more))), y + 17)}</g>"
     )
+
+
+def _beside(axis: _Axis, row: Row, text: str, y: float) -> str:
+    """What is written after the last bar or, where the drawing ends, before the first."""
+    x, anchor = axis(row.end) + 9, "start"
+    if x + len(text) * _LETTER > _WIDTH and axis(row.start) - len(text) * _LETTER > _LABELS:
+        x, anchor = axis(row.start) - 9, "end"
+    return f"<text class='took' x='{x:.1f}' y='{y:.0f}' text-anchor='{anchor}'>{escape(text)}</text>" if text else ""
 
 
 def _bar(timeline: Timeline, axis: _Axis, row: Row, bar: Bar, y: float) -> str:
@@ -199,13 +222,18 @@ def _inside(row: Row, bar: Bar, x: float, y: float, width: float) -> str:
     return f"<text class='inside' x='{x + 7:.1f}' y='{y + 17:.0f}'>{escape(shown)}</text>"
 
 
+def _offset(timeline: Timeline, moment: datetime) -> str:
+    return f"+{duration_text(moment - timeline.start)}" if moment > timeline.start else "start"
+
+
 def _given(row: Row) -> str:
     number = f" #{row.number}" if row.number > 0 else ""
+    number += f", instance {row.target}" if row.target else ""
     return f"{row.kind.value} {row.name}{number}" + (f"\ninput: {payload_text(row.given, 1000)}" if row.given else "")
 
 
 def _hover(timeline: Timeline, row: Row, bar: Bar) -> str:
-    lines = [_given(row), f"at +{duration_text(bar.start - timeline.start)}"]
+    lines = [_given(row), f"at {_offset(timeline, bar.start)}"]
     if bar.outcome is not Outcome.MOMENT:
         lines.append(f"{_LEGEND[bar.outcome]}, {duration_text(bar.duration)}")
     if bar.text:
@@ -224,15 +252,16 @@ def _legend(timeline: Timeline) -> str:
     items.append("<li><i class='turn'></i>a turn of the workflow's code</li>")
     return (
         f"<ul class='legend'>{''.join(items)}</ul><p class='note'>Time runs to the right; long gaps are shortened, so "
-        "lengths do not compare. Point at anything for its input, result and times.</p>"
+        "lengths do not compare. Point at anything for its input, result and times."
+        "<span class='narrow'> The drawing is wider than this window: scroll it sideways.</span></p>"
     )
 
 
 def _table(timeline: Timeline) -> str:
     rows = "".join(_table_row(timeline, row) for row in timeline.rows)
     return (
-        "<details><summary>The same as a table</summary><table><thead><tr><th>at</th><th>what</th><th>took</th>"
-        f"<th>input</th><th>outcome</th></tr></thead><tbody>{rows}</tbody></table></details>"
+        "<details><summary>The same as a table</summary><div class='wide'><table><thead><tr>"
+        f"<th>at</th><th>what</th><th>took</th><th>input</th><th>outcome</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 
@@ -243,7 +272,7 @@ def _table_row(timeline: Timeline, row: Row) -> str:
     ]
     took: timedelta = row.end - row.start
     return (
-        f"<tr><td>+{duration_text(row.start - timeline.start)}</td><td>{row.kind.value} <b>{escape(row.name)}</b></td>"
+        f"<tr><td>{_offset(timeline, row.start)}</td><td>{row.kind.value} <b>{escape(row.name)}</b></td>"
         f"<td>{duration_text(took) if took else ''}</td><td><code>{escape(payload_text(row.given, 200))}</code></td>"
         f"<td>{'<br>'.join(escape(each) for each in outcomes)}</td></tr>"
     )
