@@ -25,11 +25,15 @@ class Ear:
         self.heard.append(task)
 
 
-@pytest.fixture
-def context():
+def new_context():
     context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
     context.current_utc_datetime = datetime(2026, 1, 1)
     return context
+
+
+@pytest.fixture
+def context():
+    return new_context()
 
 
 POLICY = task.RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=3)
@@ -50,6 +54,54 @@ def test_the_sequence_number_is_that_of_the_latest_action(context):
     context.create_timer(timedelta(seconds=1))
     context.call_activity("a")
     assert _upstream.sequence_number(context) == 2 == context._sequence_number
+
+
+def scheduled_state(context):
+    """What scheduling leaves behind in a context."""
+    pending = {step: (type(made), made._expected_type) for step, made in context._pending_tasks.items()}
+    return context._sequence_number, context._pending_actions, pending
+
+
+async def typed(context, value: int) -> Ear:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("activity", "options"),
+    [
+        ("a", {}),
+        ("a", {"input": [1]}),
+        ("a", {"tags": {"k": "v"}, "return_type": Ear}),
+        ("a", {"retry_policy": POLICY}),
+        (typed, {"input": 1}),
+    ],
+)
+def test_scheduling_an_activity_leaves_in_a_context_what_upstreams_own_method_leaves(activity, options):
+    given = {"input": None, "retry_policy": None, "tags": None, "return_type": None, **options}
+    ours, theirs = new_context(), new_context()
+    made = _upstream.call_activity(ours, activity, *given.values())
+    theirs.call_activity(activity, **given)
+
+    assert type(ours) is _upstream._known, (
+        "upstream's call_activity has changed, so it is called as it is, which is slower: see _upstream.call_activity"
+    )
+    assert made is ours._pending_tasks[1]
+    assert scheduled_state(ours) == scheduled_state(theirs)
+
+
+def test_a_context_with_a_call_activity_of_its_own_is_asked(context):
+    class Host(_RuntimeOrchestrationContext):
+        def call_activity(self, activity, *, input=None, retry_policy=None, tags=None, return_type=None):
+            return super().call_activity(
+                f"hosted-{activity}", input=input, retry_policy=retry_policy, tags=tags, return_type=return_type
+            )
+
+    other = Host("i", _Registry(), JsonDataConverter())
+    for each in (context, other, context, other):
+        _upstream.call_activity(each, "a", 1, None, {"k": "v"}, None)
+    names = [action.scheduleTask.name for action in other._pending_actions.values()]
+    assert names == ["hosted-a", "hosted-a"]
+    assert [action.scheduleTask.name for action in context._pending_actions.values()] == ["a", "a"]
 
 
 def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):

@@ -311,3 +311,20 @@ class TestTheClock:
             return [called, handle.cancelled(), handle.when()]
 
         assert result_of(workflow) == [[], True, 1.0]
+
+
+def test_the_handle_of_a_callback_tells_what_it_is_and_whether_it_was_cancelled():
+    async def workflow(ctx):
+        loop, called = asyncio.get_running_loop(), []
+        handles = [loop.call_soon(called.append, "soon"), loop.call_later(0, called.append, "at once")]
+        handles += [loop.call_soon(called.append, "never"), loop.call_later(0, called.append, "never")]
+        seen = ["append" in repr(handle) for handle in handles]
+        for handle in handles[2:]:
+            handle.cancel()
+            handle.cancel()
+        seen += [handle.cancelled() for handle in handles]
+        await asyncio.sleep(0)
+        seen += ["cancelled" in repr(handle) for handle in handles]
+        return [seen, called]
+
+    assert result_of(workflow) == [[True] * 4 + [False, False, True, True] * 2, ["soon", "at once"]]

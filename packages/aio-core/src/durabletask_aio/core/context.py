@@ -21,6 +21,7 @@ from durabletask import task
 from durabletask.entities import EntityInstanceId
 
 from durabletask_aio.core import _upstream, combinators, debug, metadata, sites, validation
+from durabletask_aio.core._upstream import call_activity, sequence_number
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.host import Continuation, ReplaySafeLogger
@@ -33,6 +34,7 @@ from durabletask_aio.core.operations import (
     TIMER,
     LockOperation,
     Operation,
+    RetriedOperation,
 )
 
 if TYPE_CHECKING:
@@ -166,19 +168,32 @@ class AsyncWorkflowContext:
         clock.  Raises :class:`WorkflowValidationError` if the input cannot be serialised.
         """
         name = activity if type(activity) is str else self._name_of(activity, "call_activity")
+        host = self._host
+        if host.thread != get_ident():
+            host.refuse("call_activity")
         if self._state.metadata is not None:
             tags = self._state.tags(tags)
+        upstream = host.upstream
         try:
-            scheduled: task.Task[Any] = self._scheduler.call_activity(
+            scheduled = call_activity(
+                upstream,
                 name if activity is name or not hasattr(activity, "__name__") else activity,
-                input=input,
-                retry_policy=retry_policy,
-                tags=tags,
-                return_type=return_type,
+                input,
+                retry_policy,
+                tags,
+                return_type,
             )
         except (TypeError, ValueError) as error:
             raise self._unserializable(error, input, f"activity {name!r}") from error
-        return self._state.track(scheduled, ACTIVITY, name, retried=retry_policy is not None)
+        # What track() does, in fewer calls: most steps of most workflows are activities.
+        loop = self._loop
+        if retry_policy is None:
+            operation: Operation[Any] = Operation(loop=loop)
+        else:
+            operation = RetriedOperation(loop=loop)
+            _upstream.retry_on_workflow_time(upstream, scheduled)
+        operation.begin(loop, ACTIVITY, name, sequence_number(upstream), scheduled)
+        return operation
 
     @overload
     def call_sub_orchestrator(
@@ -269,7 +284,7 @@ class AsyncWorkflowContext:
         """
         name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
         try:
-            scheduled = self._scheduler.call_sub_orchestrator(
+            scheduled = self._host.scheduler("call_sub_orchestrator").call_sub_orchestrator(
                 name,
                 input=input,
                 instance_id=instance_id,
@@ -297,7 +312,7 @@ class AsyncWorkflowContext:
                 f"await ctx.sleep({fire_at!r})",
                 "await ctx.sleep(1.5) or await ctx.sleep(timedelta(days=1))",
             )
-        return self._state.track(self._scheduler.create_timer(when), TIMER, str(fire_at))
+        return self._state.track(self._host.scheduler("create_timer").create_timer(when), TIMER, str(fire_at))
 
     def sleep(self, delay: float | timedelta | datetime) -> Operation[None]:
         """The same as :meth:`create_timer`, under the name that reads well after ``await``."""
@@ -314,7 +329,8 @@ class AsyncWorkflowContext:
 
         Cancelling the wait leaves the next event to others.
         """
-        waiting = self._scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
+        scheduler = self._host.scheduler("wait_for_external_event")
+        waiting = scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
         return self._state.track(waiting, EVENT, name, traced=False)
 
     @overload
@@ -331,7 +347,8 @@ class AsyncWorkflowContext:
 
     def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Send an event to another instance; if there is none of that id, it is dropped."""
-        self._scheduler.send_event(instance_id, event_name, data=self._serializable(data, "ctx.send_event"))
+        scheduler = self._host.scheduler("send_event")
+        scheduler.send_event(instance_id, event_name, data=self._serializable(data, "ctx.send_event"))
 
     # -- entities -------------------------------------------------------------------------------------------------
 
@@ -350,7 +367,7 @@ class AsyncWorkflowContext:
     ) -> Operation[Any]:
         """Call an operation of an entity; awaiting raises :class:`ActivityFailedError` if it failed."""
         try:
-            scheduled = self._scheduler.call_entity(
+            scheduled = self._host.scheduler("call_entity").call_entity(
                 entity, operation, input, return_type=cast("type[Any]", return_type)
             )
         except (TypeError, ValueError) as error:
@@ -361,14 +378,14 @@ class AsyncWorkflowContext:
         self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None
     ) -> None:
         """Call an operation of an entity without waiting for it; at ``signal_time`` if one is given."""
-        self._scheduler.signal_entity(
+        self._host.scheduler("signal_entity").signal_entity(
             entity_id, operation_name, self._serializable(input, "ctx.signal_entity"), signal_time
         )
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
         locked = list(entities)
-        upstream_task = self._scheduler.lock_entities(locked)
+        upstream_task = self._host.scheduler("lock_entities").lock_entities(locked)
         operation = self._state.track(upstream_task, LOCK, ", ".join(map(str, locked)), make=LockOperation)
         return cast(LockOperation, operation)
 
@@ -473,7 +490,7 @@ class AsyncWorkflowContext:
         With ``save_events`` the events that nobody consumed are there for the next execution.  Scheduling or awaiting
         anything durable after this call fails the instance; so does an exception.
         """
-        self._scheduler.instance_id  # noqa: B018 - raises if this was called before
+        self._host.scheduler("continue_as_new")  # raises if this was called before
         self._host.continue_as_new(
             Continuation(
                 self._serializable(new_input, "ctx.continue_as_new"),
@@ -565,7 +582,7 @@ class AsyncWorkflowContext:
             "parent_instance_id": upstream.parent_instance_id,
             "version": upstream.version,
             "current_utc_datetime": self.now().isoformat(),
-            "step": _upstream.sequence_number(upstream),
+            "step": sequence_number(upstream),
             "sandbox_mode": self._state.sandbox_mode.value,
             "cleanups": self._state.cleanups.as_data(),
             "operations": None if history is None else history.as_data(),
@@ -575,18 +592,9 @@ class AsyncWorkflowContext:
 
     def _check_live(self) -> None:
         host = self._host
-        if host.attached and host.thread != get_ident():
-            raise host.wrong_thread()
         host.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
-
-    @property
-    def _scheduler(self) -> task.OrchestrationContext:
-        """Upstream's context, for what leaves a trace in the history."""
-        host = self._host
-        if host.attached and host.thread != get_ident():
-            # Refused before it is scheduled: afterwards it could not be taken back.
+        if host.thread != get_ident() and host.continuation is None:
             raise host.wrong_thread()
-        return host.scheduler
 
     def _name_of(self, function: Any, method: str) -> str:
         if isinstance(function, str):

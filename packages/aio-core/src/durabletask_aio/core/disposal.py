@@ -42,12 +42,14 @@ _graveyard: deque[WorkflowRun] = deque()
 _scopes = threading.local()
 
 
-def register(run: WorkflowRun) -> None:
-    """Hold ``run`` until it finishes or is disposed, and show it to the scope of this thread."""
+def register(run: WorkflowRun) -> bool:
+    """Hold ``run`` until it finishes or is disposed, and show it to the scope of this thread; whether there is one."""
     _live[id(run)] = run
     scope: TurnScope | None = getattr(_scopes, "current", None)
-    if scope is not None:
-        scope.runs.append(run)
+    if scope is None:
+        return False
+    scope.runs.append(run)
+    return True
 
 
 def unregister(run: WorkflowRun) -> None:
@@ -81,7 +83,10 @@ class TurnScope:
         self._hooks: Any = None
 
     def keep(self) -> None:
-        """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself."""
+        """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself.
+
+        Each of their later turns has to be in a scope too.
+        """
         self._kept = True
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from durabletask import task
@@ -172,7 +173,7 @@ class WorkflowRun:
     ) -> Generator[task.Task[Any], Any, Any]:
         """The generator that upstream runs; its return value is the result of the workflow."""
         disposal.close_buried()
-        disposal.register(self)
+        self.loop.hooked = disposal.register(self)
         failure: Exception | None = None
         result: Any = None
         suspended = False
@@ -181,14 +182,17 @@ class WorkflowRun:
         try:
             main = self._start(upstream, function, arguments)
             while True:
-                host.attach(upstream)
-                if guard is None:
-                    try:
+                # attach() and detach(), two calls less for each step
+                host.upstream = upstream
+                host.thread = get_ident()
+                try:
+                    if guard is None:
                         loop.run_ready()
-                    finally:
-                        host.detach()
-                else:
-                    self._guarded_step(guard)
+                    else:
+                        self._guarded_step(guard)
+                finally:
+                    host.upstream = host.detached
+                    host.thread = 0
                 if main.done():
                     break
                 if host.continuation is not None:
@@ -238,7 +242,6 @@ class WorkflowRun:
             self.loop.run_ready()
         finally:
             violation = guard.exit()
-            self.host.detach()
         if violation is not None:
             raise violation
 

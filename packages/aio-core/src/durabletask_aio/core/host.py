@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask import task
@@ -45,13 +46,11 @@ class Host:
     """What the rooms of the core know of the execution they work for."""
 
     __slots__ = (
-        "_detached",
-        "attached",
         "continuation",
+        "detached",
         "evicted",
         "instance_id",
         "logger",
-        "scheduler",
         "started_at",
         "thread",
         "upstream",
@@ -66,42 +65,63 @@ class Host:
         self.wake = _upstream.Wake()
         self.evicted = False
         self.thread = 0
-        """The thread that runs the workflow's code at present, or did last."""
+        """The thread on which operations may be scheduled now; 0 if that may not be at all."""
         self.continuation: Continuation | None = None
         self.logger = ReplaySafeLogger(self)
-        self._detached = cast("task.OrchestrationContext", _Unavailable(self._not_running))
+        self.detached = cast("task.OrchestrationContext", _Unavailable(self._not_running))
+        """Stands in for upstream's context while workflow code is not on the stack."""
         self.detach()
 
     # -- attaching and detaching ----------------------------------------------------------------------------------
 
     def attach(self, upstream: task.OrchestrationContext) -> None:
         """Workflow code is about to run."""
-        self.attached = True
-        self.thread = threading.get_ident()
         self.upstream = upstream
-        self.scheduler = upstream
-        """Like ``upstream``, but refuses after ``continue_as_new``: operations are scheduled through this one."""
+        self.thread = get_ident()
 
     def detach(self) -> None:
         """Workflow code has left the stack."""
-        self.attached = False
-        self.upstream = self.scheduler = self._detached
+        self.upstream = self.detached
+        self.thread = 0
+
+    @property
+    def attached(self) -> bool:
+        """Whether workflow code is on the stack."""
+        return not isinstance(cast(object, self.upstream), _Unavailable)
 
     def evict(self) -> None:
         """The coroutines are about to be closed: every access raises :class:`InstanceEvicted` from now on."""
         self.evicted = True
-        self.attached = False
         self.wake = _upstream.Wake()  # the one upstream waits for stays incomplete from here on
-        self.upstream = self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._evicted))
+        self.upstream = cast("task.OrchestrationContext", _Unavailable(self._evicted))
+        self.thread = 0
 
     def end(self) -> None:
         """The coroutines have been closed: whoever kept the context gets an ordinary error from now on."""
-        self.upstream = self.scheduler = self._detached
+        self.detach()
 
     def continue_as_new(self, continuation: Continuation) -> None:
         """Remember how to go on, and refuse whatever is scheduled from here to the end of the function."""
         self.continuation = continuation
-        self.scheduler = cast("task.OrchestrationContext", _Unavailable(self._already_continued))
+        self.thread = 0
+
+    def scheduler(self, method: str) -> task.OrchestrationContext:
+        """Upstream's context, for a ``method`` of the workflow's that leaves a trace in the history.
+
+        Raises, before anything is scheduled that could not be taken back, where the workflow is not running, or is on
+        another thread, or has continued as new.
+        """
+        if self.thread != get_ident():
+            self.refuse(method)
+        return self.upstream
+
+    def refuse(self, method: str) -> NoReturn:
+        """Raise the error for scheduling with ``method`` from where that cannot be."""
+        if not self.attached:
+            getattr(self.upstream, method)  # raises
+        if self.continuation is not None:
+            raise self.error(AsyncWorkflowError, after_continue_as_new(f"ctx.{method}", self.continuation))
+        raise self.wrong_thread()
 
     def _not_running(self, name: str) -> BaseException:
         msg = (
@@ -125,10 +145,6 @@ class Host:
 
     def _evicted(self, name: str) -> BaseException:
         return InstanceEvicted(f"instance {self.instance_id!r} is being closed; ctx.{name} no longer counts")
-
-    def _already_continued(self, name: str) -> BaseException:
-        assert self.continuation is not None
-        return self.error(AsyncWorkflowError, after_continue_as_new(f"ctx.{name}", self.continuation))
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +180,7 @@ class Host:
 
     def start_timer(self, delay: timedelta, handle: WorkflowTimerHandle) -> int:
         """Create a durable timer that tells ``handle`` when it fires; returns its sequence number."""
-        timer = self.scheduler.create_timer(delay)
+        timer = self.scheduler("create_timer").create_timer(delay)
         sequence = _upstream.sequence_number(self.upstream)
         _upstream.subscribe(timer, handle)
         return sequence

@@ -28,10 +28,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _interpreter
+from durabletask_aio.core._interpreter import restore_loop, swap_loop
 from durabletask_aio.core.errors import InstanceEvicted, NonDeterministicUseError, StepBudgetError
 from durabletask_aio.core.refusals import refuse_unsupported
 
 if TYPE_CHECKING:
+    from durabletask_aio.core.debug import OperationHistory
     from durabletask_aio.core.host import Host
 
 T = TypeVar("T")
@@ -80,6 +82,10 @@ class WorkflowTask(asyncio.Task[T]):
         return loop.in_order(self._hash, super().cancel, msg)
 
 
+_CANCELLED = (bool,)
+"""What a cancelled handle calls: nothing to speak of, so that nobody has to look whether it was cancelled."""
+
+
 class WorkflowHandle(asyncio.Handle):
     """A callback in the ready queue.
 
@@ -87,19 +93,33 @@ class WorkflowHandle(asyncio.Handle):
     :meth:`WorkflowLoop.call_soon` fills the slots.
     """
 
-    __slots__ = ()
+    __slots__ = ("call",)
+
+    call: tuple[Any, ...]
+    """The callback and its arguments, as ``Context.run`` takes them."""
 
     _repr = None
     _source_traceback = None
 
-    _args: tuple[Any, ...]
-    _callback: Callable[..., object]
     _context: contextvars.Context
     _loop: WorkflowLoop
 
     def cancel(self) -> None:
-        self._cancelled = True
-        self._callback = self._args = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        self.call = _CANCELLED
+
+    if not TYPE_CHECKING:  # plain attributes there: what asyncio.Handle's other methods, and debuggers, look at
+
+        @property
+        def _cancelled(self) -> bool:
+            return self.call is _CANCELLED
+
+        @property
+        def _callback(self) -> Any:
+            return None if self._cancelled else self.call[0]
+
+        @property
+        def _args(self) -> Any:
+            return None if self._cancelled else self.call[1:]
 
 
 class _InOrder(WorkflowHandle):
@@ -107,13 +127,12 @@ class _InOrder(WorkflowHandle):
 
     __slots__ = ("parts",)
 
-    parts: list[tuple[int, deque[asyncio.Handle]]]
+    parts: list[tuple[int, deque[WorkflowHandle | WorkflowTimerHandle]]]
 
     @classmethod
     def make(cls, loop: WorkflowLoop) -> _InOrder:
         handle = cls.__new__(cls)
-        handle._callback, handle._args, handle._context = handle.unfold, (loop,), contextvars.copy_context()
-        handle._loop, handle._cancelled = loop, False
+        handle.call, handle._context, handle._loop = (handle.unfold, loop), contextvars.copy_context(), loop
         handle.parts = []
         return handle
 
@@ -125,11 +144,27 @@ class _InOrder(WorkflowHandle):
 class WorkflowTimerHandle(asyncio.TimerHandle):
     """A callback behind a durable timer; the timer tells it directly when it fires."""
 
-    __slots__ = ("due", "sequence")
+    __slots__ = ("call", "due", "sequence")
 
+    call: tuple[Any, ...]
     due: timedelta
     """When it fires, since the start: exact, which ``when()`` in floating point is not."""
     sequence: int
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: WorkflowLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self.call = (callback, *args)
+
+    def cancel(self) -> None:
+        self.call = _CANCELLED
+        super().cancel()
 
     def on_child_completed(self, task: Any) -> None:
         """Called by upstream when the timer fires: only marks, as user code must not run inside upstream's event."""
@@ -151,7 +186,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: Host, *, step_budget: int) -> None:
         self.host = host
         self.wake = host.wake
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[WorkflowHandle | WorkflowTimerHandle] = deque()
         self.outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
         self.timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
@@ -168,6 +203,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
+        self.history: OperationHistory | None = None
+        """What keeps a record of the operations, in debug mode."""
+        self.hooked = False
+        """Whether the host sees to what becomes of asynchronous generators, for each turn as a whole."""
         self.home: dict[str, Any] | None = None
         """The namespace of the workflow function's module: what is called from there is called by the user."""
 
@@ -179,17 +218,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Raises :class:`StepBudgetError` if there seems to be no end to it.
         """
         ready = self.ready
-        saved_loop = _interpreter.swap_loop(self)
-        saved_hooks = _interpreter.abandon_async_generators()
+        saved_loop = swap_loop(self)
+        saved_hooks = None if self.hooked else _interpreter.abandon_async_generators()
+        left = self._step_budget
         try:
-            for _ in range(self._step_budget):
-                if not ready:
-                    return
+            while ready and left:
+                left -= 1
                 handle = ready.popleft()
-                if handle._cancelled:
-                    continue
                 try:
-                    handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                    handle._context.run(*handle.call)  # type: ignore[union-attr]
                 except (SystemExit, KeyboardInterrupt, InstanceEvicted):
                     raise
                 except BaseException as error:
@@ -201,14 +238,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         finally:
             if saved_hooks is not None:
                 sys.set_asyncgen_hooks(*saved_hooks)
-            _interpreter.restore_loop(saved_loop)
+            restore_loop(saved_loop)
 
-    def _raise_budget_exceeded(self, handle: asyncio.Handle) -> NoReturn:
-        owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
-        if isinstance(owner, asyncio.Task):
+    def _raise_budget_exceeded(self, handle: WorkflowHandle | WorkflowTimerHandle) -> NoReturn:
+        owner: Any = getattr(handle.call[0], "__self__", None)
+        if isinstance(owner, WorkflowTask):
             from durabletask_aio.core.debug import where
 
-            spinning = f"task {owner.get_name()!r}, at {where(owner)}"
+            task: WorkflowTask[Any] = owner  # pyright: ignore[reportUnknownVariableType]
+            spinning = f"task {task.get_name()!r}, at {where(task)}"
         else:
             spinning = repr(handle)
         msg = (
@@ -226,14 +264,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- callbacks and time ---------------------------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override]  # not generic in the arguments
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        # The callback too: as one tuple they go through to Context.run, and are not packed again.
+        self,
+        *callback_and_args: Any,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         handle = _new(WorkflowHandle)
-        handle._callback = callback
-        handle._args = args
+        handle.call = callback_and_args
         handle._context = contextvars.copy_context() if context is None else context
         handle._loop = self
-        handle._cancelled = False
         self.ready.append(handle)
         self.wake.is_complete = True
         return handle

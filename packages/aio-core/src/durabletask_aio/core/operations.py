@@ -12,8 +12,11 @@ import inspect
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from durabletask import task
+from durabletask.task import CompletableTask, TaskFailedError
 
 from durabletask_aio.core import _interpreter, _upstream
+from durabletask_aio.core._interpreter import calling_frame
+from durabletask_aio.core._upstream import subscribers
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
 from durabletask_aio.core.sites import caller, line_of
 
@@ -73,8 +76,13 @@ class Operation(asyncio.Future[T]):
 
         def __init__(self, *, loop: WorkflowLoop) -> None: ...
 
-    def begin(self, loop: WorkflowLoop, kind: str, name: str, step: int | None) -> None:
-        """Complete a new operation; no ``__init__``, for a future with one in Python takes twice as long to make."""
+    def begin(
+        self, loop: WorkflowLoop, kind: str, name: str, step: int | None, scheduled: task.Task[Any] | None = None
+    ) -> None:
+        """Complete a new operation, which waits for ``scheduled``, or for what its own class knows.
+
+        No ``__init__``, for a future with one in Python takes twice as long to make.
+        """
         loop.last_hash = self._hash = loop.last_hash + 1
         self.kind = kind
         """What it is: ``"activity"``, ``"timer"``, ..."""
@@ -86,11 +94,20 @@ class Operation(asyncio.Future[T]):
         self._watchers: Any = None
         # Whoever makes an operation was called by a method of the context, and that most often by the workflow itself;
         # each frame not looked at is time saved.
-        frame = _interpreter.calling_frame(3)
+        frame = calling_frame(2)
         if frame.f_globals is not loop.home:
             frame = caller(frame)
         self._code = frame.f_code
         self._instruction = frame.f_lasti
+        if scheduled is None:
+            return
+        loop.outstanding += 1
+        if step is not None or not scheduled.is_complete:
+            subscribers(scheduled)[id(self)] = self
+        else:  # an event that was waiting in the buffer
+            self.on_child_completed(scheduled)
+        if loop.history is not None:
+            loop.history.add(self)
 
     def __hash__(self) -> int:
         return self._hash
@@ -110,21 +127,18 @@ class Operation(asyncio.Future[T]):
         if not loop.outstanding:
             # Otherwise it is whoever awaits this that wakes the loop; if nobody does, this may be a deadlock.
             loop.wake.is_complete = True
-        self.settle(task)
-
-    def settle(self, task: task.Task[Any]) -> None:
-        """Take over the outcome of the upstream task."""
-        if task.is_failed:
-            self.set_exception(self._failure(task.get_exception()))
+        try:
+            result = task.get_result()
+        except TaskFailedError as error:
+            self.set_exception(self._failure(error.with_traceback(None)))
             # A generator need not look at a failed task either; the engine's history has it.
             _interpreter.mute_exception(self)
         else:
-            self.set_result(task.get_result())
-        if self._watchers is None:  # what most operations come to: as in completed()
-            loop = self._loop
-            loop.completions = self.order = loop.completions + 1
-        else:
-            self.completed()
+            self.set_result(result)
+        # As in completed(), a call less.
+        loop.completions = self.order = loop.completions + 1
+        if self._watchers is not None:
+            self._tell_watchers()
 
     def _failure(self, error: task.TaskFailedError) -> BaseException:
         host = self._loop.host
@@ -141,15 +155,17 @@ class Operation(asyncio.Future[T]):
         """Done, one way or another: note the order, and tell whoever combines this operation with others."""
         loop = self._loop
         loop.completions = self.order = loop.completions + 1
-        watchers = self._watchers
-        if watchers is not None:
-            self._watchers = None
-            if type(watchers) is list:
-                several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
-                for watcher in several:
-                    watcher.operation_done(self)
-            else:
-                watchers.operation_done(self)
+        if self._watchers is not None:
+            self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, None
+        if type(watchers) is list:
+            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
+            for watcher in several:
+                watcher.operation_done(self)
+        else:
+            watchers.operation_done(self)
 
     def unwatch(self, watcher: Watcher) -> None:
         """``watcher`` has lost interest."""
@@ -285,16 +301,17 @@ class LockOperation(Operation["HeldLock"]):
     __slots__ = ()
 
     def on_child_completed(self, task: task.Task[Any]) -> None:
-        if self.cancelled() and not self._loop.host.evicted:
+        host = self._loop.host
+        if host.evicted:
+            return
+        if self.cancelled():
             # Requested and given up: release what has been granted now, or the entities stay locked to the end.
             with task.get_result():
                 return
-        super().on_child_completed(task)
-
-    def settle(self, task: task.Task[Any]) -> None:
         _upstream.own_available_locks(task.get_result())
-        self.set_result(HeldLock(self._loop.host))
-        self.completed()
+        granted: CompletableTask[HeldLock] = CompletableTask()
+        granted.complete(HeldLock(host))
+        super().on_child_completed(granted)
 
     async def __aenter__(self) -> HeldLock:
         return await self

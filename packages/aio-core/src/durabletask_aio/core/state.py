@@ -50,7 +50,7 @@ class WorkflowState:
         self.streams = Streams(upstream.instance_id, upstream.current_utc_datetime)
         self.cleanups = Cleanups()
         self.event_streams: list[EventStream[Any]] = []
-        self.history = OperationHistory(self.loop) if debug else None
+        self.history = self.loop.history = OperationHistory(self.loop) if debug else None
         self.metadata: dict[str, str] | None = None if seeded is None else dict(seeded)
         self._tags_of: dict[int | None, dict[str, str]] | None = None
 
@@ -92,19 +92,12 @@ class WorkflowState:
         the wait for an external event.
         """
         upstream = self.host.upstream
-        step = _upstream.sequence_number(upstream) if traced else None
         if retried:
             make = cast("type[Operation[Any]]", RetriedOperation)
             _upstream.retry_on_workflow_time(upstream, upstream_task)
         operation = make(loop=self.loop)
-        operation.begin(self.loop, kind, name, step)
-        if step is None and upstream_task.is_complete:  # an event that was waiting in the buffer
-            operation.settle(upstream_task)
-        else:
-            self.loop.outstanding += 1
-            _upstream.subscribe(upstream_task, operation)
-        if self.history is not None:
-            self.history.add(operation)
+        step = _upstream.sequence_number(upstream) if traced else None
+        operation.begin(self.loop, kind, name, step, upstream_task)
         return operation
 
     def tags(self, given: dict[str, str] | None) -> dict[str, str] | None:
