@@ -152,19 +152,6 @@ class TestUpstreamsDefects:
         with pytest.raises(Endless):
             executor.process_event(context, pb.HistoryEvent(executionResumed=pb.ExecutionResumedEvent()))
 
-    def test_upstream_catches_exception_only(self) -> None:
-        def exiting(ctx: Any, _: Any) -> Any:
-            raise SystemExit
-
-        hub = Hub(lambda worker: worker.add_orchestrator(exiting) and None)
-        hub.start("exiting")
-        item = hub.take()
-        assert item is not None
-        upstream = UpstreamWorker(logger=QUIET)
-        upstream.add_orchestrator(exiting)
-        with pytest.raises(SystemExit):
-            upstream._execute_orchestrator(item.orchestratorRequest, Recorder(), item.completionToken)
-
 
 class TestAnInstanceThatIsDropped:
     @pytest.fixture
