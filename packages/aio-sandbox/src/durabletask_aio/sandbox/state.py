@@ -53,6 +53,9 @@ class Policy:
 class WatchedExecution:
     """One execution under watch: the guard that the core enters and leaves, and the source of substitute values."""
 
+    # Entered and left once for each step of each workflow, so every look-up counts.
+    __slots__ = ("_outer", "_reads", "_stream", "_thread", "_violation", "execution", "policy", "strict")
+
     def __init__(self, policy: Policy, execution: Execution) -> None:
         self.policy = policy
         self.execution = execution
@@ -61,19 +64,23 @@ class WatchedExecution:
         self._reads = 0
         self._violation: BaseException | None = None
         self._outer: WatchedExecution | None = None
+        self._thread = 0
 
     def enter(self) -> None:
-        thread = get_ident()
-        self._outer = ACTIVE.get(thread)
+        self._thread = thread = get_ident()
         self._reads = 0
+        if thread in ACTIVE:
+            self._outer = ACTIVE[thread]
         ACTIVE[thread] = self
 
     def exit(self) -> BaseException | None:
         if self._outer is None:
-            ACTIVE.pop(get_ident(), None)
+            del ACTIVE[self._thread]
         else:
-            ACTIVE[get_ident()] = self._outer
+            ACTIVE[self._thread] = self._outer
             self._outer = None
+        if self._violation is None:
+            return None
         violation, self._violation = self._violation, None
         return violation
 
