@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -81,6 +83,44 @@ def test_a_worker_killed_during_an_entity_operation_loses_nothing(client, worker
     wait_until(lambda: client.get_entity(counter).get_state() == "7", "both operations in order")
 
     assert worker_process.executions("entity") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+def test_a_worker_that_is_frozen_with_its_connection_open_loses_what_it_holds(
+    local_backend, client, worker_process, wait_until
+):
+    worker_process.start(hang="activity")
+    instance_id = client.schedule_new_orchestration("orchestrator", input=40)
+    wait_until(lambda: worker_process.reached("activity"), "the worker to reach its activity")
+    frozen = worker_process.process
+    try:
+        frozen.send_signal(signal.SIGSTOP)
+        worker_process.start()
+        state = client.wait_for_orchestration_completion(instance_id, timeout=120)
+    finally:
+        frozen.kill()
+        frozen.wait()
+    assert state.get_output()[0] == 42
+    assert worker_process.executions("activity") == 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_takes_long_keeps_what_it_holds(client, grpc_worker):
+    runs = []
+
+    def long(context, seconds):
+        runs.append(seconds)
+        time.sleep(seconds)
+
+    def orchestrator(context, seconds):
+        yield context.call_activity(long, input=seconds)
+
+    for _ in range(2):
+        grpc_worker(orchestrators=[orchestrator], activities=[long])
+    instance_id = client.schedule_new_orchestration(orchestrator, input=25)  # longer than a ping may take
+    client.wait_for_orchestration_completion(instance_id, timeout=120)
+    assert runs == [25]
 
 
 def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, client, grpc_worker, wait_until):

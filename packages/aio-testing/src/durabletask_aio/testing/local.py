@@ -36,6 +36,12 @@ _SERVER_OPTIONS = [
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     # With it, two engines on one port would silently share the connections.
     ("grpc.so_reuseport", 0),
+    # A process that is stopped, or a container that is paused, keeps its connection open: what it holds goes to others
+    # once it has left a ping unanswered.  A worker that only takes long answers pings, as does one in a debugger.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # newer gRPC goes by this one, whose default is a minute
+    ("grpc.http2.max_pings_without_data", 0),
 ]
 
 _new_server = cast("Callable[..., grpc.Server]", grpc.server)  # pyright: ignore[reportUnknownMemberType]

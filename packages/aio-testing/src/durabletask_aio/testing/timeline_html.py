@@ -261,7 +261,8 @@ def _table(timeline: Timeline) -> str:
     rows = "".join(_table_row(timeline, row) for row in timeline.rows)
     return (
         "<details><summary>The same as a table</summary><div class='wide'><table><thead><tr>"
-        f"<th>at</th><th>what</th><th>took</th><th>input</th><th>outcome</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
+        "<th>at</th><th>what</th><th>took</th><th>input</th><th>outcome</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
