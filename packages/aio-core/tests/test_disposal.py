@@ -119,8 +119,9 @@ def eventful(witness, end):
                 return await end(ctx)
         finally:
             if end is not waits:
-                return await end(ctx)  # noqa: B012 - a finally block that is as bold as can be
-            witness(ctx, "main")
+                await end(ctx)  # a finally block that is as bold as can be
+            else:
+                witness(ctx, "main")
             del shielded, getter
 
     return workflow
