@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -424,9 +425,17 @@ class TestLimits:
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        "error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), RecursionError("deep")]
-    )
+    ERRORS: list[BaseException] = [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        RecursionError("deep"),
+    ]
+    if sys.version_info >= (3, 11):
+        ERRORS.append(BaseExceptionGroup("group", [SystemExit(1)]))  # noqa: F821
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_what_is_no_exception_fails_that_activity_and_nothing_else(
         self, engine: LocalBackend, client: TaskHubGrpcClient, error: BaseException, kind: str

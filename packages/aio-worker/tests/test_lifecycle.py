@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import grpc
 import pytest
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.grpc_options import GrpcWorkerResiliencyOptions
@@ -89,12 +91,49 @@ class TestBothClasses:
         assert called == [worker]
 
 
+def alive() -> dict[str, int]:
+    """Channels, open loops and unfinished tasks of the whole process."""
+    gc.collect()
+    objects = gc.get_objects()
+    return {
+        "channels": sum(isinstance(each, grpc.Channel) for each in objects),
+        "loops": sum(isinstance(each, asyncio.BaseEventLoop) and not each.is_closed() for each in objects),
+        "tasks": sum(isinstance(each, asyncio.Task) and not each.done() for each in objects),
+    }
+
+
+@pytest.mark.parametrize("kind", [UpstreamWorker, TaskHubGrpcWorker], ids=["upstream's class", "our class"])
+def test_starting_and_stopping_leaves_no_channel_loop_or_task(
+    engine: LocalBackend, client: TaskHubGrpcClient, kind: Any, no_leaks: None
+) -> None:
+    async def lingering(ctx: Any, _: Any) -> None:
+        await ctx.wait_for_external_event("never")
+
+    worker = kind(host_address=engine.address, logger=QUIET)
+    worker.add_orchestrator(workflow)
+    worker.add_orchestrator(lingering)
+    worker.add_activity(echo)
+    counts = []
+    for number in range(4):
+        worker.start()
+        assert run(client, "workflow", number).serialized_output == str(number)
+        client.wait_for_orchestration_start(client.schedule_new_orchestration("lingering"), timeout=30)
+        counts.append(alive())
+        worker.stop()
+        counts.append(alive())
+
+    while_running, after = counts[0::2], counts[1::2]
+    assert while_running[0]["loops"] > after[0]["loops"], "the count does not see loops"
+    assert after == [after[0]] * 4
+
+
 class TestTheEngineGoesAway:
-    def test_and_comes_back_and_work_goes_on(self, no_leaks: None) -> None:
+    def test_and_comes_back_and_work_goes_on(self, no_leaks: None, caplog: pytest.LogCaptureFixture) -> None:
         backend = LocalBackend()
         backend.start()
         client = TaskHubGrpcClient(host_address=backend.address, logger=QUIET)
-        worker = new_worker(backend, resiliency_options=QUICK)
+        caplog.set_level(logging.INFO, logger="test.reconnect")
+        worker = new_worker(backend, resiliency_options=QUICK, logger=logging.getLogger("test.reconnect"))
         worker.start()
         try:
             assert run(client, "workflow", 1).serialized_output == "1"
@@ -107,6 +146,11 @@ class TestTheEngineGoesAway:
             client.close()
             backend.stop()
 
+        said = [record.getMessage() for record in caplog.records]
+        connected = [index for index, line in enumerate(said) if line.startswith("Successfully connected to localhost")]
+        assert len(connected) >= 2, said
+        assert any("retrying" in line for line in said[connected[0] : connected[-1]]), said
+
     def test_before_the_worker_stops(self, no_leaks: None) -> None:
         backend = LocalBackend()
         backend.start()
@@ -117,8 +161,6 @@ class TestTheEngineGoesAway:
 
 
 def _schedule(client: TaskHubGrpcClient, value: int) -> str:
-    import grpc
-
     for _ in range(200):
         try:
             return client.schedule_new_orchestration("workflow", input=value)
