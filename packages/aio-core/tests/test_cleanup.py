@@ -52,6 +52,48 @@ def test_blocks_nest():
     assert seen == ["inner", "between", "outer, later", "outer", "function"]
 
 
+@pytest.mark.parametrize("seconds", [(1, 2), (2, 1)])
+def test_blocks_of_tasks_side_by_side_clean_up_after_themselves(seconds):
+    seen = []
+
+    async def child(ctx, number):
+        async with ctx:
+            ctx.add_cleanup(lambda: seen.append(f"cleanup {number}"))
+            await ctx.sleep(number)
+            seen.append(f"end {number}")
+
+    async def workflow(ctx):
+        async with ctx:
+            ctx.add_cleanup(lambda: seen.append("cleanup of all"))
+            await asyncio.gather(*(child(ctx, number) for number in seconds))
+            waiting.append(ctx.get_debug_info()["cleanups"])
+
+    waiting = []
+    finished(workflow)
+    assert seen[-5:] == ["end 1", "cleanup 1", "end 2", "cleanup 2", "cleanup of all"]
+    assert waiting[-1] == 1
+
+
+def test_a_task_is_in_the_block_it_was_started_in_until_that_ends():
+    seen = []
+
+    async def child(ctx):
+        ctx.add_cleanup(lambda: seen.append("added inside"))
+        await ctx.sleep(2)
+        ctx.add_cleanup(lambda: seen.append("added late"))
+
+    async def workflow(ctx):
+        async with ctx:
+            task = asyncio.create_task(child(ctx))
+            await ctx.sleep(1)
+        seen.append("after the block")
+        await task
+        seen.append("end")
+
+    finished(workflow)
+    assert seen[-4:] == ["added inside", "after the block", "end", "added late"]
+
+
 def test_an_async_cleanup_is_awaited_and_may_use_the_workflow():
     async def workflow(ctx):
         async def release():
