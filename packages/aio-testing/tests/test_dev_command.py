@@ -186,3 +186,13 @@ def test_the_default_port_is_the_one_that_workers_and_clients_look_for():
 
     assert parser.parse_args([]).port == DEFAULT_PORT
     assert TaskHubGrpcWorker()._host_address == f"localhost:{DEFAULT_PORT}"
+
+
+@pytest.mark.parametrize("option", ["--port", "--ui-port"])
+@pytest.mark.parametrize("value", ["99999", "-1", "abc"])
+def test_what_is_no_port_is_said_so(option, value, capsys):
+    parser = argparse.ArgumentParser(prog="dev")
+    COMMAND.configure(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"{option}={value}"])
+    assert f"argument {option}: a port is a number from 0 to 65535, not {value!r}" in capsys.readouterr().err

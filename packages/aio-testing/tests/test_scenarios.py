@@ -4,7 +4,8 @@ The engines are the environment, our local engine and upstream's unmodified one;
 a real worker and client.  Histories are compared event by event after what cannot be the same has been taken out:
 times, ids made from times, stack traces, the frames around turns, and the order of results that came together.
 
-The table has them in this order: sequences and results, failures, fan-outs, timers, races, events, retries, sub-orchestrations, continue-as-new, suspending and resuming, terminating, entities and locks.
+The table has them in this order: sequences and results, failures, fan-outs, timers, races, events, retries,
+sub-orchestrations, continue-as-new, suspending and resuming, terminating, entities and locks.
 """
 
 from __future__ import annotations

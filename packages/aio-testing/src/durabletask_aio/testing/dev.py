@@ -16,6 +16,20 @@ DEFAULT_PORT = 4001
 
 DEFAULT_UI_PORT = 4002
 
+_EXAMPLES = """\
+examples:
+  durabletask-aio dev --ui         then start a worker and a client in another terminal: nothing to set
+  durabletask-aio dev --port 0     on a free port, which it prints
+
+For development: one process, nothing durable, no authentication, and nobody but this machine can connect.
+"""
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
+
 
 class DevCommand:
     """Keeps one engine running until Ctrl-C or SIGTERM, then ends with status 0: that is how it is meant to end.
@@ -26,17 +40,18 @@ class DevCommand:
     help = "run the local engine until Ctrl-C (in memory, this machine only)"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = _EXAMPLES
         parser.add_argument(
             "--port",
-            type=int,
+            type=_port,
             default=DEFAULT_PORT,
             help="port to listen on, 0 for a free one (default: %(default)s, where workers and clients look)",
         )
-
         parser.add_argument("--ui", action="store_true", help="show instances and their timelines on a local page")
         parser.add_argument(
             "--ui-port",
-            type=int,
+            type=_port,
             metavar="PORT",
             help=f"port of that page, 0 for a free one; implies --ui (default: {DEFAULT_UI_PORT})",
         )
