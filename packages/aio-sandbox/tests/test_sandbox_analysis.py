@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import datetime as dt
 import functools
+import itertools
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ from durabletask_aio.sandbox.runtime import SANDBOX
 SEEN: list[Any] = []
 GENERATOR = random.Random(7)
 COUNT = 0
+NUMBERS = itertools.count()
 TABLE = {"read": time.time}
 now_alias = DateTime.now
 draw = random.random
@@ -56,6 +58,18 @@ def charge(ctx: Any, order: Any) -> float:
 
 def read() -> float:
     return time.time()
+
+
+def unique(items: list[str]) -> list[str]:
+    return list(set(items))
+
+
+class Tally:
+    count = 0
+
+    def more(self) -> None:
+        type(self).count += 1
+        self.__class__.count += 1
 
 
 def apply(function: Any) -> Any:
@@ -369,6 +383,27 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET703"] * 3
 
+    def test_an_order_that_a_helper_hands_on(self) -> None:
+        async def workflow(ctx: Any, items: list[str]) -> None:
+            for item in unique(items):
+                await ctx.call_activity("x", input=item)
+            await ctx.call_activity("x", input=unique(items))
+            await ctx.call_activity("x", input=sorted(unique(items)))
+
+        assert codes(workflow) == ["DET703"] * 2
+
+    def test_an_element_that_a_set_gives_first(self) -> None:
+        async def workflow(ctx: Any, items: list[str]) -> None:
+            todo = set(items)
+            while todo:
+                await ctx.call_activity("x", input=todo.pop())
+            await ctx.call_activity("x", input=next(iter(set(items))))
+            await ctx.call_activity("x", input=", ".join({"a", "b"}))
+            await ctx.call_activity("x", input=min(set(items)))
+            await ctx.call_activity("x", input=items.pop())
+
+        assert codes(workflow) == ["DET703"] * 3
+
     def test_sets_without_consequences_are_fine(self) -> None:
         async def workflow(ctx: Any, names: set[str]) -> int:
             for name in sorted({"a", "b"}):
@@ -387,6 +422,16 @@ class TestBeyondSingleCalls:
             SEEN.append(1)
             TABLE["read"] = read
             Clock.shared = 1  # type: ignore[attr-defined]
+
+        assert codes(workflow) == ["DET801"] * 4
+
+    def test_classes_and_iterators_of_the_module_that_are_moved_on(self) -> None:
+        async def workflow(ctx: Any) -> None:
+            Tally.count += 1
+            Tally().more()
+            next(NUMBERS)
+            mine = iter([1, 2])
+            next(mine)
 
         assert codes(workflow) == ["DET801"] * 4
 
@@ -438,6 +483,26 @@ class TestBeyondSingleCalls:
                 ctx.set_custom_status("failed")
 
         assert codes(workflow) == ["DET803"]
+
+    def test_cancellation_that_is_suppressed(self) -> None:
+        async def workflow(ctx: Any) -> None:
+            with contextlib.suppress(BaseException):
+                await ctx.sleep(1)
+            with contextlib.suppress(ValueError, asyncio.CancelledError):
+                await ctx.sleep(1)
+            with contextlib.suppress(ValueError):
+                await ctx.sleep(1)
+            with contextlib.suppress(BaseException):
+                ctx.set_custom_status("x")
+
+        assert codes(workflow) == ["DET803"] * 2
+
+    def test_executors_of_the_running_loop(self) -> None:
+        async def workflow(ctx: Any) -> None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, sum, [1])
+
+        assert codes(workflow) == ["DET601"]
 
     def test_wait_for_is_told_of_only_where_notes_are_asked_for(self) -> None:
         async def workflow(ctx: Any) -> None:

@@ -129,6 +129,47 @@ class TestDiscovery:
             ("nested", "DET110", "time.sleep"),
         } == found(check_sources([shop]))
 
+    def test_a_module_of_the_current_folder_is_found_by_name(self, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # As for an installed command, whose path starts with the folder that it is installed in.
+        monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(shop.parent))])
+
+        assert len(check("shop.flows")) == len(check(shop / "flows.py"))
+
+    def test_state_and_order_are_followed_too(self, tmp_path: Path) -> None:
+        (tmp_path / "helpers.py").write_text("def unique(items):\n    return list(set(items))\n")
+        text = """
+        import asyncio, contextlib, itertools
+        from durabletask.aio import AsyncWorkflowContext
+        from helpers import unique
+
+        NUMBERS = itertools.count()
+
+        class Tally:
+            count = 0
+
+        async def flow(ctx: AsyncWorkflowContext, items):
+            await ctx.call_activity("x", input=unique(items))
+            todo = {"a", "b"}
+            await ctx.call_activity("x", input=todo.pop())
+            Tally.count += 1
+            next(NUMBERS)
+            with contextlib.suppress(BaseException):
+                await ctx.sleep(1)
+            await asyncio.get_running_loop().run_in_executor(None, sum, [1])
+
+        async def fine(ctx: AsyncWorkflowContext, items):
+            class Local:
+                count = 0
+            Local.count += 1
+            next(iter(items))
+            await ctx.call_activity("x", input=sorted(unique(items)))
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text))
+
+        found = [each.rule.code for each in check(tmp_path / "flow.py")]
+
+        assert found == ["DET703", "DET703", "DET801", "DET801", "DET803", "DET601"]
+
     def test_attributes_that_are_made_up_and_metaclasses_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "lazy.py").write_text(
             "import socket\nknown = 1\ndef __getattr__(name):\n    return socket.gethostname()\n"

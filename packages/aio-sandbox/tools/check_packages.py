@@ -4,8 +4,8 @@
     python tools/check_packages.py                # downloads the source distributions with pip
     python tools/check_packages.py --keep DIR     # ... into DIR, and uses what is there already
 
-Prints the table of docs/sandbox.md and each finding.  Whether a finding is a mistake of the package or of the checker is
-for people to say: ``JUDGED`` holds what they said, and a finding that is not in it makes the exit status 1.
+Prints the table of docs/sandbox.md and each finding.  Whether a finding is a mistake of the package or of the checker
+is for people to say: ``JUDGED`` holds what they said, and a finding that is not in it makes the exit status 1.
 """
 
 from __future__ import annotations

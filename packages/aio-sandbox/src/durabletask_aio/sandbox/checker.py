@@ -177,7 +177,8 @@ def _module_path(name: str) -> Path | None:
     """The file or folder of a module, found as an import would find it but without importing anything."""
     if not all(part.isidentifier() for part in name.split(".")):
         return None
-    for entry in sys.path:
+    # The current folder is not on the path of an installed command, and yet it is where the user's modules are.
+    for entry in (os.getcwd(), *sys.path):
         base = Path(entry or ".").joinpath(*name.split("."))
         for path in (base, base.with_suffix(".py")):
             if path.is_file() or (path.is_dir() and any(path.glob("*.py"))):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import Final
 
-from durabletask_aio.sandbox.scopes import Annotated, Binding, Entered, Imported, Scope
+from durabletask_aio.sandbox.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.values import (
+    Body,
     Container,
     Context,
     ContextMethod,
@@ -49,6 +52,10 @@ CONTEXT_CLASSES: Final = frozenset(
 )
 _KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
 _CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
+_OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection", "symmetric_difference"})
+_LOOPS: Final = frozenset(
+    {"asyncio.get_running_loop", "asyncio.get_event_loop", "_asyncio.get_running_loop", "_asyncio.get_event_loop"}
+)
 _DEPTH: Final = 12
 
 
@@ -58,6 +65,7 @@ class Evaluator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._busy: set[tuple[int, int]] = set()
+        self._returns: dict[Hashable, list[Value]] = {}
 
     def values(self, node: ast.expr, scope: Scope) -> list[Value]:
         """What ``node`` may be; empty if nothing is known."""
@@ -136,6 +144,8 @@ class Evaluator:
         for value in self.values(node.value, scope):
             if isinstance(value, Context):
                 found.append(ContextMethod(node.attr))
+            elif node.attr == "__class__" and isinstance(value, Instance):
+                found.append(value.of)
             else:
                 found.extend(self._world.attribute(value, node.attr))
         return found
@@ -162,17 +172,17 @@ class Evaluator:
             return [] if any(isinstance(value, Pending) for value in element) else [Unordered(True, False)]
         if isinstance(node, (ast.List, ast.Tuple)):
             starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
-            unordered = self._order_of(starred, scope)
+            unordered: list[Value] = [*self._order_of(starred, scope)]
             elements = [value for part in node.elts for value in self.values(part, scope)]
             return [*unordered, Container(tuple(elements[:_DEPTH]))] if elements else unordered
         if isinstance(node, ast.Dict):
             elements = [value for part in node.values for value in self.values(part, scope)]
             return [Container(tuple(elements[:_DEPTH]))] if elements else []
         if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
-            return self._order_of([node.generators[0].iter], scope)
+            return [*self._order_of([node.generators[0].iter], scope)]
         return []
 
-    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
+    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Unordered]:
         """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
         for node in nodes:
             for value in self.values(node, scope):
@@ -182,9 +192,19 @@ class Evaluator:
 
     def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
         found: list[Value] = []
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _OF_SETS:
+            found.extend(self._of_set(node.func, scope))
+        elif isinstance(node.func, ast.Attribute) and node.func.attr == "join":
+            found.extend(self._order_of([*node.args], scope))
         for function in self.values(node.func, scope):
             found.extend(self._result(function, node, scope))
         return found
+
+    def _of_set(self, method: ast.Attribute, scope: Scope) -> list[Value]:
+        sets = [each for each in self.values(method.value, scope) if isinstance(each, Unordered) and each.is_set]
+        if method.attr == "pop":
+            return [replace(each, is_set=False, is_element=True) for each in sets]
+        return [*sets]
 
     def _result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
         if isinstance(function, ContextMethod):
@@ -201,12 +221,44 @@ class Evaluator:
             literal = node.args[0] if node.args else None
             return [_set_of(literal.elts) if isinstance(literal, (ast.List, ast.Tuple)) else Unordered(True, False)]
         if short in _KEEPS_ORDER_OF:
-            return self._order_of([*node.args], scope)
+            return [*self._order_of([*node.args], scope)]
+        if short in {"next", "type"} and node.args:
+            return self._next_or_type(short, node.args[0], scope)
+        if short in _LOOPS:
+            return [Instance(Named("asyncio.AbstractEventLoop"))]
         if short in _CONSUMERS:
             return []
+        return self._of_function(function, node)
+
+    def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
+        if name == "type":
+            return [value.of for value in self.values(argument, scope) if isinstance(value, Instance)]
+        return [Unordered(False, each.is_certain, True) for each in self._order_of([argument], scope)]
+
+    def _of_function(self, function: Value, node: ast.Call) -> list[Value]:
         if self._world.is_async(function):
             return [Pending(f"{ast.unparse(node.func)}()")]
-        return self._world.result(function)
+        return [*self._world.result(function), *self._returned(function)]
+
+    def _returned(self, function: Value) -> list[Value]:
+        """What a helper returns, as far as its order is that of a set."""
+        found: list[Value] = []
+        for body in self._world.bodies(function) if isinstance(function, (Defined, Known)) else ():
+            if isinstance(body.node, ast.Lambda) or body.for_io:
+                continue
+            if body.key not in self._returns:
+                # What a function that calls itself returns is what its other statements return.
+                self._returns[body.key] = []
+                self._returns[body.key] = self._of_returns(body, body.node)
+            found.extend(self._returns[body.key])
+        return found
+
+    def _of_returns(self, body: Body, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
+        outer = body.scope
+        scope = Scope(outer.home, outer, source=body.source, arguments=node.args, statements=node.body)
+        returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
+        values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
+        return [value for value in values if isinstance(value, Unordered)]
 
     def _of_context(self, method: str) -> list[Value]:
         if method in OPERATIONS:

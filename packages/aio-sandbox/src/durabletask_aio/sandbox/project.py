@@ -36,6 +36,7 @@ _MUTABLE_MAKERS: Final = frozenset(
         *("collections.deque", "collections.defaultdict", "collections.Counter", "collections.OrderedDict"),
     }
 )
+_ITERATOR_MAKERS: Final = frozenset({"iter", "itertools.count", "itertools.cycle"})
 _RANDOM_MAKERS: Final = frozenset({"random.Random"})
 CONTEXT_NAMES: Final = frozenset(
     {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
@@ -164,6 +165,8 @@ class ProjectWorld:
                 found.append(Shared(name, "a random generator", is_random=True))
             elif made in _MUTABLE_MAKERS:
                 found.append(Shared(name, f"a {made.rpartition('.')[2]}"))
+            elif made in _ITERATOR_MAKERS:
+                found.append(Shared(name, "an iterator", is_iterator=True))
             elif made == "functools.partial" and node.args:
                 found.extend(self._expression(node.args[0], module))
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import types
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from durabletask_aio.sandbox import _interpreter
@@ -12,6 +13,7 @@ from durabletask_aio.sandbox.live import MUTABLE
 from durabletask_aio.sandbox.scopes import own_nodes
 from durabletask_aio.sandbox.values import (
     ContextMethod,
+    DefinedClass,
     Known,
     Pending,
     Shared,
@@ -49,6 +51,7 @@ _MUTATORS: Final = frozenset(
     ]
 )
 _ALLOW_NAMES: Final = frozenset({"durabletask.aio.sandbox.allow", "durabletask_aio.sandbox.allowance.allow"})
+_INSTEAD_OF_SUPPRESS: Final = "`contextlib.suppress(Exception)`, or a narrower class"
 _SWALLOWS: Final = frozenset({"builtins.BaseException", "asyncio.CancelledError", "asyncio.exceptions.CancelledError"})
 
 
@@ -69,6 +72,8 @@ def check(scanner: Scanner, node: ast.AST) -> None:
         _not_awaited(scanner, node)
     elif isinstance(node, ast.Try):
         _swallowed(scanner, node)
+    elif isinstance(node, (ast.With, ast.AsyncWith)):
+        _suppressed(scanner, node)
 
 
 def _rule(scanner: Scanner, code: str) -> Rule:
@@ -100,7 +105,13 @@ def _operation_argument(scanner: Scanner, node: ast.Call) -> None:
         found = _unordered(scanner, argument)
         starts = isinstance(argument, (ast.ListComp, ast.GeneratorExp)) and _operates(scanner, argument.elt)
         # A comprehension that starts operations has been reported as such.
-        if found is not None and not found.is_set and not starts:
+        if found is None or found.is_set or starts:
+            continue
+        if found.is_element:
+            detail = "What comes first in a set is given to a durable operation"
+            better = "`min(...)` or `sorted(...)` of the set, or a list or dict, which keep their order"
+            scanner.report(argument, _rule(scanner, "DET703"), detail=detail, advice=better, certain=found.is_certain)
+        else:
             _report_order(scanner, argument, found, "A sequence in the order of a set is given to a durable operation")
 
 
@@ -162,6 +173,25 @@ def check_shared_random(scanner: Scanner, node: ast.expr, value: Value) -> bool:
 def _mutating_call(scanner: Scanner, node: ast.Call) -> None:
     if isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATORS:
         _report_state(scanner, node, node.func.value, f"`{ast.unparse(node.func)}()` changes")
+    elif _moves_on_a_shared_iterator(scanner, node):
+        detail = f"`{ast.unparse(node)}` advances an iterator that outlives the workflow"
+        scanner.report(node, _rule(scanner, "DET801"), detail=detail)
+
+
+def _moves_on_a_shared_iterator(scanner: Scanner, node: ast.Call) -> bool:
+    if not node.args or not _is_call_of(scanner, node, "builtins.next"):
+        return False
+    return any(_is_shared_iterator(value) for value in scanner.values(node.args[0]))
+
+
+def _is_call_of(scanner: Scanner, node: ast.Call, name: str) -> bool:
+    return any(scanner.world.full_name(value) == name for value in scanner.values(node.func))
+
+
+def _is_shared_iterator(value: Value) -> bool:
+    if isinstance(value, Shared):
+        return value.is_iterator
+    return isinstance(value, Known) and isinstance(value.value, Iterator)
 
 
 def _assignment(scanner: Scanner, node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete) -> None:
@@ -184,8 +214,10 @@ def _report_state(scanner: Scanner, node: ast.expr, owner: ast.expr, what: str) 
 
 
 def _shared_kind(value: Value, by_method: bool) -> str | None:
-    if isinstance(value, Shared) and not value.is_random:
+    if isinstance(value, Shared) and not value.is_random and not value.is_iterator:
         return value.kind
+    if isinstance(value, DefinedClass) and value.scope.is_module and not by_method:
+        return f"the class {value.node.name}"
     if not isinstance(value, Known):
         return None
     held = value.value
@@ -222,6 +254,18 @@ def _swallowed(scanner: Scanner, node: ast.Try) -> None:
             caught = f"except {ast.unparse(handler.type)}:" if handler.type is not None else "except:"
             detail = f"`{caught}` around an `await` swallows cancellation"
             scanner.report(handler, _rule(scanner, "DET803"), detail=detail)
+
+
+def _suppressed(scanner: Scanner, node: ast.With | ast.AsyncWith) -> None:
+    if not scanner.is_async or not _waits(node.body):
+        return
+    for item in node.items:
+        call = item.context_expr
+        if not isinstance(call, ast.Call) or not _is_call_of(scanner, call, "contextlib.suppress"):
+            continue
+        if any(_catches_cancellation(scanner, each) for each in call.args):
+            detail = f"`{ast.unparse(call)}` around an `await` swallows cancellation"
+            scanner.report(call, _rule(scanner, "DET803"), detail=detail, advice=_INSTEAD_OF_SUPPRESS)
 
 
 def _waits(statements: list[ast.stmt]) -> bool:

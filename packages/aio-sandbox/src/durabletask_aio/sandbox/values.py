@@ -92,6 +92,8 @@ class Unordered(Value):
     is_set: bool
     is_certain: bool
     """Whether its elements are known to be ordered differently in each process (text, as opposed to numbers)."""
+    is_element: bool = False
+    """Whether it is not a sequence at all, but an element that was taken because it came first."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Shared(Value):
     name: str
     kind: str
     is_random: bool = False
+    is_iterator: bool = False
     elements: tuple[Value, ...] = ()
 
 
