@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -46,6 +47,20 @@ async def test_each_of_twenty_changes_is_found_and_quoted_word_for_word(benchmar
 
 def test_the_workflow_on_the_page_is_the_one_that_is_changed(benchmark):
     assert benchmark.shown_workflow() in PAGE.read_text(encoding="utf-8")
+
+
+async def test_the_file_on_the_page_is_what_is_written():
+    from durabletask_aio.testing.environment import WorkflowEnvironment
+
+    async def greet(ctx, name):
+        return await ctx.call_activity("hello", input=name)
+
+    async with WorkflowEnvironment(orchestrators=[greet]) as env:
+        env.stub("hello", returns="Hello, Ada!")
+        handle = await env.start(greet, input="Ada")
+        await handle.result()
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert handle.history.to_json().startswith(shown)
 
 
 async def test_the_folder_of_histories_is_what_was_recorded(benchmark, histories, tmp_path):

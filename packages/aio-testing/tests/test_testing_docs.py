@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from durabletask.client import OrchestrationFailedError
+from durabletask.task import RetryPolicy
+
+from durabletask_aio.testing.environment import WorkflowEnvironment
+from durabletask_aio.testing.timeline_text import render_text
 
 ROOT = Path(__file__).parents[3]
 PAGES = {"docs/testing.md": 5, "packages/aio-testing/README.md": 1}
@@ -45,3 +51,16 @@ def test_the_page_shows_what_the_dev_command_says():
         constant = re.split(r"localhost:\d+|http://localhost:\d+/", line)[0]
         assert constant in source, line
     assert str(dev.DEFAULT_UI_PORT) in page
+
+
+async def test_the_page_shows_a_failure_as_it_is_reported():
+    async def order(ctx, order):
+        patient = RetryPolicy(first_retry_interval=timedelta(seconds=5), max_number_of_attempts=2)
+        await ctx.call_activity("charge", input=order["amount"], retry_policy=patient)
+
+    async with WorkflowEnvironment(orchestrators=[order]) as env:
+        env.stub("charge", raises=ConnectionError("busy"))
+        handle = await env.start(order, input={"amount": 5})
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result()
+    assert f"```text\n{render_text(handle.history)}\n```" in (ROOT / "docs/testing.md").read_text(encoding="utf-8")
