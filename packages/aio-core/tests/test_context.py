@@ -414,8 +414,12 @@ def _naive_zone(ctx):
     ctx.now("Asia/Tokyo")  # <-
 
 
-UNAWAITED = "  right: ctx.call_activity('store', input=await ctx.call_activity('load'))"
-CONVERTIBLE = "  right: ctx.call_activity('work', input=...) with dicts, lists, strings, numbers, dataclasses"
+STORE = "  right: ctx.call_activity('store', input="
+CHILD = "  right: ctx.call_sub_orchestrator('store', input="
+STATUS = "  right: ctx.set_custom_status("
+NEXT = "  right: ctx.continue_as_new("
+UNAWAITED = "await ctx.call_activity('load'))"
+CONVERTIBLE = "...) with dicts, lists, strings, numbers, dataclasses"
 
 
 @pytest.mark.parametrize(
@@ -441,23 +445,47 @@ CONVERTIBLE = "  right: ctx.call_activity('work', input=...) with dicts, lists, 
             "takes a function or its name, and not 5",
             "  right: await ctx.call_activity(work, input=value)",
         ),
-        (_operation_as_input, "input of activity 'store' is activity 'load'", UNAWAITED),
-        (_operation_inside_the_input, "input['order'][1] of activity 'store' is activity 'load'", UNAWAITED),
-        (_coroutine_as_input, "input of activity 'store' is a coroutine, charge(...),", UNAWAITED),
-        (_operation_as_childs_input, "input of sub-orchestration 'store' is activity 'load'", UNAWAITED),
-        (_operation_to_an_entity, "input of entity operation 'add' is activity 'load'", UNAWAITED),
-        (_operation_as_signal, "input of ctx.signal_entity is activity 'load'", UNAWAITED),
-        (_operation_as_event, "input of ctx.send_event is activity 'load'", UNAWAITED),
-        (_operation_as_status, "input['order'] of ctx.set_custom_status is activity 'load'", UNAWAITED),
-        (_operation_as_next_input, "input of ctx.continue_as_new is activity 'load'", UNAWAITED),
-        (_set_as_input, "input['tags'] of activity 'store' cannot be serialised: its type is 'set'", CONVERTIBLE),
+        (_operation_as_input, "input of activity 'store' is activity 'load'", STORE + UNAWAITED),
+        (_operation_inside_the_input, "input['order'][1] of activity 'store' is activity 'load'", STORE + UNAWAITED),
+        (_coroutine_as_input, "input of activity 'store' is a coroutine, charge(...),", STORE + "await work())"),
+        (_operation_as_childs_input, "input of sub-orchestration 'store' is activity 'load'", CHILD + UNAWAITED),
+        (
+            _operation_to_an_entity,
+            "input of entity operation 'add' is activity 'load'",
+            "  right: ctx.call_entity(entity, 'add', " + UNAWAITED,
+        ),
+        (
+            _operation_as_signal,
+            "input of ctx.signal_entity is activity 'load'",
+            "  right: ctx.signal_entity(entity, 'add', " + UNAWAITED,
+        ),
+        (
+            _operation_as_event,
+            "input of ctx.send_event is activity 'load'",
+            "  right: ctx.send_event(instance_id, 'hello', data=" + UNAWAITED,
+        ),
+        (_operation_as_status, "input['order'] of ctx.set_custom_status is activity 'load'", STATUS + UNAWAITED),
+        (_operation_as_next_input, "input of ctx.continue_as_new is activity 'load'", NEXT + UNAWAITED),
+        (
+            _set_as_input,
+            "input['tags'] of activity 'store' cannot be serialised: its type is 'set'",
+            STORE + CONVERTIBLE,
+        ),
         (
             _object_as_childs_input,
             "input of sub-orchestration 'store' cannot be serialised: its type is 'object'",
-            CONVERTIBLE,
+            CHILD + CONVERTIBLE,
         ),
-        (_set_as_status, "input of ctx.set_custom_status cannot be serialised: its type is 'set'", CONVERTIBLE),
-        (_set_as_next_input, "input of ctx.continue_as_new cannot be serialised: its type is 'set'", CONVERTIBLE),
+        (
+            _set_as_status,
+            "input of ctx.set_custom_status cannot be serialised: its type is 'set'",
+            STATUS + CONVERTIBLE,
+        ),
+        (
+            _set_as_next_input,
+            "input of ctx.continue_as_new cannot be serialised: its type is 'set'",
+            NEXT + CONVERTIBLE,
+        ),
         (
             _naive_zone,
             "ctx.now() takes a time zone, and not 'Asia/Tokyo'",
@@ -552,7 +580,7 @@ def test_continue_as_new_takes_a_version():
         (lambda ctx: ctx.call_activity("late"), "ctx.call_activity"),
         (lambda ctx: ctx.sleep(1), "ctx.create_timer"),
         (lambda ctx: ctx.wait_for_external_event("late"), "ctx.wait_for_external_event"),
-        (lambda ctx: ctx.continue_as_new(2), "ctx."),
+        (lambda ctx: ctx.continue_as_new(2), "ctx.continue_as_new after"),
         (lambda ctx: ctx.send_event("other", "late"), "ctx.send_event"),
     ],
 )

@@ -309,8 +309,9 @@ def test_a_coroutine_that_refuses_to_close_is_given_up_after_a_while(caplog, mon
 
     assert 90 <= len(attempts) <= 100
     assert len(disposal._refused) == 1, "kept, or the collector would try again"
-    assert "went on awaiting after 100 attempts to close it; it is left as it is" in caplog.text
-    assert "instance 'instance-1'" in caplog.text
+    assert "workflow 'workflow', instance 'instance-1': the code at" in caplog.text
+    assert "test_disposal.py" in caplog.text
+    assert "went on awaiting after 100 attempts to close it, and is left as it is" in caplog.text
     for coroutine in disposal._refused:
         refuses.clear()
         coroutine.close()
@@ -381,21 +382,82 @@ def test_the_loop_says_no_too_while_it_is_closed():
     assert seen == ["evicted"] * 4 + [True]
 
 
-def test_creating_a_task_while_closed_leaves_no_coroutine_behind():
-    async def later():
-        pass
+async def helper(ctx):
+    await ctx.call_activity("release")
+
+
+FORMS = {
+    "create_task": lambda ctx: asyncio.create_task(helper(ctx)),
+    "gather": lambda ctx: asyncio.gather(helper(ctx), helper(ctx)),
+    "wait_for": lambda ctx: asyncio.wait_for(helper(ctx), 5),
+    "shield": lambda ctx: asyncio.shield(helper(ctx)),
+    "ctx.gather": lambda ctx: ctx.gather(helper(ctx), helper(ctx)),
+    "ctx.when_all": lambda ctx: ctx.when_all([helper(ctx), helper(ctx)]),
+    "ctx.when_any": lambda ctx: ctx.when_any([helper(ctx), helper(ctx)]),
+    "ctx.with_timeout": lambda ctx: ctx.with_timeout(helper(ctx), 5),
+    "Queue.get": lambda ctx: asyncio.Queue().get(),
+    "sleep": lambda ctx: asyncio.sleep(5),
+    "ctx.sleep": lambda ctx: ctx.sleep(5),
+    "an activity": helper,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_finally_block_would_wait_for_is_refused_and_leaves_no_coroutine_behind(form):
+    seen = []
 
     async def workflow(ctx):
         try:
             await ctx.call_activity("a")
         finally:
-            coroutine = later()
             try:
-                asyncio.create_task(coroutine)
+                await FORMS[form](ctx)
             except InstanceEvicted:
-                coroutine.close()
+                seen.append("evicted")
 
     started(workflow)
+    assert seen == ["evicted"]
+
+
+def test_asyncio_timeout_knows_its_task_while_it_is_closed():
+    if sys.version_info < (3, 11):
+        pytest.skip("asyncio.timeout came with 3.11")
+    seen = []
+
+    async def workflow(ctx):
+        try:
+            await ctx.call_activity("a")
+        finally:
+            seen.append(asyncio.current_task().get_name())
+            try:
+                async with asyncio.timeout(5):
+                    seen.append("never")
+            except InstanceEvicted:
+                seen.append("evicted")
+
+    started(workflow)
+    assert seen == ["workflow", "evicted"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_code_that_catches_everything_and_tries_again_for_ever_is_given_up(form, caplog, monkeypatch):
+    rounds, stopped = [], []
+
+    async def workflow(ctx):
+        while not stopped:
+            rounds.append(1)
+            with contextlib.suppress(BaseException):  # as `except: pass` does
+                await FORMS[form](ctx)
+
+    monkeypatch.setattr(disposal, "_refused", [])
+    with caplog.at_level(logging.WARNING, "durabletask.aio"):
+        started(workflow)
+
+    assert 100 < len(rounds) < 3_000
+    assert "Does it have an 'except:' or 'except BaseException:' that does not raise again?" in caplog.text
+    stopped.append(True)
+    for coroutine in disposal._refused:
+        coroutine.close()
 
 
 def test_logging_from_a_finally_block_of_a_closed_instance_is_silent(caplog):
@@ -582,6 +644,35 @@ def test_at_exit_what_is_left_is_closed_muted(ending):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["closed with InstanceEvicted"] * 2
+
+
+UNCLOSABLE = """
+import sys; sys.path.insert(0, {support!r})
+from workflows import started
+
+async def workflow(ctx):
+    while True:
+        try:
+            await ctx.sleep(1)
+        except:
+            pass
+
+started(workflow)
+print("ended")
+"""
+
+
+def test_code_that_cannot_be_closed_does_not_keep_the_process_from_ending():
+    support = str(Path(__file__).parent / "support")
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", UNCLOSABLE.format(support=support)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n")
+    assert "is left as it is" in done.stderr
 
 
 def test_replaying_a_history_from_its_beginning_leaves_nothing_behind():

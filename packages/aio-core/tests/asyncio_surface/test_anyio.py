@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from surface import complete, failure_of, kinds, result_of, seconds
 
@@ -189,3 +191,17 @@ def test_the_order_of_a_cancelled_group_is_the_same_each_time():
     ballast = [object() for _ in range(5_000)]
     assert result_of(workflow) == first
     del ballast
+
+
+@pytest.mark.parametrize("call", [lambda: anyio.to_thread.run_sync(print), lambda: anyio.open_file(__file__)])
+def test_threads_are_refused_before_there_is_one(call):
+    async def workflow(ctx):
+        await call()
+
+    before = threading.active_count()
+    failure = failure_of(workflow)
+    assert threading.active_count() == before
+    assert failure.errorType == "durabletask.aio.UnsupportedInWorkflowError"
+    assert (
+        "anyio.to_thread cannot be used in a workflow: threads finish in an order of their own" in failure.errorMessage
+    )

@@ -217,7 +217,50 @@ class TestOrdersThatDependOnAddresses:
 
         failure = failure_of(workflow)
         assert failure.errorType == "durabletask.aio.NonDeterministicUseError"
-        assert "right: await asyncio.wait([ctx.gather(a, b), ...])" in failure.errorMessage
+        assert "right: asyncio.wait([ctx.gather(a, b), ...])" in failure.errorMessage
+
+    @pytest.mark.parametrize(
+        ("make", "right"),
+        [
+            (lambda: asyncio.gather(work(), work()), "ctx.gather(a, b)"),
+            (lambda: asyncio.ensure_future(asyncio.Future()), "asyncio.get_running_loop().create_future()"),
+            (lambda: asyncio.Task(work()), "asyncio.create_task(work())"),
+        ],
+        ids=["gather", "Future", "Task"],
+    )
+    @pytest.mark.parametrize("function", ["wait", "as_completed"])
+    def test_futures_that_hash_by_address(self, function, make, right):
+        async def workflow(ctx):
+            futures = [make() for _ in range(3)]
+            for future in futures:
+                if type(future) is asyncio.Future:
+                    future.set_result(None)
+            await asyncio.wait({asyncio.create_task(asyncio.sleep(0.1))})
+            if function == "wait":
+                await asyncio.wait(futures)
+            else:
+                for each in asyncio.as_completed(futures):
+                    await each
+
+        failure = failure_of(workflow)
+        assert failure.errorType == "durabletask.aio.NonDeterministicUseError"
+        assert f"right: asyncio.{function}([{right}, ...])" in failure.errorMessage
+
+    def test_gathers_that_get_done_one_after_the_other_come_in_that_order(self):
+        async def workflow(ctx):
+            gathers = [asyncio.gather(asyncio.sleep(3 - number, number)) for number in range(3)]
+            return [await each for each in asyncio.as_completed(gathers)]
+
+        assert result_of(workflow) == [[2], [1], [0]]
+
+    @pytest.mark.parametrize("function", ["when_all", "when_any", "when_any_with_result"])
+    def test_a_set_of_coroutines_given_to_a_combination(self, function):
+        async def workflow(ctx):
+            await getattr(ctx, function)({work() for _ in range(3)})
+
+        failure = failure_of(workflow)
+        assert failure.errorType == "durabletask.aio.NonDeterministicUseError"
+        assert f"right: await ctx.{function}([work(x) for x in values])" in failure.errorMessage
 
     def test_the_right_forms_that_the_messages_show_work(self):
         async def workflow(ctx):

@@ -419,13 +419,15 @@ class TestFutures:
 
         assert result_of(workflow) == [True, False, True, [2]]
 
-    def test_wrap_future_waits_for_nothing_durable_and_is_refused_by_the_deadlock_check(self):
+    def test_of_threads_cannot_be_wrapped(self):
         import concurrent.futures
 
         async def workflow(ctx):
             await asyncio.wrap_future(concurrent.futures.Future())
 
-        assert failure_of(workflow).errorType == "durabletask.aio.DeadlockError"
+        failure = failure_of(workflow)
+        assert failure.errorType == "durabletask.aio.UnsupportedInWorkflowError"
+        assert "asyncio.wrap_future() cannot be used in a workflow: threads finish" in failure.errorMessage
 
 
 @NEEDS_UNCANCEL

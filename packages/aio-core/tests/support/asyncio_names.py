@@ -61,7 +61,6 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "isfuture": Works("true for operations"),
     "iscoroutine": Works(),
     "iscoroutinefunction": Works(),
-    "wrap_future": Works("but nothing in a workflow completes a future of threads"),
     "get_running_loop": Works("the instance's own loop"),
     "get_event_loop": Works("the same"),
     "CancelledError": Works("with counts of `uncancel` as ever"),
@@ -88,6 +87,7 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "BrokenBarrierError": Works("", "3.11"),
     # Refused
     "to_thread": Refused(ACTIVITY),
+    "wrap_future": Refused(ACTIVITY),
     "run_coroutine_threadsafe": Refused(EVENT),
     "run": Refused(AWAIT, RUNTIME),
     "Runner": Refused(AWAIT, RUNTIME),

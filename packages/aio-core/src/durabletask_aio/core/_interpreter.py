@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.futures
+import asyncio.queues
 import asyncio.tasks
+import inspect
 import sys
 from collections.abc import Iterator
 from types import CodeType, FrameType
@@ -22,9 +24,13 @@ __all__ = [
     "await_chain",
     "called_from",
     "calling_frame",
+    "close_unstarted",
+    "enter_task",
     "forget_pending",
     "get_running_loop",
     "innermost_unfinished",
+    "keep_for_ever",
+    "leave_task",
     "mute_exception",
     "restore_loop",
     "set_running_loop",
@@ -33,10 +39,14 @@ __all__ = [
 
 get_running_loop = asyncio._get_running_loop
 set_running_loop = asyncio._set_running_loop
+enter_task = asyncio._enter_task
+leave_task = asyncio._leave_task
 calling_frame = sys._getframe
 """The frame so many calls up; ``inspect.currentframe().f_back`` costs several times as much."""
 
 TASKS_GLOBALS: Any = vars(asyncio.tasks)
+QUEUES_GLOBALS: Any = vars(asyncio.queues)
+WRAP_FUTURE: CodeType = asyncio.wrap_future.__code__
 
 
 def _codes(*names: str) -> dict[int, CodeType]:
@@ -67,6 +77,32 @@ def called_from(frame: FrameType | None, codes: dict[int, CodeType]) -> tuple[st
             return name, [*given] if type(given) in (list, tuple, set) else []
         frame = frame.f_back
     return None, []
+
+
+def starts_a_race(frame: FrameType) -> bool:
+    """Whether ``frame`` is where ``asyncio.as_completed`` waits, in its queue, for the very first to be done."""
+    waiting = frame.f_back
+    return (
+        waiting is not None
+        and waiting.f_globals is TASKS_GLOBALS
+        and waiting.f_code.co_name == "_wait_for_one"
+        and not frame.f_locals["self"]._unfinished_tasks
+    )
+
+
+def finished_the_race(handle: asyncio.Handle) -> Any:
+    """The future of which ``handle`` is about to tell ``asyncio.as_completed`` that it is done, if it is."""
+    name = getattr(handle._callback, "__name__", "")  # type: ignore[attr-defined]
+    tells = name in ("_on_completion", "_handle_completion")
+    return handle._args[0] if tells and len(handle._args) == 1 else None
+
+
+def starts_a_thread(frame: FrameType | None) -> bool:
+    """Whether anyio, in ``frame``, looks at the clock because it is making a thread to run something in."""
+    if frame is None or frame.f_code.co_name != "current_time" or frame.f_back is None:
+        return False
+    maker = frame.f_back.f_locals.get("self")
+    return type(maker).__name__ == "WorkerThread" and type(maker).__module__.startswith("anyio.")
 
 
 def goes_through_addresses(frame: FrameType) -> bool:
@@ -173,11 +209,36 @@ else:
     restore_loop = set_running_loop
 
 
+def close_unstarted(frame: FrameType | None) -> None:
+    """Close the coroutines that asyncio and we were given, from ``frame`` outwards to the user's, and never started.
+
+    Or each of them complains that it was never awaited, where it was the call that was refused.
+    """
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("asyncio.", "durabletask_aio.")):
+        for value in list(frame.f_locals.values()):
+            for each in value if type(value) in (list, tuple, set) else (value,):  # pyright: ignore[reportUnknownVariableType]
+                if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
+                    each.close()
+        frame = frame.f_back
+
+
 def await_chain(awaitable: Any) -> Iterator[Any]:
     """The coroutines and generators ``awaitable`` is suspended in, outermost first."""
     while awaitable is not None and (hasattr(awaitable, "cr_await") or hasattr(awaitable, "gi_yieldfrom")):
         yield awaitable
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+
+
+def keep_for_ever(coroutine: Any) -> None:
+    """See to it that ``coroutine`` is never freed: not even by the end of the interpreter, which clears every module.
+
+    Freeing a suspended coroutine closes it once more; one that cannot be closed would keep the process from ending.
+    """
+    try:
+        import ctypes
+    except ImportError:  # a Python built without it
+        return
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
 def innermost_unfinished(awaitable: Any) -> Any:

@@ -123,6 +123,27 @@ def call_activity(
     return made
 
 
+class Nowhere:
+    """Takes the calls of a context, schedules nothing and completes nothing."""
+
+    is_replaying = True
+    parent_instance_id = None
+    version = None
+    _sequence_number = 0
+
+    def __init__(self, instance_id: str, now: datetime) -> None:
+        self.instance_id = instance_id
+        self.current_utc_datetime = now
+        self._pending_tasks: dict[int, Any] = {}
+        self._pending_events: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return self._schedule
+
+    def _schedule(self, *args: Any, **kwargs: Any) -> Any:
+        return task.CompletableTask[Any]()
+
+
 sequence_number: Callable[[Any], int] = operator.attrgetter("_sequence_number")
 """The sequence number of the action that was scheduled last: what the history will call this operation."""
 

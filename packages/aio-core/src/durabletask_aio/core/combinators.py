@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from durabletask import task
 
 from durabletask_aio.core import _interpreter, debug, failures
-from durabletask_aio.core.errors import WorkflowTimeoutError
+from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError
 from durabletask_aio.core.operations import Operation
 
 if TYPE_CHECKING:
@@ -77,6 +77,17 @@ def parts_of(
             f"await ctx.{function}([first, second])",
         )
     several: Iterable[Any] = awaitables
+    if isinstance(given, set | frozenset) and any(map(inspect.iscoroutine, several)):
+        shown = "work(x)"
+        for value in several:
+            debug.discard(value)
+        raise loop.host.error(
+            NonDeterministicUseError,
+            f"ctx.{function} was given a set of coroutines, which would start in the order of their memory addresses, "
+            f"and that is another one on replay\n"
+            f"  wrong: await ctx.{function}({{{shown} for x in values}})\n"
+            f"  right: await ctx.{function}([{shown} for x in values])",
+        )
     return [as_future(loop, awaitable, function) for awaitable in several]
 
 

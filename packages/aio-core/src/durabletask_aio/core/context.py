@@ -184,7 +184,9 @@ class AsyncWorkflowContext:
                 return_type,
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(error, input, f"activity {name!r}") from error
+            raise self._unserializable(
+                error, input, f"activity {name!r}", f"ctx.call_activity({name!r}, input="
+            ) from error
         # What track() does, in fewer calls: most steps of most workflows are activities.
         loop = self._loop
         if retry_policy is None:
@@ -293,7 +295,9 @@ class AsyncWorkflowContext:
                 return_type=cast("type[Any]", return_type),
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(error, input, f"sub-orchestration {name!r}") from error
+            raise self._unserializable(
+                error, input, f"sub-orchestration {name!r}", f"ctx.call_sub_orchestrator({name!r}, input="
+            ) from error
         operation = self._state.track(scheduled, SUB_ORCHESTRATION, name, retried=retry_policy is not None)
         self._state.carry_metadata(operation.step)
         return operation
@@ -348,7 +352,8 @@ class AsyncWorkflowContext:
     def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Send an event to another instance; if there is none of that id, it is dropped."""
         scheduler = self._host.scheduler("send_event")
-        scheduler.send_event(instance_id, event_name, data=self._serializable(data, "ctx.send_event"))
+        shown = f"ctx.send_event(instance_id, {event_name!r}, data="
+        scheduler.send_event(instance_id, event_name, data=self._serializable(data, shown))
 
     # -- entities -------------------------------------------------------------------------------------------------
 
@@ -371,16 +376,18 @@ class AsyncWorkflowContext:
                 entity, operation, input, return_type=cast("type[Any]", return_type)
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(error, input, f"entity operation {operation!r}") from error
+            raise self._unserializable(
+                error, input, f"entity operation {operation!r}", f"ctx.call_entity(entity, {operation!r}, "
+            ) from error
         return self._state.track(scheduled, ENTITY, f"{entity}.{operation}")
 
     def signal_entity(
         self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None
     ) -> None:
         """Call an operation of an entity without waiting for it; at ``signal_time`` if one is given."""
-        self._host.scheduler("signal_entity").signal_entity(
-            entity_id, operation_name, self._serializable(input, "ctx.signal_entity"), signal_time
-        )
+        scheduler = self._host.scheduler("signal_entity")
+        shown = f"ctx.signal_entity(entity, {operation_name!r}, "
+        scheduler.signal_entity(entity_id, operation_name, self._serializable(input, shown), signal_time)
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
@@ -482,7 +489,7 @@ class AsyncWorkflowContext:
     def set_custom_status(self, custom_status: Any) -> None:
         """Set what clients see as the custom status of this instance."""
         self._check_live()
-        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status"))
+        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status("))
 
     def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
         """Start over with ``new_input`` and an empty history when this function returns, which it should do at once.
@@ -493,7 +500,7 @@ class AsyncWorkflowContext:
         self._host.scheduler("continue_as_new")  # raises if this was called before
         self._host.continue_as_new(
             Continuation(
-                self._serializable(new_input, "ctx.continue_as_new"),
+                self._serializable(new_input, "ctx.continue_as_new("),
                 save_events=save_events,
                 new_version=new_version,
                 site=sites.here(),
@@ -621,36 +628,35 @@ class AsyncWorkflowContext:
             f"await ctx.{method}(work, input=value)",
         )
 
-    def _serializable(self, value: Any, what: str) -> Any:
+    def _serializable(self, value: Any, call: str) -> Any:
         try:
             _upstream.serializer(self._host.upstream)(value)
         except (TypeError, ValueError) as error:
-            raise self._unserializable(error, value, what) from error
+            raise self._unserializable(error, value, call.partition("(")[0], call) from error
         return value
 
-    def _unawaited(self, value: Any, where: str) -> WorkflowValidationError:
-        described = debug.describe_awaitable(value)
-        debug.discard(value)
-        return self._host.slip(
-            f"{where} {described} that was never awaited",
-            "ctx.call_activity('store', input=ctx.call_activity('load'))",
-            "ctx.call_activity('store', input=await ctx.call_activity('load'))",
-        )
-
-    def _unserializable(self, error: Exception, value: Any, what: str) -> BaseException:
+    def _unserializable(self, error: Exception, value: Any, what: str, call: str) -> BaseException:
+        """The error for a ``value`` that cannot be serialised; ``call`` is the call it was given to, up to it."""
         if isinstance(error, AsyncWorkflowError):
             return error
         path, culprit = debug.culprit(value, "input", _upstream.serializer(self._host.upstream))
         if isinstance(culprit, debug.AWAITABLES):
-            return self._unawaited(culprit, f"{path} of {what} is")
+            described = debug.describe_awaitable(culprit)
+            debug.discard(culprit)
+            shown = culprit.call if isinstance(culprit, Operation) else "work()"
+            return self._host.slip(
+                f"{path} of {what} is {described} that was never awaited",
+                f"{call}{shown})",
+                f"{call}await {shown})",
+            )
         if culprit is debug.INNOCENT:
             return self._host.slip(f"{what} cannot be scheduled: {error}")
         kind = type(culprit).__name__
         return self._host.slip(
             f"{path} of {what} cannot be serialised: its type is {kind!r}",
-            f"ctx.call_activity('work', input={kind}(...))",
-            "ctx.call_activity('work', input=...) with dicts, lists, strings, numbers, dataclasses, or whatever the "
-            "worker's data converter takes",
+            f"{call}{kind}(...))",
+            f"{call}...) with dicts, lists, strings, numbers, dataclasses, or whatever the worker's data converter "
+            "takes",
         )
 
     def _of_an_activity(self, name: str) -> WrongContextError:

@@ -24,9 +24,14 @@ logger = logging.getLogger("durabletask.aio")
 
 def where(task: asyncio.Task[Any]) -> str:
     """``file:line in function`` of the innermost line of user code that ``task`` is at."""
+    return place_of(task.get_coro())
+
+
+def place_of(coroutine: Any) -> str:
+    """``file:line in function`` of the innermost line of user code that ``coroutine`` is suspended at."""
     user: FrameType | None = None
     last: FrameType | None = None
-    for awaitable in _interpreter.await_chain(task.get_coro()):
+    for awaitable in _interpreter.await_chain(coroutine):
         last = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
         if last is not None and _is_user_code(last):
             user = last

@@ -129,7 +129,11 @@ def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
     try:
         for task in tasks:
             _interpreter.forget_pending(task)
-            _close(task.get_coro(), loop)
+            _interpreter.enter_task(loop, task)  # asyncio.timeout asks for it
+            try:
+                _close(task.get_coro(), loop)
+            finally:
+                _interpreter.leave_task(loop, task)
     finally:
         if saved_hooks is not None:
             sys.set_asyncgen_hooks(*saved_hooks)
@@ -154,10 +158,16 @@ def _close(coroutine: Any, loop: WorkflowLoop) -> None:
         except BaseException:
             pass  # whatever cleanup code raises now, nobody is waiting for it
     _refused.append(coroutine)
+    _interpreter.keep_for_ever(coroutine)
+    from durabletask_aio.core.debug import place_of
+
     logging.getLogger("durabletask.aio").warning(
-        "instance %r: coroutine %r went on awaiting after %d attempts to close it; it is left as it is",
+        "workflow %r, instance %r: the code at %s went on awaiting after %d attempts to close it, and is left as it "
+        "is. Does it have an 'except:' or 'except BaseException:' that does not raise again? 'except Exception:' would "
+        "let the end through",
+        loop.host.workflow_name,
         loop.host.instance_id,
-        getattr(coroutine, "__qualname__", coroutine),
+        place_of(coroutine),
         _CLOSE_ATTEMPTS,
     )
 

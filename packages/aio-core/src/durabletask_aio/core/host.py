@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=AsyncWorkflowError)
 
+_PATIENCE = 1_000
+"""How many calls are refused while an instance is closed before they are let through, into nowhere.
+
+Code that catches even :class:`InstanceEvicted`, in a loop around a call, would go round for ever.  An operation that
+never completes makes it stop at its ``await``, where :mod:`.disposal` can give it up.
+"""
+
 
 class _Unavailable:
     """Stands in for upstream's context; any access raises what ``make`` makes of the accessed name."""
@@ -51,6 +58,7 @@ class Host:
         "evicted",
         "instance_id",
         "logger",
+        "refused",
         "started_at",
         "thread",
         "upstream",
@@ -64,6 +72,8 @@ class Host:
         self.started_at: datetime = upstream.current_utc_datetime
         self.wake = _upstream.Wake()
         self.evicted = False
+        self.refused = 0
+        """How many calls were refused while the instance was closed."""
         self.thread = 0
         """The thread on which operations may be scheduled now; 0 if that may not be at all."""
         self.continuation: Continuation | None = None
@@ -144,7 +154,21 @@ class Host:
         return self.error(AsyncWorkflowError, msg)
 
     def _evicted(self, name: str) -> BaseException:
-        return InstanceEvicted(f"instance {self.instance_id!r} is being closed; ctx.{name} no longer counts")
+        return self.refusal(f"ctx.{name}")
+
+    def refusal(self, what: str) -> InstanceEvicted:
+        """The exception for ``what`` while the coroutines are closed."""
+        self.refused += 1
+        if self.refused >= _PATIENCE:
+            nowhere = _upstream.Nowhere(self.instance_id, self.started_at)
+            self.upstream = cast("task.OrchestrationContext", nowhere)
+            self.thread = get_ident()
+        return InstanceEvicted(f"instance {self.instance_id!r} is being closed; {what} no longer counts")
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether calls are let through, into nowhere, although the coroutines are being closed."""
+        return self.refused >= _PATIENCE
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _interpreter
 from durabletask_aio.core._interpreter import restore_loop, swap_loop
-from durabletask_aio.core.errors import InstanceEvicted, NonDeterministicUseError, StepBudgetError
-from durabletask_aio.core.refusals import refuse_unsupported
+from durabletask_aio.core.errors import (
+    InstanceEvicted,
+    NonDeterministicUseError,
+    StepBudgetError,
+    UnsupportedInWorkflowError,
+)
+from durabletask_aio.core.refusals import ADVICE, refuse_unsupported
 
 if TYPE_CHECKING:
     from durabletask_aio.core.debug import OperationHistory
@@ -279,6 +284,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def time(self) -> float:
         """Seconds of workflow time since this execution started; it stands still within a turn."""
+        if _interpreter.starts_a_thread(_interpreter.calling_frame(1)):
+            msg = f"anyio.to_thread cannot be used in a workflow: {ADVICE['run_in_executor']}"
+            raise self.host.error(UnsupportedInWorkflowError, msg)
         return self.host.elapsed().total_seconds()
 
     def call_later(  # type: ignore[override]
@@ -335,8 +343,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         frame = _interpreter.calling_frame(1)
-        if frame.f_globals is _interpreter.TASKS_GLOBALS and id(frame.f_code) in _interpreter.WAIT_INNER:
-            self._refuse_foreign_futures(frame.f_locals.get("fs", ()))
+        names = frame.f_globals
+        if names is _interpreter.TASKS_GLOBALS:
+            if id(frame.f_code) in _interpreter.WAIT_INNER:
+                self._refuse_foreign_futures("wait", frame.f_locals.get("fs", ()))
+        elif names is _interpreter.QUEUES_GLOBALS:
+            if _interpreter.starts_a_race(frame):
+                # What was done when it was given comes in the order of a set; the rest in the order of completion.
+                done = [each for each in map(_interpreter.finished_the_race, self.ready) if each is not None]
+                if len(done) > 1:
+                    self._refuse_foreign_futures("as_completed", done)
+        elif frame.f_code is _interpreter.WRAP_FUTURE:
+            msg = f"asyncio.wrap_future() cannot be used in a workflow: {ADVICE['run_in_executor']}"
+            raise self.host.error(UnsupportedInWorkflowError, msg)
         return WorkflowFuture(self)
 
     def create_task(
@@ -398,18 +417,20 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         )
         raise self.host.error(NonDeterministicUseError, msg)
 
-    def _refuse_foreign_futures(self, futures: Any) -> None:
+    def _refuse_foreign_futures(self, function: str, futures: Any) -> None:
         for future in futures:
             if _hash_of(type(future)) is _hash_of(asyncio.Future):
                 if type(future) is asyncio.Future:
                     given, right = "asyncio.Future()", "asyncio.get_running_loop().create_future()"
+                elif isinstance(future, asyncio.Task):
+                    given, right = "asyncio.Task(work())", "asyncio.create_task(work())"
                 else:
                     given, right = "asyncio.gather(a, b)", "ctx.gather(a, b)"
                 msg = (
-                    f"asyncio.wait was given an {given}, which hashes by memory address, so that its sets iterate in "
-                    f"another order on replay\n"
-                    f"  wrong: await asyncio.wait([{given}, ...])\n"
-                    f"  right: await asyncio.wait([{right}, ...])"
+                    f"asyncio.{function} was given an {given}, which hashes by memory address, so that its sets "
+                    f"iterate in another order on replay\n"
+                    f"  wrong: asyncio.{function}([{given}, ...])\n"
+                    f"  right: asyncio.{function}([{right}, ...])"
                 )
                 raise self.host.error(NonDeterministicUseError, msg)
 
@@ -482,7 +503,12 @@ class EvictedLoop(WorkflowLoop):
     """What a loop becomes when its instance is closed.  A change of class keeps the check out of every live call."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise InstanceEvicted(f"instance {self.host.instance_id!r} is being closed; this call no longer counts")
+        frame = _interpreter.calling_frame(0)
+        _interpreter.close_unstarted(frame)
+        error = self.host.refusal("this call")
+        if self.host.patience_is_over:
+            self.__class__ = AbandonedLoop  # type: ignore[type-abstract]  # pyright: ignore[reportAttributeAccessIssue]
+        raise error
 
     call_soon = call_later = call_at = time = create_future = create_task = _refuse
 
@@ -494,3 +520,33 @@ class EvictedLoop(WorkflowLoop):
 
     def is_closed(self) -> bool:
         return True
+
+
+class AbandonedLoop(EvictedLoop):
+    """What it becomes when code that is closed does not stop calling: nothing is refused, and nothing ever happens."""
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        return asyncio.Handle(callback, args, self, context)
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return asyncio.TimerHandle(delay, callback, args, self, context)
+
+    call_at = call_later
+
+    def time(self) -> float:
+        return 0.0
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return WorkflowFuture(self)
+
+    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        _interpreter.close_unstarted(_interpreter.calling_frame(0))
+        nothing = _result_of(WorkflowFuture[Any](self))
+        task = WorkflowTask(nothing, loop=self)
+        _interpreter.forget_pending(task)
+        nothing.close()
+        return task
