@@ -30,14 +30,17 @@ Not noticed by any layer, or not in every mode:
   top of a module.
 - The static analysis (and so registration, best_effort mode and the checker) does not follow functions through
   attributes and containers that the workflow fills itself (`box.read = time.time`), through what a function returns
-  (`make_clock()()`), through `vars(time)["time"]`, `globals()` and `sys.modules`, or through `__getattr__`. Strict mode
-  sees those calls when they are made, but not a read of `os.environ` behind `__getattr__`.
-- `operator.methodcaller("time")(time)`: called from C by name, which nothing sees. The same goes for the element that
-  `set.pop()` gives.
+  (`make_clock()()`), or through `vars(time)["time"]`, `globals()` and `sys.modules`. Strict mode sees those calls when
+  they are made.
+- In strict mode on Python 3.12 and later, a subscript is no call that could be seen: `getattr(os, name)["HOME"]` passes,
+  and so does `os.environ["HOME"]` in a `__getattr__` of an object that was made elsewhere and is reached through more
+  than one container. Python 3.10 and 3.11 see both.
+- `operator.methodcaller("time")(time)`: called from C by name, which nothing sees.
 - What third-party code does inside: only lines of your own are looked at. Follow a package with
-  `configure(follow=["package"])`.
-- What code sees that is made from text while the workflow runs (`exec`, `eval`): that it is made is noticed, what it
-  does is not, except in strict mode on Python 3.10 and 3.11; on 3.12 and later strict mode only warns of it.
+  `configure(follow_io=["package"])`, for files, network, processes and threads, or `configure(follow=["package"])`.
+- What code does that is made from text while the workflow runs (`exec`, `eval`): the static analysis and best_effort
+  mode warn that it is made, not of what it does. Strict mode sees what it does; on Python 3.12 and later not where
+  `eval` is called under another name, or inside of such text.
 - In best_effort mode, calls that are reached through a computed name (`getattr(time, name)()`), through a module that
   is not imported before the workflow runs, or through a class held by value (`functools.partial(random.Random)`) are
   warned of and give their true values.
@@ -67,7 +70,7 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
             warned = found["warned"] + found["replaced"]
             cells = (each["python"], f"`{mode}`", f"{noticed} of {total}", found["raised"], warned, found["missed"])
             yield f"| {' | '.join(map(str, cells))} |"
-    yield "\nOf the warnings in strict mode, all but a few come from rules that only warn (such as `asyncio.wait_for`):"
+    yield "\nOf the warnings in strict mode, all but a few come from rules that only warn (such as `id()`):"
     yield "no violation of a rule that raises is only warned of, except where this table says so:"
     yield ""
     for each in results:
