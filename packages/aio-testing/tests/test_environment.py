@@ -122,6 +122,20 @@ class TestExecuting:
             with pytest.raises(OrchestrationFailedError, match="there are: chrage; did you mean 'chrage'"):
                 await env.execute(workflow)
 
+    @pytest.mark.parametrize(
+        ("settings", "error", "message"),
+        [
+            ({"orchestrators": sequence}, TypeError, r"orchestrators takes a list or .*: orchestrators=\[sequence\]"),
+            ({"activities": ["double"]}, TypeError, "activities takes functions, and 'double' is none"),
+            ({"entities": {"counter": None}}, TypeError, "entities takes functions, and None is none"),
+            ({"orchestrators": [sequence, sequence]}, ValueError, "A 'sequence' orchestrator already exists"),
+            ({"sandbox_mode": "severe"}, ValueError, "severe"),
+        ],
+    )
+    def test_what_cannot_be_registered_is_said_so(self, settings, error, message):
+        with pytest.raises(error, match=message):
+            WorkflowEnvironment(**settings)
+
     def test_another_event_loop_than_asyncios_is_said_so(self):
         entering = WorkflowEnvironment().__aenter__()
         with pytest.raises(RuntimeError, match=r"runs on asyncio.*def anyio_backend\(\): return 'asyncio'"):

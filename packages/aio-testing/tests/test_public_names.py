@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,8 @@ def test_a_name_shows_its_public_path(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"module 'durabletask_aio\.testing' has no attribute 'nothing'"):
         _ = package.nothing
+
+
+def test_the_map_of_the_package_has_every_module():
+    modules = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"``(\w+)``", package.__doc__)) >= modules

@@ -16,12 +16,21 @@
 ``steps``            what a workflow does, in the words of its author
 ``orchestrators``    finding the orchestrators of a program
 ``replay_command``   ``durabletask-aio replay``
-``timeline``         an instance as rows of bars; shown by ``timeline_text`` and ``_html``
+``timeline``         an instance as rows of bars
+``timeline_text``    ... for the terminal
+``timeline_html``    ... as a page, whose style sheet is ``timeline_style``
+``timeline_command`` ``durabletask-aio timeline``
+``terminal``         what the commands write
 ``local``            the local engine behind gRPC, loopback only: ``local_backend``
+``loopback``         ports of this machine
 ``dev``              ``durabletask-aio dev``
-``pytest_plugin``    fixtures
+``dev_ui``           its page of instances: who is answered, and with what
+``dev_page``         the HTML, style and scripts of that page
+``pytest_plugin``    fixtures, recorded histories, reports of failures
+``frames``           tracebacks without the frames of libraries
 ``engine``           upstream's in-memory state machine, on a clock of our choice
 ``handouts``         work items on their way, and how they come back
+``wire``             turns as bytes, of which the history is serialised once
 ``threads``          the threads of the local server
 ``clock``            the machine's clock, and one that is moved by hand
 ``_upstream``        every private name of ``durabletask`` used here

@@ -25,12 +25,14 @@ def registry_of(
 ) -> Registry:
     """Register everything.  Raises what a worker would: for taken names, and for what is no workflow."""
     registry = Registry()
-    for name, function in _named(orchestrators):
+    if sandbox_mode is not None:
+        SandboxMode.parse(sandbox_mode)  # also where no workflow is there to ask for it
+    for name, function in _named(orchestrators, "orchestrators"):
         orchestrator = orchestrator_of(function, name=name, sandbox_mode=sandbox_mode)
         registry.add_named_orchestrator(name or callable_name(orchestrator), orchestrator)
-    for name, function in _named(activities):
+    for name, function in _named(activities, "activities"):
         registry.add_named_activity(name or callable_name(function), discoverable(function))
-    for name, function in _named(entities):
+    for name, function in _named(entities, "entities"):
         registry.add_entity(function, name)
     return registry
 
@@ -50,11 +52,21 @@ def orchestrator_of(
     return function
 
 
-def _named(functions: FunctionsByName) -> list[tuple[str | None, AnyFunction]]:
+def _named(functions: FunctionsByName, kind: str) -> list[tuple[str | None, AnyFunction]]:
+    given = cast("object", functions)
+    if callable(given):
+        raise TypeError(
+            f"{kind} takes a list of functions, or a mapping of names to them: {kind}=[{callable_name(given)}]"
+        )
+    by_name: list[tuple[str | None, AnyFunction]]
     if isinstance(functions, Mapping):
-        by_name = cast("Mapping[str, AnyFunction]", functions)
-        return [(name, function) for name, function in by_name.items()]
-    return [(None, function) for function in functions]
+        by_name = list(cast("Mapping[str | None, AnyFunction]", functions).items())
+    else:
+        by_name = [(None, function) for function in functions]
+    for _, function in by_name:
+        if not callable(function):
+            raise TypeError(f"{kind} takes functions, and {function!r} is none")
+    return by_name
 
 
 def name_of(function: AnyFunction | str) -> str:
