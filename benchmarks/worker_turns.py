@@ -1,11 +1,13 @@
 """A long chain of activities (or a wide fan-out), end to end: upstream's generator worker beside ours.
 
-    python benchmarks/worker_turns.py chain --steps 50 1000 --rounds 5
-    python benchmarks/worker_turns.py fan-out --steps 1000 --rounds 3
+    python benchmarks/worker_turns.py            # both: about five minutes on two quiet cores
+    python benchmarks/worker_turns.py chain      # 50 and 1,000 steps, best of five
+    python benchmarks/worker_turns.py fan-out    # 1,000 wide, best of five
 
 The engine runs in a process of its own, each worker in another, and the two kinds of worker take turns, so that what
 else the machine does hits both alike.  The best round of each counts.  Printed are milliseconds per step: of wall time
-as the client sees it, of CPU time of the worker's process, and of CPU time inside ``_execute_orchestrator``.
+as the client sees it, of CPU time of the worker's process (its client included), of CPU time inside
+``_execute_orchestrator``, and of CPU time of the engine, which sends the whole history with each turn to either.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import logging
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,7 +33,7 @@ def serve_engine(connection: Connection) -> None:
         connection.send(backend.address)
         while connection.recv() == "reset":
             backend.reset()
-            connection.send("done")
+            connection.send(time.process_time())
 
 
 def plain(ctx: Any, value: int) -> int:
@@ -61,7 +64,7 @@ async def async_fan_out(ctx: Any, count: int) -> Any:
     return len(results)
 
 
-WORKFLOWS = {
+WORKFLOWS: dict[str, dict[str, Any]] = {
     "chain": {"upstream": generator_chain, "ours": async_chain},
     "fan-out": {"upstream": generator_fan_out, "ours": async_fan_out},
 }
@@ -97,6 +100,8 @@ def measure(connection: Connection, kind: str, shape: str, steps: int, address: 
     warm = client.schedule_new_orchestration(workflow.__name__, input=3)
     client.wait_for_orchestration_completion(warm, timeout=600)
     inside[0] = 0.0
+    stats = getattr(worker, "extended_session_stats", None)
+    before = 0 if stats is None else stats.hits
     cpu, wall = time.process_time(), time.perf_counter()
     instance_id = client.schedule_new_orchestration(workflow.__name__, input=steps)
     state = client.wait_for_orchestration_completion(instance_id, timeout=3600)
@@ -105,54 +110,110 @@ def measure(connection: Connection, kind: str, shape: str, steps: int, address: 
     assert state.serialized_output == str(steps), state
     client.close()
     worker.stop()
-    connection.send({"wall": wall, "cpu": cpu, "turns": inside[0]})
+    result = {"wall": wall, "cpu": cpu, "turns": inside[0], "hits": 0, "misses": 0}
+    if stats is not None:
+        result |= {"hits": stats.hits - before, "misses": sum(stats.misses.values())}
+    connection.send(result)
 
 
 def in_process(context: Any, target: Any, *arguments: Any) -> tuple[Any, Connection]:
     ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(theirs, *arguments))
+    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
     process.start()
+    theirs.close()  # or a process that dies would leave us waiting for ever
     return process, ours
+
+
+def one_round(context: Any, control: Connection, kind: str, shape: str, steps: int, address: str) -> dict[str, float]:
+    """One instance on a fresh worker and an empty engine."""
+    control.send("reset")
+    engine_before = control.recv()
+    process, connection = in_process(context, measure, kind, shape, steps, address)
+    try:
+        result: dict[str, float] = connection.recv()
+    except EOFError:
+        process.join()
+        raise SystemExit(f"the worker's process ended with {process.exitcode}; what it said is above") from None
+    process.join()
+    control.send("reset")
+    result["engine"] = control.recv() - engine_before
+    return result
+
+
+COLUMNS = {"wall": "wall", "cpu": "worker cpu", "turns": "in turns", "engine": "engine cpu"}
+Rounds = dict[tuple[int, str], list[dict[str, float]]]
+
+
+def best(rounds: Rounds, steps: int, kind: str, column: str) -> float:
+    """Milliseconds per step in the best round."""
+    return min(result[column] for result in rounds[steps, kind]) / steps * 1000
+
+
+def report(shape: str, rounds: Rounds, count: int) -> None:
+    print(f"\n{shape}, best of {count}, ms per step")
+    print(f"{'steps':>6} {'':>10}" + "".join(f" {title:>11}" for title in COLUMNS.values()) + "   median wall")
+    sizes = sorted({steps for steps, _ in rounds})
+    for steps in sizes:
+        for kind in ("upstream", "ours"):
+            figures = "".join(f" {best(rounds, steps, kind, column):11.2f}" for column in COLUMNS)
+            median = statistics.median(result["wall"] for result in rounds[steps, kind]) / steps * 1000
+            print(f"{steps:>6} {kind:>10}{figures}   {median:11.2f}")
+        ratios = {key: best(rounds, steps, "upstream", key) / best(rounds, steps, "ours", key) for key in COLUMNS}
+        print(f"{steps:>6} {'ratio':>10}" + "".join(f" {ratio:10.2f}x" for ratio in ratios.values()))
+    print()
+    for steps in sizes:
+        ratios = {key: best(rounds, steps, "upstream", key) / best(rounds, steps, "ours", key) for key in COLUMNS}
+        print(
+            f"{shape} of {steps}: ours is {ratios['wall']:.2f} times as fast, takes {ratios['cpu']:.2f} times less CPU "
+            f"in the worker's process, and {ratios['turns']:.2f} times less in _execute_orchestrator"
+        )
+        kept = rounds[steps, "ours"]
+        turns = sum(result["hits"] + result["misses"] for result in kept)
+        print(f"{shape} of {steps}: {sum(result['hits'] for result in kept):.0f} of {turns:.0f} turns from sessions")
+    if len(sizes) > 1:
+        for kind in ("upstream", "ours"):
+            growth = (
+                f"{best(rounds, sizes[-1], kind, key) / best(rounds, sizes[0], kind, key):.2f} times the {title}"
+                for key, title in COLUMNS.items()
+            )
+            print(f"{shape}, {kind}: a step of {sizes[-1]} takes {', '.join(growth)} of a step of {sizes[0]}")
+
+
+DEFAULT_STEPS = {"chain": [50, 1000], "fan-out": [1000]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shape", choices=sorted(WORKFLOWS))
-    parser.add_argument("--steps", type=int, nargs="+", default=[50, 1000])
+    parser.add_argument("shape", choices=sorted(WORKFLOWS), nargs="?", help="by default one after the other")
+    parser.add_argument("--steps", type=int, nargs="+", help="50 and 1,000 for the chain, 1,000 for the fan-out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print every round as JSON as well")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     engine, control = in_process(context, serve_engine)
     address = control.recv()
-    rounds: dict[tuple[int, str], list[dict[str, float]]] = {}
-    try:
-        for steps in options.steps:
-            for _ in range(options.rounds):
+    started = time.monotonic()
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {load()} before", flush=True)
+    for shape in [options.shape] if options.shape else DEFAULT_STEPS:
+        rounds: Rounds = {}
+        for steps in options.steps or DEFAULT_STEPS[shape]:
+            for number in range(options.rounds):
                 for kind in ("upstream", "ours"):
-                    control.send("reset")
-                    control.recv()
-                    process, connection = in_process(context, measure, kind, options.shape, steps, address)
-                    rounds.setdefault((steps, kind), []).append(connection.recv())
-                    process.join()
-    finally:
-        control.send("stop")
-        engine.join()
-    print(f"{options.shape}, best of {options.rounds}, ms per step, {os.cpu_count()} CPUs")
-    print(f"{'steps':>6} {'':>10} {'wall':>8} {'cpu':>8} {'in turns':>9}   median wall")
-    for (steps, kind), results in rounds.items():
-        best = {key: min(result[key] for result in results) / steps * 1000 for key in ("wall", "cpu", "turns")}
-        median = statistics.median(result["wall"] for result in results) / steps * 1000
-        print(f"{steps:>6} {kind:>10} {best['wall']:8.2f} {best['cpu']:8.2f} {best['turns']:9.2f}   {median:.2f}")
-        if kind == "ours":
-            theirs = rounds[steps, "upstream"]
-            ratios = {
-                key: min(result[key] for result in theirs) / min(result[key] for result in results)
-                for key in ("wall", "cpu", "turns")
-            }
-            print(f"{steps:>6} {'ratio':>10} {ratios['wall']:8.2f} {ratios['cpu']:8.2f} {ratios['turns']:9.2f}")
-    if options.json:
-        print(json.dumps({f"{steps} {kind}": results for (steps, kind), results in rounds.items()}))
+                    result = one_round(context, control, kind, shape, steps, address)
+                    rounds.setdefault((steps, kind), []).append(result)
+                    wall = result["wall"] / steps * 1000
+                    print(f"  {shape} {steps}, round {number + 1}, {kind}: {wall:.2f} ms", file=sys.stderr, flush=True)
+        report(shape, rounds, options.rounds)
+        if options.json:
+            print(json.dumps({f"{shape} {steps} {kind}": results for (steps, kind), results in rounds.items()}))
+    control.send("stop")
+    engine.join()
+    print(f"\ntook {time.monotonic() - started:.0f} s, load {load()} after")
+
+
+def load() -> str:
+    """The load of the last minute: the figures mean little if it is not low before."""
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 if __name__ == "__main__":
