@@ -90,7 +90,8 @@ def main() -> None:
     floor = SYNC * SYNC_SECONDS / THREADS
     print(
         f"beside {SYNC} sync ones of {SYNC_SECONDS} s on {THREADS} threads: all done after {total:.2f} s; "
-        f"the last async one returned after {last_async:.2f} s, the last sync one after {last_sync:.2f} s (alone: {floor:.2f} s)"
+        f"the last async one returned after {last_async:.2f} s, the last sync one after {last_sync:.2f} s "
+        f"(alone: {floor:.2f} s)"
     )
 
 
