@@ -125,7 +125,7 @@ class TestExecuting:
     @pytest.mark.parametrize(
         ("settings", "error", "message"),
         [
-            ({"orchestrators": sequence}, TypeError, r"orchestrators takes a list or .*: orchestrators=\[sequence\]"),
+            ({"orchestrators": sequence}, TypeError, r"orchestrators takes a list of .*: orchestrators=\[sequence\]"),
             ({"activities": ["double"]}, TypeError, "activities takes functions, and 'double' is none"),
             ({"entities": {"counter": None}}, TypeError, "entities takes functions, and None is none"),
             ({"orchestrators": [sequence, sequence]}, ValueError, "A 'sequence' orchestrator already exists"),

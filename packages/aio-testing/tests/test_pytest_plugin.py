@@ -66,7 +66,7 @@ class TestFixtures:
             """
 async def test_it(local_backend, grpc_worker):
     from durabletask.client import AsyncTaskHubGrpcClient
-    grpc_worker(orchestrators=[order], activities={"double": double}.values())
+    grpc_worker(orchestrators={"order": order}, activities=[double], entities={"counter": lambda ctx, value: value})
     async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as client:
         instance_id = await client.schedule_new_orchestration("order", input=13)
         state = await client.wait_for_orchestration_completion(instance_id, timeout=60)

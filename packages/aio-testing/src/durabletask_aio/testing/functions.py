@@ -27,12 +27,12 @@ def registry_of(
     registry = Registry()
     if sandbox_mode is not None:
         SandboxMode.parse(sandbox_mode)  # also where no workflow is there to ask for it
-    for name, function in _named(orchestrators, "orchestrators"):
+    for name, function in named(orchestrators, "orchestrators"):
         orchestrator = orchestrator_of(function, name=name, sandbox_mode=sandbox_mode)
         registry.add_named_orchestrator(name or callable_name(orchestrator), orchestrator)
-    for name, function in _named(activities, "activities"):
+    for name, function in named(activities, "activities"):
         registry.add_named_activity(name or callable_name(function), discoverable(function))
-    for name, function in _named(entities, "entities"):
+    for name, function in named(entities, "entities"):
         registry.add_entity(function, name)
     return registry
 
@@ -52,7 +52,7 @@ def orchestrator_of(
     return function
 
 
-def _named(functions: FunctionsByName, kind: str) -> list[tuple[str | None, AnyFunction]]:
+def named(functions: FunctionsByName, kind: str) -> list[tuple[str | None, AnyFunction]]:
     given = cast("object", functions)
     if callable(given):
         raise TypeError(

@@ -116,9 +116,11 @@ def grpc_worker(
         client = TaskHubGrpcClient(host_address=local_backend.address)
         ...
 
-    Further keyword arguments go to the worker's constructor.
+    Takes functions in lists or, under other names than their own, in mappings.  Further keyword arguments go to the
+    worker's constructor.
     """
     from durabletask_aio.core.validation import is_coroutine_callable
+    from durabletask_aio.testing.functions import named
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
     workers: list[TaskHubGrpcWorker] = []
@@ -127,15 +129,13 @@ def grpc_worker(
         *, orchestrators: Any = (), activities: Any = (), entities: Any = (), **settings: Any
     ) -> TaskHubGrpcWorker:
         worker = TaskHubGrpcWorker(host_address=local_backend.address, **settings)
-        for orchestrator in orchestrators:
-            if is_coroutine_callable(orchestrator):
-                worker.add_orchestrator(orchestrator, sandbox_mode=_sandbox_mode(request))
-            else:
-                worker.add_orchestrator(orchestrator)
-        for activity in activities:
-            worker.add_activity(activity)
-        for entity in entities:
-            worker.add_entity(entity)
+        for name, orchestrator in named(orchestrators, "orchestrators"):
+            mode = _sandbox_mode(request) if is_coroutine_callable(orchestrator) else None
+            worker.add_orchestrator(orchestrator, name=name, sandbox_mode=mode)
+        for name, activity in named(activities, "activities"):
+            worker.add_activity(activity, name=name)
+        for name, entity in named(entities, "entities"):
+            worker.add_entity(entity, name)
         worker.start()
         workers.append(worker)
         return worker
