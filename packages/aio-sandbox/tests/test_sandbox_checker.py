@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from durabletask_aio.core.cli import main
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.analysis import check
 from durabletask_aio.sandbox.catalogue import default
@@ -170,6 +171,50 @@ class TestDiscovery:
 
         assert found == ["DET703", "DET703", "DET801", "DET801", "DET803", "DET601"]
 
+    def test_decorators_and_default_factories_are_followed(self, tmp_path: Path) -> None:
+        text = """
+        import dataclasses, functools, time, uuid
+        from datetime import datetime
+        from durabletask.aio import AsyncWorkflowContext
+
+        def timed(function):
+            @functools.wraps(function)
+            def wrapper(*args):
+                time.monotonic()
+                return function(*args)
+            return wrapper
+
+        def repeated(times):
+            def decorate(function):
+                def wrapper(*args):
+                    time.sleep(1)
+                    return function(*args)
+                def unused():
+                    return time.time()
+                return wrapper
+            return decorate
+
+        @timed
+        @repeated(3)
+        def total(items):
+            return sum(items)
+
+        @dataclasses.dataclass
+        class Message:
+            text: str
+            key: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+            at: datetime = dataclasses.field(default_factory=datetime.now)
+            parts: list = dataclasses.field(default_factory=list)
+
+        async def flow(ctx: AsyncWorkflowContext, items):
+            return Message(str(total(items)))
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text))
+
+        found = sorted(str(each.call) for each in check(tmp_path / "flow.py"))
+
+        assert found == ["datetime.datetime.now", "time.monotonic", "time.sleep", "uuid.uuid4"]
+
     def test_attributes_that_are_made_up_and_metaclasses_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "lazy.py").write_text(
             "import socket\nknown = 1\ndef __getattr__(name):\n    return socket.gethostname()\n"
@@ -268,7 +313,19 @@ class TestFiles:
         assert (finding.rule.code, finding.line) == ("DET901", 6)
 
 
+HOOKS = Path(__file__).resolve().parents[3] / ".pre-commit-hooks.yaml"
+
+
 class TestCommand:
+    @pytest.mark.skipif(not HOOKS.is_file(), reason="not in a checkout of the repository")
+    def test_the_hook_for_pre_commit_runs_it_on_the_files_it_is_given(self, shop: Path) -> None:
+        (entry,) = (line.partition(": ")[2] for line in HOOKS.read_text().splitlines() if line.startswith("  entry:"))
+        command, *arguments = entry.split()
+
+        assert command == "durabletask-aio"
+        assert main([*arguments, str(shop / "flows.py")]) == 1
+        assert main([*arguments, str(shop / "helpers.py")]) == 0
+
     def test_text_has_place_message_way_and_correction(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("shop") == 1
 

@@ -32,9 +32,9 @@ Not noticed by any layer, or not in every mode:
   attributes and containers that the workflow fills itself (`box.read = time.time`), through what a function returns
   (`make_clock()()`), or through `vars(time)["time"]`, `globals()` and `sys.modules`. Strict mode sees those calls when
   they are made.
-- In strict mode on Python 3.12 and later, a subscript is no call that could be seen: `getattr(os, name)["HOME"]` passes,
-  and so does `os.environ["HOME"]` in a `__getattr__` of an object that was made elsewhere and is reached through more
-  than one container. Python 3.10 and 3.11 see both.
+- In strict mode on Python 3.12 and later, a subscript is no call that could be seen: `getattr(os, name)["HOME"]` is not
+  raised, and neither is `os.environ["HOME"]` in a `__getattr__` of an object that was made elsewhere and is reached
+  through more than one container. Python 3.10 and 3.11 see both.
 - `operator.methodcaller("time")(time)`: called from C by name, which nothing sees.
 - What third-party code does inside: only lines of your own are looked at. Follow a package with
   `configure(follow_io=["package"])`, for files, network, processes and threads, or `configure(follow=["package"])`.

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
-from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope
+from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.territory import installed_roots, is_standard_module
 from durabletask_aio.sandbox.values import (
@@ -264,7 +264,7 @@ class ProjectWorld:
 
     def bodies(self, value: Value) -> list[Body]:
         if isinstance(value, Defined):
-            return [self.body_of(value), *map(self.body_of, self._implementations(value))]
+            return [self.body_of(each) for each in (value, *self._implementations(value), *self._wrappers(value))]
         if isinstance(value, DefinedClass):
             instance = Instance(value)
             made = [
@@ -273,6 +273,7 @@ class ProjectWorld:
                 for found in self._of_class(value, name, instance)
             ]
             made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
+            made += [Defined(each, value.scope) for each in default_factories(value.node)]
             return [self.body_of(found) for found in made if isinstance(found, Defined)]
         return []
 
@@ -289,6 +290,21 @@ class ProjectWorld:
             if isinstance(node, ast.FunctionDef)
             and any(ast.unparse(each).startswith(register) for each in node.decorator_list)
         ]
+
+    def _wrappers(self, value: Defined) -> list[Defined]:
+        """What decorators of the project put in the place of the function: the nested functions that they return."""
+        decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
+        if not isinstance(value.scope.home, Module):
+            return []
+        found: list[Defined] = []
+        for decorator in decorators:
+            depth = 2 if isinstance(decorator, ast.Call) else 1
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            makers = [each for each in self._expression(called, value.scope.home) if isinstance(each, Defined)]
+            for _ in range(depth):
+                makers = [each for maker in makers for each in _returned_functions(maker)]
+            found += makers
+        return found
 
     def body_of(self, value: Defined) -> Body:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
@@ -362,6 +378,39 @@ class ProjectWorld:
                 found[self.full_name(value) or ast.unparse(inner)] = decorator
             found.setdefault(ast.unparse(inner), decorator)
         return found
+
+
+def _returned_functions(maker: Defined) -> list[Defined]:
+    node = maker.node
+    if isinstance(node, ast.Lambda):
+        return []
+    scope = Scope(maker.scope.home, maker.scope, source=maker.scope.source, arguments=node.args, statements=node.body)
+    returned = {
+        each.value.id
+        for statement in node.body
+        for each in own_nodes(statement)
+        if isinstance(each, ast.Return) and isinstance(each.value, ast.Name)
+    }
+    nested = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [Defined(each, scope) for each in nested if each.name in returned]
+
+
+def default_factories(node: ast.ClassDef) -> list[ast.Lambda]:
+    """What making an object of a dataclass calls, as functions: ``field(default_factory=uuid.uuid4)``."""
+    factories = [
+        keyword.value
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.value, ast.Call)
+        for keyword in statement.value.keywords
+        if keyword.arg == "default_factory"
+    ]
+    return [each if isinstance(each, ast.Lambda) else _calling(each) for each in factories]
+
+
+def _calling(function: ast.expr) -> ast.Lambda:
+    arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    call = ast.copy_location(ast.Call(function, [], []), function)
+    return ast.copy_location(ast.Lambda(arguments, call), function)
 
 
 def read_source(path: Path) -> str:
