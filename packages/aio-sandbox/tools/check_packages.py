@@ -32,6 +32,10 @@ _CHILD_ID = "the id of a child workflow is drawn again on every replay"
 JUDGED: dict[tuple[str, str, int, str], tuple[bool, str]] = {
     ("dapr-agents", "dapr_agents/agents/durable.py", 867, "DET301"): (True, _CHILD_ID),
     ("dapr-agents", "dapr_agents/agents/durable.py", 1545, "DET301"): (True, _CHILD_ID),
+    ("dapr-agents", "dapr_agents/agents/schemas.py", 27, "DET101"): (
+        True,
+        "a model that the workflow makes and gives to an activity has the clock as the default of a field",
+    ),
 }
 """By package, file, line and rule: whether the finding is true, and why."""
 ROUNDS = 3
