@@ -295,6 +295,38 @@ class TestRun:
 
 
 class TestSessionsAndRestarts:
+    @pytest.mark.parametrize(("kind", "generator_hits"), [(UpstreamWorker, 0), (TaskHubGrpcWorker, 3)])
+    def test_upstreams_class_keeps_async_workflows_and_ours_generators_too(
+        self,
+        engine: LocalBackend,
+        client: TaskHubGrpcClient,
+        kind: Any,
+        generator_hits: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        async def chain(ctx: Any, count: int) -> None:
+            for number in range(count):
+                await ctx.call_activity("echo", input=number)
+
+        def generator(ctx: Any, count: int) -> Any:
+            for number in range(count):
+                yield ctx.call_activity("echo", input=number)
+
+        monkeypatch.setenv("DT_MAX_EXTENDED_SESSIONS", "10")
+        worker = started(engine, echo, orchestrators=[chain, generator], worker_class=kind)
+        try:
+            run(client, "chain", 3)
+            after_chain = worker.extended_session_stats.hits
+            run(client, "generator", 3)
+            assert wait_until(lambda: worker.extended_session_stats.live == 0)
+            stats = worker.extended_session_stats
+        finally:
+            worker.stop()
+
+        assert (after_chain, stats.hits) == (3, 3 + generator_hits)
+        assert not stats.misses
+        assert sum(stats.evictions.values()) == 0
+
     def test_sessions_end_with_the_worker_and_instances_go_on_after_it(
         self, engine: LocalBackend, client: TaskHubGrpcClient, no_leaks: None
     ) -> None:

@@ -458,9 +458,9 @@ class TestOfTheWorkflowTracerProvider:
             from opentelemetry import trace
             from opentelemetry.sdk.trace.export import SimpleSpanProcessor
             from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-            from durabletask.aio.testing import local_backend
             from durabletask.aio.worker import TaskHubGrpcWorker, WorkflowTracerProvider
             from durabletask.client import TaskHubGrpcClient
+            from durabletask_aio.testing.local import local_backend
 
             logging.disable()
             tracer = trace.get_tracer("before there is a provider")
