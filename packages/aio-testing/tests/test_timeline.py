@@ -325,28 +325,36 @@ class TestPage:
 
     @pytest.mark.slow
     @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-    async def test_a_browser_draws_it(self, approved, tmp_path):
-        page = tmp_path / "timeline.html"
-        page.write_text(render_html(approved), encoding="utf-8")
-        picture = tmp_path / "timeline.png"
-        subprocess.run(
-            [
-                CHROMIUM,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                f"--screenshot={picture}",
-                "--window-size=1280,800",
-                page.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        colours = _colours(picture.read_bytes())
-        # Green bars, a violet event, and the white of the page.
-        assert {(33, 122, 85), (122, 79, 201), (255, 255, 255)} <= colours
+    async def test_a_browser_draws_a_fan_out_a_retried_failure_and_an_approval(self, env, approved, failed, tmp_path):
+        fanned_out = await env.start(fan_out, input=8)
+        await fanned_out.result()
+        green, red, violet, white = (33, 122, 85), (197, 48, 48), (122, 79, 201), (255, 255, 255)
+        assert _drawn(fanned_out.history, tmp_path) >= {green, white}
+        assert _drawn(failed, tmp_path) >= {red, white}
+        assert _drawn(approved, tmp_path) >= {green, violet, white}
+
+
+def _drawn(history, folder):
+    """The colours of the page in a browser."""
+    page, picture = folder / "timeline.html", folder / "timeline.png"
+    page.write_text(render_html(history), encoding="utf-8")
+    picture.unlink(missing_ok=True)
+    subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder / 'profile'}",
+            f"--screenshot={picture}",
+            "--window-size=1280,800",
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return _colours(picture.read_bytes())
 
 
 def _colours(png):
