@@ -42,7 +42,7 @@ RUNTIME = "`RuntimeError`"
 NAMES: dict[str, Works | Refused | Outside] = {
     # Time
     "sleep": Works("a durable timer; `sleep(0)` gives way and sets none"),
-    "wait_for": Works("[changed in Python 3.12](../asyncio.md#time); `ctx.with_timeout` is the same on all"),
+    "wait_for": Works("[changed in 3.12](../asyncio.md#between-pythons); `ctx.with_timeout` is the same on all"),
     "timeout": Works("a durable timer, taken back when it is not needed", "3.11"),
     "timeout_at": Works("on the loop's clock, which starts at 0 with the execution", "3.11"),
     "Timeout": Works("with `reschedule`", "3.11"),
@@ -53,7 +53,7 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "all_tasks": Works("of this instance, in the same order on replay"),
     "Task": Works("make them with `create_task`"),
     "TaskGroup": Works("takes operations too; aborts in the same order on replay", "3.11"),
-    "gather": Works("`ctx.gather` is faster, and can be awaited again"),
+    "gather": Works("[changed in 3.12](../asyncio.md#between-pythons); `ctx.gather` is the same, and faster"),
     "wait": Works("over operations and tasks; not over `asyncio.gather(...)`: use `ctx.gather(...)`"),
     "as_completed": Works("over operations and tasks; not over bare coroutines: use `create_task(...)`"),
     "shield": Works(),
@@ -82,7 +82,7 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "Lock": Works(),
     "Semaphore": Works(),
     "BoundedSemaphore": Works(),
-    "Condition": Works(),
+    "Condition": Works("with [traps](../asyncio.md#queues-events-locks)"),
     "Barrier": Works("", "3.11"),
     "BrokenBarrierError": Works("", "3.11"),
     # Refused
@@ -173,8 +173,8 @@ activity.
 ## anyio
 
 Task groups, cancel scopes (`move_on_after`, `fail_after`, shielded ones), events, locks, limiters and memory streams of
-[anyio](https://anyio.readthedocs.io/) work: they are made of the above. `anyio.to_thread` starts a thread that the
-loop knows nothing of; what it returns is refused, and the workflow ends with a `DeadlockError`. Use an activity.
+[anyio](https://anyio.readthedocs.io/) work: they are made of the above. Its threads (`anyio.to_thread`,
+`anyio.open_file`), processes and sockets are refused as those of asyncio are: use an activity.
 """
 
 
