@@ -34,6 +34,7 @@ from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
 from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.local import local_backend
+from durabletask_aio.testing.replayer import replay
 
 SOON = timedelta(milliseconds=50)
 LATE = timedelta(seconds=60)
@@ -1321,6 +1322,9 @@ def _sorted_runs(lines):
     return ordered + sorted(run)
 
 
+recorded: dict[tuple[str, str, str], History] = {}
+
+
 @pytest.fixture(scope="module")
 def told():
     """Every scenario on every engine, all at the same time: (scenario, engine, style) -> stories."""
@@ -1360,6 +1364,7 @@ async def _tell(engine, each, style, stories):
     for suffix in each.also:
         parts.append(story(await engine.history(instance_id + suffix), instance_id, ordered=each.ordered))
     stories[each.name, engine.name, style] = (history.status, parts)
+    recorded[each.name, engine.name, style] = history
 
 
 @pytest.mark.parametrize("style", ["async", "generator"])
@@ -1374,6 +1379,15 @@ def test_three_engines_tell_the_same_story(told, name, style):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_async_workflow_and_its_generator_twin_tell_the_same_story(told, name):
     assert told[name, Environment.name, "async"] == told[name, Environment.name, "generator"]
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("style", ["async", "generator"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_any_engine_has_recorded_replays_on_the_workflow_and_on_its_twin(name, style):
+    for engine in (Environment, Local, Upstream):
+        for function in (SCENARIOS[name].workflow, SCENARIOS[name].twin):
+            replay(recorded[name, engine.name, style], function)
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is in the repository only")
