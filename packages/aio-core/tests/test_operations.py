@@ -5,6 +5,7 @@
 import asyncio
 import gc
 import json
+import operator
 import threading
 import tracemalloc
 import types
@@ -138,6 +139,29 @@ def test_a_result_used_without_await_is_found_at_its_line(workflow):
     assert "  wrong: result = ctx.call_activity('" in details.errorMessage
     assert "  right: result = await ctx.call_activity('" in details.errorMessage
     assert "step 1]" in details.errorMessage
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda operation: operation**2,
+        lambda operation: 2**operation,
+        lambda operation: operation % 2,
+        lambda operation: 7 % operation,
+        lambda operation: 7 // operation,
+        lambda operation: divmod(operation, 2),
+        lambda operation: divmod(2, operation),
+        abs,
+        round,
+        lambda operation: operator.setitem(operation, "key", 1),
+        lambda operation: operator.delitem(operation, "key"),
+    ],
+)
+def test_calculating_with_an_operation_is_a_forgotten_await(use):
+    async def workflow(ctx):
+        return use(ctx.call_activity("total"))
+
+    assert "was used as a value without being awaited" in failure_of(workflow).errorMessage
 
 
 def test_the_message_also_says_where_the_operation_was_scheduled():

@@ -71,6 +71,7 @@ async def typed(context, value: int) -> Ear:
     [
         ("a", {}),
         ("a", {"input": [1]}),
+        ("a", {"input": "None"}),
         ("a", {"tags": {"k": "v"}, "return_type": Ear}),
         ("a", {"retry_policy": POLICY}),
         (typed, {"input": 1}),

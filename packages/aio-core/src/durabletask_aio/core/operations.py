@@ -273,9 +273,10 @@ class Operation(asyncio.Future[T]):
         def _used_without_await(self, *args: Any) -> Any:
             raise self._unawaited("as a value")
 
-        __bool__ = __len__ = __contains__ = __getitem__ = _used_without_await
+        __bool__ = __len__ = __contains__ = __getitem__ = __setitem__ = __delitem__ = _used_without_await
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _used_without_await
-        __mod__ = __floordiv__ = __neg__ = __or__ = __and__ = _used_without_await
+        __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _used_without_await
+        __pow__ = __rpow__ = __neg__ = __abs__ = __round__ = __or__ = __and__ = _used_without_await
         __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
 
         def __iter__(self) -> Any:
