@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from durabletask.client import TaskHubGrpcClient
 from session_hub import Hub, Recorder
-from worker_support import finished, run, started, wait_until
+from worker_support import QUIET, finished, run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -376,6 +376,29 @@ class TestOfTheWorkflowTracerProvider:
         assert spans["quiet"].status.status_code.name == "ERROR"
         assert not spans["quiet"].events
         assert spans["decorated"].status.status_code.name == "UNSET"
+
+    @pytest.mark.parametrize("mode", ["best_effort", "strict"])
+    def test_the_sandbox_has_nothing_to_say_about_spans(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, provider: Any, mode: str
+    ) -> None:
+        pytest.importorskip("durabletask_aio.sandbox")
+        tracer = provider.get_tracer("user")
+
+        async def traced(ctx: Any, _: Any) -> None:
+            with tracer.start_as_current_span("whole"), tracer.start_as_current_span("part"):
+                await ctx.call_activity("plain", input=1)
+
+        worker = TaskHubGrpcWorker(host_address=engine.address, logger=QUIET, max_extended_sessions=0)
+        worker.add_orchestrator(traced, sandbox_mode=mode)
+        worker.add_activity(plain)
+        worker.start()
+        try:
+            state = run(client, "traced")
+        finally:
+            worker.stop()
+
+        assert state.failure_details is None
+        assert tree_of(provider.exporter) == {"whole": None, "part": "whole"}
 
     def test_executions_of_one_instance_have_ids_of_their_own(
         self, engine: LocalBackend, client: TaskHubGrpcClient, provider: Any
