@@ -61,6 +61,6 @@ def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) 
     for body in world.bodies(Known.of(target)):
         run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()), notes=notes)
         for finding in run.run(body):
-            findings.setdefault((finding.file, finding.line, finding.column, finding.rule.code), finding)
+            findings.setdefault(finding.key, finding)
     methods = [method for kind in world.classes.values() for method in reach.methods_of(kind)]
     return Result(list(findings.values()), [*world.nodes.values(), *methods])

@@ -102,7 +102,7 @@ def _distinct(findings: list[Finding]) -> list[Finding]:
     """Each place once, with the way on which it was reached first."""
     found: dict[tuple[object, ...], Finding] = {}
     for each in findings:
-        found.setdefault((each.file, each.line, each.column, each.rule.code, each.call), each)
+        found.setdefault(each.key, each)
     return list(found.values())
 
 

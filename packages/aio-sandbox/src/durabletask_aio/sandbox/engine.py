@@ -111,8 +111,7 @@ class Analysis:
     def report(self, finding: Finding) -> None:
         if finding.severity is Severity.NOTE and not self._notes:
             return
-        key = (finding.file, finding.line, finding.column, finding.rule.code, finding.call)
-        self.findings.setdefault(key, finding)
+        self.findings.setdefault(finding.key, finding)
 
     def is_allowed(self, rule: Rule, call: str | None, names: tuple[str, ...]) -> bool:
         return allows((*self._allowed, *names), rule, call)

@@ -41,6 +41,11 @@ class Finding:
     """For a line that leads into a package that is followed: which line of the package makes the call."""
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """What tells two findings apart: a line that leads into a package breaks a rule there once, however often."""
+        return (self.file, self.line, self.column, self.rule.code, None if self.inside is not None else self.call)
+
+    @property
     def location(self) -> str:
         """``file:line:column``, as editors and terminals understand it."""
         return f"{self.file}:{self.line}" + (f":{self.column}" if self.column is not None else "")
