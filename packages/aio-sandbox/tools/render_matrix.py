@@ -77,9 +77,9 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
         names = _only_warned(each)
         yield f"- Python {each['python']}: {', '.join(names) if names else 'none'}"
     yield ""
-    yield "The calls of the clock, `random` and `uuid` that give deterministic values in best_effort mode. A call counts"
-    yield "as replaced if two runs gave the same value, which happens by chance where there are few values, as in"
-    yield "`random.choice('abc')`:"
+    yield "The calls of the clock, `random` and `uuid` that give deterministic values in best_effort mode. A call"
+    yield "counts as replaced if two runs gave the same value, which happens by chance where there are few values, as"
+    yield "in `random.choice('abc')`:"
     yield ""
     yield "| Python | replaced | only warned |"
     yield "| --- | --- | --- |"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from durabletask_aio.sandbox.catalogue import REPLACED_CATEGORIES, Catalogue, Rule, Severity
+from durabletask_aio.sandbox.catalogue import REPLACED_CATEGORIES, Call, Catalogue, Rule, Severity
 from durabletask_aio.sandbox.conditions import CONDITIONS
 from durabletask_aio.sandbox.findings import shown
 from durabletask_aio.sandbox.substitutes import SUBSTITUTES
@@ -12,7 +12,7 @@ from durabletask_aio.sandbox.substitutes import SUBSTITUTES
 
 def explain(rule: Rule, catalogue: Catalogue) -> str:
     """Everything there is to say about a rule, in Markdown that reads well in a terminal too."""
-    calls = [call for call in catalogue.calls.values() if call.rule.code == rule.code]
+    calls = calls_of(rule, catalogue)
     strict = _IN_STRICT[rule.severity]
     parts = [
         f"{rule.title}. Category `{rule.category.value}`; in strict mode: {strict}.",
@@ -21,10 +21,20 @@ def explain(rule: Rule, catalogue: Catalogue) -> str:
         f"```python\n# not this\n{rule.bad}\n\n# but this\n{rule.good}\n```",
     ]
     if calls:
-        parts.append("Calls: " + ", ".join(_described(call.name, call.condition) for call in calls) + ".")
+        parts.append(f"Calls: {described(calls)}.")
     if rule.category in REPLACED_CATEGORIES and any(call.name in SUBSTITUTES for call in calls):
         parts.append("In best_effort mode these calls give deterministic values.")
     return "\n\n".join(parts)
+
+
+def calls_of(rule: Rule, catalogue: Catalogue) -> list[Call]:
+    """The calls that break a rule, in the order of the catalogue."""
+    return [call for call in catalogue.calls.values() if call.rule.code == rule.code]
+
+
+def described(calls: list[Call]) -> str:
+    """Calls by name, each with the condition under which it is one, in Markdown."""
+    return ", ".join(_described(call.name, call.condition) for call in calls)
 
 
 _IN_STRICT: Final = {
