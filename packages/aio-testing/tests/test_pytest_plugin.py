@@ -74,6 +74,28 @@ async def test_it(local_backend, grpc_worker):
 """
         ).assert_outcomes(passed=1)
 
+    def test_they_need_no_plugin_for_async_tests(self, pytester):
+        pytester.makepyfile("""
+def order(ctx, value):
+    return value
+    yield
+
+def test_it(local_backend, grpc_worker):
+    from durabletask.client import TaskHubGrpcClient
+    grpc_worker(orchestrators=[order])
+    with TaskHubGrpcClient(host_address=local_backend.address) as client:
+        instance_id = client.schedule_new_orchestration("order", input=13)
+        assert client.wait_for_orchestration_completion(instance_id, timeout=60).get_output() == 13
+
+def test_that(workflow_env):
+    import asyncio
+    async def run():
+        async with workflow_env(orchestrators=[order]) as env:
+            assert await env.execute(order, input=4) == 4
+    asyncio.run(run())
+""")
+        pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio").assert_outcomes(passed=2)
+
     def test_a_run_without_workflows_pays_for_one_small_module(self, run, pytester):
         result = run(
             """
@@ -172,6 +194,21 @@ async def test_it(local_backend, grpc_worker):
         ).assert_outcomes(passed=1)
         (path,) = (pytester.path / "recorded").glob("*/the_order.json")
         assert json.loads(path.read_text())["instance_id"] == "the order"
+
+    def test_of_a_test_with_a_long_name(self, run, pytester):
+        run(
+            """
+@pytest.mark.parametrize("name", ["ü" * 300, "ü" * 300 + "y"])
+async def test_it(workflow_env, name):
+    async with workflow_env(orchestrators=[order], activities=[double]) as env:
+        env.stub("ship", returns="shipped")
+        await env.execute(order, input=4, instance_id=name)
+""",
+            "--record-histories=recorded",
+        ).assert_outcomes(passed=2)
+        paths = list((pytester.path / "recorded").glob("*/*.json"))
+        assert len(paths) == 2
+        assert max(len(path.name.encode()) for path in paths) < 210
 
     def test_nothing_is_written_without_the_option(self, run, pytester):
         run(TWO_STEPS)

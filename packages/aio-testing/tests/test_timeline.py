@@ -231,7 +231,13 @@ class TestText:
         await env.advance(60)
         await handle.suspend()
         text = render_text(handle.history)
-        assert "SUSPENDED" not in text.splitlines()[0]
+        assert text.startswith("approval(1)  approval-1  SUSPENDED after 1 min")
+        assert "<span class='status suspended'>suspended</span>" in render_html(handle.history)
+        await handle.resume()
+        assert "RUNNING after" in render_text(handle.history)
+        await handle.suspend()
+        await handle.terminate()
+        assert "TERMINATED after" in render_text(handle.history)
         assert re.search("├─ ‖ suspended +\\+1 min +0 ms\n", text)
         assert "no outcome yet" in text
 

@@ -22,7 +22,6 @@ _LIST_STYLE = """
 .instances td:last-child { min-width: 320px; } .instances a { color: inherit; }
 .instances th { font-weight: 600; white-space: nowrap; } .instances .when { white-space: nowrap; }
 .instances .status { vertical-align: 0; white-space: nowrap; }
-.status.suspended, .status.pending { background: var(--quiet); }
 .instances tbody tr:hover { background: var(--hover); } .hint { border: 1px solid var(--line); border-radius: 10px;
   padding: 16px 20px; margin: 18px 0; } .hint p { margin: 4px 0; }
 """

@@ -6,6 +6,7 @@ It is loaded by its entry point in every pytest run of an environment that has t
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,8 @@ _environments: pytest.StashKey[list[Any]] = pytest.StashKey()
 _backends: pytest.StashKey[Any] = pytest.StashKey()
 _MOST_TREES = 5
 _LONGEST_TREE = 30
+_LONGEST_NAME = 200
+"""Bytes of a file's name; file systems take 255."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -160,7 +163,13 @@ def _record(request: pytest.FixtureRequest, histories: list[History]) -> None:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("_")
+    name = re.sub(r"[^\w.-]+", "_", text).strip("_")
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    # A test with large parameters.
+    beginning = encoded[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{beginning}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -164,14 +164,16 @@ class _Reader:
             row.bars[-1].end = self._now
             if ended is not None:
                 row.bars[-1].outcome = Outcome.DROPPED
+        status = self._history.status
         if self._suspended_since is not None:
             self._suspensions.append((self._suspended_since, self._now))
+            status = status if ended is not None else OrchestrationStatus.SUSPENDED
         assert started is not None
         failure = ended.failureDetails if ended is not None and ended.HasField("failureDetails") else None
         return Timeline(
             workflow_name=started.name,
             instance_id=self._history.instance_id or "",
-            status=self._history.status,
+            status=status,
             start=self._turns[0] if self._turns else self._now,
             end=self._now,
             given=started.input.value,

@@ -18,6 +18,7 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; } .failure 
 .status { font-size: 13px; font-weight: 600; vertical-align: 4px; padding: 2px 10px; border-radius: 11px; color: #fff;
   background: var(--running); } .status.completed { background: var(--done); }
 .status.failed, .status.terminated { background: var(--failed); }
+.status.suspended, .status.pending { background: #66727f; }
 figure { margin: 0; overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; padding: 12px 0; }
 svg { display: block; min-width: 900px; width: 100%; } svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 svg .lane { font-weight: 600; font-size: 13px; } svg .tick { font-size: 11px; fill: var(--quiet); text-anchor: middle; }
