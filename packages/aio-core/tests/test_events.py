@@ -3,11 +3,17 @@
 # ruff: noqa: RET503 - a loop over events ends with the events of the test
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
 from durabletask.aio import EventStream, as_orchestrator
 from turns import CONTINUED, Instance, canonical, replay
 from workflows import finished, result_of, started
+
+
+@dataclass
+class Parcel:
+    weight: int
 
 
 def raise_each(instance, name, payloads):
@@ -193,10 +199,14 @@ class TestStream:
 
     def test_a_data_type_reconstructs_each_payload(self):
         async def workflow(ctx):
-            async for number in ctx.events("n", data_type=float):
-                return repr(number)
+            seen = []
+            async for parcel in ctx.events("n", data_type=Parcel):
+                seen.append(repr(parcel))
+                if len(seen) == 2:
+                    return seen
 
-        assert result_of(workflow, events=[(1, "n", 2.0)]) == "2.0"
+        events = [(1, "n", {"weight": 2}), (2, "n", {"weight": 3})]
+        assert result_of(workflow, events=events) == ["Parcel(weight=2)", "Parcel(weight=3)"]
 
     def test_two_streams_of_one_name_share_the_events(self):
         async def workflow(ctx):

@@ -139,8 +139,9 @@ def test_keywords_for_async_workflows_are_refused_for_generators(worker, keyword
 
 def test_upstreams_own_errors_stay_upstreams(worker):
     worker.add_orchestrator(generator)
-    with pytest.raises(ValueError, match="already exists"):
+    with pytest.raises(ValueError, match="already exists") as caught:
         worker.add_orchestrator(generator)
+    assert caught.type is ValueError
 
 
 def test_a_registrar_takes_over_what_is_async(worker):
