@@ -205,6 +205,11 @@ class TestRedaction:
         assert "TaskScheduledEvent.input" in seen
         assert "TaskFailedEvent.failure_details.message" in seen
 
+    def test_what_is_empty_stays_empty_and_can_still_be_read_back(self):
+        event = event_of("taskCompleted")
+        event.taskCompleted.result.value = ""
+        assert History([event]).redacted().protobuf[0].taskCompleted.result.value == ""
+
     def test_a_payload_that_is_not_json_is_hidden_whole(self):
         event = event_of("eventRaised")
         event.eventRaised.input.value = "<xml>secret</xml>"

@@ -49,7 +49,7 @@ def counter(context, value):
     return value
 
 
-async def record(orchestrator, value=None, *, approve=True, failures=1):
+async def record(orchestrator, value=None, *, approve=True, failures=1, days=0):
     """The history of a run in which ``charge`` fails first, an hour passes, and somebody approves."""
     async with WorkflowEnvironment(orchestrators=[orchestrator, deliver], entities=[counter], verify=False) as env:
         for name in ACTIVITIES:
@@ -61,7 +61,7 @@ async def record(orchestrator, value=None, *, approve=True, failures=1):
             await handle.raise_event("approve", "by Ada")
             await handle.result()
         else:
-            await env.advance(30)
+            await env.advance(timedelta(days=days, seconds=30))
         return handle.history
 
 
@@ -320,6 +320,22 @@ class TestReplay:
         assert lines[6] == "  after:"
         assert lines[11].startswith(f"    #9 signal_entity('note', @counter@orders, \"thanks\")   {path}:")
         assert caught.value.divergence.number == 10
+
+    @pytest.mark.parametrize(
+        ("then", "now", "cause"),
+        [
+            (30, 31, "a wait of many days, which is recorded as several timers, takes longer than it did then"),
+            (30, 27, "a wait of many days, which is recorded as several timers, takes less long than it did then"),
+            (30, 29, "the length of the wait has changed"),
+            (1, 2, "the length of the wait has changed"),
+        ],
+    )
+    async def test_a_long_wait_that_takes_longer_or_less_long_is_called_so(self, then, now, cause):
+        wait = "await ctx.sleep(60)"
+        history = await record(changed("order", (wait, f"await ctx.sleep({then} * 86400)")), 5, approve=False, days=31)
+        with pytest.raises(ReplayError) as caught:
+            replay(history, changed("order", (wait, f"await ctx.sleep({now} * 86400)")))
+        assert f"likely cause: {cause}" in str(caught.value)
 
     async def test_only_the_shape_counts_for_a_redacted_history(self, history):
         redacted = history.redacted()

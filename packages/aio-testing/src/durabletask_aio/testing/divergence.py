@@ -6,6 +6,7 @@ import difflib
 import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import CodeType, FrameType
 
 from durabletask.task import NonDeterminismError
@@ -13,7 +14,7 @@ from durabletask.task import NonDeterminismError
 from durabletask_aio.core import debug
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing._upstream import TurnExecutor
-from durabletask_aio.testing.steps import Step, shortened
+from durabletask_aio.testing.steps import Step, is_longest_timer, shortened
 
 _LIBRARIES = ("durabletask", "durabletask_aio", "asyncio", "contextlib")
 
@@ -182,6 +183,11 @@ class Divergence:
                 f"the input of {_what(actual)} has changed, or is computed from something that is not in the history: "
                 "a clock, random, the environment, the order of a set, a global"
             )
+        if (recorded.kind == "create_timer") is not (actual.kind == "create_timer") and self._is_in_long_wait():
+            longer = "longer" if actual.kind == "create_timer" else "less long"
+            return (
+                f"a wait of many days, which is recorded as several timers, takes {longer} than it did then; {_BRANCH}"
+            )
         if recorded.shape == actual.shape:
             return (
                 f"{_what(actual)} goes to {actual.target!r} and not to {recorded.target!r}: the instance or entity "
@@ -199,6 +205,13 @@ class Divergence:
         if recorded.kind == actual.kind and _alike(recorded.name, actual.name):
             return f"{recorded.name!r} was renamed to {actual.name!r}; register the new code under the old name"
         return f"{_what(recorded)} was replaced by {_what(actual)}, or another branch is taken; {_BRANCH}"
+
+    def _is_in_long_wait(self) -> bool:
+        last = [step for step, _ in self.before][-2:]
+        if [step.kind for step in last] != ["create_timer", "create_timer"]:
+            return False
+        first, second = (datetime.fromisoformat(step.name) for step in last)
+        return is_longest_timer(second - first)
 
     def _cause_of_end(self) -> str:
         if self.error is not None:

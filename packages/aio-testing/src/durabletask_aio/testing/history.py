@@ -238,6 +238,8 @@ def _redact_event(plain: dict[str, Any], replace: Redact) -> dict[str, Any]:
 
 
 def _redact_payload(path: str, encoded: str, replace: Redact) -> str:
+    if not encoded:
+        return encoded  # nothing was passed or returned, and nothing can be read back from anything else
     try:
         decoded = json.loads(encoded)
     except ValueError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 from durabletask_aio.testing._upstream import pb
 
 _MAX_SHOWN = 80
+
+_LONGEST_TIMER = timedelta(days=3)
 
 _EVENT_KINDS = {
     "taskScheduled": "call_activity",
@@ -74,6 +77,14 @@ class Step:
 def shortened(text: str, length: int = _MAX_SHOWN) -> str:
     """The beginning of a payload."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def is_longest_timer(wait: timedelta) -> bool:
+    """Whether a timer waited as long as workers with default settings let one wait, give or take how late it fired.
+
+    A longer wait is recorded as several such timers, one after the other.
+    """
+    return abs(wait - _LONGEST_TIMER) < timedelta(hours=1)
 
 
 def _decoded(payload: str | None) -> Any:

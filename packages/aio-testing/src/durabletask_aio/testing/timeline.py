@@ -12,7 +12,7 @@ from durabletask.client import OrchestrationStatus
 
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.steps import step_of_event
+from durabletask_aio.testing.steps import is_longest_timer, step_of_event
 
 _NO_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 """Upstream's own engine leaves most timestamps at zero."""
@@ -118,9 +118,6 @@ class Timeline:
         """Read a history, as it looks at its last event or ``until`` later.  ``ValueError`` if it has no start."""
         return _Reader(history).read(until)
 
-
-LONGEST_TIMER = timedelta(days=3)
-"""Of workers with their default settings: a longer wait is recorded as several timers, one after the other."""
 
 _OPERATIONS = {
     "taskScheduled": Kind.ACTIVITY,
@@ -240,7 +237,7 @@ class _Reader:
     def _continued(self, timer: Row) -> Row | None:
         """The row of the wait that this timer goes on with, if it does: one of three days that has just run out."""
         for number, row in list(self._fired_now.items()):
-            if abs(row.bars[-1].duration - LONGEST_TIMER) < timedelta(hours=1):
+            if is_longest_timer(row.bars[-1].duration):
                 del self._fired_now[number]
                 row.bars[-1].text, timer.bars[0].text = row.name, timer.name
                 row.bars += timer.bars
