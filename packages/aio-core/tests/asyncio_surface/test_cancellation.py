@@ -245,10 +245,11 @@ class TestCombinations:
     def test_a_time_limit_that_was_met_takes_its_timer_back(self):
         async def workflow(ctx):
             await ctx.with_timeout(ctx.call_activity("double", input=1), 1000)
-            await asyncio.sleep(1)
-            return seconds()
+            await asyncio.Event().wait()
 
-        assert result_of(workflow) == 1.0
+        instance = complete(workflow)
+        assert instance.failure.errorType == "durabletask.aio.DeadlockError", "at once, there being no timer"
+        assert instance.steps("createTimer") == [2], "which the engine has not fired yet"
 
     def test_cancelling_a_time_limit_cancels_what_it_limits_and_the_timer(self):
         async def workflow(ctx):
@@ -259,10 +260,32 @@ class TestCombinations:
             try:
                 await limited
             except asyncio.CancelledError:
-                await asyncio.sleep(1)
-                return [waiting.cancelled(), seconds()]
+                assert waiting.cancelled()
+            await asyncio.Event().wait()
 
-        assert result_of(workflow) == [True, 2.0]
+        instance = complete(workflow)
+        assert instance.failure.errorType == "durabletask.aio.DeadlockError", "at once, there being no timer"
+        assert instance.steps("createTimer") == [1], "which the engine has not fired yet"
+
+    @pytest.mark.parametrize("combine", ["when_all", "gather"])
+    def test_cancelling_all_takes_effect_when_the_last_part_is_done(self, combine):
+        async def workflow(ctx):
+            async def stubborn():
+                try:
+                    await ctx.sleep(100)
+                finally:
+                    await ctx.sleep(2)
+
+            parts = [ctx.create_timer(100), asyncio.create_task(stubborn())]
+            together = ctx.when_all(parts) if combine == "when_all" else ctx.gather(*parts)
+            await asyncio.sleep(1)
+            together.cancel()
+            try:
+                await together
+            except asyncio.CancelledError:
+                return seconds()
+
+        assert result_of(workflow) == 3.0
 
     @pytest.mark.parametrize("make", ["asyncio", "ctx"])
     def test_a_task_that_waits_for_a_gather_passes_its_cancellation_on(self, make):
