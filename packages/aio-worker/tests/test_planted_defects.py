@@ -167,6 +167,18 @@ DEFECTS = {
         "",
         "test_sessions.py::TestBounds::test_one_whose_response_was_lost_is_closed",
     ),
+    "a dropped instance is left to the garbage collector": Defect(
+        "turns.py",
+        "            turn.executor.close()\n",
+        "            pass\n",
+        "test_turns.py::TestAnInstanceThatIsDropped::test_is_out_of_memory_before_the_garbage_collector_looks",
+    ),
+    "an evicted instance is left to the garbage collector": Defect(
+        "sessions.py",
+        "        self.executor.close()\n",
+        "",
+        "test_turns.py::TestAnInstanceThatIsDropped::test_is_out_of_memory_before_the_garbage_collector_looks",
+    ),
     "a worker that stopped stores sessions": Defect(
         "sessions.py",
         "        with self._lock:\n            self._closed = True",

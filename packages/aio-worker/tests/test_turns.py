@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -213,6 +214,36 @@ class TestAnInstanceThatIsDropped:
             assert finished(client, instance_id).serialized_output == "5"
         finally:
             worker.stop()
+
+    @pytest.mark.parametrize("sessions", [0, 1], ids=["after its turn", "evicted"])
+    def test_is_out_of_memory_before_the_garbage_collector_looks(self, sessions: int) -> None:
+        left: list[weakref.ref[Any]] = []
+
+        class Kept:
+            pass
+
+        async def holding(ctx: Any, _: Any) -> None:
+            held = Kept()
+            left.append(weakref.ref(held))
+            await ctx.call_activity("values", input=1)
+            await ctx.wait_for_external_event("never")
+
+        hub = Hub(lambda worker: worker.add_orchestrator(holding) and None, sessions=sessions)
+        hub.reference = hub.workers[0]
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                hub.start("holding", instance_id=str(number))
+                item = hub.take()
+                assert item is not None
+                hub.workers[0]._execute_orchestrator(item.orchestratorRequest, Recorder(), item.completionToken)
+            alive = sum(each() is not None for each in left)
+        finally:
+            gc.enable()
+
+        assert (len(left), alive) == (3, sessions)
+        hub.close()
 
     def test_an_evicted_generator_is_closed_too(self) -> None:
         closed: list[bool] = []

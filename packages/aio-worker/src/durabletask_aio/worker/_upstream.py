@@ -424,7 +424,10 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
         }
 
     def close(self) -> None:
-        """End a generator orchestrator that will not be continued, in this thread and as quietly as replay."""
+        """End the generator of an instance that will not be continued, in this thread and as quietly as replay.
+
+        Of an async workflow only the shell is left by then; closing it takes the instance out of its reference cycle.
+        """
         generator = None if self.context is None else self.context._generator
         if generator is None:
             return

@@ -137,8 +137,7 @@ class Session:
             with workflow_spans():
                 for run in self.runs:
                     run.dispose()
-        if not self.runs:
-            self.executor.close()
+        self.executor.close()
 
 
 @dataclass

@@ -57,6 +57,7 @@ class _Turn:
 
     function: Callable[..., Any] | None
     is_async: bool
+    is_kept: bool = False
     session: Session | None = None
     executor: OrchestrationExecutor | None = None
 
@@ -92,18 +93,20 @@ class Turns:
             pb.ExecutionStartedEvent(),
         )
         function = _upstream.find_orchestrator(self._worker, started.name)
-        is_async = function is not None and is_orchestrator(function)
+        turn = _Turn(function, function is not None and is_orchestrator(function))
         with (
             self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
-            workflow_spans() if is_async else nullcontext(),  # for what the scope closes at its end
+            workflow_spans() if turn.is_async else nullcontext(),  # for what the scope closes at its end
             turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
         ):
             if self._own is not None:
                 self._own(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                turn = _Turn(function, is_async)
                 served_by = self._execute(turn, request, stub, completion_token, scope)
+        if turn.is_async and not turn.is_kept and turn.executor is not None:
+            # What the scope has closed is let go of at once.  The garbage collector would come later, to megabytes of it.
+            turn.executor.close()
         self._note_size(request, started.name)
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
@@ -192,6 +195,7 @@ class Turns:
             executor.seen = seal.events
             runs = turn.session.runs if turn.session is not None else list(scope.runs)
             scope.keep()
+            turn.is_kept = True
             for fallen in self.sessions.store(Session(request.instanceId, turn.function, executor, runs, seal)):
                 fallen.dispose()
         elif turn.session is not None:
