@@ -16,8 +16,8 @@ for (const [place, folder] of [["/repository", resolve(here, "../../../..")], ["
   python.FS.mount(python.FS.filesystems.NODEFS, { root: folder }, place);
 }
 python.globals.set("arguments", python.toPy(args));
-process.exitCode = await python.runPythonAsync(`
-import os, sys, types
+process.exitCode = python.runPython(`
+import asyncio, os, pathlib, sys, tomllib, types
 from unittest import mock
 
 CORE = "/repository/packages/aio-core"
@@ -38,18 +38,27 @@ for name in ("grpc", "grpc.aio", "grpc._utilities"):
 sys.modules["grpc._utilities"].first_version_is_lower = lambda *_: False
 sys.modules["grpc"].aio = sys.modules["grpc.aio"]
 sys.dont_write_bytecode = True
-sys.path[:0] = [CORE + "/src", "/site"]
+sys.path[:0] = [CORE + "/src", "/site", "/metadata"]
+# What installing the core would say of it, ...
+project = tomllib.loads(pathlib.Path(CORE, "pyproject.toml").read_text())["project"]
+metadata = pathlib.Path("/metadata", f"{project['name'].replace('-', '_')}-{project['version']}.dist-info", "METADATA")
+metadata.parent.mkdir(parents=True)
+metadata.write_text(f"Metadata-Version: 2.4\\nName: {project['name']}\\nVersion: {project['version']}\\n")
 import durabletask
-# The facade of the core, where installing would put it.
+# ... and its facade, where installing would put it.
 facade = types.ModuleType("durabletask.aio")
 facade.__path__ = []
 facade.__package__ = facade.__name__
-with open(CORE + "/facade/__init__.py") as file:
+facade.__file__ = CORE + "/facade/__init__.py"
+with open(facade.__file__) as file:
     source = file.read()
 sys.modules["durabletask.aio"] = durabletask.aio = facade
-exec(compile(source, CORE + "/facade/__init__.py", "exec"), facade.__dict__)
+exec(compile(source, facade.__file__, "exec"), facade.__dict__)
 os.chdir(CORE)
+# Pyodide's loop is the running one of its only thread all the time; tests are to find a thread as others have it.
+asyncio._set_running_loop(None)
 import pytest
 print(sys.version)
 int(pytest.main(["-c", CORE + "/tests/pyodide/pytest.ini", "--rootdir", CORE, "--confcutdir", CORE, *arguments]))
 `);
+process.exit();
