@@ -170,6 +170,21 @@ def test_an_event_in_the_batch_that_ends_the_execution_is_not_lost():
     assert [event.eventRaised.input.value for event in instance.outcome.carryoverEvents] == ["2"]
 
 
+def test_what_other_tasks_had_still_to_do_when_the_function_returns_does_not_count():
+    async def workflow(ctx):
+        async def background():
+            await asyncio.sleep(0)
+            ctx.call_activity("late")
+
+        asyncio.create_task(background())
+        await asyncio.sleep(0)
+        return "done"
+
+    instance = started(workflow)
+    assert instance.result == "done"
+    assert [action.WhichOneof("orchestratorActionType") for action in instance.turns[0]] == ["completeOrchestration"]
+
+
 def test_actions_of_the_last_turn_go_out():
     async def workflow(ctx):
         ctx.call_activity("fire and forget")
