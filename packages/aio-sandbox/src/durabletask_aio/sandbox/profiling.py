@@ -29,6 +29,7 @@ IS_SUPPORTED: Final = sys.version_info < (3, 12)
 """From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
 
 _T = TypeVar("_T")
+_EXECUTION: Final = "_sandbox_execution"
 
 
 class ProfiledExecution(WatchedExecution):
@@ -37,40 +38,46 @@ class ProfiledExecution(WatchedExecution):
     def __init__(self, policy: Policy, execution: Any) -> None:
         super().__init__(policy, execution)
         self._index: Recogniser = recogniser()
-        self._hook = self._make_hook()
-        self._installed = False
+        self.hook = self._make_hook()
+        self.is_hooked = False
+        """Whether the hook is to be on while the execution's code runs; it is off inside the context."""
+
+    def is_on_this_thread(self) -> bool:
+        return ACTIVE.get(get_ident()) is self
 
     def enter(self) -> None:
         super().enter()
         # Somebody else's profiler (cProfile, coverage) stays: it cannot be put back once it was replaced.
-        self._installed = sys.getprofile() is None
-        if self._installed:
-            sys.setprofile(self._hook)
+        self.is_hooked = sys.getprofile() is None
+        if self.is_hooked:
+            sys.setprofile(self.hook)
 
     def exit(self) -> BaseException | None:
-        if self._installed:
+        if self.is_hooked:
             sys.setprofile(None)
-            self._installed = False
+            self.is_hooked = False
         return super().exit()
 
     def suspend(self) -> bool:
         """Take the hook off; whether it was to be on."""
-        if self._installed:
+        if self.is_hooked:
             sys.setprofile(None)
-        return self._installed
+        return self.is_hooked
 
     def resume(self) -> None:
-        if self._installed:
-            sys.setprofile(self._hook)
+        if self.is_hooked:
+            sys.setprofile(self.hook)
 
     def _make_hook(self) -> Callable[[types.FrameType, str, Any], None]:
         """The hook, as a closure over plain dictionaries: it runs several times for each line of the workflow."""
-        interests, watched_codes = TERRITORY.by_code, self._index.watched_codes
+        interests, names, watched_codes = TERRITORY.by_code, self._index.builtin_names, self._index.watched_codes
         judge, judge_frame, interest_in = self._judge, self._judge_frame, TERRITORY.of_code
         nothing = Interest.NOTHING
 
         def hook(frame: types.FrameType, event: str, argument: Any) -> None:
             if event == "c_call":
+                if argument.__name__ not in names:
+                    return
                 code = frame.f_code
                 known = interests.get(id(code))
                 if known is None:
@@ -127,7 +134,7 @@ def watched(context_type: type[_T]) -> type[_T]:
             members[name] = _quiet(static)
         elif isinstance(static, property) and static.fget is not None:
             members[name] = property(_quiet(static.fget), static.fset, static.fdel, static.__doc__)
-    members["__slots__"] = ()
+    members["__slots__"] = (_EXECUTION,)
     members["__module__"] = context_type.__module__
     members["__doc__"] = context_type.__doc__
     subclass: Any = type(context_type.__name__, (context_type,), members)
@@ -135,15 +142,37 @@ def watched(context_type: type[_T]) -> type[_T]:
 
 
 def _quiet(function: Any) -> Any:
+    """``function``, a method of the context, without the hook.
+
+    Each call before the hook is off is seen by it, at nearly a microsecond, so the execution is looked up once and kept
+    with the context: what is left to be seen is this function and the call that takes the hook off.
+    """
+    set_profile = sys.setprofile
+
     @functools.wraps(function)
-    def quiet(*args: Any, **kwargs: Any) -> Any:
-        execution = ACTIVE.get(get_ident())
-        # By way of the execution, never by way of sys.getprofile(): a foreign profiler must not be touched.
-        if execution is None or not execution.suspend():
-            return function(*args, **kwargs)
+    def quiet(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            execution = self._sandbox_execution
+        except AttributeError:
+            execution = _keep_execution(self)
+        # By way of the execution, never by way of sys.getprofile(): a foreign profiler must not be touched.
+        if execution is None or not execution.is_hooked:
+            return function(self, *args, **kwargs)
+        set_profile(None)
+        try:
+            return function(self, *args, **kwargs)
         finally:
-            execution.resume()
+            # Another thread, which should not use a workflow's context, must not be left with the hook.
+            if execution.is_on_this_thread():
+                set_profile(execution.hook)
 
     return quiet
+
+
+def _keep_execution(context: Any) -> ProfiledExecution | None:
+    """The execution that ``context`` belongs to; kept with it, if its code is what this thread runs."""
+    execution = ACTIVE.get(get_ident())
+    if not isinstance(execution, ProfiledExecution):
+        return None
+    setattr(context, _EXECUTION, execution)
+    return execution

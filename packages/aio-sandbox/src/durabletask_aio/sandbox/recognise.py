@@ -50,6 +50,8 @@ class Recogniser:
         self.watched_codes: set[int] = set()
         """Ids of the code objects for which :meth:`of_frame` may have an answer."""
         self.leaf_names: frozenset[str] = frozenset()
+        self.builtin_names: set[str] = set()
+        """Names under which built-in functions know themselves, of those for which :meth:`find` may have an answer."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -60,6 +62,8 @@ class Recogniser:
             for index in (self._by_id, self._by_equality, self._by_code, self._bound, self._bound_codes):
                 index.clear()
             self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
+            # For those that are not imported yet, the name in the catalogue is the best guess.
+            self.builtin_names.update(self.leaf_names, _DATE_METHODS, _TIMEZONE_METHODS)
         elif self._modules_seen == len(sys.modules):
             return
         self._modules_seen = len(sys.modules)
@@ -86,6 +90,7 @@ class Recogniser:
             return
         if isinstance(found, types.BuiltinFunctionType):
             self._by_equality.setdefault(found, call)
+            self.builtin_names.add(found.__name__)
             return
         self._by_id.setdefault(id(found), call)
         if isinstance(found, Mapping):
