@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-MEASURED = json.loads((HERE / "measured.json").read_text())["counts"]
-"""Python -> column -> counts, as the page on the held-out snippets reports them."""
+MEASURED = json.loads((HERE / "measured.json").read_text())["present"]
+"""Python -> column -> counts, as the page on the held-out snippets has them for today; "counts" has the first run's."""
 
 
 @pytest.mark.slow
