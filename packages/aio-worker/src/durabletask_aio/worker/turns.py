@@ -105,7 +105,7 @@ class Turns:
             else:
                 served_by = self._execute(turn, request, stub, completion_token, scope)
         if turn.is_async and not turn.is_kept and turn.executor is not None:
-            # What the scope has closed is let go of at once.  The garbage collector would come later, to megabytes of it.
+            # Let go of what the scope has closed; the garbage collector would come later, and find megabytes.
             turn.executor.close()
         self._note_size(request, started.name)
         if self._logger.isEnabledFor(logging.DEBUG):
