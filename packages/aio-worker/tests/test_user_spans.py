@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -381,7 +382,8 @@ class TestOfTheWorkflowTracerProvider:
     def test_the_sandbox_has_nothing_to_say_about_spans(
         self, engine: LocalBackend, client: TaskHubGrpcClient, provider: Any, mode: str
     ) -> None:
-        pytest.importorskip("durabletask_aio.sandbox")
+        if not entry_points(group="durabletask.aio.sandbox"):
+            pytest.skip("the sandbox is not installed")
         tracer = provider.get_tracer("user")
 
         async def traced(ctx: Any, _: Any) -> None:
