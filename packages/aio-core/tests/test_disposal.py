@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import logging
 import os
@@ -541,6 +542,33 @@ def test_a_turn_inside_a_running_loop_of_the_application_leaves_that_alone():
         return await asyncio.sleep(0, "fine")
 
     assert asyncio.run(application()) == "fine"
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="outside")
+
+
+def test_code_that_is_closed_is_in_its_own_context():
+    """As OpenTelemetry needs, which detaches its span in the context in which it attached it."""
+    closed = []
+
+    async def helper(ctx, name):
+        token = VARIABLE.set(name)
+        try:
+            await ctx.call_activity("a")
+        finally:
+            closed.append((VARIABLE.get(), VARIABLE.reset(token)))
+
+    async def workflow(ctx):
+        token = VARIABLE.set("main")
+        try:
+            await asyncio.gather(helper(ctx, "first"), helper(ctx, "second"))
+        finally:
+            closed.append((VARIABLE.get(), VARIABLE.reset(token)))
+
+    Instance(as_orchestrator(workflow)).start()
+
+    assert closed == [("second", None), ("first", None), ("main", None)]
+    assert VARIABLE.get() == "outside"
 
 
 def test_dropped_runs_do_not_accumulate():

@@ -13,6 +13,7 @@ import asyncio
 import asyncio.futures
 import asyncio.queues
 import asyncio.tasks
+import contextvars
 import inspect
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ __all__ = [
     "called_from",
     "calling_frame",
     "close_unstarted",
+    "context_of",
     "enter_task",
     "forget_pending",
     "get_running_loop",
@@ -248,3 +250,20 @@ def innermost_unfinished(awaitable: Any) -> Any:
         if getattr(link, "cr_frame", None) is not None or getattr(link, "gi_frame", None) is not None:
             innermost = link
     return innermost
+
+
+if sys.version_info >= (3, 12):
+
+    def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
+        return task.get_context()
+else:
+
+    def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
+        """The context that a suspended ``task`` runs in; ``None`` if it cannot be told."""
+        waiter: Any = getattr(task, "_fut_waiter", None)
+        callbacks: list[Any] = getattr(waiter, "_callbacks", None) or []
+        for callback, context in callbacks:
+            if getattr(callback, "__self__", None) is task:
+                found: contextvars.Context = context
+                return found
+        return None

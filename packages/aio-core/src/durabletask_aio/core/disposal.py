@@ -15,6 +15,7 @@ reachable from them may refer to upstream's context.
 from __future__ import annotations
 
 import atexit
+import contextvars
 import logging
 import sys
 import threading
@@ -131,7 +132,7 @@ def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
             _interpreter.forget_pending(task)
             _interpreter.enter_task(loop, task)  # asyncio.timeout asks for it
             try:
-                _close(task.get_coro(), loop)
+                _close(task.get_coro(), loop, _interpreter.context_of(task))
             finally:
                 _interpreter.leave_task(loop, task)
     finally:
@@ -140,8 +141,8 @@ def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
         _interpreter.restore_loop(saved_loop)
 
 
-def _close(coroutine: Any, loop: WorkflowLoop) -> None:
-    """Close ``coroutine`` from the inside out.
+def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | None) -> None:
+    """Close ``coroutine`` from the inside out, in the context it ran in, or its ``finally`` could reset no variable.
 
     Closing the outermost one would do, if none of those inside answered by awaiting something else: then it is left
     suspended without its caller, and the collector closes it again, at any time and complaining.
@@ -152,7 +153,10 @@ def _close(coroutine: Any, loop: WorkflowLoop) -> None:
         if innermost is None:
             return
         try:
-            innermost.close()
+            if context is None:
+                innermost.close()
+            else:
+                context.run(innermost.close)
         except RuntimeError as error:
             refusals += "ignored GeneratorExit" in str(error)
         except BaseException:
