@@ -6,16 +6,39 @@ that is not there fails the build, and so does a source that has moved.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mkdocs.exceptions import PluginError
+
+ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 MARKER = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     return MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Docstrings as they come out of mkdocstrings: without reST's roles, and none left out."""
+    if page.file.src_uri == "reference/api.md":
+        check_api(html)
+    return ROLE.sub("", html)
+
+
+def check_api(html: str) -> None:
+    """Fail the build if the page lacks a public name: a page without any is built without a complaint."""
+    missing = [
+        f"{part}.{name}"
+        for part in ("durabletask.aio", "durabletask.aio.worker", "durabletask.aio.testing", "durabletask.aio.sandbox")
+        for name in importlib.import_module(part).__all__
+        if f'id="{part}.{name}"' not in html
+    ]
+    if missing:
+        raise PluginError(f"docs/reference/api.md does not show {', '.join(missing)}")
 
 
 def refused_methods() -> str:
@@ -30,8 +53,9 @@ def errors() -> str:
 
     def bases(error: type[BaseException]) -> str:
         everything_is = (AsyncWorkflowError, object, BaseException, Exception)
-        named = [base.__name__ for base in error.__mro__[1:] if base not in everything_is]
-        return ", ".join(f"`{name}`" for name in named if not name.startswith("_"))
+        named = [base for base in error.__mro__[1:] if base not in everything_is]
+        public = [base for base in named if base in PUBLIC_ERRORS or not base.__module__.startswith("durabletask_aio")]
+        return ", ".join(f"`{base.__name__}`" for base in public if not base.__name__.startswith("_"))
 
     rows = ((f"`{error.__name__}`", bases(error), first_sentence(error)) for error in PUBLIC_ERRORS)
     return table(("Error", "Is also a", "Means"), rows)

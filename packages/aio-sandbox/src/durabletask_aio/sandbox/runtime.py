@@ -181,3 +181,4 @@ def _context_name(function: Any) -> str | None:
 _redirector: Final = redirect.Redirector(recogniser())
 
 SANDBOX: Final = WorkflowSandbox()
+"""The sandbox of this process: what the core finds by its entry point."""
