@@ -320,6 +320,28 @@ def test_timers_take_seconds_timedeltas_and_both_kinds_of_datetime(method, fire_
     replay(instance)
 
 
+@pytest.mark.parametrize("sleep", ["ctx.sleep", "ctx.create_timer", "asyncio.sleep"])
+@pytest.mark.parametrize("delay", [3e11, 1e20])
+def test_a_timer_beyond_the_calendar_is_refused_at_its_line(sleep, delay):
+    async def workflow(ctx):
+        start = {"ctx.sleep": ctx.sleep, "ctx.create_timer": ctx.create_timer, "asyncio.sleep": asyncio.sleep}[sleep]
+        await start(delay)  # <-
+
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert f"a timer of {delay!r} would fire after the year 9999 ({line_in(workflow)})" in details.errorMessage
+    assert f"  wrong: await {sleep}({delay!r})" in details.errorMessage
+    assert "  right: await ctx.wait_for_external_event('name'), if it is to" in details.errorMessage
+
+
+@pytest.mark.parametrize("delay", [timedelta.max, 10**400])
+def test_a_delay_beyond_what_a_number_holds_is_refused_too(delay):
+    async def workflow(ctx):
+        await ctx.sleep(delay)
+
+    assert "would fire after the year 9999" in failure_of(workflow).errorMessage
+
+
 @pytest.mark.parametrize("fire_at", ["5", None, float("nan"), float("inf"), True, [5]])
 def test_a_timer_that_takes_none_of_these_is_refused_at_its_line(fire_at):
     async def workflow(ctx):
@@ -578,7 +600,7 @@ def test_continue_as_new_takes_a_version():
     ("late", "what"),
     [
         (lambda ctx: ctx.call_activity("late"), "ctx.call_activity"),
-        (lambda ctx: ctx.sleep(1), "ctx.create_timer"),
+        (lambda ctx: ctx.sleep(1), "ctx.sleep"),
         (lambda ctx: ctx.wait_for_external_event("late"), "ctx.wait_for_external_event"),
         (lambda ctx: ctx.continue_as_new(2), "ctx.continue_as_new after"),
         (lambda ctx: ctx.send_event("other", "late"), "ctx.send_event"),

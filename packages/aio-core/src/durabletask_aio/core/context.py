@@ -304,23 +304,26 @@ class AsyncWorkflowContext:
 
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
         """A timer: after a number of seconds or a ``timedelta``, or at a ``datetime`` (naive means UTC)."""
-        when: timedelta | datetime
-        given: Any = fire_at
-        if isinstance(given, timedelta | datetime):
-            when = given
-        elif isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
-            when = timedelta(seconds=given)
-        else:
-            raise self._host.slip(
-                f"a timer takes seconds, a timedelta or a datetime, and not {fire_at!r}",
-                f"await ctx.sleep({fire_at!r})",
-                "await ctx.sleep(1.5) or await ctx.sleep(timedelta(days=1))",
-            )
-        return self._state.track(self._host.scheduler("create_timer").create_timer(when), TIMER, str(fire_at))
+        return self._timer(fire_at, "create_timer")
 
     def sleep(self, delay: float | timedelta | datetime) -> Operation[None]:
         """The same as :meth:`create_timer`, under the name that reads well after ``await``."""
-        return self.create_timer(delay)
+        return self._timer(delay, "sleep")
+
+    def _timer(self, given: Any, method: str) -> Operation[None]:
+        scheduler = self._host.scheduler(method)
+        try:
+            if isinstance(given, timedelta | datetime):
+                return self._state.track(scheduler.create_timer(given), TIMER, str(given))
+            if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+                return self._state.track(scheduler.create_timer(timedelta(seconds=given)), TIMER, str(given))
+        except OverflowError:
+            raise self._host.beyond_the_calendar(given, f"ctx.{method}") from None
+        raise self._host.slip(
+            f"a timer takes seconds, a timedelta or a datetime, and not {given!r}",
+            f"await ctx.{method}({given!r})",
+            f"await ctx.{method}(1.5) or await ctx.{method}(timedelta(days=1))",
+        )
 
     @overload
     def wait_for_external_event(self, name: str, *, data_type: type[T]) -> Operation[T]: ...

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -199,6 +199,14 @@ class Host:
         """
         shown = "" if wrong is None else f"\n  wrong: {wrong}\n  right: {right}"
         return self.error(WorkflowValidationError, f"{what} ({place or sites.here()}){shown}", step=step)
+
+    def beyond_the_calendar(self, delay: Any, call: str) -> WorkflowValidationError:
+        """The error for a timer that is so long that no ``datetime`` can say when it fires."""
+        return self.slip(
+            f"a timer of {delay!r} would fire after the year {MAXYEAR}",
+            f"await {call}({delay!r})",
+            "await ctx.wait_for_external_event('name'), if it is to wait until somebody ends it",
+        )
 
     # -- timers of the loop ---------------------------------------------------------------------------------------
 

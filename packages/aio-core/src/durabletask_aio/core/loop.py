@@ -296,7 +296,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if delay < _MICROSECOND:
             self.ready.append(handle)
         elif delay != math.inf:
-            self._start_timer(handle, timedelta(seconds=delay))
+            try:
+                self._start_timer(handle, timedelta(seconds=delay))
+            except OverflowError:
+                raise self.host.beyond_the_calendar(delay, "asyncio.sleep") from None
         return handle
 
     def call_at(  # type: ignore[override]
@@ -308,12 +311,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.ready.append(handle)
         elif delay != math.inf:
             # Through microseconds since the start, where both are exact, and not through the difference of floats.
-            self._start_timer(handle, timedelta(seconds=when) - self.host.elapsed())
+            try:
+                self._start_timer(handle, timedelta(seconds=when) - self.host.elapsed())
+            except OverflowError:
+                raise self.host.beyond_the_calendar(delay, "asyncio.sleep") from None
         return handle
 
     def _start_timer(self, handle: WorkflowTimerHandle, delay: timedelta) -> None:
-        handle.due = self.host.elapsed() + delay
         handle.sequence = self.host.start_timer(delay, handle)
+        handle.due = self.host.elapsed() + delay
         self.outstanding += 1
         self.timers.setdefault(handle.due, {})[handle] = None
 
