@@ -63,11 +63,17 @@ def errors() -> str:
 
 def rules() -> str:
     """A section per rule of the sandbox, under the anchor that messages link to."""
+    from durabletask_aio.sandbox.catalogue import default
+    from durabletask_aio.sandbox.explain import calls_of, described
     from durabletask_aio.sandbox.rules import RULES
+
+    def calls(rule: Any) -> str:
+        found = described(calls_of(rule, default()))
+        return f"Calls: {found}.\n\n" if found else ""
 
     return "\n\n".join(
         f"## {rule.code} {rule.slug} {{ #{rule.code.lower()} }}\n\n"
-        f"**{rule.title}.** ({rule.severity.value}, category `{rule.category.value}`)\n\n{rule.why}\n\n"
+        f"**{rule.title}.** ({rule.severity.value}, category `{rule.category.value}`)\n\n{rule.why}\n\n{calls(rule)}"
         f"Use {rule.alternative}. In a generator orchestrator: {rule.generator_alternative}.\n\n"
         f"{fenced(rule.bad, title='wrong')}\n\n{fenced(rule.good, title='right')}"
         for rule in RULES

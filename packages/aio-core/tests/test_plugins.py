@@ -46,6 +46,7 @@ def installed(monkeypatch):
 
     monkeypatch.setattr(plugins, "entry_points", find)
     monkeypatch.setattr(plugins, "_told", False)
+    monkeypatch.setattr(plugins, "_loaded", None)
     monkeypatch.delenv("DAPR_WF_DEBUG", raising=False)
     monkeypatch.delenv("DT_DEBUG", raising=False)
     monkeypatch.delenv("DAPR_WF_DISABLE_DETECTION", raising=False)

@@ -189,7 +189,17 @@ class WorkflowRun:
                     if guard is None:
                         loop.run_ready()
                     else:
-                        self._guarded_step(guard)
+                        guard.enter()
+                        violation: BaseException | None = None
+                        try:
+                            loop.run_ready()
+                        finally:
+                            violation = guard.exit()
+                        if violation is not None:
+                            try:
+                                raise violation
+                            finally:
+                                del violation  # its traceback refers to this frame
                 finally:
                     host.upstream = host.detached
                     host.thread = 0
@@ -233,17 +243,6 @@ class WorkflowRun:
     def _finish(self) -> None:
         self.is_finished = True
         self.dispose()
-
-    def _guarded_step(self, guard: plugins.ExecutionGuard) -> None:
-        """Let the loop run until it is quiet, with the sandbox watching."""
-        violation: BaseException | None = None
-        guard.enter()
-        try:
-            self.loop.run_ready()
-        finally:
-            violation = guard.exit()
-        if violation is not None:
-            raise violation
 
     async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """The main task: the user's function, and the cleanups registered outside of any block."""

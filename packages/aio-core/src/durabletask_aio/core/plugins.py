@@ -149,16 +149,22 @@ def load_integrations() -> bool:
     return found
 
 
+_loaded: Sandbox | None = None
+
+
 def load_sandbox() -> Sandbox | None:
     """The sandbox, or ``None`` if none is installed.
 
     Raises :class:`AsyncWorkflowError` if there is one that does not fit this core.
     """
-    for entry in entry_points(group=SANDBOX_GROUP):
-        sandbox = entry.load()
-        check_protocol(sandbox, entry)
-        return cast("Sandbox", sandbox)
-    return None
+    global _loaded
+    if _loaded is None:  # once: the search reads the metadata of everything that is installed
+        for entry in entry_points(group=SANDBOX_GROUP):
+            sandbox = entry.load()
+            check_protocol(sandbox, entry)
+            _loaded = cast("Sandbox", sandbox)
+            break
+    return _loaded
 
 
 def check_protocol(plugin: Any, entry: EntryPoint) -> None:
