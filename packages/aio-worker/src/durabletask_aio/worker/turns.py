@@ -96,7 +96,8 @@ class Turns:
         turn = _Turn(function, function is not None and is_orchestrator(function))
         with (
             self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
-            workflow_spans() if turn.is_async else nullcontext(),  # for what the scope closes: up to 3.11 not each has a context
+            # For what the scope closes at its end; up to Python 3.11 not all of that is closed in a context of its own.
+            workflow_spans() if turn.is_async else nullcontext(),
             turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
         ):
             if self._own is not None:
