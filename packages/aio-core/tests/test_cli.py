@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 
 import pytest
@@ -101,11 +101,19 @@ def test_only_the_wanted_sub_command_is_loaded(commands):
     assert cli.main(["greet", "anna"]) == 3
 
 
-def test_the_version_is_the_distributions(commands, capsys):
+def test_the_versions_are_those_of_what_is_installed(commands, capsys, monkeypatch):
+    installed = {"durabletask-aio-core": "1.2", "durabletask-aio-worker": "3.4", "durabletask": "5.6"}
+
+    def installed_version(name):
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(cli, "version", installed_version)
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == f"durabletask-aio-core {version('durabletask-aio-core')}\n"
+    assert capsys.readouterr().out == "durabletask-aio-core 1.2\ndurabletask-aio-worker 3.4\ndurabletask 5.6\n"
 
 
 def test_it_can_be_run_as_a_module():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 from durabletask_aio.core import plugins
@@ -27,10 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wanted in _KNOWN and wanted not in entries:
         print(f'durabletask-aio {wanted} is not installed: pip install "{_KNOWN[wanted]}"', file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog="durabletask-aio", description="async/await for durable workflows")
-    parser.add_argument(
-        "--version", action="version", version=f"durabletask-aio-core {version('durabletask-aio-core')}"
+    parser = argparse.ArgumentParser(
+        prog="durabletask-aio",
+        description="async/await for durable workflows",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # a line for each version
     )
+    parser.add_argument("--version", action="version", version="\n".join(_versions()))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, entry in sorted(entries.items()):
         if wanted in (None, name):
@@ -43,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command: plugins.Command = parsed.run_command
     return command.run(parsed)
+
+
+def _versions() -> Iterator[str]:
+    """What a report of a defect should say is installed: each of our distributions, and upstream's."""
+    for name in (*(f"durabletask-aio-{part}" for part in ("core", "worker", "sandbox", "testing")), "durabletask"):
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def _add(commands: Any, name: str, entry: EntryPoint) -> None:
