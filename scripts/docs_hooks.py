@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: tables that are generated from the code they document.
+"""Hooks of mkdocs: tables that are generated from the code they document, and programs that are run by the tests.
 
-A line ``<!-- table: NAME -->`` in a page is replaced by what the function of that name in ``TABLES`` returns.  A name
-that is not there fails the build, and so does a source that has moved.
+A line ``<!-- table: NAME -->`` in a page is replaced by what the function of that name in ``TABLES`` returns, and
+``<!-- program: PATH -->`` by that file.  A name that is not there fails the build, and so does a source that has moved.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
 
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 MARKER = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
+PROGRAM = re.compile(r"^<!-- program: (\S+) -->$", re.MULTILINE)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    return MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+    markdown = MARKER.sub(lambda match: TABLES[match[1]](), markdown)
+    return PROGRAM.sub(lambda match: program(match[1]), markdown)
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
@@ -85,6 +89,12 @@ def first_sentence(documented: Any) -> str:
     paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
     plain = re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", paragraph).replace("``", "`")
     return re.split(r"(?<=[.:;]) (?=[A-Z])", plain)[0]
+
+
+def program(path: str) -> str:
+    """A program of the repository without its docstring, which the page says in its own words."""
+    code = (ROOT / path).read_text(encoding="utf-8").rstrip()
+    return fenced(re.sub(r'\A""".*?"""\n+', "", code, flags=re.DOTALL), title=path)
 
 
 def fenced(code: str, *, title: str) -> str:
