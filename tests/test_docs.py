@@ -8,6 +8,7 @@ not know fails.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 import subprocess
 import sys
@@ -43,6 +44,9 @@ class Run:
     outcome: Any
     activities: tuple[str, ...] = ("fetch",)
     event: str | None = None
+    children: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    version: str | None = None
 
 
 @dataclass
@@ -67,6 +71,8 @@ def price(ctx: ActivityContext, item: str) -> int:
 def ship(ctx: ActivityContext, items: list[str]) -> None: ...
 
 """
+
+TWO_TEAS = {"item": "tea", "count": 2}
 
 PAGES = {
     "README.md": Page(),
@@ -101,6 +107,25 @@ PAGES = {
         ]
     ),
     **{f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")},
+    "docs/workflows.md": Page(
+        runs=[
+            Run("buy", TWO_TEAS, 12, ("charge",)),
+            Run("buy_patiently", TWO_TEAS, 6, ("charge",)),
+            Run("buy_unless_refused", TWO_TEAS, 6, ("charge",)),
+            Run("buy_all", [TWO_TEAS, {"item": "cup", "count": 1}], 18, ("charge",), children=("buy",)),
+            Run("pay", ["Ada", "Bob"], [-5, 5], (), entities=("account",)),
+            Run("countdown", 2, "lift-off", ()),
+            Run("brew", 3, "ready", ()),
+        ]
+    ),
+    "docs/upgrading.md": Page(
+        runs=[
+            Run("order", "tea", ["charged tea"], ("charge",)),
+            Run("order_2", "tea", ["reserved tea", "charged tea"], ("charge", "reserve")),
+            Run("order_of_any_version", "tea", ["charged tea"], ("charge", "reserve")),
+            Run("order_of_any_version", "tea", ["reserved tea", "charged tea"], ("charge", "reserve"), version="2"),
+        ]
+    ),
     "docs/errors.md": Page(runs=[Run("careful", 7, "no, since: cannot charge 7", ("risky",))]),
 }
 RUNS = [pytest.param(page, run, id=f"{page}: {run.workflow}") for page, that in PAGES.items() for run in that.runs]
@@ -113,9 +138,13 @@ def write_module(page: str, folder: Path) -> Path:
 
 
 def execute(path: Path) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
-    return namespace
+    """Import the module: a real one, since dataclasses and upstream's search for types look at those."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
 
 
 def test_every_page_with_python_is_known() -> None:
@@ -153,10 +182,14 @@ def test_workflows_of_a_page_do_what_it_says(page: str, run: Run, tmp_path: Path
         TaskHubGrpcClient(host_address=engine.address) as client,
     ):
         worker.add_orchestrator(names[run.workflow])
+        for child in run.children:
+            worker.add_orchestrator(names[child])
         for activity in run.activities:
             worker.add_activity(names[activity])
+        for entity in run.entities:
+            worker.add_entity(names[entity])
         worker.start()
-        instance_id = client.schedule_new_orchestration(run.workflow, input=run.input)
+        instance_id = client.schedule_new_orchestration(run.workflow, input=run.input, version=run.version)
         if run.event:
             client.raise_orchestration_event(instance_id, run.event)
         state = client.wait_for_orchestration_completion(instance_id, timeout=60)
