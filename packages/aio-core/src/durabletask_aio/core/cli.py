@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version="\n".join(_versions()))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, entry in sorted(entries.items()):
-        if wanted in (None, name):
+        if wanted == name or wanted not in entries:  # one that is not there: the complaint lists all that are
             _add(commands, name, entry)
     parsed = parser.parse_args(given)
     if parsed.command is None:
