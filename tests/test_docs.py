@@ -72,6 +72,7 @@ def ship(ctx: ActivityContext, items: list[str]) -> None: ...
 
 """
 
+PACKAGE_PAGES = {f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")}
 TWO_TEAS = {"item": "tea", "count": 2}
 
 PAGES = {
@@ -106,7 +107,7 @@ PAGES = {
             Run("ship", None, {"region": "eu"}, ("read",)),
         ]
     ),
-    **{f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")},
+    **PACKAGE_PAGES,
     "docs/workflows.md": Page(
         runs=[
             Run("buy", TWO_TEAS, 12, ("charge",)),
@@ -150,7 +151,8 @@ def execute(path: Path) -> dict[str, Any]:
 def test_every_page_with_python_is_known() -> None:
     patterns = ("README.md", "packages/*/README.md", "docs/*.md", "docs/reference/*.md")
     pages = [path for pattern in patterns for path in ROOT.glob(pattern)]
-    with_python = {str(path.relative_to(ROOT)) for path in pages if blocks(str(path.relative_to(ROOT)), "python")}
+    names = [path.relative_to(ROOT).as_posix() for path in pages]
+    with_python = {name for name in names if blocks(name, "python")}
     assert with_python == set(PAGES)
 
 
@@ -209,6 +211,14 @@ async def test_the_tests_on_the_testing_page_pass(tmp_path: Path) -> None:
     await page["test_a_customer_who_pays"]()
     page["test_todays_code_goes_on_where_yesterdays_was"](await page["record"](tmp_path))
     await asyncio.to_thread(page["test_over_grpc"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(PACKAGE_PAGES)])
+def test_links_into_the_repository_lead_somewhere(page: str) -> None:
+    """Those between the pages of the docs are checked when these are built."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def test_console_commands_of_the_readme_exist() -> None:
