@@ -12,6 +12,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Run:
     input: Any
     outcome: Any
     activities: tuple[str, ...] = ("fetch",)
-    event: str | None = None
+    events: tuple[tuple[str, Any], ...] = ()
     children: tuple[str, ...] = ()
     entities: tuple[str, ...] = ()
     version: str | None = None
@@ -79,7 +80,7 @@ PAGES = {
     "README.md": Page(),
     "docs/index.md": Page(
         before=INDEX_LEAVES_OUT,
-        runs=[Run("order", ["tea", "cake"], "shipped for 7 euros", ("price", "ship"), event="paid")],
+        runs=[Run("order", ["tea", "cake"], "shipped for 7 euros", ("price", "ship"), events=(("paid", None),))],
         needs_python=(3, 11),
     ),
     "docs/quick-start.md": Page(runs=[Run("order", ["cake"], "cake: 5 euros", ("price",))]),
@@ -89,8 +90,10 @@ PAGES = {
             Run("fan_out", ["a", "b"], ["<<a>>", "<<b>>"]),
             Run("patient", None, "nobody answered in 2 seconds"),
             Run("race", ["a", "b"], "there was a winner"),
+            Run("collect", 2, ["a", "b"], events=(("arrived", "a"), ("arrived", "b"))),
             Run("pipeline", ["b", "a"], ["<a>", "<b>"]),
             Run("draw", None, True),
+            Run("with_a_cleanup", "a", "<a>"),
         ]
     ),
     "docs/migration.md": Page(
@@ -173,28 +176,38 @@ def test_readme_and_quick_start_show_the_same_workflow() -> None:
     assert workflow("README.md") == workflow("docs/quick-start.md")
 
 
-@pytest.mark.parametrize(("page", "run"), RUNS)
-def test_workflows_of_a_page_do_what_it_says(page: str, run: Run, tmp_path: Path) -> None:
-    if sys.version_info < PAGES[page].needs_python:
-        pytest.skip(f"the page uses what came with Python {PAGES[page].needs_python}")
-    names = execute(write_module(page, tmp_path))
+@pytest.fixture(scope="module")
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskHubGrpcClient]:
+    """For all runs of a page one engine, one client, and one worker with what they need: stopping it takes a second."""
+    page = PAGES[request.param]
+    if sys.version_info < page.needs_python:
+        pytest.skip(f"the page uses what came with Python {page.needs_python}")
+    names = execute(write_module(request.param, tmp_path_factory.mktemp("page")))
+
+    def those(kind: str) -> list[Any]:
+        return [names[name] for name in dict.fromkeys(name for run in page.runs for name in getattr(run, kind))]
+
     with (
         local_backend() as engine,
         TaskHubGrpcWorker(host_address=engine.address) as worker,
         TaskHubGrpcClient(host_address=engine.address) as client,
     ):
-        worker.add_orchestrator(names[run.workflow])
-        for child in run.children:
-            worker.add_orchestrator(names[child])
-        for activity in run.activities:
-            worker.add_activity(names[activity])
-        for entity in run.entities:
-            worker.add_entity(names[entity])
+        for workflow in dict.fromkeys([*(names[run.workflow] for run in page.runs), *those("children")]):
+            worker.add_orchestrator(workflow)
+        for activity in those("activities"):
+            worker.add_activity(activity)
+        for entity in those("entities"):
+            worker.add_entity(entity)
         worker.start()
-        instance_id = client.schedule_new_orchestration(run.workflow, input=run.input, version=run.version)
-        if run.event:
-            client.raise_orchestration_event(instance_id, run.event)
-        state = client.wait_for_orchestration_completion(instance_id, timeout=60)
+        yield client
+
+
+@pytest.mark.parametrize(("client", "run"), RUNS, indirect=["client"])
+def test_workflows_of_a_page_do_what_it_says(client: TaskHubGrpcClient, run: Run) -> None:
+    instance_id = client.schedule_new_orchestration(run.workflow, input=run.input, version=run.version)
+    for name, data in run.events:
+        client.raise_orchestration_event(instance_id, name, data=data)
+    state = client.wait_for_orchestration_completion(instance_id, timeout=60)
     assert state is not None
     state.raise_if_failed()
     assert state.get_output() == run.outcome
