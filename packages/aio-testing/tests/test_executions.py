@@ -8,9 +8,11 @@ from datetime import datetime, timedelta, timezone
 from durabletask.client import OrchestrationStatus
 from durabletask.task import when_any
 
+from durabletask_aio.testing import handouts
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.clock import VirtualClock
 from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.handouts import Taker
 
 
@@ -338,3 +340,42 @@ def test_losing_a_race_leaves_the_history_with_one_ending(local_backend, client,
     wait_until(lambda: not local_backend.engine._handouts, "the late result")
     endings = [event for event in local_backend.history(instance_id).protobuf if event.HasField("executionCompleted")]
     assert len(endings) == 1
+
+
+async def test_results_that_come_together_are_each_looked_at_a_few_times(monkeypatch):
+    looked_at = 0
+
+    def count(event, _is_stamped=handouts.is_stamped):
+        nonlocal looked_at
+        looked_at += 1
+        return _is_stamped(event)
+
+    monkeypatch.setattr(handouts, "is_stamped", count)
+
+    async def fan_out(ctx):
+        return len(await ctx.gather(*(ctx.call_activity("act") for _ in range(500))))
+
+    async with WorkflowEnvironment(orchestrators=[fan_out], verify=False) as env:
+        env.stub("act", returns=1)
+        assert await env.execute(fan_out) == 500
+    assert looked_at < 20 * 500
+
+
+async def test_every_event_says_when_it_happened_also_behind_the_start_of_the_next_execution():
+    async def rounds(ctx, number):
+        ctx.set_custom_status("waiting")
+        await ctx.wait_for_external_event("go")
+        await ctx.sleep(60)
+        if number < 3:
+            ctx.continue_as_new(number + 1, save_events=True)
+
+    async with WorkflowEnvironment(orchestrators=[rounds]) as env:
+        handle = await env.start(rounds, input=1)
+        for _ in range(3):
+            await handle.raise_event("go")
+        await handle.result()
+        assert len(env.histories) == 3
+        for history in env.histories:
+            assert all(
+                env.now - timedelta(minutes=3) <= event.timestamp.replace(tzinfo=timezone.utc) for event in history
+            )

@@ -30,7 +30,7 @@ from typing import Any
 
 from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
 from durabletask_aio.testing.clock import Clock
-from durabletask_aio.testing.handouts import Activity, HandoutBackend, stamp
+from durabletask_aio.testing.handouts import Activity, HandoutBackend, stamp, stamp_the_newest
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Engine(HandoutBackend):
     def _enqueue_orchestration(self, instance_id: str) -> None:
         instance = self._instances.get(instance_id)
         if instance is not None:
-            stamp(instance.pending_events, self.clock.now())
+            stamp_the_newest(instance.pending_events, self.clock.now())
         super()._enqueue_orchestration(instance_id)
 
     # What orchestrators ask for
@@ -160,6 +160,7 @@ class Engine(HandoutBackend):
             instance.pending_events[0].timestamp.FromDatetime(now)
             # Merged, as by other engines: the tags of the next execution are those of this one and what it asks for.
             self._set_tags(instance, {**(instance.tags or {}), **complete_action.tags})
+            stamp(instance.pending_events, now)  # behind the new start there may be events of the execution before
             started = instance.pending_events[1].executionStarted
             for kept in ("parentInstance", "parentTraceContext"):
                 if before is not None and before.HasField(kept):

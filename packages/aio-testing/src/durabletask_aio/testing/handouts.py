@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -315,8 +315,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
                 return pb.CompleteTaskResponse()
             response = super().CompleteOrchestratorTask(request, context)
-            # Only the end can be new; a pass over the whole history each turn would be quadratic.
-            stamp(takewhile(lambda event: not is_stamped(event), reversed(instance.history)), self.clock.now())
+            stamp_the_newest(instance.history, self.clock.now())
             if self._is_terminal_status(instance.status):
                 forget_history_bytes(instance)
             return response
@@ -387,6 +386,11 @@ def stamp(events: Iterable[pb.HistoryEvent], now: datetime) -> None:
     for event in events:
         if not is_stamped(event):
             event.timestamp.FromDatetime(now)
+
+
+def stamp_the_newest(events: Sequence[pb.HistoryEvent], now: datetime) -> None:
+    """The same for events of which only the end can be new: a pass over all of them each time would be quadratic."""
+    stamp(takewhile(lambda event: not is_stamped(event), reversed(events)), now)
 
 
 def _entity_name(entity_id: str) -> str:
