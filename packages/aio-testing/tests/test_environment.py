@@ -274,6 +274,17 @@ class TestTime:
         with pytest.raises(ValueError, match=r"time does not go backwards: advance\(-1\)"):
             await env.advance(-1)
 
+    @pytest.mark.parametrize(
+        ("by", "error", "message"),
+        [
+            ("3 days", TypeError, r"advance\(\) takes seconds or a timedelta, not '3 days'"),
+            (timedelta(days=365 * 9000), ValueError, r"goes beyond the calendar: it is 2024-01-01 here"),
+        ],
+    )
+    async def test_advance_takes_a_length_of_time(self, env, by, error, message):
+        with pytest.raises(error, match=message):
+            await env.advance(by)
+
     async def test_without_skipping_time_is_in_the_hands_of_the_test(self):
         async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=5) as env:
             handle = await env.start(sleeper, input=60)
@@ -482,6 +493,28 @@ class TestStubs:
         with pytest.raises(TypeError, match="say what the stub for 'charge' does: returns=value"):
             env.stub("charge")
 
+    @pytest.mark.parametrize(
+        ("outcome", "error", "message"),
+        [
+            ({"raises": "boom"}, TypeError, "raises= of the stub for 'charge' takes an exception, not 'boom'; for a v"),
+            ({"calls": 5}, TypeError, "calls= of the stub for 'charge' takes a function, not 5; for a value: returns="),
+            ({"sequence": "ab"}, TypeError, "sequence= of the stub for 'charge' takes a list of outcomes, one a call"),
+            ({"sequence": {1: 2}}, TypeError, r"takes a list of outcomes, one a call, not \{1: 2\}"),
+            ({"sequence": 5}, TypeError, "takes a list of outcomes, one a call, not 5"),
+            ({"returns": 1, "delay": "5s"}, TypeError, "delay= of the stub for 'charge' takes seconds or a timedelta"),
+            ({"returns": 1, "delay": -5}, ValueError, "is negative, and time does not go backwards: -5"),
+        ],
+    )
+    def test_what_makes_no_outcome_is_said_where_the_stub_is_made(self, outcome, error, message):
+        with pytest.raises(error, match=message):
+            WorkflowEnvironment().stub("charge", **outcome)
+
+    async def test_a_sequence_may_be_made_while_it_is_played(self, env):
+        env.stub("charge", sequence=(f"receipt {n}" for n in range(2)))
+        assert [await env.execute(charges, input=n) for n in range(2)] == ["receipt 0", "receipt 1"]
+        with pytest.raises(OrchestrationFailedError, match="the stub for 'charge' has 2 outcomes and was called once"):
+            await env.execute(charges, input=2)
+
     async def test_every_call_is_recorded_in_order(self, env):
         await env.execute(sequence, input=2)
         assert [(call.name, call.input, call.result) for call in env.calls] == [("double", 2, 4), ("triple", 4, 12)]
@@ -546,6 +579,25 @@ class TestActivities:
             gate.set()
             assert await handle.result() == "through"
 
+    async def test_a_result_waits_for_an_activity_that_takes_long_and_says_so(self, caplog):
+        gate = asyncio.Event()
+
+        async def gated(context, _):
+            await gate.wait()
+            return "through"
+
+        async def workflow(ctx):
+            return await ctx.call_activity(gated)
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], patience=0.02) as env:
+            waiting = asyncio.ensure_future(env.execute(workflow))
+            await asyncio.sleep(0.2)
+            gate.set()
+            assert await waiting == "through"
+        (record,) = [each for each in caplog.records if each.name == "durabletask.aio.testing"]
+        assert "activities still run after 0.02 seconds of real time" in record.getMessage()
+        assert "gated; stub one that should take time with delay= or never=True" in record.getMessage()
+
 
 class TestEntities:
     async def test_signals_state_and_calls(self, env):
@@ -562,8 +614,68 @@ class TestEntities:
         async with WorkflowEnvironment(orchestrators=[adds], entities=[Counter]) as other:
             assert await other.execute(adds) == 10
 
+    async def test_a_signal_to_an_entity_that_is_not_registered(self, env):
+        with pytest.raises(LookupError, match=r"no entity 'countre' is registered here.*did you mean 'counter'"):
+            await env.signal_entity(EntityInstanceId("Countre", "one"), "add", input=3)
+
     async def test_an_entity_without_state(self, env):
         assert env.entity_state(EntityInstanceId("Counter", "nobody")) is None
+
+
+async def polls(ctx):
+    while True:
+        await ctx.sleep(60)
+
+
+async def starts_again(ctx):
+    ctx.continue_as_new(None)
+
+
+async def works_on(ctx):
+    while True:
+        await ctx.call_activity("charge")
+
+
+class TestWorkflowsWithoutAnEnd:
+    @pytest.mark.parametrize("workflow", [polls, starts_again, works_on])
+    async def test_waiting_for_one_ends_and_says_why(self, workflow):
+        async with WorkflowEnvironment(orchestrators=[workflow], turn_limit=50, verify=False) as env:
+            env.stub("charge", returns=1)
+            message = (
+                rf"'{workflow.__name__}', instance '{workflow.__name__}-1', has had 50 turns while the test waited"
+            )
+            with pytest.raises(WorkflowStuckError, match=message):
+                await env.execute(workflow)
+
+    async def test_the_message_says_how_late_it_is_and_what_to_do(self):
+        async with WorkflowEnvironment(orchestrators=[polls], turn_limit=1500, verify=False) as env:
+            with pytest.raises(
+                WorkflowStuckError, match=r"it is 2024-01-02 by now.*env\.advance.*turn_limit= allows more"
+            ):
+                await env.execute(polls)
+
+    async def test_others_go_on(self):
+        async with WorkflowEnvironment(
+            orchestrators=[starts_again, sequence], activities=[double, triple], turn_limit=9
+        ) as env:
+            with pytest.raises(WorkflowStuckError):
+                await env.start(starts_again)
+            assert await env.execute(sequence, input=2) == 12
+
+    async def test_each_wait_of_the_test_begins_to_count_anew(self):
+        async with WorkflowEnvironment(orchestrators=[polls], turn_limit=15) as env:
+            handle = await env.start(polls)
+            for _ in range(3):
+                await env.advance(timedelta(minutes=10))
+            await handle.terminate("enough")
+            assert handle.status is OrchestrationStatus.TERMINATED
+
+    @pytest.mark.parametrize("workflow", [polls, starts_again, works_on])
+    async def test_a_time_limit_of_the_test_ends_the_wait(self, workflow):
+        async with WorkflowEnvironment(orchestrators=[workflow], turn_limit=None, verify=False) as env:
+            env.stub("charge", returns=1)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(env.execute(workflow), 0.1)
 
 
 class TestVerifying:
@@ -677,6 +789,39 @@ class TestEnding:
         await env.close()
         with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
             await env.execute(sequence, input=1)
+
+    async def test_a_closed_environment_runs_nothing_more(self):
+        async with WorkflowEnvironment(orchestrators=[sleeper]) as env:
+            handle = await env.start(sleeper, input=60)
+        for late in (handle.result, lambda: env.advance(60)):
+            with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
+                await late()
+        assert env.now == DEFAULT_START
+        assert handle.status is OrchestrationStatus.RUNNING
+
+    async def test_a_result_that_was_there_can_still_be_asked_for(self):
+        async with WorkflowEnvironment(orchestrators=[sleeper]) as env:
+            handle = await env.start(sleeper, input=0)
+        assert await handle.result() == DEFAULT_START.isoformat()
+
+    async def test_who_still_waits_when_it_closes_is_told(self):
+        async with WorkflowEnvironment(orchestrators=[waits], patience=60) as env:
+            handle = await env.start(waits)
+            waiting = asyncio.ensure_future(handle.result())
+            await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
+            await asyncio.wait_for(waiting, 10)
+
+    def test_another_event_loop_than_the_one_that_entered_it_is_said_so(self):
+        env = WorkflowEnvironment(orchestrators=[sequence], activities=[double, triple])
+
+        async def enter():
+            await env.__aenter__()
+
+        asyncio.run(enter())
+        with pytest.raises(RuntimeError, match=r"belongs to another event loop.*mark\.asyncio\(loop_scope="):
+            asyncio.run(env.execute(sequence, input=1))
+        asyncio.run(env.close())
 
     async def test_many_environments_leave_nothing_behind(self):
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()

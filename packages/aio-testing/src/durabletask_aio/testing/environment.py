@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Mapping
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -24,7 +26,7 @@ from durabletask_aio.testing.handle import MOST_HISTORIES, WorkflowHandle, tell_
 from durabletask_aio.testing.handouts import Handout, Taker
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.replayer import repeat
-from durabletask_aio.testing.stubs import ActivityCall, Stub, make_stub
+from durabletask_aio.testing.stubs import NOTHING, ActivityCall, Stub, make_stub
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.waiting import WorkflowStuckError
 
@@ -33,6 +35,11 @@ DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
 _STEPS_WITHOUT_PROGRESS = 25
 """Rounds of the test's loop that an async activity gets to finish before the environment calls it busy."""
+
+_TURNS_WITHOUT_A_BREATH = 500
+"""So often the test's loop gets to run its other tasks and time limits, and no later: a workflow may have no end."""
+
+_logger = logging.getLogger("durabletask.aio.testing")
 
 
 class _InProcess:
@@ -75,6 +82,7 @@ class WorkflowEnvironment:
         auto_skip: bool = True,
         verify: bool = True,
         patience: float = 5.0,
+        turn_limit: int | None = 50_000,
         data_converter: DataConverter | None = None,
         maximum_timer_interval: timedelta | None = timedelta(days=3),
     ) -> None:
@@ -84,12 +92,16 @@ class WorkflowEnvironment:
 
         ``patience``: real seconds to wait for another task of the test before :class:`WorkflowStuckError`.
 
+        ``turn_limit``: turns one instance may take while the test waits for one thing.  A workflow that has no end, a
+        poller, say, would otherwise let the virtual years pass for as long as the test runs.
+
         ``maximum_timer_interval``: longer timers are made of several, as by a worker with its default settings.
         """
         if start_time.tzinfo is None:
             raise ValueError(f"start_time={start_time!r} has no time zone; write datetime(..., tzinfo=timezone.utc)")
         self.auto_skip = auto_skip
         self.patience = patience
+        self.turn_limit = turn_limit
         self.converter = data_converter if data_converter is not None else JsonDataConverter()
         self.registry = registry_of(orchestrators, activities, entities, sandbox_mode=sandbox_mode)
         self.clock = VirtualClock(start_time)
@@ -104,13 +116,16 @@ class WorkflowEnvironment:
         self._busy: set[asyncio.Task[None]] = set()
         self._paused: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._turns_in_a_row: Counter[str] = Counter()
+        self._turns_without_a_breath = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     # Starting and ending
 
     async def __aenter__(self) -> WorkflowEnvironment:  # noqa: PYI034 - typing has Self from 3.11 on
         try:
-            asyncio.get_running_loop()
+            self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError(
                 "a workflow environment runs on asyncio, and this is another event loop, trio's perhaps; for anyio's "
@@ -161,6 +176,21 @@ class WorkflowEnvironment:
         await asyncio.gather(*left, return_exceptions=True)
         self._activities.close()
         self.turns.close()
+        self._changed.set()  # for tasks of the test that still wait for a result
+
+    def _check_usable(self) -> None:
+        __tracebackhide__ = True
+        if self._closed:
+            raise RuntimeError("this workflow environment has been closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError(
+                "this workflow environment belongs to another event loop, where it was entered; in pytest-asyncio, "
+                "an async fixture of a wider scope has a loop of its own unless the test asks for that one: "
+                "@pytest.mark.asyncio(loop_scope=...)"
+            )
 
     # Workflows
 
@@ -220,7 +250,13 @@ class WorkflowEnvironment:
     def stub(
         self,
         activity: AnyFunction | str,
-        **outcome: Any,
+        *,
+        returns: Any = NOTHING,
+        raises: BaseException | type[BaseException] | None = None,
+        calls: Callable[..., Any] | None = None,
+        sequence: Iterable[Any] | None = None,
+        never: bool = False,
+        delay: timedelta | float = 0,
     ) -> Stub:
         """Answer an activity from the test, from its next call on; it need not be registered.
 
@@ -230,7 +266,16 @@ class WorkflowEnvironment:
 
         The stub's ``calls`` are its calls so far.
         """
-        stub = make_stub(name_of(activity), **outcome)
+        __tracebackhide__ = True
+        stub = make_stub(
+            name_of(activity),
+            returns=returns,
+            raises=raises,
+            calls=calls,
+            sequence=sequence,
+            never=never,
+            delay=delay,
+        )
         self._activities.stubs[stub.name] = stub
         return stub
 
@@ -242,7 +287,15 @@ class WorkflowEnvironment:
     async def signal_entity(
         self, entity: EntityInstanceId, operation: str, *, input: Any = None, at: datetime | None = None
     ) -> None:
-        """Signal an entity, now or ``at`` a later time, and let it and whatever it sets in motion run."""
+        """Signal an entity, now or ``at`` a later time, and let it and whatever it sets in motion run.
+
+        Raises ``LookupError`` for an entity that is not registered, with the names there are: nobody hears of what
+        becomes of a signal, so that a typing error would show nowhere.
+        """
+        __tracebackhide__ = True
+        names = self.registry.names("entity")
+        if entity.entity not in names:
+            raise LookupError(not_registered("entity", entity.entity, names))
         request = pb.SignalEntityRequest(
             instanceId=str(entity),
             name=operation,
@@ -270,30 +323,47 @@ class WorkflowEnvironment:
         Activities that run are waited for first, up to ``patience`` seconds: they take no time on this clock.  Raises
         :class:`WorkflowStuckError` after that.
         """
-        goal = self.now + (by if isinstance(by, timedelta) else timedelta(seconds=by))
-        if goal < self.now:
-            raise ValueError(f"time does not go backwards: advance({by!r})")
+        __tracebackhide__ = True
+        self._check_usable()
+        self._turns_in_a_row.clear()
+        goal = self._later(by)
         await self._finish_activities()
         while self.clock.advance_to(goal):
             await self._finish_activities()
+
+    def _later(self, by: timedelta | float) -> datetime:
+        __tracebackhide__ = True
+        try:
+            goal = self.now + (by if isinstance(by, timedelta) else timedelta(seconds=by))
+        except TypeError:
+            raise TypeError(f"advance() takes seconds or a timedelta, not {by!r}") from None
+        except OverflowError:
+            raise ValueError(f"advance({by!r}) goes beyond the calendar: it is {self.now:%Y-%m-%d} here") from None
+        if goal < self.now:
+            raise ValueError(f"time does not go backwards: advance({by!r})")
+        return goal
 
     async def _finish_activities(self) -> None:
         await self.settle()
         while self._busy:
             if not await self._wait_for_change(self.patience):
-                names = sorted({call.name for call in self.calls if not call.is_done})
-                raise WorkflowStuckError(
-                    f"activities still run after {self.patience:g} seconds of real time, and time stands still for "
-                    f"them: {', '.join(names)}; stub one that should take time with delay= or never=True"
-                )
+                raise WorkflowStuckError(self._describe_running())
             await self.settle()
+
+    def _describe_running(self) -> str:
+        names = sorted({call.name for call in self.calls if not call.is_done})
+        return (
+            f"activities still run after {self.patience:g} seconds of real time, and time stands still for "
+            f"them: {', '.join(names)}; stub one that should take time with delay= or never=True"
+        )
 
     # Running
 
     async def call(self, method: Callable[[Any, Any], Any], request: Any) -> None:
         """Ask the engine for something, as a client would, and let what it sets in motion run."""
-        if self._closed:
-            raise RuntimeError("this workflow environment has been closed")
+        __tracebackhide__ = True
+        self._check_usable()
+        self._turns_in_a_row.clear()
         method(request, _IN_PROCESS)
         self._changed.set()
         await self.settle()
@@ -307,6 +377,11 @@ class WorkflowEnvironment:
         while True:
             if self._drain():
                 patience = _STEPS_WITHOUT_PROGRESS
+            if self._turns_without_a_breath >= _TURNS_WITHOUT_A_BREATH:
+                # Counted, and not timed, so that what the test's other tasks do comes at the same turn each time.
+                self._turns_without_a_breath = 0
+                await asyncio.sleep(0)
+                continue
             if not self._busy or patience == 0:
                 return
             patience -= 1
@@ -315,9 +390,9 @@ class WorkflowEnvironment:
                 return
 
     def _drain(self) -> bool:
-        """Take every work item there is; returns whether there was one."""
+        """Take every work item there is, or many; returns whether there was one."""
         found = False
-        while True:
+        while self._turns_without_a_breath < _TURNS_WITHOUT_A_BREATH:
             # What is due at one instant is one step, as it is for an engine whose thread wakes up for it.
             while (due := self.clock.next_due()) is not None and due <= self.now:
                 self.clock.advance_to(self.now)
@@ -331,10 +406,20 @@ class WorkflowEnvironment:
                 self._run_in_background(self._run_activity(handout))
             else:
                 self._run_in_background(self._run_entity(handout))
+        return found
 
     def _run_turn(self, handout: Handout) -> None:
         instance = self.engine.instance(handout.key)
         assert instance is not None
+        self._turns_without_a_breath += 1
+        self._turns_in_a_row[handout.key] += 1
+        if self.turn_limit is not None and self._turns_in_a_row[handout.key] > self.turn_limit:
+            # Its turn stays handed out, so that it rests, and the test may look at it or go on with others.
+            raise WorkflowStuckError(
+                f"workflow {instance.name!r}, instance {handout.key!r}, has had {self.turn_limit} turns while the test "
+                f"waited, it is {self.now:%Y-%m-%d} by now, and it goes on: if it has no end of its own, "
+                "await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows more"
+            )
         execution = self.engine.execution_of(handout.key)
         response = self.turns.run(instance, execution, handout.token)
         before = [*instance.history, *instance.dispatched_events] if _continues(response) else []
@@ -392,12 +477,18 @@ class WorkflowEnvironment:
         Raises :class:`WorkflowStuckError` with ``what()`` when nothing is left that could make it true.
         """
         __tracebackhide__ = True
-        while True:
+        self._turns_in_a_row.clear()
+        has_warned = False
+        while not done():
+            self._check_usable()
             await self.settle()
             if done():
                 return
             if self._busy:
-                await self._wait_for_change(None)
+                # They may take their time, a real database, say; but a test that hangs should say why.
+                if not await self._wait_for_change(None if has_warned else self.patience):
+                    _logger.warning("%s", self._describe_running())
+                    has_warned = True
             elif self.auto_skip and self.clock.next_due() is not None:
                 self.clock.advance_to(self.clock.next_due() or self.now)
             elif not await self._wait_for_change(self.patience):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -17,7 +18,8 @@ class _Never:
 NEVER: Final = _Never()
 """In a sequence of outcomes: this call gets no answer."""
 
-_NOTHING: Final = object()
+NOTHING: Final = object()
+"""No value was given, which ``None`` is one."""
 
 
 @dataclass
@@ -64,16 +66,16 @@ class Stub:
 def make_stub(
     name: str,
     *,
-    returns: Any = _NOTHING,
+    returns: Any = NOTHING,
     raises: BaseException | type[BaseException] | None = None,
     calls: Callable[..., Any] | None = None,
-    sequence: Sequence[Any] | None = None,
+    sequence: Iterable[Any] | None = None,
     never: bool = False,
     delay: timedelta | float = 0,
 ) -> Stub:
     """See :meth:`WorkflowEnvironment.stub`."""
     chosen = {
-        "returns": returns is not _NOTHING,
+        "returns": returns is not NOTHING,
         "raises": raises is not None,
         "calls": calls is not None,
         "sequence": sequence is not None,
@@ -87,13 +89,27 @@ def make_stub(
             f"say what the stub for {name!r} does: returns=value, raises=error, calls=function, sequence=[...], "
             "never=True or delay=timedelta(...)"
         )
-    pause = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    pause = _pause(name, delay)
     if calls is not None:
+        if not callable(calls):
+            raise TypeError(f"calls= of the stub for {name!r} takes a function, not {calls!r}; for a value: returns=")
         return Stub(name, _fitting(calls), pause)
     if sequence is not None:
         return Stub(name, _one_by_one(name, sequence), pause)
-    outcome = raises if raises is not None else NEVER if never else None if returns is _NOTHING else returns
+    if raises is not None and not _is_error(raises):
+        raise TypeError(f"raises= of the stub for {name!r} takes an exception, not {raises!r}; for a value: returns=")
+    outcome = raises if raises is not None else NEVER if never else None if returns is NOTHING else returns
     return Stub(name, lambda context, value: _play(outcome), pause)
+
+
+def _pause(name: str, delay: timedelta | float) -> timedelta:
+    try:
+        pause = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    except TypeError:
+        raise TypeError(f"delay= of the stub for {name!r} takes seconds or a timedelta, not {delay!r}") from None
+    if pause < timedelta(0):
+        raise ValueError(f"delay= of the stub for {name!r} is negative, and time does not go backwards: {delay!r}")
+    return pause
 
 
 def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
@@ -107,23 +123,31 @@ def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return lambda context, value: function()
 
 
-def _one_by_one(name: str, outcomes: Sequence[Any]) -> Callable[[Any, Any], Any]:
+def _one_by_one(name: str, outcomes: Iterable[Any]) -> Callable[[Any, Any], Any]:
+    # Texts and mappings would be played letter by letter and key by key, sets in any order.
+    if isinstance(outcomes, str | bytes | Mapping | AbstractSet) or not isinstance(outcomes, Iterable):
+        raise TypeError(f"sequence= of the stub for {name!r} takes a list of outcomes, one a call, not {outcomes!r}")
     left: Iterator[Any] = iter(outcomes)
+    played = 0
 
     def answer(context: Any, value: Any) -> Any:
+        nonlocal played
         for outcome in left:
+            played += 1
             return _play(outcome)
         raise StubExhaustedError(
-            f"the stub for {name!r} has {len(outcomes)} outcomes and was called once more; "
+            f"the stub for {name!r} has {played} outcomes and was called once more; "
             "add outcomes to its sequence, or stub it again"
         )
 
     return answer
 
 
+def _is_error(outcome: Any) -> bool:
+    return isinstance(outcome, BaseException) or (inspect.isclass(outcome) and issubclass(outcome, BaseException))
+
+
 def _play(outcome: Any) -> Any:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    if inspect.isclass(outcome) and issubclass(outcome, BaseException):
+    if _is_error(outcome):
         raise outcome
     return outcome
