@@ -146,6 +146,10 @@ class TestFormat:
             ("3", 'this is not a history: expected a JSON object with a list of "events", or'),
             ('{"events": {}}', 'this is not a history: expected a JSON object with a list of "events", or'),
             ('{"version": null, "events": []}', "this release reads durabletask-history"),
+            (
+                '[{"event_type": "TaskScheduledEvent", "event_id": 1e400}]',
+                "event 0 of the history cannot be read: cannot",
+            ),
             ("[3]", "event 0 of the history cannot be read: an event is an object with event_type, event_id and"),
             ('[{"event_type": "TaskSheduledEvent", "event_id": 1}]', "did you mean 'TaskScheduledEvent'"),
             ('{"format": "durabletask-history", "version": 9, "events": []}', "this release reads durabletask-history"),

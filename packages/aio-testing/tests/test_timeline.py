@@ -144,7 +144,7 @@ class TestReading:
             "until 2024-01-04 00:00:01",
             "approve",
             "until 2024-01-02 07:00:00",
-            "add",
+            "add of @counter@one",
             "note → @counter@one",
             "sold → warehouse",
             "delivery",
@@ -152,8 +152,46 @@ class TestReading:
         assert rows["until 2024-01-04 00:00:01"].outcome is Outcome.DROPPED
         assert rows["until 2024-01-02 07:00:00"].outcome is Outcome.WAITED
         assert [bar.outcome for bar in rows["approve"].bars] == [Outcome.WAITED, Outcome.MOMENT]
-        assert rows["add"].kind is Kind.ENTITY
+        assert rows["add of @counter@one"].kind is Kind.ENTITY
         assert rows["delivery"].bars[0].duration == timedelta(days=1)
+
+    async def test_locks_say_that_they_are_locks(self):
+        async def locks(ctx):
+            async with ctx.lock_entities([COUNTER]):
+                await ctx.call_entity(COUNTER, "get")
+
+        async with WorkflowEnvironment(orchestrators=[locks], entities=[counter]) as env:
+            handle = await env.start(locks)
+            await handle.result()
+        rows = [f"{row.kind.value} {row.name}" for row in Timeline.of(handle.history).rows]
+        assert rows == ["entity lock of @counter@one", "entity get of @counter@one", "entity release of @counter@one"]
+
+    async def test_turns_of_one_instant_are_drawn_one_after_the_other(self):
+        async def sequence(ctx):
+            await ctx.call_activity("first")
+            await ctx.call_activity("second")
+
+        async with WorkflowEnvironment(orchestrators=[sequence]) as env:
+            env.stub("first", returns=1)
+            env.stub("second", returns=2)
+            handle = await env.start(sequence)
+            await handle.result()
+        timeline = Timeline.of(handle.history)
+        first, second = (row.bars[0] for row in timeline.rows)
+        assert first.start < first.end == second.start < second.end == timeline.end
+        page = render_html(handle.history)
+        assert "Turns of one instant are drawn one after the other." in page
+        assert "took</dt><dd>0 ms in 3 turns" in page
+        assert re.findall("class='tick'[^>]*>([^<]*)", page) == ["start"]
+        assert "class='took'" not in page
+        lines = render_text(handle.history).splitlines()
+        assert [re.sub(" +", " ", line) for line in lines[2:]] == [
+            "├─ ✓ activity first start 0 ms → 1",
+            "└─ ✓ activity second start 0 ms → 2",
+        ]
+
+    async def test_turns_at_their_own_times_need_no_word_about_it(self, failed):
+        assert "Turns of one instant" not in render_html(failed)
 
     async def test_a_wait_that_was_recorded_as_several_timers_is_one_row(self, env):
         rows = Timeline.of(await long_wait(env)).rows
@@ -258,7 +296,16 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("duration", "text"),
-        [(0.0003, "0 ms"), (0.34, "340 ms"), (2.5, "2.5 s"), (26, "26 s"), (200, "3 min 20 s"), (187200, "2 d 4 h")],
+        [
+            (0.0003, "0 ms"),
+            (0.34, "340 ms"),
+            (2.5, "2.5 s"),
+            (26, "26 s"),
+            (59.999999, "1 min"),
+            (0.9999, "1 s"),
+            (200, "3 min 20 s"),
+            (187200, "2 d 4 h"),
+        ],
     )
     def test_durations(self, duration, text):
         assert duration_text(timedelta(seconds=duration)) == text

@@ -59,7 +59,7 @@ def from_plain(events: Iterable[Mapping[str, Any]]) -> list[pb.HistoryEvent]:
             _check_is_event(plain)
             kind = str(plain["event_type"]) if "event_type" in plain else guess.kind_of(plain)
             messages.append(_message(_field_of(kind), plain))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else error
             raise HistoryFormatError(f"event {position} of the history cannot be read: {what}") from error
         guess.saw(kind, plain)

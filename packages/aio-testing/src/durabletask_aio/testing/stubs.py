@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 
 class _Never:
@@ -125,7 +125,8 @@ def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 def _one_by_one(name: str, outcomes: Iterable[Any]) -> Callable[[Any, Any], Any]:
     # Texts and mappings would be played letter by letter and key by key, sets in any order.
-    if isinstance(outcomes, str | bytes | Mapping | AbstractSet) or not isinstance(outcomes, Iterable):
+    given = cast("object", outcomes)
+    if isinstance(given, str | bytes | Mapping | AbstractSet) or not isinstance(given, Iterable):
         raise TypeError(f"sequence= of the stub for {name!r} takes a list of outcomes, one a call, not {outcomes!r}")
     left: Iterator[Any] = iter(outcomes)
     played = 0

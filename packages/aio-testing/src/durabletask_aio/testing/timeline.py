@@ -12,10 +12,16 @@ from durabletask.client import OrchestrationStatus
 
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.steps import is_longest_timer, step_of_event
+from durabletask_aio.testing.steps import Step, is_longest_timer, step_of_event
+
+NOTICEABLE = timedelta(milliseconds=1)
+"""What is closer together happened at one time, as far as anybody is told."""
 
 _NO_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 """Upstream's own engine leaves most timestamps at zero."""
+
+
+_STEP = timedelta(microseconds=1)
 
 
 class Outcome(str, Enum):
@@ -58,7 +64,8 @@ class Bar:
 
     @property
     def duration(self) -> timedelta:
-        return self.end - self.start
+        """To the millisecond."""
+        return timedelta(milliseconds=round((self.end - self.start) / NOTICEABLE))
 
 
 @dataclass
@@ -141,6 +148,8 @@ class _Reader:
         self._fired_now: dict[int, Row] = {}
         self._by_number: dict[int, Row] = {}
         self._now = self._turn_ended = _NO_TIME
+        self._instant: datetime = _NO_TIME
+        self._later = timedelta(0)
         self._turns: list[datetime] = []
         self._suspensions: list[tuple[datetime, datetime]] = []
         self._suspended_since: datetime | None = None
@@ -185,8 +194,12 @@ class _Reader:
     def _tell_time(self, event: pb.HistoryEvent, kind: str) -> None:
         stamped = event.timestamp.ToDatetime(tzinfo=timezone.utc)
         if stamped > _NO_TIME:
+            if kind == "orchestratorStarted":
+                # On a virtual clock whole workflows take no time; a step for each turn keeps their turns apart.
+                self._later = self._later + _STEP if stamped == self._instant else timedelta(0)
+                self._instant = stamped
             # What happened before its turn began is recorded after the turn's start.
-            self._now = stamped
+            self._now = stamped + (self._later if stamped == self._instant else timedelta(0))
         if kind == "orchestratorStarted":
             self._turns.append(self._now)
             self._fired_now = {}
@@ -221,7 +234,7 @@ class _Reader:
             retried.bars.append(bar)
             self._open[event.eventId] = retried
             return
-        name = _timer_name(body) if kind == "timerCreated" else step.name
+        name = _timer_name(body) if kind == "timerCreated" else _name(step)
         row = Row(_OPERATIONS[kind], name, event.eventId, step.payload or "", [bar])
         if kind == "timerCreated":
             row = self._continued(row) or row
@@ -282,18 +295,32 @@ class _Reader:
         if step is None:
             return
         kind = Kind.EVENT if step.kind == "send_event" else Kind.ENTITY
-        name = f"{step.name} → {step.target}" if step.target else step.name
         self._rows.append(
-            Row(kind, name, step.number, step.payload or "", [Bar(self._now, self._now, Outcome.MOMENT, step.kind)])
+            Row(
+                kind,
+                _name(step),
+                step.number,
+                step.payload or "",
+                [Bar(self._now, self._now, Outcome.MOMENT, step.kind)],
+            )
         )
 
     def _receive(self, name: str, data: str) -> None:
         """An event has arrived; if nothing else was being done, it is what the instance had been waiting for."""
         bars = [Bar(self._now, self._now, Outcome.MOMENT, data)]
         idle = not any(row.kind is not Kind.TIMER for row in self._open.values())
-        if idle and self._turn_ended > _NO_TIME and self._turn_ended < self._now:
+        if idle and self._turn_ended > _NO_TIME and self._now - self._turn_ended >= NOTICEABLE:
             bars.insert(0, Bar(self._turn_ended, self._now, Outcome.WAITED, f"waited for {name!r}"))
         self._rows.append(Row(Kind.EVENT, name, -1, data, bars))
+
+
+def _name(step: Step) -> str:
+    """What a row is called: of entities, also which one it is and what becomes of its lock."""
+    if step.kind == "call_entity":
+        return f"{step.name} of {step.target}"
+    if step.kind in ("send_event", "signal_entity"):
+        return f"{step.name} → {step.target}"
+    return {"lock_entities": "lock of ", "unlock_entities": "release of "}.get(step.kind, "") + step.name
 
 
 def _timer_name(body: Any) -> str:
@@ -305,12 +332,19 @@ def _failure(details: Any) -> str:
     return f"{kind}: {details.errorMessage}" if kind else str(details.errorMessage)
 
 
+def offset_text(timeline: Timeline, moment: datetime) -> str:
+    """``start``, or how long after it."""
+    offset = moment - timeline.start
+    return f"+{duration_text(offset)}" if offset >= NOTICEABLE else "start"
+
+
 def duration_text(duration: timedelta) -> str:
     """``340 ms``, ``2.5 s``, ``3 min 20 s``, ``2 d 4 h``."""
     seconds = duration.total_seconds()
-    if seconds < 1:
+    # The limits are where rounding reaches the next unit: "1000 ms" and "60 s" are said differently.
+    if seconds < 0.9995:
         return f"{round(seconds * 1000)} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
     units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
     left, parts = round(seconds), cast("list[str]", [])

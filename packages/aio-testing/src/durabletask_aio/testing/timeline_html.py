@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 from itertools import accumulate
 
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, payload_text
+from durabletask_aio.testing.timeline import (
+    NOTICEABLE,
+    Bar,
+    Kind,
+    Outcome,
+    Row,
+    Timeline,
+    duration_text,
+    offset_text,
+    payload_text,
+)
 from durabletask_aio.testing.timeline_style import STYLE
 
 _LABELS, _PLOT, _RIGHT = 250, 880, 70
@@ -100,9 +110,9 @@ class _Axis:
         last_offset = ""
         for moment in self.moments:
             x = self(moment)
-            if ticks and x - ticks[-1][0] < _BETWEEN_TICKS:
+            if ticks and (x - ticks[-1][0] < _BETWEEN_TICKS or moment - previous < NOTICEABLE):
                 continue
-            offset = _offset(timeline, moment)
+            offset = offset_text(timeline, moment)
             ticks.append((x, offset if offset != last_offset else f"{duration_text(moment - previous)} later"))
             previous, last_offset = moment, offset
         return ticks
@@ -156,7 +166,7 @@ def _drawing(timeline: Timeline, axis: _Axis) -> str:
     )
     turns = "".join(
         f"<line class='turn' x1='{axis(at):.1f}' y1='27' x2='{axis(at):.1f}' y2='41'>"
-        f"<title>turn {number}, at {_offset(timeline, at)}</title></line>"
+        f"<title>turn {number}, at {offset_text(timeline, at)}</title></line>"
         for number, at in enumerate(timeline.turns, start=1)
     )
     x, width = axis(timeline.start), max(axis(timeline.end) - axis(timeline.start), _SHORTEST_BAR)
@@ -176,7 +186,8 @@ def _row(timeline: Timeline, axis: _Axis, row: Row, y: float) -> str:
     name = f"{row.name} ({attempts} attempts)" if attempts > 1 else row.name
     label = name if len(name) <= 34 else f"{name[:33]}…"
     bars = "".join(_bar(timeline, axis, row, bar, y) for bar in row.bars)
-    took = duration_text(row.end - row.start) if row.end > row.start and row.outcome is not Outcome.DROPPED else ""
+    lasted = row.end - row.start
+    took = duration_text(lasted) if lasted >= NOTICEABLE and row.outcome is not Outcome.DROPPED else ""
     more = payload_text(row.given, 24) if row.outcome is Outcome.MOMENT else ""
     if row.outcome is Outcome.RUNNING:
         more = _LEGEND[row.outcome]
@@ -222,10 +233,6 @@ def _inside(row: Row, bar: Bar, x: float, y: float, width: float) -> str:
     return f"<text class='inside' x='{x + 7:.1f}' y='{y + 17:.0f}'>{escape(shown)}</text>"
 
 
-def _offset(timeline: Timeline, moment: datetime) -> str:
-    return f"+{duration_text(moment - timeline.start)}" if moment > timeline.start else "start"
-
-
 def _given(row: Row) -> str:
     number = f" #{row.number}" if row.number > 0 else ""
     number += f", instance {row.target}" if row.target else ""
@@ -233,7 +240,7 @@ def _given(row: Row) -> str:
 
 
 def _hover(timeline: Timeline, row: Row, bar: Bar) -> str:
-    lines = [_given(row), f"at {_offset(timeline, bar.start)}"]
+    lines = [_given(row), f"at {offset_text(timeline, bar.start)}"]
     if bar.outcome is not Outcome.MOMENT:
         lines.append(f"{_LEGEND[bar.outcome]}, {duration_text(bar.duration)}")
     if bar.text:
@@ -250,9 +257,13 @@ def _legend(timeline: Timeline) -> str:
     if timeline.suspensions:
         items.append("<li><i class='suspended'></i>suspended</li>")
     items.append("<li><i class='turn'></i>a turn of the workflow's code</li>")
+    at_once = any(
+        after - before < NOTICEABLE for before, after in zip(timeline.turns, timeline.turns[1:], strict=False)
+    )
+    together = " Turns of one instant are drawn one after the other." if at_once else ""
     return (
         f"<ul class='legend'>{''.join(items)}</ul><p class='note'>Time runs to the right; long gaps are shortened, so "
-        "lengths do not compare. Point at anything for its input, result and times."
+        f"lengths do not compare.{together} Point at anything for its input, result and times."
         "<span class='narrow'> The drawing is wider than this window: scroll it sideways.</span></p>"
     )
 
@@ -271,10 +282,11 @@ def _table_row(timeline: Timeline, row: Row) -> str:
         f"{'attempt ' + str(number) + ': ' if len(row.attempts) > 1 else ''}{_outcome(bar)}"
         for number, bar in enumerate(row.attempts, start=1)
     ]
-    took: timedelta = row.end - row.start
+    lasted = row.end - row.start
+    took = duration_text(lasted) if lasted >= NOTICEABLE else ""
     return (
-        f"<tr><td>{_offset(timeline, row.start)}</td><td>{row.kind.value} <b>{escape(row.name)}</b></td>"
-        f"<td>{duration_text(took) if took else ''}</td><td><code>{escape(payload_text(row.given, 200))}</code></td>"
+        f"<tr><td>{offset_text(timeline, row.start)}</td><td>{row.kind.value} <b>{escape(row.name)}</b></td>"
+        f"<td>{took}</td><td><code>{escape(payload_text(row.given, 200))}</code></td>"
         f"<td>{'<br>'.join(escape(each) for each in outcomes)}</td></tr>"
     )
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.steps import shortened
-from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, payload_text
+from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, offset_text, payload_text
 
 _MARKS = {
     Outcome.COMPLETED: "✓",
@@ -61,24 +61,20 @@ def _in_columns(lines: list[_Line]) -> list[str]:
 
 
 def _suspension(timeline: Timeline, start: datetime, end: datetime) -> _Line:
-    return _Line("├─ ‖ suspended", _offset(timeline, start), duration_text(end - start), "")
-
-
-def _offset(timeline: Timeline, moment: datetime) -> str:
-    return f"+{duration_text(moment - timeline.start)}" if moment > timeline.start else "start"
+    return _Line("├─ ‖ suspended", offset_text(timeline, start), duration_text(end - start), "")
 
 
 def _row_lines(timeline: Timeline, row: Row, *, is_last: bool) -> list[_Line]:
     branch, stem = ("└─", "  ") if is_last else ("├─", "│ ")
     took = "" if row.outcome is Outcome.MOMENT and len(row.bars) == 1 else duration_text(row.end - row.start)
     what = f"{branch} {_MARKS[row.outcome]} {row.kind.value} {row.name}"
-    lines = [_Line(what, _offset(timeline, row.start), took, _detail(row))]
+    lines = [_Line(what, offset_text(timeline, row.start), took, _detail(row))]
     if len(row.attempts) > 1:
         for number, bar in enumerate(row.attempts, start=1):
             fork = "└─" if number == len(row.attempts) else "├─"
             text = _one_line(bar.text) if bar.outcome is Outcome.FAILED else payload_text(bar.text)
             what = f"{stem} {fork} {_MARKS[bar.outcome]} attempt {number}"
-            lines.append(_Line(what, _offset(timeline, bar.start), duration_text(bar.duration), text))
+            lines.append(_Line(what, offset_text(timeline, bar.start), duration_text(bar.duration), text))
     return lines
 
 
