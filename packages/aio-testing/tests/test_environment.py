@@ -650,7 +650,7 @@ class TestWorkflowsWithoutAnEnd:
     async def test_the_message_says_how_late_it_is_and_what_to_do(self):
         async with WorkflowEnvironment(orchestrators=[polls], turn_limit=1500, verify=False) as env:
             with pytest.raises(
-                WorkflowStuckError, match=r"it is 2024-01-02 by now.*env\.advance.*turn_limit= allows more"
+                WorkflowStuckError, match=r"it is 2024-01-02 01:01 by now.*env\.advance.*turn_limit= allows more"
             ):
                 await env.execute(polls)
 

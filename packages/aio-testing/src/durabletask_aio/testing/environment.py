@@ -417,7 +417,7 @@ class WorkflowEnvironment:
             # Its turn stays handed out, so that it rests, and the test may look at it or go on with others.
             raise WorkflowStuckError(
                 f"workflow {instance.name!r}, instance {handout.key!r}, has had {self.turn_limit} turns while the test "
-                f"waited, it is {self.now:%Y-%m-%d} by now, and it goes on: if it has no end of its own, "
+                f"waited, it is {self.now:%Y-%m-%d %H:%M} by now, and it goes on: if it has no end of its own, "
                 "await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows more"
             )
         execution = self.engine.execution_of(handout.key)
