@@ -10,6 +10,7 @@ import time
 import weakref
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from unittest.mock import Mock
 
 import pytest
 from durabletask.aio import ActivityFailedError, SandboxMode, as_orchestrator
@@ -419,6 +420,32 @@ class TestEvents:
             ]
 
 
+@dataclass
+class Order:
+    amount: int
+
+
+class Books:
+    def look_up(self, context, order: Order):
+        return order.amount
+
+    @staticmethod
+    def amount_of(order: Order):
+        return order.amount
+
+
+def books(order: Order):
+    return order.amount
+
+
+def books_for_checkers_only(order: NotImported):  # noqa: F821
+    return order["amount"]
+
+
+async def books_async(order: Order | None):
+    return order.amount
+
+
 class TestStubs:
     async def test_a_value(self, env):
         env.stub("charge", returns={"receipt": 7})
@@ -514,6 +541,29 @@ class TestStubs:
         assert [await env.execute(charges, input=n) for n in range(2)] == ["receipt 0", "receipt 1"]
         with pytest.raises(OrchestrationFailedError, match="the stub for 'charge' has 2 outcomes and was called once"):
             await env.execute(charges, input=2)
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda context, order: order["amount"],
+            lambda order: order["amount"],
+            Mock(side_effect=lambda context, order: order["amount"]),
+            Books().look_up,
+            Books.amount_of,
+            books,
+            books_for_checkers_only,
+            books_async,
+        ],
+        ids=["two", "one", "mock", "method", "static", "function", "unknown", "async"],
+    )
+    async def test_a_function_gets_the_input_of_the_type_it_is_annotated_with_as_an_activity_does(self, env, function):
+        env.stub("charge", calls=function)
+        assert await env.execute(charges, input=Order(7)) == 7
+
+    async def test_an_input_that_is_not_of_that_type_fails_the_activity(self, env):
+        env.stub("charge", calls=books)
+        with pytest.raises(OrchestrationFailedError, match="Activity task #1 failed"):
+            await env.execute(charges, input={"price": 7})
 
     async def test_every_call_is_recorded_in_order(self, env):
         await env.execute(sequence, input=2)

@@ -96,7 +96,8 @@ class Activities:
             return await self._call(self._function(call.name), context, request)
         if stub.delay:
             await self._pause(stub.delay)
-        outcome = stub.answer(context, call.input)
+        value = call.input if stub.function is None else self._input(stub.function, request)
+        outcome = stub.answer(context, value)
         if outcome is NEVER:
             await self._pause(timedelta.max)
         return await cast("Awaitable[Any]", outcome) if asyncio.iscoroutine(outcome) else outcome
@@ -109,12 +110,16 @@ class Activities:
         raise ActivityNotRegisteredError(not_registered("activity", name, [*names, *self.stubs]))
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
-        encoded = request.input.value or None
-        input_type = activity_input_type(function, self._converter) if encoded else None
-        value = self._converter.deserialize(encoded, input_type)
+        value = self._input(function, request)
         if is_coroutine_callable(function):
             return await function(context, value)
         return await self.in_thread(function, context, value)
+
+    def _input(self, function: Callable[..., Any], request: pb.ActivityRequest) -> Any:
+        """The input of the type that the function is annotated with."""
+        encoded = request.input.value or None
+        input_type = activity_input_type(function, self._converter) if encoded else None
+        return self._converter.deserialize(encoded, input_type)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call sync user code where it may block, or run an event loop of its own, as it may in a worker.

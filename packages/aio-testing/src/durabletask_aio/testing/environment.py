@@ -261,8 +261,9 @@ class WorkflowEnvironment:
         """Answer an activity from the test, from its next call on; it need not be registered.
 
         One of ``returns=value``, ``raises=error``, ``calls=function`` (of the context and the input, of the input, or
-        of nothing; async or not), ``sequence=[...]`` (one outcome a call: values, errors, or ``NEVER``) and
-        ``never=True``; and with any of them ``delay=seconds or timedelta`` on the environment's clock.
+        of nothing; async or not; it gets the input as the type it is annotated with), ``sequence=[...]`` (one outcome
+        a call: values, errors, or ``NEVER``) and ``never=True``; and with any of them ``delay=seconds or timedelta``
+        on the environment's clock.
 
         The stub's ``calls`` are its calls so far.
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_type_hints
 
 
 class _Never:
@@ -48,9 +48,17 @@ class StubExhaustedError(AssertionError):
 class Stub:
     """What an activity does in a test; made by :meth:`WorkflowEnvironment.stub`."""
 
-    def __init__(self, name: str, answer: Callable[[Any, Any], Any], delay: timedelta) -> None:
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[Any, Any], Any],
+        delay: timedelta,
+        function: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         self.name = name
         self.delay = delay
+        self.function = function
+        """The test's own, as an activity: its annotation says of which type it wants the input."""
         self.calls: list[ActivityCall] = []
         """The calls so far, oldest first."""
         self._answer = answer
@@ -93,7 +101,8 @@ def make_stub(
     if calls is not None:
         if not callable(calls):
             raise TypeError(f"calls= of the stub for {name!r} takes a function, not {calls!r}; for a value: returns=")
-        return Stub(name, _fitting(calls), pause)
+        function = _fitting(calls)
+        return Stub(name, function, pause, function)
     if sequence is not None:
         return Stub(name, _one_by_one(name, sequence), pause)
     if raises is not None and not _is_error(raises):
@@ -119,8 +128,20 @@ def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     if any(each.kind is each.VAR_POSITIONAL for each in parameters) or len(positional) >= 2:
         return function
     if positional:
-        return lambda context, value: function(value)
+
+        def of_the_input(context: Any, value: Any) -> Any:
+            return function(value)
+
+        of_the_input.__annotations__["value"] = _annotation(function, positional[0])
+        return of_the_input
     return lambda context, value: function()
+
+
+def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    try:
+        return get_type_hints(function).get(parameter.name, Any)
+    except (NameError, TypeError):  # a name that there is for checkers only, or a callable that keeps no annotations
+        return Any
 
 
 def _one_by_one(name: str, outcomes: Iterable[Any]) -> Callable[[Any, Any], Any]:
