@@ -629,6 +629,24 @@ class TestActivities:
             gate.set()
             assert await handle.result() == "through"
 
+    async def test_it_names_what_runs_and_not_what_a_stub_keeps_waiting(self):
+        gate = threading.Event()
+
+        class Blocking(DurableEntity):
+            def stop(self):
+                gate.wait(20)
+
+        async def workflow(ctx):
+            ctx.signal_entity(EntityInstanceId("Blocking", "one"), "stop")
+            await ctx.call_activity("charge")
+
+        async with WorkflowEnvironment(orchestrators=[workflow], entities=[Blocking], patience=0.05) as env:
+            env.stub("charge", never=True)
+            await env.start(workflow)
+            with pytest.raises(WorkflowStuckError, match="time stands still for them: @blocking@one; stub one"):
+                await env.advance(60)
+            gate.set()
+
     async def test_a_result_waits_for_an_activity_that_takes_long_and_says_so(self, caplog):
         gate = asyncio.Event()
 
@@ -645,7 +663,7 @@ class TestActivities:
             gate.set()
             assert await waiting == "through"
         (record,) = [each for each in caplog.records if each.name == "durabletask.aio.testing"]
-        assert "activities still run after 0.02 seconds of real time" in record.getMessage()
+        assert "activities or entities still run after 0.02 seconds of real time" in record.getMessage()
         assert "gated; stub one that should take time with delay= or never=True" in record.getMessage()
 
 

@@ -352,9 +352,9 @@ class WorkflowEnvironment:
             await self.settle()
 
     def _describe_running(self) -> str:
-        names = sorted({call.name for call in self.calls if not call.is_done})
+        names = sorted({task.get_name() for task in self._busy})
         return (
-            f"activities still run after {self.patience:g} seconds of real time, and time stands still for "
+            f"activities or entities still run after {self.patience:g} seconds of real time, and time stands still for "
             f"them: {', '.join(names)}; stub one that should take time with delay= or never=True"
         )
 
@@ -404,9 +404,9 @@ class WorkflowEnvironment:
             if handout.kind == "orchestration":
                 self._run_turn(handout)
             elif handout.kind == "activity":
-                self._run_in_background(self._run_activity(handout))
+                self._run_in_background(self._run_activity(handout), handout.key)
             else:
-                self._run_in_background(self._run_entity(handout))
+                self._run_in_background(self._run_entity(handout), handout.key)
         return found
 
     def _run_turn(self, handout: Handout) -> None:
@@ -438,8 +438,8 @@ class WorkflowEnvironment:
         result = await self._activities.in_thread(entity_batch, self.registry, self.converter, request, handout.token)
         self.engine.CompleteEntityTask(result, _IN_PROCESS)
 
-    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._busy.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
