@@ -112,6 +112,11 @@ class TestFormat:
         assert History.load(path) == recorded
         assert History.load(path).save(tmp_path / "again.json").read_bytes() == path.read_bytes()
 
+    def test_a_file_that_begins_with_a_byte_order_mark_is_read(self, recorded, tmp_path):
+        path = tmp_path / "from-windows.json"
+        path.write_text(recorded.to_json(), encoding="utf-8-sig")
+        assert History.load(path) == recorded
+
     def test_the_document(self):
         events = [event_of("orchestratorStarted"), pb.HistoryEvent(eventId=1)]
         events[1].timestamp.FromDatetime(datetime(2024, 1, 1, 0, 0, 0, 5000))

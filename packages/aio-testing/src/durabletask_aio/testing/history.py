@@ -100,7 +100,7 @@ class History:
         try:
             if path.suffix == ".gz":
                 return cls._from_lines(gzip.decompress(path.read_bytes()).decode("utf-8"))
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin files with a mark
         except UnicodeDecodeError:
             raise HistoryFormatError(f"{path}: this is not a history: not text in UTF-8") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
