@@ -243,6 +243,42 @@ def test_the_first_that_fails_carries_the_others_as_notes():
     assert caught[0].__notes__ == ["a cleanup failed too, with KeyError: 'last to run'"]
 
 
+class Guarded(Exception):
+    def __setattr__(self, name, value):
+        raise RuntimeError("read only")
+
+    def add_note(self, note):
+        raise RuntimeError("read only")
+
+
+class Falsy(Exception):
+    def __bool__(self):
+        return False
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("kind", [Guarded, Falsy, ValueError])
+def test_the_exception_of_the_block_wins_and_all_cleanups_run_whatever_the_exceptions_are_like(kind):
+    seen = []
+
+    def speechless():
+        raise Speechless
+
+    async def workflow(ctx):
+        async with ctx:
+            ctx.add_cleanup(lambda: seen.append("first"))
+            ctx.add_cleanup(speechless)
+            raise kind("mine")
+
+    details = failure_of(workflow)
+    assert (details.errorType.rpartition(".")[2], details.errorMessage) == (kind.__name__, "mine")
+    assert seen == ["first"]
+
+
 def test_a_cleanup_may_add_another():
     seen = []
 

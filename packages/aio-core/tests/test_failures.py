@@ -326,8 +326,98 @@ def test_a_part_of_a_group_whose_message_cannot_be_shown_is_named():
         raise ExceptionGroup("outer", [Unspeakable(), ValueError("v")])
 
     assert str(exception_out_of(workflow)).startswith(
-        "outer: Unspeakable, whose message cannot be shown; ValueError: v"
+        "outer: Unspeakable: the message cannot be shown, since its __str__ raised ValueError; ValueError: v"
     )
+
+
+def test_a_group_of_thousands_lists_the_first_and_counts_the_others():
+    async def workflow(ctx):
+        raise ExceptionGroup("outer", [ValueError(str(number)) for number in range(1020)])
+
+    message = failure_of(workflow).errorMessage
+    assert message.startswith("outer: ValueError: 0; ValueError: 1; ")
+    assert message.endswith("ValueError: 19; and 1,000 more (1020 sub-exceptions)")
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class SpeechlessRuntimeError(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class NoText(Exception):
+    def __str__(self):
+        return 5
+
+
+class Exiting(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+
+class Causeless(Exception):
+    __cause__ = property(lambda self: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Speechless(), "the message cannot be shown, since its __str__ raised ValueError"),
+        (SpeechlessRuntimeError(), "the message cannot be shown, since its __str__ raised ValueError"),
+        (NoText(), "the message cannot be shown, since its __str__ raised TypeError"),
+        (Exiting(), "the message cannot be shown, since its __str__ raised SystemExit"),
+        (Causeless("mine"), "mine"),
+        (ValueError("no such file: \udcff"), r"no such file: \udcff"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_upstream_could_not_record_fails_the_instance_under_its_own_name(error, message):
+    """Upstream's worker has no answer to the turn, which is delivered again, for ever."""
+
+    async def workflow(ctx):
+        raise error  # <-
+
+    details = failure_of(workflow)
+    assert (details.errorType.rpartition(".")[2], details.errorMessage) == (type(error).__name__, message)
+    assert line_in(workflow).rpartition(":")[2] in details.stackTrace.value
+
+
+def test_a_cause_that_upstream_could_not_record_is_recorded_under_its_own_name_too():
+    async def workflow(ctx):
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise Speechless from None
+        except Speechless as error:
+            raise ValueError("last") from error
+
+    async def the_first_is_the_context(ctx):
+        try:
+            raise Speechless
+        except Speechless:
+            raise ValueError("last")  # noqa: B904 - without a cause, on purpose
+
+    speechless = "the message cannot be shown, since its __str__ raised ValueError"
+    name = f"{__name__}.Speechless"
+    for function in (workflow, the_first_is_the_context):
+        assert chain(failure_of(function))[:2] == [("builtins.ValueError", "last"), (name, speechless)]
+    assert chain(failure_of(workflow))[2:] == [("builtins.KeyError", "'first'")]
+
+
+def test_an_exit_with_a_value_that_cannot_be_shown_fails_the_instance_all_the_same():
+    class Odd:
+        def __repr__(self):
+            raise ValueError("no words")
+
+    async def workflow(ctx):
+        raise SystemExit(Odd())
+
+    assert "the workflow raised SystemExit(<Odd>), which is meant" in failure_of(workflow).errorMessage
 
 
 def test_a_group_of_a_type_of_ones_own_keeps_it():

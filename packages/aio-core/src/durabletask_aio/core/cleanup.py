@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from durabletask_aio.core.errors import add_note
+from durabletask_aio.core.errors import add_note, message_of
 
 
 class _Block:
@@ -27,6 +28,12 @@ _innermost: ContextVar[_Block | None] = ContextVar("durabletask_aio_cleanups", d
 A context variable, not a stack of the instance: tasks that run side by side open and close blocks in any order, and
 each is to clean up after itself.  A task that is started inside a block is in that block, as long as it is open.
 """
+
+
+def _note(first: BaseException, problem: BaseException) -> None:
+    """Note a ``problem`` of a cleanup on the failure that comes first, as far as the two let themselves be handled."""
+    with contextlib.suppress(Exception):
+        add_note(first, f"a cleanup failed too, with {type(problem).__name__}: {message_of(problem)}")
 
 
 class Cleanups:
@@ -76,10 +83,11 @@ class Cleanups:
             except (GeneratorExit, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as problem:
-                if error is not None or failed is not None:
-                    add_note(error or failed, f"a cleanup failed too, with {type(problem).__name__}: {problem}")
-                else:
+                first = failed if error is None else error
+                if first is None:
                     failed = problem
+                else:
+                    _note(first, problem)
         if failed is not None:
             raise failed
 

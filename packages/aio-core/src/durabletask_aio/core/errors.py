@@ -68,6 +68,30 @@ def add_note(error: Any, text: str) -> None:
         error.__notes__ = [*getattr(error, "__notes__", []), text]
 
 
+_LONGEST = 200
+"""Characters of a value that a message quotes: enough to know it again, and not a payload in the history."""
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` for a message: shortened, and never an error of its own in place of the one to report."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+
+
+def message_of(error: BaseException) -> str:
+    """The message of an exception of anybody's, as text that a history can hold."""
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        return f"the message cannot be shown, since its __str__ raised {type(problem).__name__}"
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates, as of undecodable file names
+
+
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *args)
     error.args = args

@@ -21,6 +21,8 @@ from durabletask_aio.core.errors import (
     OperationFailedError,
     WorkflowValidationError,
     add_note,
+    message_of,
+    shown,
 )
 from durabletask_aio.core.operations import Operation
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
 _GROUP_DEPTH = 10
+_GROUP_LENGTH = 20
+_CHAIN_LENGTH = 10
+"""Upstream records no more causes of causes than these."""
+
 _FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with future")
 """What asyncio says to a future of another loop, the first time and from then on."""
 
@@ -48,7 +54,7 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _upstream_error(error)
     if _is_group(error):
         return _readable_group(error, host)
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in _FOREIGN_FUTURE):
+    if isinstance(error, RuntimeError) and any(text in message_of(error) for text in _FOREIGN_FUTURE):
         return _foreign_future(error, host)
     if isinstance(error, AttributeError) and isinstance(_attribute_of(error, "obj"), Operation):
         return _missed_attribute(error)
@@ -56,11 +62,11 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return error
     if isinstance(error, asyncio.CancelledError):
         return task.TaskCancelledError(
-            f"the workflow was cancelled: {error}" if error.args else "the workflow was cancelled"
+            f"the workflow was cancelled: {message_of(error)}" if error.args else "the workflow was cancelled"
         )
     kind = type(error).__name__
     msg = (
-        f"the workflow raised {kind}({', '.join(map(repr, error.args))}), which is meant for the process and not for "
+        f"the workflow raised {kind}({', '.join(map(shown, error.args))}), which is meant for the process and not for "
         f"a workflow; to end the instance, return from the workflow or raise an Exception"
     )
     converted = host.error(AsyncWorkflowError, msg)
@@ -82,13 +88,14 @@ def _plain_chain(recorded: BaseException) -> None:
     error: BaseException | None = recorded
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
+        cause, context = _attribute_of(error, "__cause__"), _attribute_of(error, "__context__")
+        suppress = error.__suppress_context__
         if isinstance(cause, OperationFailedError):
             error.__cause__ = _upstream_error(cause)
             error.__suppress_context__ = suppress
         if isinstance(context, OperationFailedError):
             error.__context__ = _upstream_error(context)
-        error = error.__cause__ or error.__context__
+        error = _attribute_of(error, "__cause__") or _attribute_of(error, "__context__")
 
 
 def _add_context(error: BaseException, host: Host) -> None:
@@ -120,19 +127,6 @@ def _attribute_of(error: BaseException, name: str) -> Any:
         return None
 
 
-def _can_be_shown(error: BaseException) -> bool:
-    try:
-        str(error)
-    except Exception:
-        return False
-    return True
-
-
-def _text(error: BaseException) -> str:
-    kind = type(error).__name__
-    return f"{kind}: {error}" if _can_be_shown(error) else f"{kind}, whose message cannot be shown"
-
-
 def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
     for part in error.exceptions:
         if _is_group(part) and depth < _GROUP_DEPTH:
@@ -144,8 +138,11 @@ def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
 def _readable_group(group: Any, host: Host) -> Exception:
     """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
     leaves = list(_leaves(group))
-    summary = "; ".join(map(_text, leaves))
-    first = next((leaf for leaf in leaves if isinstance(leaf, Exception) and _can_be_shown(leaf)), None)
+    listed = [f"{type(leaf).__name__}: {message_of(leaf)}" for leaf in leaves[:_GROUP_LENGTH]]
+    if len(leaves) > _GROUP_LENGTH:
+        listed.append(f"and {len(leaves) - _GROUP_LENGTH:,} more")
+    summary = "; ".join(listed)
+    first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
     recorded: Exception
     kind = cast("Any", type(group))
     if not isinstance(group, Exception):
@@ -198,7 +195,37 @@ def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error
         return _divergence(host, loop, error)
     if isinstance(error, _upstream.UnserializableResult):
         return _unserializable_result(host, function, error, _upstream.serializer(context))
-    return error
+    return _recordable(error) if isinstance(error, Exception) else error
+
+
+def _recordable(error: Exception, depth: int = 0) -> Exception:
+    """``error``, or what stands for it in the history, under its name, if upstream could not record it as it is.
+
+    Upstream asks an error and its causes for their messages while it ends the instance.  An answer that is no text
+    for a protobuf leaves the turn without an end: the engine delivers it again, for ever.
+    """
+    inner: BaseException | None = None
+    try:
+        inner = error.__cause__ or error.__context__
+        faithful = str(error) == message_of(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        faithful = False
+    kept = inner
+    if isinstance(inner, Exception) and depth < _CHAIN_LENGTH:
+        kept = _recordable(inner, depth + 1)
+    recorded = error if faithful else _stand_in(error)
+    if recorded is not error or kept is not inner:
+        recorded.__cause__ = kept
+    return recorded
+
+
+def _stand_in(error: Exception) -> Exception:
+    kind = type(error)
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    stand_in: Exception = type(kind.__name__, (Exception,), named)(message_of(error))
+    return stand_in.with_traceback(error.__traceback__)
 
 
 def unawaited_result(host: Host, result: Any, path: str = "result") -> WorkflowValidationError:
