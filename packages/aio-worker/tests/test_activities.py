@@ -462,6 +462,37 @@ class TestFailures:
         )
         assert alive.serialized_output == '"fine"'
 
+    class Speechless(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    @pytest.mark.parametrize(
+        ("error", "message"), [(Speechless(), "no words"), (OSError("no such file: \udcff"), r"no such file: \udcff")]
+    )
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_an_exception_whose_message_cannot_be_recorded_fails_the_activity_at_once(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, error: Exception, message: str, kind: str
+    ) -> None:
+        """Upstream gives no answer, and the engine has the activity done again and again."""
+        calls = []
+
+        def raising(ctx: Any, _: Any) -> None:
+            calls.append(1)
+            raise error
+
+        async def async_raising(ctx: Any, _: Any) -> None:
+            calls.append(1)
+            raise error
+
+        worker = started(engine, raising, async_raising, orchestrators=[call_one])
+        try:
+            failed = run(client, "call_one", ["raising" if kind == "sync" else "async_raising", None])
+        finally:
+            worker.stop()
+
+        assert failed.failure_details.message.endswith(message)
+        assert calls == [1]
+
     def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_loop(
         self, engine: LocalBackend, client: TaskHubGrpcClient
     ) -> None:

@@ -195,10 +195,10 @@ def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error
         return _divergence(host, loop, error)
     if isinstance(error, _upstream.UnserializableResult):
         return _unserializable_result(host, function, error, _upstream.serializer(context))
-    return _recordable(error) if isinstance(error, Exception) else error
+    return recordable(error) if isinstance(error, Exception) else error
 
 
-def _recordable(error: Exception, depth: int = 0) -> Exception:
+def recordable(error: Exception, depth: int = 0) -> Exception:
     """``error``, or what stands for it in the history, under its name, if upstream could not record it as it is.
 
     Upstream asks an error and its causes for their messages while it ends the instance.  An answer that is no text
@@ -214,7 +214,7 @@ def _recordable(error: Exception, depth: int = 0) -> Exception:
         faithful = False
     kept = inner
     if isinstance(inner, Exception) and depth < _CHAIN_LENGTH:
-        kept = _recordable(inner, depth + 1)
+        kept = recordable(inner, depth + 1)
     recorded = error if faithful else _stand_in(error)
     if recorded is not error or kept is not inner:
         recorded.__cause__ = kept

@@ -28,6 +28,7 @@ from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 
 from durabletask_aio.core.driver import WorkflowRun
+from durabletask_aio.core.failures import recordable
 from durabletask_aio.worker.spans import orchestration_spans
 from durabletask_aio.worker.twins import twin
 
@@ -103,6 +104,20 @@ def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
     return twin(upstream.TaskHubGrpcWorker._execute_orchestrator, _OrchestrationExecutor=make_executor)
 
 
+class _Helpers:
+    """Upstream's helpers, which have failure details for exceptions whose message cannot be recorded, too.
+
+    Without any the engine gets no answer, and has the activity done again and again.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(helpers, name)
+
+    @staticmethod
+    def new_failure_details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+        return helpers.new_failure_details(recordable(error), provider, logger)
+
+
 def activity_execution(make_context: Callable[[str, int], task.ActivityContext]) -> Callable[..., None]:
     """``TaskHubGrpcWorker._execute_activity``, asking ``make_context`` for the activity's context."""
 
@@ -113,7 +128,7 @@ def activity_execution(make_context: Callable[[str, int], task.ActivityContext])
     cast(Any, Executor).execute = twin(
         upstream._ActivityExecutor.execute, task=SimpleNamespace(ActivityContext=make_context)
     )
-    return twin(upstream.TaskHubGrpcWorker._execute_activity, _ActivityExecutor=Executor)
+    return twin(upstream.TaskHubGrpcWorker._execute_activity, _ActivityExecutor=Executor, ph=_Helpers())
 
 
 def overrides_turn(worker: Worker) -> bool:
@@ -450,7 +465,7 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     An empty message becomes ``repr(error)``, because upstream's in-memory engine takes a failed activity without a
     message for a successful one, and ``SystemExit()`` has none.
     """
-    details = helpers.new_failure_details(cast(Exception, error), provider, logger)
+    details = helpers.new_failure_details(recordable(cast(Exception, error)), provider, logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
