@@ -4,8 +4,10 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import math
 from datetime import datetime, timedelta, timezone
 from unittest.mock import ANY
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -436,11 +438,74 @@ def _naive_zone(ctx):
     ctx.now("Asia/Tokyo")  # <-
 
 
+def _number_as_policy(ctx):
+    return ctx.call_activity("store", retry_policy=3)  # <-
+
+
+def _number_as_childs_policy(ctx):
+    return ctx.call_sub_orchestrator("store", retry_policy=3)  # <-
+
+
+def _numbers_as_tags(ctx):
+    return ctx.call_activity("store", tags={"priority": 1})  # <-
+
+
+def _string_as_tags(ctx):
+    return ctx.call_activity("store", tags="urgent")  # <-
+
+
+def _string_as_tags_beside_metadata(ctx):
+    ctx.set_metadata({"tenant": "acme"})
+    return ctx.call_activity("store", tags="urgent")  # <-
+
+
+def _uuid_as_id(ctx):
+    return ctx.call_sub_orchestrator("store", instance_id=UUID(int=1))  # <-
+
+
+def _number_as_version(ctx):
+    return ctx.call_sub_orchestrator("store", version=1.5)  # <-
+
+
+def _nothing_as_event(ctx):
+    return ctx.wait_for_external_event(None)  # <-
+
+
+def _empty_event(ctx):
+    return ctx.wait_for_external_event("")  # <-
+
+
+async def _number_as_events(ctx):
+    return ctx.events(5)  # <-
+
+
+def _number_as_receiver(ctx):
+    ctx.send_event(5, "hello")  # <-
+
+
+def _nothing_as_sent_event(ctx):
+    ctx.send_event("other", None)  # <-
+
+
+def _huge_activity(ctx):
+    return ctx.call_activity({"order": "x" * 1000})  # <-
+
+
+def _infinite_timeout(ctx):
+    return ctx.with_timeout(ctx.call_activity("load"), math.inf)  # <-
+
+
+def _timeout_beyond_the_calendar(ctx):
+    return ctx.with_timeout(ctx.call_activity("load"), 1e300)  # <-
+
+
 STORE = "  right: ctx.call_activity('store', input="
 CHILD = "  right: ctx.call_sub_orchestrator('store', input="
 STATUS = "  right: ctx.set_custom_status("
 NEXT = "  right: ctx.continue_as_new("
 UNAWAITED = "await ctx.call_activity('load'))"
+TAGS = "  right: ctx.call_activity(work, tags={'priority': '1'})"
+EVENT = "ctx.wait_for_external_event("
 CONVERTIBLE = "...) with dicts, lists, strings, numbers, dataclasses"
 
 
@@ -483,15 +548,15 @@ CONVERTIBLE = "...) with dicts, lists, strings, numbers, dataclasses"
         ),
         (
             _operation_as_event,
-            "input of ctx.send_event is activity 'load'",
+            "data of ctx.send_event is activity 'load'",
             "  right: ctx.send_event(instance_id, 'hello', data=" + UNAWAITED,
         ),
-        (_operation_as_status, "input['order'] of ctx.set_custom_status is activity 'load'", STATUS + UNAWAITED),
-        (_operation_as_next_input, "input of ctx.continue_as_new is activity 'load'", NEXT + UNAWAITED),
+        (_operation_as_status, "status['order'] of ctx.set_custom_status is activity 'load'", STATUS + UNAWAITED),
+        (_operation_as_next_input, "new_input of ctx.continue_as_new is activity 'load'", NEXT + UNAWAITED),
         (
             _set_as_input,
             "input['tags'] of activity 'store' cannot be serialised: its type is 'set'",
-            STORE + CONVERTIBLE,
+            STORE + "sorted(value))",
         ),
         (
             _object_as_childs_input,
@@ -500,13 +565,60 @@ CONVERTIBLE = "...) with dicts, lists, strings, numbers, dataclasses"
         ),
         (
             _set_as_status,
-            "input of ctx.set_custom_status cannot be serialised: its type is 'set'",
-            STATUS + CONVERTIBLE,
+            "status of ctx.set_custom_status cannot be serialised: its type is 'set'",
+            STATUS + "sorted(value))",
         ),
         (
             _set_as_next_input,
-            "input of ctx.continue_as_new cannot be serialised: its type is 'set'",
-            NEXT + CONVERTIBLE,
+            "new_input of ctx.continue_as_new cannot be serialised: its type is 'set'",
+            NEXT + "sorted(value))",
+        ),
+        (
+            _number_as_policy,
+            "the retry_policy of ctx.call_activity is a RetryPolicy, and not 3",
+            "  right: ctx.call_activity(work, retry_policy=RetryPolicy(first_retry_interval=timedelta(seconds=1), ",
+        ),
+        (
+            _number_as_childs_policy,
+            "the retry_policy of ctx.call_sub_orchestrator is a RetryPolicy, and not 3",
+            "  right: ctx.call_sub_orchestrator(work, retry_policy=RetryPolicy(",
+        ),
+        (_numbers_as_tags, "tags are a dict of strings, and not {'priority': 1}", TAGS),
+        (_string_as_tags, "tags are a dict of strings, and not 'urgent'", TAGS),
+        (_string_as_tags_beside_metadata, "tags are a dict of strings, and not 'urgent'", TAGS),
+        (
+            _uuid_as_id,
+            "instance_id is a string, and not UUID('00000000-0000-0000-0000-000000000001')",
+            "  right: ctx.call_sub_orchestrator('store', instance_id=str(value))",
+        ),
+        (
+            _number_as_version,
+            "version is a string, and not 1.5",
+            "  right: ctx.call_sub_orchestrator('store', version=str(value))",
+        ),
+        (_nothing_as_event, "the name of an event is a string, and not None", "right: " + EVENT + "'name')"),
+        (_empty_event, "the name of an event is a string that is not empty, and not ''", "right: " + EVENT + "'name')"),
+        (_number_as_events, "the name of an event is a string, and not 5", "  right: ctx.events(str(value))"),
+        (_number_as_receiver, "the id of an instance is a string, and not 5", "  right: ctx.send_event(str(value))"),
+        (
+            _nothing_as_sent_event,
+            "the name of an event is a string, and not None",
+            "  right: ctx.send_event(instance_id, 'name')",
+        ),
+        (
+            _huge_activity,
+            f"takes a function or its name, and not {{'order': '{'x' * 189}... (1,013 characters)",
+            "  right: await ctx.call_activity(work, input=value)",
+        ),
+        (
+            _infinite_timeout,
+            "the timeout of ctx.with_timeout is in seconds, or a timedelta, and not inf",
+            "; None waits for ever",
+        ),
+        (
+            _timeout_beyond_the_calendar,
+            "a timer of 1e+300 would fire after the year 9999",
+            "  wrong: await ctx.with_timeout(operation, 1e+300)",
         ),
         (
             _naive_zone,

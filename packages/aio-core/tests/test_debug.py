@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
+from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 from durabletask.aio import ActivityFailedError, AsyncWorkflowContext, as_orchestrator
@@ -287,17 +289,41 @@ def test_a_task_in_an_async_generator_is_found():
     ],
 )
 def test_the_part_of_a_value_that_cannot_be_serialised_is_found(value, path):
-    assert debug.culprit(value, "v", json.dumps)[0] == path
+    assert debug.culprit(value, "v", json.dumps).path == path
+
+
+@dataclass
+class Order:
+    items: list
+    due: object = None
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "reason", "right"),
+    [
+        (Order([1, Order([], datetime(2030, 1, 1))]), "v.items[1].due", "its type is 'datetime'", "value.isoformat()"),
+        ({"a": {(1, 2): 3}}, "v['a']", "it has a key of type 'tuple'", "{str(key): ...}"),
+        ([{1}], "v[0]", "its type is 'set'", "sorted(value)"),
+        (Order, "v", "its type is 'type'", ""),
+    ],
+)
+def test_the_part_comes_with_a_reason_and_with_what_to_send_instead(value, path, reason, right):
+    def serialize(value):
+        return json.dumps(value, default=lambda each: vars(each) if isinstance(each, Order) else [][each])
+
+    found = debug.culprit(value, "v", serialize)
+    assert (found.path, found.reason, found.right) == (path, reason, right)
 
 
 def test_a_value_that_can_be_serialised_has_none():
-    assert debug.culprit({"a": [1]}, "v", json.dumps) == ("v", debug.INNOCENT)
+    assert debug.culprit({"a": [1]}, "v", json.dumps).value is debug.INNOCENT
 
 
 def test_a_value_that_contains_itself_does_not_recurse_for_ever():
     value = []
     value.append(value)
-    assert debug.culprit(value, "v", json.dumps)[0].startswith("v")
+    found = debug.culprit(value, "v", json.dumps)
+    assert (found.path, found.reason) == ("v[0]", "it contains itself")
 
 
 def test_the_state_of_an_execution_has_no_history_by_default():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 
 import pytest
 from durabletask import task
@@ -10,7 +11,7 @@ from durabletask.entities import EntityInstanceId
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 from turns import COMPLETED, Instance, canonical, execute, replay
-from workflows import failure_of, started
+from workflows import failure_of, finished, line_in, started
 
 A, B = EntityInstanceId("account", "a"), EntityInstanceId("account", "b")
 
@@ -260,9 +261,47 @@ class TestLocks:
         assert sorted(unlocked(instance)) == ["@account@a", "@account@b"]
 
 
-def test_a_wrong_transition_is_upstream_s_error():
-    async def workflow(ctx):
-        await ctx.lock_entities([])
-
-    assert failure_of(workflow).errorType == "builtins.RuntimeError"
+def test_failures_of_entities_are_upstream_s_failures_too():
     assert issubclass(ActivityFailedError, task.TaskFailedError)
+
+
+@pytest.mark.parametrize("wrong", [[], "abc", A, [A, "@account@b"], 5], ids=["none", "text", "one", "mixed", "number"])
+def test_what_is_no_list_of_entities_cannot_be_locked(wrong):
+    async def workflow(ctx):
+        async with ctx.lock_entities(wrong):  # <-
+            pass
+
+    details = failure_of(workflow)
+    assert details.errorType == "durabletask.aio.WorkflowValidationError"
+    assert details.errorMessage.startswith(
+        f"ctx.lock_entities takes a list of one or more EntityInstanceId, and not {without_address(wrong)} "
+        f"({line_in(workflow)}) [workflow 'workflow'"
+    )
+    assert details.errorMessage.endswith(
+        "\n  right: async with ctx.lock_entities([EntityInstanceId('account', 'a')]): ..."
+    )
+
+
+@pytest.mark.parametrize("method", ["call_entity", "signal_entity"])
+def test_what_is_no_entity_is_not_called_and_waited_for_in_vain(method):
+    async def workflow(ctx):
+        getattr(ctx, method)("@account@a", "get")  # <-
+
+    instance = finished(workflow)
+    assert instance.failure.errorMessage == (
+        f"ctx.{method} takes an EntityInstanceId, and not '@account@a' ({line_in(workflow)}) "
+        f"[workflow 'workflow', instance 'instance-1']\n"
+        f"  wrong: ctx.{method}('@account@a', 'get')\n"
+        f"  right: ctx.{method}(EntityInstanceId('counter', 'key'), 'get')"
+    )
+
+
+def test_an_operation_of_an_entity_is_a_string():
+    async def workflow(ctx):
+        await ctx.call_entity(A, 5)
+
+    assert "the operation of an entity is a string, and not 5" in failure_of(workflow).errorMessage
+
+
+def without_address(value):
+    return re.sub(" at 0x[0-9A-Fa-f]+", "", repr(value))

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import sys
 import threading
+from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 from durabletask import task
@@ -628,15 +630,22 @@ def test_a_returned_task_is_named():
     assert "the workflow returned task 'my-task' that was never awaited" in failure_of(workflow).errorMessage
 
 
+@dataclass
+class Receipt:
+    number: int
+    paid: list
+
+
 @pytest.mark.parametrize(
-    ("result", "path", "kind"),
+    ("result", "path", "kind", "right"),
     [
-        ({1, 2}, "result", "set"),
-        ({"orders": [1, object()]}, "result['orders'][1]", "object"),
-        (b"raw", "result", "bytes"),
+        ({1, 2}, "result", "set", "sorted(value)"),
+        ({"orders": [1, object()]}, "result['orders'][1]", "object", "a dict, list, string"),
+        (b"raw", "result", "bytes", "value.hex()"),
+        (Receipt(1, [datetime(2030, 1, 1)]), "result.paid[0]", "datetime", "value.isoformat()"),
     ],
 )
-def test_a_result_that_cannot_be_serialised_names_the_part_and_the_function(result, path, kind):
+def test_a_result_that_cannot_be_serialised_names_the_part_and_the_function(result, path, kind, right):
     async def workflow(ctx):
         return result
 
@@ -645,7 +654,7 @@ def test_a_result_that_cannot_be_serialised_names_the_part_and_the_function(resu
     assert f"{path} of workflow function " in details.errorMessage
     assert f"({__file__}:" in details.errorMessage
     assert f"cannot be serialised: its type is {kind!r}" in details.errorMessage
-    assert f"  wrong: return {kind}(...)\n  right: return a dict, list, string" in details.errorMessage
+    assert f"  wrong: return {kind}(...)\n  right: return {right}" in details.errorMessage
 
 
 def test_an_upstream_task_as_result_is_refused():

@@ -131,9 +131,13 @@ def test_a_broken_list_of_keys_loses_nothing(broken):
             r"metadata is a mapping of strings to strings, as in set_metadata\({'tenant': 'acme'}\), not 'tenant'",
         ),
         (None, r"metadata is a mapping of strings to strings"),
+        ({"file": "\udcff"}, r"metadata travels as UTF-8, which cannot have '\\udcff': surrogates not allowed"),
+        ({"\udcff": "file"}, r"metadata travels as UTF-8, which cannot have '\\udcff'"),
+        ({"k" * 9000: "v", "w": "w" * 100}, r"of which 'k{199}\.\.\. \(9,002 characters\) takes 9,001, and"),
+        (["x"] * 9000, r"metadata is a mapping .*, not \['x', .*\.\.\. \(45,000 characters\)"),
         (
             {"big": "x" * 9000, "small": "y"},
-            r"metadata takes 9,009 bytes, of which 'big' takes 9,000, and at most 8,192",
+            r"metadata takes 9,009 bytes, of which 'big' takes 9,003, and at most 8,192",
         ),
     ],
 )

@@ -9,6 +9,10 @@ import operator
 import threading
 import tracemalloc
 import types
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from uuid import UUID
 
 import pytest
 from durabletask import task
@@ -109,6 +113,10 @@ async def used_as_an_index(ctx):
     return [1, 2, 3][position]  # <-
 
 
+class Size(Enum):
+    LARGE = "large"
+
+
 FORGOTTEN = [
     added,
     subtracted_from,
@@ -162,6 +170,81 @@ def test_calculating_with_an_operation_is_a_forgotten_await(use):
         return use(ctx.call_activity("total"))
 
     assert "was used as a value without being awaited" in failure_of(workflow).errorMessage
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("ok", b"ok", 1, 2.5, [1], (1,), {"a": 1}, {1}, frozenset({1}), Size.LARGE),
+        *(date(2030, 1, 1), datetime(2030, 1, 1), timedelta(1), Decimal(1), UUID(int=1)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_comparison_with_what_a_result_may_be_is_a_forgotten_await(value):
+    async def workflow(ctx):
+        return ctx.call_activity("size") == value  # <-
+
+    message = failure_of(workflow).errorMessage
+    assert f"was used in a comparison with {value!r} without being awaited ({line_in(workflow)})" in message
+
+
+async def joined(ctx):
+    return ", ".join([ctx.call_activity("name")])  # <-
+
+
+async def dumped(ctx):
+    return json.dumps({"name": ctx.call_activity("name")})  # <-
+
+
+async def called(ctx):
+    return ctx.call_activity("name")()  # <-
+
+
+async def iterated_asynchronously(ctx):
+    async for event in ctx.wait_for_external_event("order"):  # <-
+        return event
+
+
+@pytest.mark.parametrize(
+    ("workflow", "python"),
+    [
+        (joined, "sequence item 0: expected str instance, Operation found"),
+        (dumped, "Object of type Operation is not JSON serializable"),
+        (called, "'Operation' object is not callable"),
+        (iterated_asynchronously, "'async for' requires an object with __aiter__ method, got Operation"),
+    ],
+)
+def test_what_python_says_of_an_operation_where_a_value_belongs_comes_with_a_question(workflow, python):
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    assert details.errorMessage.startswith(f"{python}; was an operation used without being awaited? ")
+    assert f"({line_in(workflow)}) [workflow '{workflow.__name__}'" in details.errorMessage
+    assert details.errorMessage.endswith("  right: text = ', '.join([await ctx.call_activity('name')])")
+
+
+@pytest.mark.parametrize("ask", [asyncio.Future.result, asyncio.Future.exception])
+def test_asking_for_the_outcome_in_place_of_awaiting_it_shows_the_await(ask):
+    async def workflow(ctx):
+        return ask(ctx.call_activity("name"))  # <-
+
+    details = failure_of(workflow)
+    assert details.errorType == "durabletask_aio.core.operations.UnawaitedResultError"
+    assert details.errorMessage == (
+        f"the workflow asked a future for its outcome before it was done ({line_in(workflow)}) "
+        "[workflow 'workflow', instance 'instance-1']\n"
+        "  wrong: ctx.call_activity('work').result()\n"
+        "  right: await ctx.call_activity('work')"
+    )
+
+
+def test_code_that_expects_an_invalid_state_goes_on_working():
+    async def workflow(ctx):
+        try:
+            return ctx.call_activity("name").result()
+        except asyncio.InvalidStateError as error:
+            return str(error)
+
+    assert result_of(workflow) == "Result is not set."
 
 
 def test_the_message_also_says_where_the_operation_was_scheduled():

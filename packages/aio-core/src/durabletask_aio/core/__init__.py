@@ -2,7 +2,7 @@
 
 A map for the reader, from the outside in:
 
-``context``        what workflow code sees; thin
+``context``        what workflow code sees; thin; ``arguments`` is what it refuses at the line of the call
 ``operations``     the futures it awaits; ``combinators`` and ``events`` build on them
 ``loop``           the asyncio event loop all of it runs on; ``refusals`` is what that loop says no to
 ``driver``         makes an orchestrator of a coroutine function, and takes it through its turns

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from durabletask import task
 
 from durabletask_aio.core import _interpreter, debug, failures
-from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError
+from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, shown
 from durabletask_aio.core.operations import Operation
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
             "await ctx.gather(first, second) or await ctx.gather(*several)",
         )
     kind = type(awaitable).__name__
-    raise loop.host.slip(f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {awaitable!r}")
+    raise loop.host.slip(f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {shown(awaitable)}")
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -72,21 +72,20 @@ def parts_of(
         for value in (awaitables, *separate):
             debug.discard(value)
         raise loop.host.slip(
-            f"ctx.{function} takes one list of awaitables, and was given {awaitables!r}",
+            f"ctx.{function} takes one list of awaitables, and was given {shown(awaitables)}",
             f"await ctx.{function}(first, second)",
             f"await ctx.{function}([first, second])",
         )
     several: Iterable[Any] = awaitables
     if isinstance(given, set | frozenset) and any(map(inspect.iscoroutine, several)):
-        shown = "work(x)"
         for value in several:
             debug.discard(value)
         raise loop.host.error(
             NonDeterministicUseError,
             f"ctx.{function} was given a set of coroutines, which would start in the order of their memory addresses, "
             f"and that is another one on replay\n"
-            f"  wrong: await ctx.{function}({{{shown} for x in values}})\n"
-            f"  right: await ctx.{function}([{shown} for x in values])",
+            f"  wrong: await ctx.{function}({{work(x) for x in values}})\n"
+            f"  right: await ctx.{function}([work(x) for x in values])",
         )
     return [as_future(loop, awaitable, function) for awaitable in several]
 
@@ -324,7 +323,7 @@ class Deadline(Combination[Any]):
         what = part.describe() if isinstance(part, Operation) else "the awaitable"
         return self._loop.host.error(
             WorkflowTimeoutError,
-            f"{what} did not finish within {self._seconds:g} seconds",
+            f"{what} did not finish within {_in_words(self._seconds or 0)}",
             step=part.step if isinstance(part, Operation) else None,
         )
 
@@ -335,18 +334,24 @@ def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None
         debug.discard(timeout)
         raise loop.host.slip(
             "the arguments of ctx.with_timeout are swapped",
-            f"ctx.with_timeout({awaitable!r}, operation)",
-            f"ctx.with_timeout(operation, {awaitable!r})",
+            f"ctx.with_timeout({shown(awaitable)}, operation)",
+            f"ctx.with_timeout(operation, {shown(awaitable)})",
         )
     if timeout is None:
         return None
-    if isinstance(timeout, timedelta):
-        return timeout.total_seconds()
-    if isinstance(timeout, int | float) and not isinstance(timeout, bool) and not math.isnan(timeout):
-        return timeout
-    debug.discard(awaitable)
-    raise loop.host.slip(
-        f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {timeout!r}",
-        f"ctx.with_timeout(operation, {timeout!r})",
-        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5))",
-    )
+    finite = isinstance(timeout, timedelta | int | float) and not isinstance(timeout, bool)
+    if finite and not isinstance(timeout, timedelta):
+        finite = math.isfinite(timeout)
+    if not finite:
+        debug.discard(awaitable)
+        raise loop.host.slip(
+            f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
+            f"ctx.with_timeout(operation, {shown(timeout)})",
+            "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits for ever",
+        )
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+def _in_words(seconds: float) -> str:
+    exact = f"{seconds:.15g} seconds"
+    return f"{exact} ({timedelta(seconds=seconds)})" if seconds >= 3600 else exact

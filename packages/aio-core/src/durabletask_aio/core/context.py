@@ -20,9 +20,9 @@ from weakref import proxy
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 
-from durabletask_aio.core import _upstream, combinators, debug, metadata, sites, validation
+from durabletask_aio.core import _upstream, arguments, combinators, debug, metadata, sites, validation
 from durabletask_aio.core._upstream import call_activity, sequence_number
-from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
+from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError, shown
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.host import Continuation, ReplaySafeLogger
 from durabletask_aio.core.operations import (
@@ -171,6 +171,10 @@ class AsyncWorkflowContext:
         host = self._host
         if host.thread != get_ident():
             host.refuse("call_activity")
+        if retry_policy is not None:
+            arguments.check_retry_policy(host, retry_policy, "call_activity")
+        if tags is not None:
+            arguments.check_tags(host, tags)
         if self._state.metadata is not None:
             tags = self._state.tags(tags)
         upstream = host.upstream
@@ -285,6 +289,11 @@ class AsyncWorkflowContext:
         is derived from this instance's.
         """
         name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
+        if retry_policy is not None:
+            arguments.check_retry_policy(self._host, retry_policy, "call_sub_orchestrator")
+        for keyword, value in (("instance_id", instance_id), ("version", version)):
+            if value is not None:
+                arguments.check_text(self._host, value, keyword, f"ctx.call_sub_orchestrator({name!r}, {keyword}=")
         try:
             scheduled = self._host.scheduler("call_sub_orchestrator").call_sub_orchestrator(
                 name,
@@ -304,13 +313,13 @@ class AsyncWorkflowContext:
 
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
         """A timer: after a number of seconds or a ``timedelta``, or at a ``datetime`` (naive means UTC)."""
-        return self._timer(fire_at, "create_timer")
+        return self._timer(fire_at, "create_timer", "ctx.create_timer(")
 
     def sleep(self, delay: float | timedelta | datetime) -> Operation[None]:
         """The same as :meth:`create_timer`, under the name that reads well after ``await``."""
-        return self._timer(delay, "sleep")
+        return self._timer(delay, "sleep", "ctx.sleep(")
 
-    def _timer(self, given: Any, method: str) -> Operation[None]:
+    def _timer(self, given: Any, method: str, call: str) -> Operation[None]:
         scheduler = self._host.scheduler(method)
         try:
             if isinstance(given, timedelta | datetime):
@@ -318,11 +327,11 @@ class AsyncWorkflowContext:
             if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
                 return self._state.track(scheduler.create_timer(timedelta(seconds=given)), TIMER, str(given))
         except OverflowError:
-            raise self._host.beyond_the_calendar(given, f"ctx.{method}") from None
+            raise self._host.beyond_the_calendar(given, call) from None
         raise self._host.slip(
-            f"a timer takes seconds, a timedelta or a datetime, and not {given!r}",
-            f"await ctx.{method}({given!r})",
-            f"await ctx.{method}(1.5) or await ctx.{method}(timedelta(days=1))",
+            f"a timer takes seconds, a timedelta or a datetime, and not {shown(given)}",
+            f"await {call}{shown(given)})",
+            f"await {call}1.5) or await {call}timedelta(days=1))",
         )
 
     @overload
@@ -337,6 +346,7 @@ class AsyncWorkflowContext:
         Cancelling the wait leaves the next event to others.
         """
         scheduler = self._host.scheduler("wait_for_external_event")
+        arguments.check_text(self._host, name, "the name of an event", "ctx.wait_for_external_event(")
         waiting = scheduler.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
         return self._state.track(waiting, EVENT, name, traced=False)
 
@@ -348,6 +358,7 @@ class AsyncWorkflowContext:
 
     def events(self, name: str, *, data_type: type | None = None) -> EventStream[Any]:
         """The events of that name as an async iterator: ``async for payload in ctx.events("order"): ...``."""
+        arguments.check_text(self._host, name, "the name of an event", "ctx.events(")
         stream: EventStream[Any] = EventStream(name, lambda: self.wait_for_external_event(name, data_type=data_type))
         self._state.event_streams.append(stream)
         return stream
@@ -355,8 +366,10 @@ class AsyncWorkflowContext:
     def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Send an event to another instance; if there is none of that id, it is dropped."""
         scheduler = self._host.scheduler("send_event")
-        shown = f"ctx.send_event(instance_id, {event_name!r}, data="
-        scheduler.send_event(instance_id, event_name, data=self._serializable(data, shown))
+        arguments.check_text(self._host, instance_id, "the id of an instance", "ctx.send_event(")
+        arguments.check_text(self._host, event_name, "the name of an event", "ctx.send_event(instance_id, ")
+        call = f"ctx.send_event(instance_id, {event_name!r}, data="
+        scheduler.send_event(instance_id, event_name, data=self._serializable(data, call, "data"))
 
     # -- entities -------------------------------------------------------------------------------------------------
 
@@ -374,6 +387,7 @@ class AsyncWorkflowContext:
         self, entity: EntityInstanceId, operation: str, input: Any = None, *, return_type: type | None = None
     ) -> Operation[Any]:
         """Call an operation of an entity; awaiting raises :class:`ActivityFailedError` if it failed."""
+        arguments.check_entity(self._host, entity, operation, "call_entity")
         try:
             scheduled = self._host.scheduler("call_entity").call_entity(
                 entity, operation, input, return_type=cast("type[Any]", return_type)
@@ -389,12 +403,13 @@ class AsyncWorkflowContext:
     ) -> None:
         """Call an operation of an entity without waiting for it; at ``signal_time`` if one is given."""
         scheduler = self._host.scheduler("signal_entity")
-        shown = f"ctx.signal_entity(entity, {operation_name!r}, "
-        scheduler.signal_entity(entity_id, operation_name, self._serializable(input, shown), signal_time)
+        arguments.check_entity(self._host, entity_id, operation_name, "signal_entity")
+        call = f"ctx.signal_entity(entity, {operation_name!r}, "
+        scheduler.signal_entity(entity_id, operation_name, self._serializable(input, call), signal_time)
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
-        locked = list(entities)
+        locked = arguments.entities_to_lock(self._host, entities)
         upstream_task = self._host.scheduler("lock_entities").lock_entities(locked)
         operation = self._state.track(upstream_task, LOCK, ", ".join(map(str, locked)), make=LockOperation)
         return cast(LockOperation, operation)
@@ -442,7 +457,9 @@ class AsyncWorkflowContext:
         """
         seconds = combinators.seconds_of(self._loop, awaitable, timeout)
         part = combinators.as_future(self._loop, awaitable, "with_timeout")
-        timer = self.create_timer(seconds) if seconds is not None and seconds > 0 else None
+        timer: Operation[None] | None = None
+        if seconds is not None and seconds > 0:
+            timer = self._timer(seconds, "with_timeout", "ctx.with_timeout(operation, ")
         return combinators.Deadline(self._loop, part, seconds, timer)
 
     def _racers(self, awaitables: Any, function: str, separate: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
@@ -466,8 +483,8 @@ class AsyncWorkflowContext:
         """The workflow's time, aware, in ``tz``; the same on replay, and standing still within a turn."""
         if not isinstance(cast(object, tz), tzinfo):
             raise self._host.slip(
-                f"ctx.now() takes a time zone, and not {tz!r}",
-                f"ctx.now({tz!r})",
+                f"ctx.now() takes a time zone, and not {shown(tz)}",
+                f"ctx.now({shown(tz)})",
                 "ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))",
             )
         now = self._host.upstream.current_utc_datetime.replace(tzinfo=timezone.utc)
@@ -492,7 +509,7 @@ class AsyncWorkflowContext:
     def set_custom_status(self, custom_status: Any) -> None:
         """Set what clients see as the custom status of this instance."""
         self._check_live()
-        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status("))
+        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status(", "status"))
 
     def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
         """Start over with ``new_input`` and an empty history when this function returns, which it should do at once.
@@ -503,7 +520,7 @@ class AsyncWorkflowContext:
         self._host.scheduler("continue_as_new")  # raises if this was called before
         self._host.continue_as_new(
             Continuation(
-                self._serializable(new_input, "ctx.continue_as_new("),
+                self._serializable(new_input, "ctx.continue_as_new(", "new_input"),
                 save_events=save_events,
                 new_version=new_version,
                 site=sites.here(),
@@ -626,40 +643,40 @@ class AsyncWorkflowContext:
         if callable(function):
             return validation.callable_name(function)
         raise self._host.slip(
-            f"ctx.{method} takes a function or its name, and not {function!r}",
-            f"await ctx.{method}({function!r})",
+            f"ctx.{method} takes a function or its name, and not {shown(function)}",
+            f"await ctx.{method}({shown(function)})",
             f"await ctx.{method}(work, input=value)",
         )
 
-    def _serializable(self, value: Any, call: str) -> Any:
+    def _serializable(self, value: Any, call: str, name: str = "input") -> Any:
         try:
             _upstream.serializer(self._host.upstream)(value)
         except (TypeError, ValueError) as error:
-            raise self._unserializable(error, value, call.partition("(")[0], call) from error
+            raise self._unserializable(error, value, call.partition("(")[0], call, name) from error
         return value
 
-    def _unserializable(self, error: Exception, value: Any, what: str, call: str) -> BaseException:
+    def _unserializable(
+        self, error: Exception, value: Any, what: str, call: str, name: str = "input"
+    ) -> AsyncWorkflowError:
         """The error for a ``value`` that cannot be serialised; ``call`` is the call it was given to, up to it."""
         if isinstance(error, AsyncWorkflowError):
             return error
-        path, culprit = debug.culprit(value, "input", _upstream.serializer(self._host.upstream))
-        if isinstance(culprit, debug.AWAITABLES):
-            described = debug.describe_awaitable(culprit)
-            debug.discard(culprit)
-            shown = culprit.call if isinstance(culprit, Operation) else "work()"
+        found = debug.culprit(value, name, _upstream.serializer(self._host.upstream))
+        if isinstance(found.value, debug.AWAITABLES):
+            described = debug.describe_awaitable(found.value)
+            debug.discard(found.value)
+            awaited = debug.call_of(found.value)
             return self._host.slip(
-                f"{path} of {what} is {described} that was never awaited",
-                f"{call}{shown})",
-                f"{call}await {shown})",
+                f"{found.path} of {what} is {described} that was never awaited",
+                f"{call}{awaited})",
+                f"{call}await {awaited})",
             )
-        if culprit is debug.INNOCENT:
+        if found.value is debug.INNOCENT:
             return self._host.slip(f"{what} cannot be scheduled: {error}")
-        kind = type(culprit).__name__
         return self._host.slip(
-            f"{path} of {what} cannot be serialised: its type is {kind!r}",
-            f"{call}{kind}(...))",
-            f"{call}...) with dicts, lists, strings, numbers, dataclasses, or whatever the worker's data converter "
-            "takes",
+            f"{found.path} of {what} cannot be serialised: {found.reason}",
+            f"{call}{found.wrong})",
+            f"{call}{found.right})" if found.right else f"{call}...) with {debug.SERIALIZABLE}",
         )
 
     def _of_an_activity(self, name: str) -> WrongContextError:

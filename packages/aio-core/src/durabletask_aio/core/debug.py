@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import logging
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from durabletask_aio.core import _interpreter
 from durabletask_aio.core.operations import Operation
@@ -63,35 +64,87 @@ class _Innocent:
 INNOCENT = _Innocent()
 
 
-def culprit(value: Any, path: str, serialize: Callable[[Any], object], depth: int = 0) -> tuple[str, Any]:
-    """What in ``value`` cannot be serialised, and the way there, as ``input['orders'][2]``."""
+class Culprit(NamedTuple):
+    """What in a value cannot be serialised: the way there, as ``input['orders'][2].due``, and what it is."""
+
+    path: str
+    value: Any
+    reason: str = ""
+    right: str = ""
+
+    @property
+    def wrong(self) -> str:
+        """It, as an expression."""
+        return f"{type(self.value).__name__}(...)"
+
+
+SERIALIZABLE = "dicts, lists, strings, numbers, dataclasses, or whatever the worker's data converter takes"
+"""What can be serialised, for messages."""
+
+_INSTEAD: dict[str, str] = {
+    "datetime": "value.isoformat()",
+    "date": "value.isoformat()",
+    "time": "value.isoformat()",
+    "timedelta": "value.total_seconds()",
+    "set": "sorted(value)",
+    "frozenset": "sorted(value)",
+    "UUID": "str(value)",
+    "Decimal": "str(value)",
+    "bytes": "value.hex()",
+    "generator": "list(value)",
+}
+"""By type, what people send in its place.  (A set in another order would be another input on each replay.)"""
+
+
+def culprit(value: Any, path: str, serialize: Callable[[Any], object], around: tuple[Any, ...] = ()) -> Culprit:
+    """What in ``value`` cannot be serialised; :data:`INNOCENT` if it can be."""
     try:
         serialize(value)
     except (TypeError, ValueError, RecursionError):
         pass
     else:
-        return path, INNOCENT
-    if depth < _DEPTH:
-        for key, part in _parts(value):
-            found = culprit(part, f"{path}[{key!r}]", serialize, depth + 1)
-            if found[1] is not INNOCENT:
+        return Culprit(path, INNOCENT)
+    if any(value is outer for outer in around):
+        return Culprit(path, value, "it contains itself")
+    if len(around) < _DEPTH:
+        for step, part in _parts(value):
+            found = culprit(part, f"{path}{step}", serialize, (*around, value))
+            if found.value is not INNOCENT:
                 return found
-    return path, value
+    kind = type(value).__name__
+    keys = list(cast("dict[object, object]", value)) if isinstance(value, dict) else []
+    odd = next((key for key in keys if not isinstance(key, str | int | float | None)), INNOCENT)
+    if odd is not INNOCENT:
+        return Culprit(path, value, f"it has a key of type {type(odd).__name__!r}", "{str(key): ...}")
+    return Culprit(path, value, f"its type is {kind!r}", _INSTEAD.get(kind, ""))
 
 
 _DEPTH = 10
 
 
-def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    """The parts of a value, each with the step that leads to it."""
     if isinstance(value, dict):
-        return value.items()  # pyright: ignore[reportUnknownVariableType]
-    return enumerate(cast("list[Any]", value)) if isinstance(value, list | tuple) else ()
+        items = cast("dict[object, object]", value)
+        return [(f"[{key!r}]", part) for key, part in items.items()]
+    if isinstance(value, list | tuple):
+        several = cast("list[Any]", value)
+        return [(f"[{index}]", part) for index, part in enumerate(several)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)]
+    return ()
 
 
 def discard(value: Any) -> None:
     """Close ``value`` if it is a coroutine: or Python complains, on top of our error, that it was never awaited."""
     if inspect.iscoroutine(value):
         value.close()
+
+
+def call_of(value: Any) -> str:
+    """The call that made an un-awaited value, as its author may have written it."""
+    return value.call if isinstance(value, Operation) else "work()"
 
 
 def describe_awaitable(value: Any) -> str:

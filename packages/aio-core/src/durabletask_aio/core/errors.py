@@ -75,7 +75,7 @@ _LONGEST = 200
 def shown(value: object) -> str:
     """``repr(value)`` for a message: shortened, and never an error of its own in place of the one to report."""
     try:
-        text = repr(value)
+        text = _ADDRESS.sub("", repr(value))  # before its length is looked at
     except Exception:
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"

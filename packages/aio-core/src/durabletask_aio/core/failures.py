@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sysconfig
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ from durabletask_aio.core.errors import (
     message_of,
     shown,
 )
-from durabletask_aio.core.operations import Operation
+from durabletask_aio.core.operations import Operation, UnawaitedResultError
 
 if TYPE_CHECKING:
     from durabletask_aio.core.host import Host
@@ -37,6 +38,13 @@ _CHAIN_LENGTH = 10
 
 _FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with future")
 """What asyncio says to a future of another loop, the first time and from then on."""
+
+
+_NOT_YET = ("Result is not set.", "Exception is not set.")
+"""What asyncio says of the ``result()`` and the ``exception()`` of a future that is not done."""
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
+"""How Python names an operation that a function of its own cannot work with."""
 
 
 def as_recorded(error: BaseException, host: Host, loop: WorkflowLoop) -> Exception:
@@ -58,6 +66,10 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         return _foreign_future(error, host)
     if isinstance(error, AttributeError) and isinstance(_attribute_of(error, "obj"), Operation):
         return _missed_attribute(error)
+    if type(error) is asyncio.InvalidStateError and message_of(error) in _NOT_YET:
+        return _asked_too_early(error, host)
+    if type(error) is TypeError and _OPERATION.search(message_of(error)):
+        return _unawaited_argument(error, host)
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -179,11 +191,36 @@ def _foreign_future(error: RuntimeError, host: Host) -> Exception:
     return foreign_future(host, "the workflow awaited", shown, frames[-1] if frames else None)
 
 
+def _place(error: BaseException) -> str | None:
+    """``file:line`` of the user's line that ``error`` came through last, or of any other if there is none."""
+    frames = debug.user_frames(error)
+    own = [frame for frame in frames if not frame.startswith(_STANDARD_LIBRARY)] or frames
+    return own[-1].partition(" in ")[0] if own else None
+
+
+def _asked_too_early(error: BaseException, host: Host) -> Exception:
+    slip = host.slip(
+        "the workflow asked a future for its outcome before it was done",
+        "ctx.call_activity('work').result()",
+        "await ctx.call_activity('work')",
+        place=_place(error),
+    )
+    return UnawaitedResultError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
+
+
+def _unawaited_argument(error: BaseException, host: Host) -> Exception:
+    # Beside what Python said, and not instead of it: the name may be that of a class of the user's.
+    return host.slip(
+        f"{message_of(error)}; was an operation used without being awaited?",
+        "text = ', '.join([ctx.call_activity('name')])",
+        "text = ', '.join([await ctx.call_activity('name')])",
+        place=_place(error),
+    )
+
+
 def _missed_attribute(error: Any) -> Exception:
     operation: Operation[Any] = error.obj
-    frames = debug.user_frames(error)
-    place = frames[-1].partition(" in ")[0] if frames else None
-    return operation.attribute_missed(error.name, place)
+    return operation.attribute_missed(error.name, _place(error))
 
 
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------
@@ -228,29 +265,34 @@ def _stand_in(error: Exception) -> Exception:
     return stand_in.with_traceback(error.__traceback__)
 
 
+_ANY_RESULT = "a dict, list, string, number, dataclass, or whatever the worker's data converter takes"
+
+
 def unawaited_result(host: Host, result: Any, path: str = "result") -> WorkflowValidationError:
     """The error for a ``result``, or a part of one at ``path``, that was never awaited."""
     debug.discard(result)
-    shown = result.call if isinstance(result, Operation) else "work()"
+    call = debug.call_of(result)
     what = "the workflow returned" if path == "result" else f"{path} of the workflow is"
     msg = (
         f"{what} {debug.describe_awaitable(result)} that was never awaited\n"
-        f"  wrong: return {shown}\n"
-        f"  right: return await {shown}"
+        f"  wrong: return {call}\n"
+        f"  right: return await {call}"
     )
     return host.error(WorkflowValidationError, msg)
 
 
 def _unserializable_result(host: Host, function: Any, error: Any, serialize: Any) -> Exception:
-    path, culprit = debug.culprit(error.problem_object, "result", serialize)
-    if isinstance(culprit, debug.AWAITABLES):
-        converted = unawaited_result(host, culprit, path)
+    found = debug.culprit(error.problem_object, "result", serialize)
+    if isinstance(found.value, debug.AWAITABLES):
+        converted = unawaited_result(host, found.value, found.path)
     else:
-        kind = type(culprit if culprit is not debug.INNOCENT else error.problem_object).__name__
+        if found.value is debug.INNOCENT:
+            kind = type(error.problem_object).__name__
+            found = debug.Culprit("result", error.problem_object, f"its type is {kind!r}")
         msg = (
-            f"{path} of workflow function {validation.describe(function)} cannot be serialised: its type is {kind!r}\n"
-            f"  wrong: return {kind}(...)\n"
-            f"  right: return a dict, list, string, number, dataclass, or whatever the worker's data converter takes"
+            f"{found.path} of workflow function {validation.describe(function)} cannot be serialised: {found.reason}\n"
+            f"  wrong: return {found.wrong}\n"
+            f"  right: return {found.right or _ANY_RESULT}"
         )
         converted = host.error(WorkflowValidationError, msg)
     # Without upstream's error as the cause: its message has the result in it, down to memory addresses.

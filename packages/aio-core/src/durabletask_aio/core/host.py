@@ -201,10 +201,10 @@ class Host:
         return self.error(WorkflowValidationError, f"{what} ({place or sites.here()}){shown}", step=step)
 
     def beyond_the_calendar(self, delay: Any, call: str) -> WorkflowValidationError:
-        """The error for a timer that is so long that no ``datetime`` can say when it fires."""
+        """The error for a timer so long that no ``datetime`` can say when it fires; ``call`` is the call, up to it."""
         return self.slip(
             f"a timer of {delay!r} would fire after the year {MAXYEAR}",
-            f"await {call}({delay!r})",
+            f"await {call}{delay!r})",
             "await ctx.wait_for_external_event('name'), if it is to wait until somebody ends it",
         )
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core.errors import WorkflowValidationError, shown
 
 TAG_PREFIX = "durabletask-aio.md."
 """Under this prefix metadata travels, so that users' own tags neither leak in nor are overwritten."""
@@ -37,23 +37,29 @@ def _items(metadata: Any) -> Any:
 def validated(metadata: Any) -> dict[str, str]:
     """A copy of ``metadata``; raises :class:`WorkflowValidationError` unless it is a small mapping of strings."""
     if not isinstance(metadata, Mapping):
-        msg = f"metadata is a mapping of strings to strings, as in set_metadata({{'tenant': 'acme'}}), not {metadata!r}"
+        given = shown(metadata)
+        msg = f"metadata is a mapping of strings to strings, as in set_metadata({{'tenant': 'acme'}}), not {given}"
         raise WorkflowValidationError(msg)
     copy: dict[str, str] = {}
     for key, value in _items(metadata):
         if not isinstance(key, str) or not isinstance(value, str):
-            wrong = f"{key!r}: {value!r}"
-            msg = f"metadata keys and values are strings, not {{{wrong}}}: write {{{str(key)!r}: {str(value)!r}}}"
+            wrong, right = f"{shown(key)}: {shown(value)}", f"{shown(str(key))}: {shown(str(value))}"
+            msg = f"metadata keys and values are strings, not {{{wrong}}}: write {{{right}}}"
             raise WorkflowValidationError(msg)
         if not key:
             msg = "metadata keys must not be empty"
             raise WorkflowValidationError(msg)
         copy[key] = value
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in copy.items())
+    try:
+        sizes = {key: len(key.encode()) + len(value.encode()) for key, value in copy.items()}
+    except UnicodeEncodeError as error:
+        msg = f"metadata travels as UTF-8, which cannot have {shown(error.object)}: {error.reason}"
+        raise WorkflowValidationError(msg) from None
+    size = sum(sizes.values())
     if size > MAX_BYTES:
-        largest = max(copy, key=lambda key: len(copy[key]))
+        largest = max(sizes, key=sizes.__getitem__)
         msg = (
-            f"metadata takes {size:,} bytes, of which {largest!r} takes {len(copy[largest].encode()):,}, and at most "
+            f"metadata takes {size:,} bytes, of which {shown(largest)} takes {sizes[largest]:,}, and at most "
             f"{MAX_BYTES:,} travel with a workflow; pass large values as input"
         )
         raise WorkflowValidationError(msg)

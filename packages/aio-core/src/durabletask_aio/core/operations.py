@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from datetime import date, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from uuid import UUID
 
 from durabletask import task
 from durabletask.task import CompletableTask, TaskFailedError
@@ -37,7 +41,8 @@ LOCK = "entity lock"
 
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
-_PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict)
+_PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum, date, timedelta, Decimal, UUID)
+"""What an operation is never equal to, and its result may well be.  (Not ``None``: libraries do ask for that.)"""
 
 CALLS = {
     ACTIVITY: "call_activity",
@@ -294,6 +299,10 @@ class Operation(asyncio.Future[T]):
 
 class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
     """An attribute of the result was looked for on the operation; an ``AttributeError``, as Python's own was."""
+
+
+class UnawaitedResultError(WorkflowValidationError, asyncio.InvalidStateError):
+    """The result of an operation was asked for before it was there; an ``InvalidStateError``, as asyncio's own was."""
 
 
 class LockOperation(Operation["HeldLock"]):
