@@ -186,6 +186,37 @@ def test_the_delay_before_a_retry_is_upstreams_formula(context):
             theirs.increment_attempt_count()
 
 
+@pytest.mark.parametrize("attempt", [1000, 1025, 5000])
+def test_a_policy_with_a_longest_interval_can_go_on_for_ever(context, attempt):
+    """Upstream's formula raises ``OverflowError: math range error`` from the 1,025th attempt on."""
+    context.current_utc_datetime = datetime.now()
+    policy = task.RetryPolicy(
+        first_retry_interval=timedelta(seconds=1),
+        max_number_of_attempts=1_000_000,
+        backoff_coefficient=2.0,
+        max_retry_interval=timedelta(minutes=1),
+    )
+    pending = context.call_activity("a", retry_policy=policy)
+    _upstream.retry_on_workflow_time(context, pending)
+    pending._attempt_count = attempt
+    assert pending.compute_next_delay() == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "attempt", "delay"),
+    [(0, 5000, timedelta(0)), (1, 30, timedelta(seconds=2**29)), (1, 40, None), (1, 60, None), (1, 5000, None)],
+)
+def test_a_delay_beyond_the_calendar_ends_the_retries(context, first, attempt, delay):
+    context.current_utc_datetime = datetime(2030, 1, 1)
+    policy = task.RetryPolicy(
+        first_retry_interval=timedelta(seconds=first), max_number_of_attempts=1_000_000, backoff_coefficient=2.0
+    )
+    pending = context.call_activity("a", retry_policy=policy)
+    _upstream.retry_on_workflow_time(context, pending)
+    pending._attempt_count = attempt
+    assert pending.compute_next_delay() == delay
+
+
 def test_a_context_makes_its_actions_in_get_actions(context):
     context.call_sub_orchestrator("child")
     _upstream.tag_actions(context, {1: {"tenant": "acme"}, None: {"tenant": "next"}})

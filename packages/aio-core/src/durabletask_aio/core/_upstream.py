@@ -211,29 +211,39 @@ def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
 
     Upstream compares with ``datetime.now()`` while it processes the failure, on replay too: a history that is
     replayed after the timeout takes another branch than it took live, returns no actions, and the instance hangs.
-    The delay itself is upstream's formula.
+    The delay itself is upstream's formula, without its overflow: a policy that retries for ever, a minute at most
+    between two attempts, would fail its instance with ``math range error`` after a thousand of them.
     """
     if not isinstance(retryable, task.RetryableTask):
         return
     pending: task.RetryableTask[Any] = retryable
     policy = pending._retry_policy
-    timeout = policy.retry_timeout
-    if timeout is None:
-        return  # without one upstream's computation never looks at the clock in a way that matters
+    timeout, coefficient = policy.retry_timeout, policy.backoff_coefficient
+    if timeout is None and coefficient in (None, 1):
+        return  # then upstream's computation looks at the clock in no way that matters, and cannot overflow
     try:
-        expires_at = pending._start_time + timeout
+        expires_at = datetime.max if timeout is None else pending._start_time + timeout  # noqa: DTZ901 - naive, too
     except OverflowError:
         expires_at = datetime.max  # noqa: DTZ901 - the clock it is compared with is naive too
 
     def compute_next_delay() -> timedelta | None:
         attempt = pending._attempt_count
-        if attempt >= policy.max_number_of_attempts or context.current_utc_datetime >= expires_at:
+        now = context.current_utc_datetime
+        if attempt >= policy.max_number_of_attempts or now >= expires_at:
             return None
-        coefficient = 1.0 if policy.backoff_coefficient is None else policy.backoff_coefficient
-        seconds = math.pow(coefficient, attempt - 1) * policy.first_retry_interval.total_seconds()
+        first = policy.first_retry_interval.total_seconds()
+        try:
+            seconds = math.pow(1.0 if coefficient is None else coefficient, attempt - 1) * first
+        except OverflowError:  # after a thousand attempts; upstream lets this fail the instance
+            seconds = math.inf if first else 0.0
         if policy.max_retry_interval is not None:
             seconds = min(seconds, policy.max_retry_interval.total_seconds())
-        return timedelta(seconds=seconds)
+        try:
+            delay = timedelta(seconds=seconds)
+            _ = now + delay
+        except OverflowError:  # no time is left in the calendar
+            return None
+        return delay
 
     setattr(pending, "compute_next_delay", compute_next_delay)  # noqa: B010
 
