@@ -142,6 +142,28 @@ def test_gather_can_return_exceptions_as_values():
     assert result_of(workflow, None, {"boom": boom}) == ["ActivityFailedError", "int", "CancelledError"]
 
 
+def test_gather_returns_an_exception_that_is_empty_too():
+    class Problems(Exception):
+        def __len__(self):
+            return 0
+
+    async def failing():
+        raise Problems
+
+    async def workflow(ctx):
+        results = await ctx.gather(failing(), ctx.call_activity("echo", input=1), return_exceptions=True)
+        return [type(result).__name__ for result in results]
+
+    assert result_of(workflow) == ["Problems", "int"]
+
+
+def test_a_timeout_is_told_in_words_one_can_read():
+    async def workflow(ctx):
+        await ctx.with_timeout(ctx.wait_for_external_event("never"), timedelta(days=30))
+
+    assert "did not finish within 2592000 seconds (30 days, 0:00:00) [" in failure_of(workflow).errorMessage
+
+
 def test_when_all_emits_the_generators_actions():
     async def workflow(ctx):
         return sum(await ctx.when_all([ctx.call_activity("echo", input=n) for n in range(5)]))

@@ -128,7 +128,13 @@ async def combining(ctx: AsyncWorkflowContext, order: Order) -> None:
     assert_type(value, int)
     assert_type(await ctx.with_timeout(ctx.call_activity(charge, input=order), 30.0), int)
     assert_type(await ctx.with_timeout(child(ctx, order), timedelta(minutes=1)), list[str])
-    assert_type(await ctx.gather(*charges), list[Any])
+    assert_type(await ctx.gather(*charges), list[int])
+    assert_type(await ctx.gather(*charges, return_exceptions=True), list[Any])
+    assert_type(await ctx.gather(), list[Any])
+    assert_type(await ctx.gather(charges[0], child(ctx, order)), list[Any])
+    number, nothing = await ctx.gather(ctx.call_activity(charge), ctx.call_activity(notify))
+    total: float = number
+    await ctx.call_activity(notify, input=f"{total} {nothing}")
     assert_type(await asyncio.gather(*charges), list[int])
     first, second = await asyncio.gather(ctx.call_activity(charge), child(ctx, order))
     assert_type(first, int)
@@ -138,6 +144,39 @@ async def combining(ctx: AsyncWorkflowContext, order: Order) -> None:
     done, pending = await asyncio.wait(charges)
     assert_type(done, set[Operation[int]])
     assert_type(pending, set[Operation[int]])
+
+
+async def mixed(ctx: AsyncWorkflowContext, order: Order) -> None:
+    # Of one type to some checkers, of any to others; accepted by all.
+    await ctx.when_all([ctx.call_activity(charge, input=order), ctx.call_activity(notify)])
+    await ctx.when_all([ctx.call_activity(charge), child(ctx, order), asyncio.sleep(1)])
+    await ctx.when_any([ctx.call_activity(charge), ctx.sleep(30)])
+    winner, _ = await ctx.when_any_with_result([ctx.wait_for_external_event("paid", data_type=Order), ctx.sleep(30)])
+    assert_type(winner, int)
+
+
+class Warehouse:
+    def __call__(self, ctx: task.ActivityContext, order: Order) -> float:
+        return 1.0
+
+    def count(self, ctx: task.ActivityContext, order: Order | None = None) -> bool:
+        return True
+
+    async def ship(self, ctx: AsyncWorkflowContext, order: Order) -> bytes:
+        return b""
+
+
+def prefixed(prefix: str, ctx: task.ActivityContext, order: Order) -> str:
+    return prefix
+
+
+async def callables(ctx: AsyncWorkflowContext, order: Order) -> None:
+    warehouse = Warehouse()
+    assert_type(await ctx.call_activity(warehouse, input=order), float)
+    assert_type(await ctx.call_activity(warehouse.count), bool)
+    assert_type(await ctx.call_activity(warehouse.count, input=order), bool)
+    assert_type(await ctx.call_activity(partial(prefixed, "order-"), input=order), str)
+    assert_type(await ctx.call_sub_orchestrator(warehouse.ship, input=order), bytes)
 
 
 async def everything_else(ctx: AsyncWorkflowContext, _: None) -> None:

@@ -205,7 +205,7 @@ class All(Combination[list[Any]]):
         elif self._first_failure is not None:
             self._settle_failure(self._first_failure)
         elif self._return_exceptions:
-            self._succeed([failure_of(part) or part.result() for part in self._parts])
+            self._succeed([part.result() if (error := failure_of(part)) is None else error for part in self._parts])
         else:
             self._succeed([part.result() for part in self._parts])
 

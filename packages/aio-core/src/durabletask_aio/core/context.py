@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from datetime import datetime, timedelta, timezone, tzinfo
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import proxy
 
 from durabletask import task
@@ -163,7 +163,8 @@ class AsyncWorkflowContext:
         """Schedule an activity, by its function or its name.
 
         ``input`` is what the worker's data converter can serialise.  ``return_type`` reconstructs the result; by
-        default the annotation of the function is used.  Awaiting raises :class:`ActivityFailedError` if the activity
+        default the annotation of the function does, if it is of a kind that the converter reconstructs: dataclasses,
+        for the default one, and not ``datetime``, enumerations or tuples, which stay what JSON has for them.  Awaiting raises :class:`ActivityFailedError` if the activity
         failed, and, with a ``retry_policy``, did so to the end of it; ``retry_timeout`` is measured on the workflow's
         clock.  Raises :class:`WorkflowValidationError` if the input cannot be serialised.
         """
@@ -286,7 +287,8 @@ class AsyncWorkflowContext:
         """Start another workflow, async or generator, by its function or its name, as a child of this one.
 
         Awaiting raises :class:`SubOrchestrationFailedError` if it failed.  Without an ``instance_id`` the child's id
-        is derived from this instance's.
+        is derived from this instance's.  The result is what JSON has for it, a dict for a dataclass, as in a generator
+        orchestrator; ``return_type`` reconstructs it.
         """
         name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
         if retry_policy is not None:
@@ -416,7 +418,13 @@ class AsyncWorkflowContext:
 
     # -- combining ------------------------------------------------------------------------------------------------
 
-    def when_all(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[list[T]]:
+    @overload
+    def when_all(self, awaitables: Iterable[Awaitable[T]]) -> Operation[list[T]]: ...
+
+    @overload
+    def when_all(self, awaitables: Iterable[Awaitable[Any]]) -> Operation[list[Any]]: ...
+
+    def when_all(self, awaitables: Iterable[Awaitable[Any]], *separate: NoReturn) -> Operation[list[Any]]:
         """The results of all, in the order given, when all of them are done.
 
         If any failed, the first failure is raised, after all are done: unlike :meth:`gather`, which raises at once.
@@ -424,7 +432,13 @@ class AsyncWorkflowContext:
         parts = combinators.parts_of(self._loop, awaitables, "when_all", separate)
         return combinators.All(self._loop, "when_all", parts, fail_fast=False)
 
-    def when_any(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[T]:
+    @overload
+    def when_any(self, awaitables: Iterable[Awaitable[T]]) -> Operation[T]: ...
+
+    @overload
+    def when_any(self, awaitables: Iterable[Awaitable[Any]]) -> Operation[Any]: ...
+
+    def when_any(self, awaitables: Iterable[Awaitable[Any]], *separate: NoReturn) -> Operation[Any]:
         """The value of the one that is done first; the others go on.
 
         Among those that are done already the one that was done first wins.  A winner that failed raises, with its
@@ -434,10 +448,26 @@ class AsyncWorkflowContext:
             self._loop, "when_any", self._racers(awaitables, "when_any", separate), with_index=False
         )
 
-    def when_any_with_result(self, awaitables: Iterable[Awaitable[T]], *separate: NoReturn) -> Operation[tuple[int, T]]:
+    @overload
+    def when_any_with_result(self, awaitables: Iterable[Awaitable[T]]) -> Operation[tuple[int, T]]: ...
+
+    @overload
+    def when_any_with_result(self, awaitables: Iterable[Awaitable[Any]]) -> Operation[tuple[int, Any]]: ...
+
+    def when_any_with_result(
+        self, awaitables: Iterable[Awaitable[Any]], *separate: NoReturn
+    ) -> Operation[tuple[int, Any]]:
         """Like :meth:`when_any`, but the winner's index and its value."""
         parts = self._racers(awaitables, "when_any_with_result", separate)
         return combinators.First(self._loop, "when_any_with_result", parts, with_index=True)
+
+    @overload
+    def gather(
+        self, first: Operation[T], /, *others: Operation[T], return_exceptions: Literal[False] = ...
+    ) -> Operation[list[T]]: ...
+
+    @overload
+    def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = ...) -> Operation[list[Any]]: ...
 
     def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> Operation[list[Any]]:
         """The results of all, in the order given; like ``asyncio.gather``, but it can be awaited again and again.

@@ -107,7 +107,8 @@ def _plain_chain(recorded: BaseException) -> None:
             error.__suppress_context__ = suppress
         if isinstance(context, OperationFailedError):
             error.__context__ = _upstream_error(context)
-        error = _attribute_of(error, "__cause__") or _attribute_of(error, "__context__")
+        cause = _attribute_of(error, "__cause__")
+        error = _attribute_of(error, "__context__") if cause is None else cause
 
 
 def _add_context(error: BaseException, host: Host) -> None:
