@@ -493,6 +493,31 @@ class TestFailures:
         assert failed.failure_details.message.endswith(message)
         assert calls == [1]
 
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup came with 3.11")
+    def test_an_exception_group_says_what_is_in_it(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
+        async def failing(number: int) -> None:
+            raise ValueError(f"number {number}")
+
+        async def grouped(ctx: Any, _: Any) -> None:
+            async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+                group.create_task(failing(1))
+                group.create_task(failing(2))
+
+        def raised(ctx: Any, _: Any) -> None:
+            raise ExceptionGroup("several", [KeyError("a")])  # noqa: F821
+
+        worker = started(engine, grouped, raised, orchestrators=[call_one])
+        try:
+            several = run(client, "call_one", ["grouped", None]).failure_details
+            one = run(client, "call_one", ["raised", None]).failure_details
+        finally:
+            worker.stop()
+
+        assert several.message.endswith(
+            "unhandled errors in a TaskGroup: ValueError: number 1; ValueError: number 2 (2 sub-exceptions)"
+        )
+        assert one.message.endswith("several: KeyError: 'a' (1 sub-exception)")
+
     def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_loop(
         self, engine: LocalBackend, client: TaskHubGrpcClient
     ) -> None:

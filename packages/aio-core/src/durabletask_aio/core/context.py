@@ -164,9 +164,11 @@ class AsyncWorkflowContext:
 
         ``input`` is what the worker's data converter can serialise.  ``return_type`` reconstructs the result; by
         default the annotation of the function does, if it is of a kind that the converter reconstructs: dataclasses,
-        for the default one, and not ``datetime``, enumerations or tuples, which stay what JSON has for them.  Awaiting raises :class:`ActivityFailedError` if the activity
-        failed, and, with a ``retry_policy``, did so to the end of it; ``retry_timeout`` is measured on the workflow's
-        clock.  Raises :class:`WorkflowValidationError` if the input cannot be serialised.
+        for the default one, and not ``datetime``, enumerations or tuples, which stay what JSON has for them.
+
+        Awaiting raises :class:`ActivityFailedError` if the activity failed, and, with a ``retry_policy``, did so to the
+        end of it; ``retry_timeout`` is measured on the workflow's clock.  Raises :class:`WorkflowValidationError` if
+        the input cannot be serialised.
         """
         name = activity if type(activity) is str else self._name_of(activity, "call_activity")
         host = self._host

@@ -148,21 +148,24 @@ def _leaves(error: Any, depth: int = 0) -> Iterator[BaseException]:
             yield part
 
 
-def _readable_group(group: Any, host: Host) -> Exception:
-    """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
-    leaves = list(_leaves(group))
+def _summary(leaves: list[BaseException]) -> str:
     listed = [f"{type(leaf).__name__}: {message_of(leaf)}" for leaf in leaves[:_GROUP_LENGTH]]
     if len(leaves) > _GROUP_LENGTH:
         listed.append(f"and {len(leaves) - _GROUP_LENGTH:,} more")
-    summary = "; ".join(listed)
+    return "; ".join(listed)
+
+
+def _readable_group(group: Any, host: Host | None = None) -> Exception:
+    """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
+    leaves = list(_leaves(group))
     first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
     recorded: Exception
     kind = cast("Any", type(group))
-    if not isinstance(group, Exception):
-        recorded = host.error(AsyncWorkflowError, f"the workflow raised {kind.__name__}: {summary}")
+    if host is not None and not isinstance(group, Exception):
+        recorded = host.error(AsyncWorkflowError, f"the workflow raised {kind.__name__}: {_summary(leaves)}")
     elif kind.__name__ == "ExceptionGroup":
         facts: Any = group
-        recorded = kind(f"{facts.message}: {summary}", facts.exceptions)
+        recorded = kind(f"{facts.message}: {_summary(leaves)}", facts.exceptions)
         recorded.__cause__, recorded.__context__ = group.__cause__, group.__context__
         for note in getattr(group, "__notes__", ()):
             add_note(recorded, note)
@@ -234,6 +237,13 @@ def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error
     if isinstance(error, _upstream.UnserializableResult):
         return _unserializable_result(host, function, error, _upstream.serializer(context))
     return recordable(error) if isinstance(error, Exception) else error
+
+
+def of_activity(error: Exception) -> Exception:
+    """What to record for an ``error`` of an activity: itself, if its message can be recorded and says enough."""
+    if _is_group(error) and type(error).__name__ == "ExceptionGroup":
+        return recordable(_readable_group(error).with_traceback(error.__traceback__))
+    return recordable(error)
 
 
 def recordable(error: Exception, depth: int = 0) -> Exception:

@@ -27,8 +27,8 @@ from durabletask import task
 from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 
+from durabletask_aio.core import failures
 from durabletask_aio.core.driver import WorkflowRun
-from durabletask_aio.core.failures import recordable
 from durabletask_aio.worker.spans import orchestration_spans
 from durabletask_aio.worker.twins import twin
 
@@ -105,9 +105,10 @@ def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
 
 
 class _Helpers:
-    """Upstream's helpers, which have failure details for exceptions whose message cannot be recorded, too.
+    """Upstream's helpers, with details for failures that it cannot record, or of which it records too little.
 
-    Without any the engine gets no answer, and has the activity done again and again.
+    Without any the engine gets no answer, and has the activity done again and again; of an exception group, as out of
+    a ``TaskGroup``, it would tell the number of exceptions.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -115,7 +116,7 @@ class _Helpers:
 
     @staticmethod
     def new_failure_details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
-        return helpers.new_failure_details(recordable(error), provider, logger)
+        return helpers.new_failure_details(failures.of_activity(error), provider, logger)
 
 
 def activity_execution(make_context: Callable[[str, int], task.ActivityContext]) -> Callable[..., None]:
@@ -465,7 +466,7 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     An empty message becomes ``repr(error)``, because upstream's in-memory engine takes a failed activity without a
     message for a successful one, and ``SystemExit()`` has none.
     """
-    details = helpers.new_failure_details(recordable(cast(Exception, error)), provider, logger)
+    details = helpers.new_failure_details(failures.of_activity(cast(Exception, error)), provider, logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
