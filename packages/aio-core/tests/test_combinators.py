@@ -142,6 +142,14 @@ def test_gather_can_return_exceptions_as_values():
     assert result_of(workflow, None, {"boom": boom}) == ["ActivityFailedError", "int", "CancelledError"]
 
 
+def test_a_mapping_whose_keys_are_operations_is_a_list_of_them():
+    async def workflow(ctx):
+        numbers = {ctx.call_activity("echo", input=n): n for n in (1, 2)}
+        return [await ctx.when_all(numbers), await ctx.when_all({})]
+
+    assert result_of(workflow) == [[1, 2], []]
+
+
 def test_gather_returns_an_exception_that_is_empty_too():
     class Problems(Exception):
         def __len__(self):
@@ -447,6 +455,26 @@ def _a_function_to_gather(ctx):
     return ctx.gather(coroutine)  # <-
 
 
+def _a_generator_to_gather(ctx):
+    return ctx.gather(ctx.call_activity(name) for name in ("a", "b"))  # <-
+
+
+def _a_dict_of_operations(ctx):
+    return ctx.when_all({"a": ctx.call_activity("a"), "b": coroutine(ctx, 1)})  # <-
+
+
+def _nothing_among_coroutines(ctx):
+    return ctx.when_all([coroutine(ctx, 1), None, coroutine(ctx, 2)])  # <-
+
+
+def _a_function_with_a_timeout(ctx):
+    return ctx.with_timeout(coroutine, 30)  # <-
+
+
+def _a_number_and_a_coroutine_to_gather(ctx):
+    return ctx.gather(5, coroutine(ctx, 2))  # <-
+
+
 def _upstreams_task(ctx):
     return ctx.when_all([ctx.upstream_context.call_activity("a")])  # <-
 
@@ -500,6 +528,31 @@ ONE_LIST = "await ctx.{0}(first, second)\n  right: await ctx.{0}([first, second]
             _a_list_to_gather,
             "ctx.gather takes awaitables, and was given a list of them",
             "await ctx.gather([first, second])\n  right: await ctx.gather(first, second) or",
+        ),
+        (
+            _a_generator_to_gather,
+            "ctx.gather takes awaitables, and was given a generator of them",
+            "await ctx.gather([first, second])\n  right: await ctx.gather(first, second) or await ctx.gather(*several)",
+        ),
+        (
+            _a_dict_of_operations,
+            "ctx.when_all takes a list of awaitables, and was given a mapping, which lists its keys",
+            "await ctx.when_all(operations)\n  right: await ctx.when_all(operations.values())",
+        ),
+        (
+            _nothing_among_coroutines,
+            "ctx.when_all takes operations, tasks and coroutines, and not 'NoneType': None",
+            "await ctx.when_all([None])\n  right: await ctx.when_all([ctx.call_activity(work)])",
+        ),
+        (
+            _a_function_with_a_timeout,
+            "ctx.with_timeout takes operations, tasks and coroutines, and not 'function': <function coroutine>",
+            "await ctx.with_timeout(work, 30)\n  right: await ctx.with_timeout(ctx.call_activity(work), 30)",
+        ),
+        (
+            _a_number_and_a_coroutine_to_gather,
+            "ctx.gather takes operations, tasks and coroutines, and not 'int': 5",
+            "await ctx.gather(5)\n  right: await ctx.gather(ctx.call_activity(work))",
         ),
         (_a_number_to_gather, "ctx.gather takes operations, tasks and coroutines, and not 'int': 5", None),
         (_a_function_to_gather, "ctx.gather takes operations, tasks and coroutines, and not 'function'", None),

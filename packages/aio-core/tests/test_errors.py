@@ -74,7 +74,12 @@ def test_a_failed_operation_wraps_upstreams_error(error):
     assert str(ours) == "activity 'a' failed with builtins.ValueError: boom [workflow 'w', instance 'i', step 1]"
     assert ours.details == upstream.details
     assert ours.task_error is upstream
-    assert str(copy.copy(ours)) == str(ours)
+    for again in (copy.copy(ours), copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert type(again) is error
+        assert (str(again), again.step, again.message) == (str(ours), 1, ours.message)
+        assert type(again.task_error) is task.TaskFailedError
+        assert (str(again.task_error), again.task_error.details.message) == ("activity failed", "boom")
+        assert (again.details.error_type, again.details.message) == ("builtins.ValueError", "boom")
 
 
 def test_notes_are_added_on_every_python():

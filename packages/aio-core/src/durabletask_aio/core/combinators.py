@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from durabletask import task
 
 from durabletask_aio.core import _interpreter, debug, failures
-from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, shown
+from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, WorkflowValidationError, shown
 from durabletask_aio.core.operations import Operation
 
 if TYPE_CHECKING:
@@ -45,14 +45,33 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
         )
     if inspect.isawaitable(awaitable):
         return loop.create_task(_awaiting(awaitable))
-    if function == "gather" and isinstance(awaitable, list | tuple):
+    if function == "gather" and isinstance(awaitable, list | tuple | set | frozenset | Iterator):
+        kind = "generator" if isinstance(awaitable, Iterator) else type(cast(object, awaitable)).__name__
         raise loop.host.slip(
-            "ctx.gather takes awaitables, and was given a list of them",
+            f"ctx.gather takes awaitables, and was given a {kind} of them",
             "await ctx.gather([first, second])",
             "await ctx.gather(first, second) or await ctx.gather(*several)",
         )
     kind = type(awaitable).__name__
-    raise loop.host.slip(f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {shown(awaitable)}")
+    form = {"gather": "ctx.gather({0})", "with_timeout": "ctx.with_timeout({0}, 30)"}
+    call = form.get(function, f"ctx.{function}([{{0}}])")
+    raise loop.host.slip(
+        f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {shown(awaitable)}",
+        "await " + call.format("work" if callable(awaitable) else shown(awaitable)),
+        "await " + call.format("ctx.call_activity(work)"),
+    )
+
+
+def futures_of(loop: WorkflowLoop, awaitables: Iterable[Any], function: str) -> list[asyncio.Future[Any]]:
+    """The futures of several awaitables, in order; of none of them, if one is no awaitable."""
+    try:
+        return [as_future(loop, awaitable, function) for awaitable in awaitables]
+    except WorkflowValidationError:
+        scheduled = {id(task.get_coro()) for task in loop.tasks}
+        for awaitable in awaitables if isinstance(awaitables, Sequence) else ():
+            if id(awaitable) not in scheduled:
+                debug.discard(awaitable)
+        raise
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -76,6 +95,15 @@ def parts_of(
             f"await ctx.{function}(first, second)",
             f"await ctx.{function}([first, second])",
         )
+    mapping: Mapping[object, object] = cast("Any", given) if isinstance(given, Mapping) else {}
+    if mapping and not any(map(inspect.isawaitable, mapping)):
+        for value in mapping.values():
+            debug.discard(value)
+        raise loop.host.slip(
+            f"ctx.{function} takes a list of awaitables, and was given a mapping, which lists its keys",
+            f"await ctx.{function}(operations)",
+            f"await ctx.{function}(operations.values())",
+        )
     several: Iterable[Any] = awaitables
     if isinstance(given, set | frozenset) and any(map(inspect.iscoroutine, several)):
         for value in several:
@@ -87,7 +115,7 @@ def parts_of(
             f"  wrong: await ctx.{function}({{work(x) for x in values}})\n"
             f"  right: await ctx.{function}([work(x) for x in values])",
         )
-    return [as_future(loop, awaitable, function) for awaitable in several]
+    return futures_of(loop, several, function)
 
 
 class Combination(Operation[T]):

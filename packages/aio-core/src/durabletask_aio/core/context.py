@@ -476,7 +476,7 @@ class AsyncWorkflowContext:
 
         The first failure is raised at once, and the others go on; with ``return_exceptions`` failures are results.
         """
-        parts = [combinators.as_future(self._loop, awaitable, "gather") for awaitable in awaitables]
+        parts = combinators.futures_of(self._loop, awaitables, "gather")
         return combinators.All(
             self._loop, "gather", parts, fail_fast=not return_exceptions, return_exceptions=return_exceptions
         )

@@ -99,6 +99,16 @@ def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
     return error
 
 
+def _rebuild_failed(
+    kind: type[OperationFailedError],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+    task_args: tuple[Any, ...],
+    task_state: dict[str, Any],
+) -> BaseException:
+    return _rebuild(kind, args, {**state, "task_error": _rebuild(task.TaskFailedError, task_args, task_state)})
+
+
 class WorkflowValidationError(AsyncWorkflowError, TypeError, ValueError):
     """A mistake that can be seen before anything runs, or in the arguments of a call: mend the call it names.
 
@@ -174,6 +184,11 @@ class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
         # Everything upstream's error carries, without naming its private attributes.
         vars(self).update(vars(error))
         self.task_error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Upstream's error cannot be unpickled; it goes as its parts.
+        own = {name: value for name, value in vars(self).items() if name != "task_error"}
+        return _rebuild_failed, (type(self), self.args, own, self.task_error.args, vars(self.task_error))
 
 
 class ActivityFailedError(OperationFailedError):
