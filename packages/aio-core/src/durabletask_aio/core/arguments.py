@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 
-from durabletask_aio.core.errors import shown
+from durabletask_aio.core import _upstream, debug, validation
+from durabletask_aio.core.errors import AsyncWorkflowError, shown
 
 if TYPE_CHECKING:
     from durabletask_aio.core.host import Host
@@ -72,4 +74,65 @@ def entities_to_lock(host: Host, entities: Any) -> list[EntityInstanceId]:
         f"ctx.lock_entities takes a list of one or more EntityInstanceId, and not {wrong}",
         f"async with ctx.lock_entities({wrong}): ...",
         "async with ctx.lock_entities([EntityInstanceId('account', 'a')]): ...",
+    )
+
+
+def name_of(host: Host, function: Any, method: str) -> str:
+    """The name of a function to call, by which a worker knows it; refuses what has none."""
+    if isinstance(function, str):
+        return function
+    name = getattr(function, "__name__", "work")
+    if inspect.iscoroutine(function):
+        function.close()
+        raise host.slip(
+            f"ctx.{method} was given a coroutine: {name}(...) was called, and not passed",
+            f"await ctx.{method}({name}(ctx, value))",
+            f"await ctx.{method}({name}, input=value)",
+        )
+    if name == "<lambda>":
+        raise host.slip(
+            f"ctx.{method} was given a lambda, which has no name to find it by",
+            f"await ctx.{method}(lambda ctx, value: ...)",
+            f"await ctx.{method}('name', input=value)",
+        )
+    if callable(function):
+        return validation.callable_name(function)
+    raise host.slip(
+        f"ctx.{method} takes a function or its name, and not {shown(function)}",
+        f"await ctx.{method}({shown(function)})",
+        f"await ctx.{method}(work, input=value)",
+    )
+
+
+def serializable(host: Host, value: Any, call: str, name: str = "input") -> Any:
+    """``value``, if it can be serialised; ``call`` is the call it was given to, up to it, and ``name`` what it is."""
+    try:
+        _upstream.serializer(host.upstream)(value)
+    except (TypeError, ValueError) as error:
+        raise unserializable(host, error, value, call.partition("(")[0], call, name) from error
+    return value
+
+
+def unserializable(
+    host: Host, error: Exception, value: Any, what: str, call: str, name: str = "input"
+) -> AsyncWorkflowError:
+    """The error for a ``value`` that cannot be serialised; ``call`` is the call it was given to, up to it."""
+    if isinstance(error, AsyncWorkflowError):
+        return error
+    found = debug.culprit(value, name, _upstream.serializer(host.upstream))
+    if isinstance(found.value, debug.AWAITABLES):
+        described = debug.describe_awaitable(found.value)
+        debug.discard(found.value)
+        awaited = debug.call_of(found.value)
+        return host.slip(
+            f"{found.path} of {what} is {described} that was never awaited",
+            f"{call}{awaited})",
+            f"{call}await {awaited})",
+        )
+    if found.value is debug.INNOCENT:
+        return host.slip(f"{what} cannot be scheduled: {error}")
+    return host.slip(
+        f"{found.path} of {what} cannot be serialised: {found.reason}",
+        f"{call}{found.wrong})",
+        f"{call}{found.right})" if found.right else f"{call}...) with {debug.SERIALIZABLE}",
     )

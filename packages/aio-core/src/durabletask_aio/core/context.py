@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 import random
@@ -20,9 +19,9 @@ from weakref import proxy
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 
-from durabletask_aio.core import _upstream, arguments, combinators, debug, metadata, sites, validation
+from durabletask_aio.core import _upstream, arguments, combinators, debug, metadata, sites
 from durabletask_aio.core._upstream import call_activity, sequence_number
-from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError, shown
+from durabletask_aio.core.errors import InstanceEvicted, WorkflowValidationError, shown
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.host import Continuation, ReplaySafeLogger
 from durabletask_aio.core.operations import (
@@ -170,7 +169,7 @@ class AsyncWorkflowContext:
         end of it; ``retry_timeout`` is measured on the workflow's clock.  Raises :class:`WorkflowValidationError` if
         the input cannot be serialised.
         """
-        name = activity if type(activity) is str else self._name_of(activity, "call_activity")
+        name = activity if type(activity) is str else arguments.name_of(self._host, activity, "call_activity")
         host = self._host
         if host.thread != get_ident():
             host.refuse("call_activity")
@@ -191,8 +190,8 @@ class AsyncWorkflowContext:
                 return_type,
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(
-                error, input, f"activity {name!r}", f"ctx.call_activity({name!r}, input="
+            raise arguments.unserializable(
+                self._host, error, input, f"activity {name!r}", f"ctx.call_activity({name!r}, input="
             ) from error
         # What track() does, in fewer calls: most steps of most workflows are activities.
         loop = self._loop
@@ -292,7 +291,7 @@ class AsyncWorkflowContext:
         is derived from this instance's.  The result is what JSON has for it, a dict for a dataclass, as in a generator
         orchestrator; ``return_type`` reconstructs it.
         """
-        name = orchestrator if type(orchestrator) is str else self._name_of(orchestrator, "call_sub_orchestrator")
+        name = arguments.name_of(self._host, orchestrator, "call_sub_orchestrator")
         if retry_policy is not None:
             arguments.check_retry_policy(self._host, retry_policy, "call_sub_orchestrator")
         for keyword, value in (("instance_id", instance_id), ("version", version)):
@@ -308,8 +307,8 @@ class AsyncWorkflowContext:
                 return_type=cast("type[Any]", return_type),
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(
-                error, input, f"sub-orchestration {name!r}", f"ctx.call_sub_orchestrator({name!r}, input="
+            raise arguments.unserializable(
+                self._host, error, input, f"sub-orchestration {name!r}", f"ctx.call_sub_orchestrator({name!r}, input="
             ) from error
         operation = self._state.track(scheduled, SUB_ORCHESTRATION, name, retried=retry_policy is not None)
         self._state.carry_metadata(operation.step)
@@ -373,7 +372,7 @@ class AsyncWorkflowContext:
         arguments.check_text(self._host, instance_id, "the id of an instance", "ctx.send_event(")
         arguments.check_text(self._host, event_name, "the name of an event", "ctx.send_event(instance_id, ")
         call = f"ctx.send_event(instance_id, {event_name!r}, data="
-        scheduler.send_event(instance_id, event_name, data=self._serializable(data, call, "data"))
+        scheduler.send_event(instance_id, event_name, data=arguments.serializable(self._host, data, call, "data"))
 
     # -- entities -------------------------------------------------------------------------------------------------
 
@@ -397,8 +396,8 @@ class AsyncWorkflowContext:
                 entity, operation, input, return_type=cast("type[Any]", return_type)
             )
         except (TypeError, ValueError) as error:
-            raise self._unserializable(
-                error, input, f"entity operation {operation!r}", f"ctx.call_entity(entity, {operation!r}, "
+            raise arguments.unserializable(
+                self._host, error, input, f"entity operation {operation!r}", f"ctx.call_entity(entity, {operation!r}, "
             ) from error
         return self._state.track(scheduled, ENTITY, f"{entity}.{operation}")
 
@@ -409,7 +408,7 @@ class AsyncWorkflowContext:
         scheduler = self._host.scheduler("signal_entity")
         arguments.check_entity(self._host, entity_id, operation_name, "signal_entity")
         call = f"ctx.signal_entity(entity, {operation_name!r}, "
-        scheduler.signal_entity(entity_id, operation_name, self._serializable(input, call), signal_time)
+        scheduler.signal_entity(entity_id, operation_name, arguments.serializable(self._host, input, call), signal_time)
 
     def lock_entities(self, entities: Iterable[EntityInstanceId]) -> LockOperation:
         """Lock entities for a block: ``async with ctx.lock_entities([a, b]): ...``, or await it for the lock."""
@@ -541,7 +540,9 @@ class AsyncWorkflowContext:
     def set_custom_status(self, custom_status: Any) -> None:
         """Set what clients see as the custom status of this instance."""
         self._check_live()
-        self._host.upstream.set_custom_status(self._serializable(custom_status, "ctx.set_custom_status(", "status"))
+        self._host.upstream.set_custom_status(
+            arguments.serializable(self._host, custom_status, "ctx.set_custom_status(", "status")
+        )
 
     def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
         """Start over with ``new_input`` and an empty history when this function returns, which it should do at once.
@@ -552,7 +553,7 @@ class AsyncWorkflowContext:
         self._host.scheduler("continue_as_new")  # raises if this was called before
         self._host.continue_as_new(
             Continuation(
-                self._serializable(new_input, "ctx.continue_as_new(", "new_input"),
+                arguments.serializable(self._host, new_input, "ctx.continue_as_new(", "new_input"),
                 save_events=save_events,
                 new_version=new_version,
                 site=sites.here(),
@@ -654,62 +655,6 @@ class AsyncWorkflowContext:
         host.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
         if host.thread != get_ident() and host.continuation is None:
             raise host.wrong_thread()
-
-    def _name_of(self, function: Any, method: str) -> str:
-        if isinstance(function, str):
-            return function
-        name = getattr(function, "__name__", "work")
-        if inspect.iscoroutine(function):
-            function.close()
-            raise self._host.slip(
-                f"ctx.{method} was given a coroutine: {name}(...) was called, and not passed",
-                f"await ctx.{method}({name}(ctx, value))",
-                f"await ctx.{method}({name}, input=value)",
-            )
-        if name == "<lambda>":
-            raise self._host.slip(
-                f"ctx.{method} was given a lambda, which has no name to find it by",
-                f"await ctx.{method}(lambda ctx, value: ...)",
-                f"await ctx.{method}('name', input=value)",
-            )
-        if callable(function):
-            return validation.callable_name(function)
-        raise self._host.slip(
-            f"ctx.{method} takes a function or its name, and not {shown(function)}",
-            f"await ctx.{method}({shown(function)})",
-            f"await ctx.{method}(work, input=value)",
-        )
-
-    def _serializable(self, value: Any, call: str, name: str = "input") -> Any:
-        try:
-            _upstream.serializer(self._host.upstream)(value)
-        except (TypeError, ValueError) as error:
-            raise self._unserializable(error, value, call.partition("(")[0], call, name) from error
-        return value
-
-    def _unserializable(
-        self, error: Exception, value: Any, what: str, call: str, name: str = "input"
-    ) -> AsyncWorkflowError:
-        """The error for a ``value`` that cannot be serialised; ``call`` is the call it was given to, up to it."""
-        if isinstance(error, AsyncWorkflowError):
-            return error
-        found = debug.culprit(value, name, _upstream.serializer(self._host.upstream))
-        if isinstance(found.value, debug.AWAITABLES):
-            described = debug.describe_awaitable(found.value)
-            debug.discard(found.value)
-            awaited = debug.call_of(found.value)
-            return self._host.slip(
-                f"{found.path} of {what} is {described} that was never awaited",
-                f"{call}{awaited})",
-                f"{call}await {awaited})",
-            )
-        if found.value is debug.INNOCENT:
-            return self._host.slip(f"{what} cannot be scheduled: {error}")
-        return self._host.slip(
-            f"{found.path} of {what} cannot be serialised: {found.reason}",
-            f"{call}{found.wrong})",
-            f"{call}{found.right})" if found.right else f"{call}...) with {debug.SERIALIZABLE}",
-        )
 
     def _of_an_activity(self, name: str) -> WrongContextError:
         slip = self._host.slip(
