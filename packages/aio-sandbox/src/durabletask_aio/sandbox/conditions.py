@@ -6,9 +6,11 @@ the syntax, a redirected name has the values, and the monitoring and profiling l
 
 from __future__ import annotations
 
+import ast
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,50 @@ def of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments
         frozenset(kwargs),
         bool(args) and args[0] is None,
         bool(args) and isinstance(args[0], (str, bytes)),
+    )
+
+
+def arguments_of(node: ast.Call, first: int = 0) -> Arguments:
+    """The summary of a call's arguments from ``first`` on; a starred one may bring any number, so it is enough."""
+    given = node.args[first:]
+    starred = any(isinstance(argument, ast.Starred) for argument in given)
+    open_ended = any(keyword.arg is None for keyword in node.keywords)
+    leading = given[0] if given else None
+    constant = leading.value if isinstance(leading, ast.Constant) else ...
+    return Arguments(
+        255 if starred or open_ended else len(given),
+        frozenset(keyword.arg for keyword in node.keywords if keyword.arg is not None),
+        constant is None,
+        isinstance(constant, (str, bytes)) or isinstance(leading, ast.JoinedStr),
+    )
+
+
+def unwrapped(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function behind a ``functools.partial`` and all that it will be called with."""
+    while type(target) is functools.partial:
+        args, kwargs = (*target.args, *args), {**target.keywords, **kwargs}
+        target = target.func
+    return target, args, kwargs
+
+
+def with_bound(arguments: Arguments, called: Any) -> Arguments:
+    """``arguments`` and, before them, those that ``called`` holds if it is a ``functools.partial``."""
+    if type(called) is not functools.partial:
+        return arguments
+    _function, args, kwargs = unwrapped(called, (), {})
+    return joined(of_call(args, kwargs), arguments)
+
+
+def joined(first: Arguments, then: Arguments) -> Arguments:
+    """The arguments of a call that is given some of them early."""
+    leading = first if first.positional else then
+    return Arguments(
+        first.positional + then.positional,
+        first.keywords | then.keywords,
+        leading.first_is_none,
+        leading.is_first_text,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from typing import Final, TypeAlias
 from durabletask_aio.sandbox import structure
 from durabletask_aio.sandbox.calls import SECOND_LOOK
 from durabletask_aio.sandbox.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
-from durabletask_aio.sandbox.conditions import Arguments, holds
+from durabletask_aio.sandbox.conditions import Arguments, arguments_of, holds, joined, with_bound
 from durabletask_aio.sandbox.evaluate import Evaluator, identity
 from durabletask_aio.sandbox.findings import Finding, corrected
 from durabletask_aio.sandbox.implicit_calls import (
     CALLS_ITS_ARGUMENTS,
     CALLS_METHODS,
+    CALLS_WITH_ONE,
     METHODS_THAT_CALL,
     OPERATORS,
     REFERENCES_ONLY,
@@ -25,6 +27,7 @@ from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.sources import FunctionNode, Source
 from durabletask_aio.sandbox.values import (
     Body,
+    Bound,
     Context,
     ContextMethod,
     Defined,
@@ -236,26 +239,49 @@ class Scanner:
         self._allowed = before
 
     def _call(self, node: ast.Call) -> None:
-        arguments = _arguments(node)
+        arguments = arguments_of(node)
         for value in self.values(node.func):
             if not self._object_to(node, value, arguments):
                 self._follow(value, node)
+                self._fill_in(value, node)
             method = CALLS_METHODS.get(self.world.full_name(value) or "")
             if method is not None:
                 self._follow_methods(node.args, method)
             if self._calls_its_arguments(value, node):
-                for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                    self._passed_on(argument)
+                self._pass_on(node, self.world.full_name(value) or "")
         if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS_THAT_CALL:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                self._passed_on(argument)
+                self._passed_on(argument, Arguments())
 
-    def _passed_on(self, argument: ast.expr) -> None:
-        """An argument that the callee will call."""
-        for value in self.values(argument):
-            if isinstance(value, (DefinedClass, Instance)):
+    def _fill_in(self, made: Value, node: ast.Call) -> None:
+        """The fields of a new object that the call leaves to their default factories."""
+        given = {keyword.arg for keyword in node.keywords}
+        if None in given or any(isinstance(argument, ast.Starred) for argument in node.args):
+            return
+        for factory in self.world.factories(made):
+            if factory.position < len(node.args) or {factory.name, *factory.aliases} & given:
                 continue
-            self._object_to(argument, value, Arguments(positional=0))
+            call = self.world.call(factory.function)
+            if call is None:
+                self._go_into(factory.function, None)
+            elif holds(call.condition, Arguments()):
+                advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
+                self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
+
+    def _pass_on(self, node: ast.Call, callee: str) -> None:
+        """A call of something that calls its own arguments."""
+        is_partial = callee == "functools.partial"
+        count = len(node.args) - 1 if callee == "builtins.map" else int(callee in CALLS_WITH_ONE)
+        for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            self._passed_on(argument, Arguments(count), is_kept=is_partial)
+
+    def _passed_on(self, argument: ast.expr, arguments: Arguments, *, is_kept: bool = False) -> None:
+        """An argument that the callee will call, with ``arguments``; or, if it ``is_kept``, that it may be."""
+        for value in self.values(argument):
+            call = self.world.call(value.of if isinstance(value, Bound) else value)
+            if isinstance(value, (DefinedClass, Instance)) or (is_kept and call is not None and call.condition):
+                continue
+            self._object_to(argument, value, arguments)
             if not (isinstance(value, Known) and isinstance(value.value, type)):
                 self._follow(value, None)
 
@@ -265,13 +291,19 @@ class Scanner:
 
     def _object_to(self, node: ast.expr, value: Value, arguments: Arguments) -> bool:
         """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
+        is_made_here = True
+        if isinstance(value, Bound):
+            arguments = joined(value.arguments, arguments)
+            value, is_made_here = value.of, False
+        elif isinstance(value, Known) and isinstance(value.value, functools.partial):
+            arguments, is_made_here = with_bound(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
         call = self.world.call(value)
         if call is None:
             return structure.check_shared_random(self, node, value)
+        if not holds(call.condition, arguments):
+            call = SECOND_LOOK.get(call.name, call)
         if holds(call.condition, arguments):
-            self.report_call(node, call)
-        elif call.name in SECOND_LOOK and holds(SECOND_LOOK[call.name].condition, arguments):
-            self.report_call(node, SECOND_LOOK[call.name])
+            self.report(node, call.rule, call=call, is_made_here=is_made_here)
         return True
 
     def _follow(self, value: Value, node: ast.Call | None) -> None:
@@ -310,7 +342,7 @@ class Scanner:
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
-            if isinstance(value, (Context, Defined, Instance, Named)) or _is_worth_passing(value)
+            if isinstance(value, (Bound, Context, Defined, Instance, Named)) or _is_worth_passing(value)
         )
 
     def _load(self, node: ast.Attribute | ast.Name) -> None:
@@ -364,8 +396,9 @@ class Scanner:
         detail: str = "",
         advice: str | None = None,
         certain: bool = True,
+        is_made_here: bool = True,
     ) -> None:
-        """Enter a finding, unless something allows it."""
+        """Enter a finding, unless something allows it; ``is_made_here``: ``node`` itself is the call."""
         name = call.name if call is not None else None
         if self.body.for_io:
             if call is not None and rule.code in IO_RULES:
@@ -376,7 +409,7 @@ class Scanner:
             return
         line = source.line(node.lineno)
         better = None
-        if call is not None and isinstance(node, ast.Call):
+        if call is not None and isinstance(node, ast.Call) and is_made_here:
             better = corrected(
                 line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
             )
@@ -448,20 +481,6 @@ def is_generator(node: FunctionNode) -> bool:
 
 
 _COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
-
-
-def _arguments(node: ast.Call) -> Arguments:
-    """The summary of a call's arguments; a starred one may bring any number, so it counts as enough."""
-    starred = any(isinstance(argument, ast.Starred) for argument in node.args)
-    open_ended = any(keyword.arg is None for keyword in node.keywords)
-    first = node.args[0] if node.args else None
-    constant = first.value if isinstance(first, ast.Constant) else ...
-    return Arguments(
-        255 if starred or open_ended else len(node.args),
-        frozenset(keyword.arg for keyword in node.keywords if keyword.arg is not None),
-        constant is None,
-        isinstance(constant, (str, bytes)) or isinstance(first, ast.JoinedStr),
-    )
 
 
 def _is_callable(value: Value, call: Call) -> bool:

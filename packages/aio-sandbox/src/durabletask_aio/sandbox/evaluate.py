@@ -7,9 +7,11 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final
 
+from durabletask_aio.sandbox.conditions import arguments_of, joined
 from durabletask_aio.sandbox.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.values import (
     Body,
+    Bound,
     Container,
     Context,
     ContextMethod,
@@ -212,7 +214,7 @@ class Evaluator:
         name = self._world.full_name(function)
         short = (name or "").removeprefix("builtins.")
         if short in {"functools.partial", "functools.wraps", "functools.partialmethod"} and node.args:
-            return self.values(node.args[0], scope)
+            return [self.with_arguments(value, node) for value in self.values(node.args[0], scope)]
         if short in {"__import__", "importlib.import_module"}:
             return self._imported_by_call(node, scope)
         if short == "getattr" and len(node.args) >= 2:
@@ -229,6 +231,12 @@ class Evaluator:
         if short in _CONSUMERS:
             return []
         return self._of_function(function, node)
+
+    def with_arguments(self, function: Value, node: ast.Call) -> Value:
+        """``functools.partial(function, ...)``, where it matters what is left out."""
+        if isinstance(function, Bound):
+            return Bound(function.of, joined(function.arguments, arguments_of(node, 1)))
+        return function if self._world.call(function) is None else Bound(function, arguments_of(node, 1))
 
     def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
         if name == "type":

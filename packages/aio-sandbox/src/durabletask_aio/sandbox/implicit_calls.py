@@ -30,6 +30,8 @@ CALLS_ITS_ARGUMENTS: Final = [
     "copy.",
     "statistics.",
 ]
+CALLS_WITH_ONE: Final = frozenset({"builtins.filter", "builtins.sorted", "builtins.min", "builtins.max"})
+"""Those that call a function with a single argument each time."""
 METHODS_THAT_CALL: Final = frozenset(
     [
         "call_soon",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 from durabletask_aio.sandbox import _interpreter, allowance, reach
 from durabletask_aio.sandbox.catalogue import Call
-from durabletask_aio.sandbox.project import Module, ProjectWorld, mentions
+from durabletask_aio.sandbox.project import Module, ProjectWorld, default_factories, mentions
 from durabletask_aio.sandbox.recognise import Recogniser
 from durabletask_aio.sandbox.scopes import Scope
 from durabletask_aio.sandbox.sources import FunctionNode, node_of
@@ -26,6 +26,7 @@ from durabletask_aio.sandbox.territory import TERRITORY, is_standard_module
 from durabletask_aio.sandbox.values import (
     Body,
     Context,
+    DefaultFactory,
     Defined,
     DefinedClass,
     Instance,
@@ -174,6 +175,18 @@ class LiveWorld:
         receiver = value.receiver if not isinstance(value.value, type) else Instance(value)
         return list(self._live_bodies(value.value, receiver))
 
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        if isinstance(value, DefinedClass):
+            return default_factories(value)
+        kind = value.value if isinstance(value, Known) else None
+        if not isinstance(kind, type) or _is_foreign(kind):
+            return []
+        return [
+            DefaultFactory(name, aliases, position, found)
+            for name, aliases, position, function in reach.factories_of(kind)
+            for found in self._known(function)
+        ]
+
     def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[Body]:
         if isinstance(target, types.MethodType):
             receiver = Known.of(target.__self__)
@@ -197,7 +210,8 @@ class LiveWorld:
         }
         self.nodes[id(node)] = function
         return Body(
-            key=id(function.__code__),
+            # Functions that one decorator made share their code, and call what their closures hold.
+            key=(id(function.__code__), *map(id, cells)),
             node=node,
             source=source,
             scope=Scope(Home(function.__globals__, closure)),

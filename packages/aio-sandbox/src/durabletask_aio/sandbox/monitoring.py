@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from durabletask_aio.core.errors import NonDeterminismWarning
 from durabletask_aio.sandbox import _interpreter, bytecode, reach
-from durabletask_aio.sandbox.conditions import UNKNOWN_ARGUMENTS, Arguments
+from durabletask_aio.sandbox.conditions import UNKNOWN_ARGUMENTS, Arguments, with_bound
 from durabletask_aio.sandbox.recognise import Recogniser
 from durabletask_aio.sandbox.state import ACTIVE
 from durabletask_aio.sandbox.territory import TERRITORY
@@ -137,7 +137,8 @@ class Monitor:
         if call is None and id(called) in _TAKE_FUNCTIONS and first is not missing:
             # What these get they call from C, where there are no events; the site stays open for the next function.
             call = self._index.find(first)
-            if call is None:
+            if call is None or (called is functools.partial and call.condition is not None):
+                # What a partial lacks is known where it is called.
                 return None
         if call is None or not call.is_watched or not TERRITORY.concerns(code.co_filename, call.rule):
             if isinstance(called, type):
@@ -145,8 +146,10 @@ class Monitor:
             return self._api.DISABLE if self._how(code, offset) is not None else None
         frame = _interpreter.frame(2)
         if execution.strict and frame is not None:
-            is_passed_on = id(called) in _TAKE_FUNCTIONS
-            arguments = Arguments(0) if is_passed_on else _arguments(code, offset, called, first, missing)
+            if id(called) in _TAKE_FUNCTIONS:
+                arguments = with_bound(_passed_by(called, bytecode.argument_count(code, offset)), first)
+            else:
+                arguments = with_bound(_arguments(code, offset, called, first, missing), called)
             execution.check(call, arguments, frame)
         return None
 
@@ -212,6 +215,13 @@ def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missi
         first_is_none=count > 0 and real_first is None,
         is_first_text=isinstance(real_first, (str, bytes)),
     )
+
+
+def _passed_by(called: Any, count: int | None) -> Arguments:
+    """What ``map()`` and the like, given ``count`` arguments, call a function with."""
+    if called is map:
+        return UNKNOWN_ARGUMENTS if count is None else Arguments(count - 1)
+    return Arguments({id(filter): 1, id(functools.reduce): 2}.get(id(called), 0))
 
 
 def leave_alone(_functions: Iterable[types.FunctionType]) -> None:

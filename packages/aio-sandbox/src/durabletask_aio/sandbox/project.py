@@ -15,12 +15,15 @@ from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
+from durabletask_aio.sandbox.conditions import arguments_of
 from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.territory import installed_roots, is_standard_module
 from durabletask_aio.sandbox.values import (
     Body,
+    Bound,
     Context,
+    DefaultFactory,
     Defined,
     DefinedClass,
     Instance,
@@ -41,6 +44,7 @@ _RANDOM_MAKERS: Final = frozenset({"random.Random"})
 CONTEXT_NAMES: Final = frozenset(
     {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
 )
+_ALIASES: Final = frozenset({"alias", "validation_alias"})
 _FOLLOWED: Final = 8
 _TABLE_LIMIT: Final = 50
 
@@ -168,7 +172,10 @@ class ProjectWorld:
             elif made in _ITERATOR_MAKERS:
                 found.append(Shared(name, "an iterator", is_iterator=True))
             elif made == "functools.partial" and node.args:
-                found.extend(self._expression(node.args[0], module))
+                found.extend(
+                    Bound(inner, arguments_of(node, 1)) if self.call(inner) is not None else inner
+                    for inner in self._expression(node.args[0], module)
+                )
             else:
                 found.extend(self.result(value))
         return found
@@ -273,9 +280,11 @@ class ProjectWorld:
                 for found in self._of_class(value, name, instance)
             ]
             made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
-            made += [Defined(each, value.scope) for each in default_factories(value.node)]
             return [self.body_of(found) for found in made if isinstance(found, Defined)]
         return []
+
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        return default_factories(value) if isinstance(value, DefinedClass) else []
 
     def _implementations(self, value: Defined) -> list[Defined]:
         """What else runs when a ``functools.singledispatch`` function is called."""
@@ -395,16 +404,22 @@ def _returned_functions(maker: Defined) -> list[Defined]:
     return [Defined(each, scope) for each in nested if each.name in returned]
 
 
-def default_factories(node: ast.ClassDef) -> list[ast.Lambda]:
-    """What making an object of a dataclass calls, as functions: ``field(default_factory=uuid.uuid4)``."""
-    factories = [
-        keyword.value
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.value, ast.Call)
-        for keyword in statement.value.keywords
-        if keyword.arg == "default_factory"
-    ]
-    return [each if isinstance(each, ast.Lambda) else _calling(each) for each in factories]
+def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
+    """What ``field(default_factory=uuid.uuid4)`` in the body of a class calls, as functions."""
+    fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+    found: list[DefaultFactory] = []
+    for position, field_ in enumerate(fields):
+        options = field_.value.keywords if isinstance(field_.value, ast.Call) else []
+        aliases = frozenset(_text(each.value) for each in options if each.arg in _ALIASES)
+        for option in options:
+            if option.arg in {"default_factory", "factory"}:
+                made = option.value if isinstance(option.value, ast.Lambda) else _calling(option.value)
+                found.append(DefaultFactory(ast.unparse(field_.target), aliases, position, Defined(made, kind.scope)))
+    return found
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _calling(function: ast.expr) -> ast.Lambda:

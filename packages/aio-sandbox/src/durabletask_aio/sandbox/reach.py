@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from durabletask_aio.sandbox import _interpreter, bytecode
 from durabletask_aio.sandbox.territory import TERRITORY
@@ -72,7 +72,37 @@ _CREATION: Final = ("__new__", "__init__", "__post_init__")
 
 
 def _is_followed_class(kind: type) -> bool:
-    return any(is_followed(value) for value in vars(kind).values())
+    return any(is_followed(value) for value in vars(kind).values()) or any(
+        is_followed(function) for _name, _aliases, _position, function in factories_of(kind)
+    )
+
+
+def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
+    """What gives values to fields that are left out, in classes of dataclasses, attrs and pydantic.
+
+    For each its name, others that it is given by, its position among the arguments, and the function.  pydantic calls
+    these from compiled code, so that nothing but the class tells of them.
+    """
+    fields: list[tuple[str, Any]] = []
+    for attribute in _FIELDS:
+        held: Any = inspect.getattr_static(kind, attribute, None)
+        if isinstance(held, dict):
+            fields = [*cast("dict[str, Any]", held).items()]
+        elif isinstance(held, tuple):
+            fields = [(each.name, each) for each in _interpreter.elements(held)]
+        if fields:
+            break
+    found: list[tuple[str, frozenset[str], int, Any]] = []
+    for position, (name, each) in enumerate(fields):
+        default = getattr(each, "default", None)
+        function = getattr(each, "default_factory", None) or getattr(default, "factory", None)
+        if callable(function):
+            aliases = (getattr(each, "alias", None), getattr(each, "validation_alias", None))
+            found.append((name, frozenset(given for given in aliases if isinstance(given, str)), position, function))
+    return found
+
+
+_FIELDS: Final = ("__dataclass_fields__", "__pydantic_fields__", "__attrs_attrs__")
 
 
 def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
@@ -85,6 +115,8 @@ def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
             if name == "__del__" or isinstance(value, type):
                 continue
             yield from (each for each in functions_of(value) if is_followed(each))
+    for _name, _aliases, _position, made in factories_of(kind):
+        yield from (each for each in functions_of(made) if is_followed(each))
 
 
 def is_followed(value: object) -> bool:

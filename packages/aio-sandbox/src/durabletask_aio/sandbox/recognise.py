@@ -24,6 +24,7 @@ from durabletask_aio.sandbox.catalogue import default as default_catalogue
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 _NEVER_JUDGED: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
+_MISSING: Final = object()
 
 
 class Recogniser:
@@ -42,6 +43,8 @@ class Recogniser:
         self._by_code: dict[int, Call] = {}
         self._bound_codes: dict[tuple[int, int], Call] = {}
         self._codes_of_methods: set[int] = set()
+        self._closures: dict[int, list[tuple[types.FunctionType, Call]]] = {}
+        """By id of a code object, the functions with a closure that were made of it; see :meth:`of_frame`."""
         self._owners: set[int] = set()
         self._keep: list[object] = []
         self._pending: set[str] = set()
@@ -61,6 +64,7 @@ class Recogniser:
             self._pending = set(self.catalogue.calls)
             for index in (self._by_id, self._by_equality, self._by_code, self._bound, self._bound_codes):
                 index.clear()
+            self._closures.clear()
             self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
             # For those that are not imported yet, the name in the catalogue is the best guess.
             self.builtin_names.update(self.leaf_names, _DATE_METHODS, _TIMEZONE_METHODS)
@@ -76,7 +80,7 @@ class Recogniser:
                 owner = _find(name.rpartition(".")[0])
                 self._owners.add(id(owner))
                 self._keep.append(owner)
-        self.watched_codes.update(self._by_code, self._codes_of_methods)
+        self.watched_codes.update(self._by_code, self._closures, self._codes_of_methods)
 
     def owns_calls(self, owner: object) -> bool:
         """Whether ``owner`` is a module or class that something in the catalogue is taken from."""
@@ -96,18 +100,24 @@ class Recogniser:
         if isinstance(found, Mapping):
             self._enter_mapping(_interpreter.kind_of(found), found, call)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(found, types.FunctionType):
-            self._by_code.setdefault(id(found.__code__), call)
+            self._enter_code(found, call)
         elif isinstance(found, type):
             initialiser = vars(found).get("__init__")
             if isinstance(initialiser, types.FunctionType):
-                self._by_code.setdefault(id(initialiser.__code__), call)
+                self._enter_code(initialiser, call)
+
+    def _enter_code(self, function: types.FunctionType, call: Call) -> None:
+        if function.__closure__:
+            self._closures.setdefault(id(function.__code__), []).append((function, call))
+        else:
+            self._by_code.setdefault(id(function.__code__), call)
 
     def _enter_method(self, found: types.MethodType, call: Call) -> None:
         function, owner = _interpreter.function_behind(found), found.__self__
         if isinstance(owner, type):
             # A class method, which subclasses share.
             self._by_id.setdefault(id(function), call)
-            self._by_code.setdefault(id(function.__code__), call)
+            self._enter_code(function, call)
             return
         # A method of one hidden object: random.choice, secrets.choice.  Other objects' are none of our business.
         self._bound.setdefault((id(function), id(owner)), call)
@@ -169,7 +179,20 @@ class Recogniser:
         if code in self._codes_of_methods:
             owner = frame.f_locals.get(frame.f_code.co_varnames[0])
             return self._bound_codes.get((code, id(owner)))
+        # Whatever a decorator wraps has the decorator's code, contextlib.contextmanager's for one: the function that
+        # runs is told by what its closure holds.
+        for function, call in self._closures.get(code, ()):
+            if _has_closure_of(frame, function):
+                return call
         return self._by_code.get(code)
+
+
+def _has_closure_of(frame: types.FrameType, function: types.FunctionType) -> bool:
+    names = frame.f_locals
+    return all(
+        names.get(name, _MISSING) is _interpreter.cell_content(cell, _MISSING)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    )
 
 
 def _find(name: str) -> Any | None:

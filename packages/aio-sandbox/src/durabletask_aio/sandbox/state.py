@@ -19,7 +19,7 @@ from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationE
 from durabletask_aio.core.plugins import Execution
 from durabletask_aio.sandbox import _interpreter, allowance, running_text
 from durabletask_aio.sandbox.catalogue import Call, Category, Severity, allows
-from durabletask_aio.sandbox.conditions import Arguments, holds, of_call
+from durabletask_aio.sandbox.conditions import Arguments, holds, of_call, unwrapped
 from durabletask_aio.sandbox.findings import Finding
 from durabletask_aio.sandbox.report_line import finding_at
 from durabletask_aio.sandbox.sources import position_of, source_of
@@ -102,6 +102,7 @@ class WatchedExecution:
 
     def intercept(self, call: Call, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a redirected name does in place of calling ``target``."""
+        target, args, kwargs = unwrapped(target, args, kwargs)
         if not holds(call.condition, of_call(args, kwargs)):
             return target(*args, **kwargs)
         inner = followed_frame(_interpreter.frame(1))

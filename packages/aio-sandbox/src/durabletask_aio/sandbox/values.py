@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from durabletask_aio.sandbox.conditions import Arguments
+
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.catalogue import Call
     from durabletask_aio.sandbox.scopes import Scope
@@ -115,6 +117,25 @@ class Container(Value):
 
 
 @dataclass(frozen=True)
+class DefaultFactory:
+    """What gives a field of a new object its value, unless the one who makes the object gives it."""
+
+    name: str
+    aliases: frozenset[str]
+    """What the field may be given by besides."""
+    position: int
+    function: Value
+
+
+@dataclass(frozen=True)
+class Bound(Value):
+    """A function that is looked for, with some of its arguments, from ``functools.partial``."""
+
+    of: Value
+    arguments: Arguments
+
+
+@dataclass(frozen=True)
 class Body:
     """A function of the user's that the analysis goes into."""
 
@@ -158,6 +179,10 @@ class World(Protocol):
 
     def bodies(self, value: Value) -> list[Body]:
         """The user's functions that run when ``value`` is called."""
+        ...
+
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        """What making an object of the class ``value`` calls for fields that are not given."""
         ...
 
     def reading(self, value: Value, name: str) -> list[Body]:
