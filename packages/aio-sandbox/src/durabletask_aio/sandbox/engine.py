@@ -13,7 +13,7 @@ from durabletask_aio.sandbox import structure
 from durabletask_aio.sandbox.calls import SECOND_LOOK
 from durabletask_aio.sandbox.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.conditions import Arguments, arguments_of, holds, joined, with_bound
-from durabletask_aio.sandbox.evaluate import Evaluator, identity
+from durabletask_aio.sandbox.evaluate import Evaluator, identity, is_mutable_default
 from durabletask_aio.sandbox.findings import Finding, corrected
 from durabletask_aio.sandbox.implicit_calls import (
     CALLS_ITS_ARGUMENTS,
@@ -23,7 +23,7 @@ from durabletask_aio.sandbox.implicit_calls import (
     OPERATORS,
     REFERENCES_ONLY,
 )
-from durabletask_aio.sandbox.scopes import Scope, own_nodes, parameters
+from durabletask_aio.sandbox.scopes import Annotated, Scope, own_nodes, parameters
 from durabletask_aio.sandbox.sources import FunctionNode, Source
 from durabletask_aio.sandbox.values import (
     Body,
@@ -32,6 +32,7 @@ from durabletask_aio.sandbox.values import (
     ContextMethod,
     Defined,
     DefinedClass,
+    Given,
     Instance,
     Known,
     Named,
@@ -42,6 +43,8 @@ from durabletask_aio.sandbox.values import (
 Located: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
 """Syntax that has a place."""
 
+_TEXT: Final = frozenset({"str", "bytes", "'str'", "'bytes'"})
+_TEXTS_OF_CONTEXT: Final = frozenset({"instance_id", "parent_instance_id", "workflow_name", "version"})
 BODY_LIMIT: Final = 2_000
 """Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
 
@@ -91,7 +94,7 @@ class Analysis:
             names = names[1:]
         self.is_generator = is_generator(body.node)
         if context and names:
-            given = ((names[0], Context()),)
+            given = ((names[0], Context()), *((name, Given()) for name in names[1:2]))
         self._queue.append(Visit(body, (body.label,), given))
         while self._queue and len(self._seen) < BODY_LIMIT:
             visit = self._queue.popleft()
@@ -240,6 +243,8 @@ class Scanner:
 
     def _call(self, node: ast.Call) -> None:
         arguments = arguments_of(node)
+        if node.args and self._is_text(node.args[0]):
+            arguments = replace(arguments, is_first_text=True)
         for value in self.values(node.func):
             if not self._object_to(node, value, arguments):
                 self._follow(value, node)
@@ -267,6 +272,15 @@ class Scanner:
             elif holds(call.condition, Arguments()):
                 advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
                 self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
+
+    def _is_text(self, node: ast.expr) -> bool:
+        """Whether ``node`` is text for sure: by its annotation, by ``str()``, or as the name of an instance."""
+        if isinstance(node, ast.Name):
+            bindings = self.scope.bindings.get(node.id, [])
+            return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _TEXT for each in bindings)
+        if isinstance(node, ast.Attribute):
+            return node.attr in _TEXTS_OF_CONTEXT and Context() in self.values(node.value)
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
 
     def _pass_on(self, node: ast.Call, callee: str) -> None:
         """A call of something that calls its own arguments."""
@@ -331,14 +345,18 @@ class Scanner:
 
     def _given(self, body: Body, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
         """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
-        if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
+        if node is None:
             return ()
+        kept = _names_of_mutable_defaults(body)
+        if any(isinstance(argument, ast.Starred) for argument in node.args):
+            return tuple((name, Given()) for name in kept)
         names = [parameter.arg for parameter in parameters(body.node.args)]
         if body.receiver is not None:
             names = names[1:]
         pairs = [*zip(names, node.args, strict=False)]
         pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
-        return tuple(
+        given = tuple((name, Given()) for name, _argument in pairs if name in kept)
+        return given + tuple(
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
@@ -470,6 +488,14 @@ class Scanner:
             first, last = self._statement.lineno, self._statement.end_lineno or last
         for pragma in self.body.source.allowed_at(first, last):
             yield pragma.names
+
+
+def _names_of_mutable_defaults(body: Body) -> list[str]:
+    arguments = body.node.args
+    names = parameters(arguments)
+    pairs = [*zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=True)]
+    pairs += [(name, each) for name, each in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if each]
+    return [name.arg for name, default in pairs if is_mutable_default(default)]
 
 
 def is_generator(node: FunctionNode) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final
 
+from durabletask_aio.sandbox import _interpreter
 from durabletask_aio.sandbox.conditions import arguments_of, joined
 from durabletask_aio.sandbox.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.values import (
@@ -21,6 +22,7 @@ from durabletask_aio.sandbox.values import (
     Known,
     Named,
     Pending,
+    Shared,
     Unordered,
     Value,
     World,
@@ -58,6 +60,7 @@ _OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection
 _LOOPS: Final = frozenset(
     {"asyncio.get_running_loop", "asyncio.get_event_loop", "_asyncio.get_running_loop", "_asyncio.get_event_loop"}
 )
+_SET_OPERATORS: Final = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.Sub)
 _DEPTH: Final = 12
 
 
@@ -115,6 +118,10 @@ class Evaluator:
         default = scope.defaults.get(name)
         if default is not None and scope.parent is not None:
             found.extend(self.values(default, scope.parent))
+            # The default of a nested function is made anew by each execution.
+            is_kept = scope.parent.parent is None and is_mutable_default(default)
+            if is_kept and name not in scope.given and not scope.is_assigned(name):
+                found.append(Shared(name, f"the default of the parameter `{name}`,"))
         return found
 
     def _of_binding(self, binding: Binding, scope: Scope) -> list[Value]:
@@ -159,16 +166,19 @@ class Evaluator:
             return [value for part in node.values for value in self.values(part, scope)]
         if isinstance(node, ast.NamedExpr):
             return self.values(node.value, scope)
+        if isinstance(node.op, _SET_OPERATORS) and (_is_view(node.left) or _is_view(node.right)):
+            return [Unordered(True, False)]
         # path / "name" is a path, and the union of two sets is a set.
         left = self.values(node.left, scope)
-        return [value for value in left if isinstance(value, (Instance, Unordered))]
+        sets = [each for value in left if (each := unordered_of(value)) is not None]
+        return [*sets, *(value for value in left if isinstance(value, Instance))]
 
     def _element(self, value: Value) -> list[Value]:
         return list(value.elements) if isinstance(value, Container) else self._world.element(value)
 
     def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Set):
-            return [_set_of(node.elts)]
+            return [set_of(node)]
         if isinstance(node, ast.SetComp):
             element = self.values(node.elt, scope)
             return [] if any(isinstance(value, Pending) for value in element) else [Unordered(True, False)]
@@ -188,8 +198,9 @@ class Evaluator:
         """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
         for node in nodes:
             for value in self.values(node, scope):
-                if isinstance(value, Unordered):
-                    return [Unordered(False, value.is_certain)]
+                found = unordered_of(value)
+                if found is not None:
+                    return [Unordered(False, found.is_certain)]
         return []
 
     def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
@@ -203,7 +214,8 @@ class Evaluator:
         return found
 
     def _of_set(self, method: ast.Attribute, scope: Scope) -> list[Value]:
-        sets = [each for each in self.values(method.value, scope) if isinstance(each, Unordered) and each.is_set]
+        found = map(unordered_of, self.values(method.value, scope))
+        sets = [each for each in found if each is not None and each.is_set]
         if method.attr == "pop":
             return [replace(each, is_set=False, is_element=True) for each in sets]
         return [*sets]
@@ -220,8 +232,7 @@ class Evaluator:
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
         if short in {"set", "frozenset"}:
-            literal = node.args[0] if node.args else None
-            return [_set_of(literal.elts) if isinstance(literal, (ast.List, ast.Tuple)) else Unordered(True, False)]
+            return [set_made_by(node)]
         if short in _KEEPS_ORDER_OF:
             return [*self._order_of([*node.args], scope)]
         if short in {"next", "type"} and node.args:
@@ -291,9 +302,35 @@ class Evaluator:
         ]
 
 
-def _set_of(elements: list[ast.expr]) -> Unordered:
-    constants = [element.value for element in elements if isinstance(element, ast.Constant)]
+def unordered_of(value: Value) -> Unordered | None:
+    """``value`` as a set, or as something in the order of one."""
+    if isinstance(value, Known) and _interpreter.kind_of(value.value) in (set, frozenset):
+        return Unordered(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
+    return value if isinstance(value, Unordered) else None
+
+
+def set_of(node: ast.Set | ast.List | ast.Tuple) -> Unordered:
+    """The set of the elements of a display."""
+    constants = [element.value for element in node.elts if isinstance(element, ast.Constant)]
     return Unordered(True, any(isinstance(value, (str, bytes)) for value in constants))
+
+
+def set_made_by(node: ast.Call) -> Unordered:
+    """What ``set(...)`` or ``frozenset(...)`` gives."""
+    literal = node.args[0] if node.args else None
+    return set_of(literal) if isinstance(literal, (ast.Set, ast.List, ast.Tuple)) else Unordered(True, False)
+
+
+def _is_view(node: ast.expr) -> bool:
+    """Whether ``node`` is ``mapping.keys()`` or ``.items()``: what operators make of these is a set."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"keys", "items"}
+
+
+def is_mutable_default(node: ast.expr | None) -> bool:
+    """Whether all calls of a function share a default that can be changed."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in {"list", "dict", "set"}
+    return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
 
 
 def is_context_class(world: World, value: Value) -> bool:

@@ -11,13 +11,13 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 from durabletask_aio.sandbox import _interpreter, allowance, reach
 from durabletask_aio.sandbox.catalogue import Call
-from durabletask_aio.sandbox.project import Module, ProjectWorld, default_factories, mentions
+from durabletask_aio.sandbox.project import PATHS_OF_PATHS, Module, ProjectWorld, default_factories, mentions
 from durabletask_aio.sandbox.recognise import Recogniser
 from durabletask_aio.sandbox.scopes import Scope
 from durabletask_aio.sandbox.sources import FunctionNode, node_of
@@ -38,6 +38,7 @@ from durabletask_aio.sandbox.values import (
 
 _MISSING: Final = object()
 _TABLE_LIMIT: Final = 50
+_PATHS_OF_PATHS: Final = frozenset(id(getattr(Path, name)) for name in PATHS_OF_PATHS)
 MUTABLE: Final = (list, dict, set, bytearray, deque, defaultdict, Counter, OrderedDict)
 
 
@@ -110,7 +111,7 @@ class LiveWorld:
         if isinstance(static, types.FunctionType):
             bound = static if isinstance(owner, type) else types.MethodType(static, owner)
             return self._known(bound, receiver)
-        if _is_foreign(owner if isinstance(owner, type) else type(owner)):
+        if is_foreign(owner if isinstance(owner, type) else type(owner)):
             # Descriptors of built-in types (datetime.now) give what is in the catalogue only when they are bound.
             return self._known(getattr(owner, name, static), receiver)
         return self._known(_bound_in_base(owner, name, static), receiver)
@@ -121,6 +122,8 @@ class LiveWorld:
             return _member(kind, name, value)
         owner = kind.value if isinstance(kind, Known) else _import_named(kind.name) if isinstance(kind, Named) else None
         static: Any = inspect.getattr_static(owner, name, _MISSING) if isinstance(owner, type) else _MISSING
+        if name == "parent" and static is vars(PurePath)["parent"]:
+            return [value]
         if static is _MISSING or isinstance(static, (property, functools.cached_property)):
             return []
         if isinstance(static, (staticmethod, classmethod)):
@@ -139,6 +142,8 @@ class LiveWorld:
         return [found for part in parts[:_TABLE_LIMIT] if callable(part) for found in self._known(part)]
 
     def result(self, value: Value) -> list[Value]:
+        if isinstance(value, Known) and value.identity in _PATHS_OF_PATHS and isinstance(value.receiver, Instance):
+            return [value.receiver]
         if isinstance(value, Known) and isinstance(value.value, type):
             self.classes[id(value.value)] = value.value
             return [Instance(value)]
@@ -179,7 +184,7 @@ class LiveWorld:
         if isinstance(value, DefinedClass):
             return default_factories(value)
         kind = value.value if isinstance(value, Known) else None
-        if not isinstance(kind, type) or _is_foreign(kind):
+        if not isinstance(kind, type) or is_foreign(kind):
             return []
         return [
             DefaultFactory(name, aliases, position, found)
@@ -191,6 +196,9 @@ class LiveWorld:
         if isinstance(target, types.MethodType):
             receiver = Known.of(target.__self__)
             self._kept.append(target.__self__)
+        elif not isinstance(target, type) and not is_foreign(type(target)):
+            # An object that is called like a function: its method is what runs.
+            receiver = Known.of(target)
         for function in reach.functions_of(target):
             if reach.is_followed(function):
                 body = self.body_of(function, receiver)
@@ -387,7 +395,7 @@ def _import_named(name: str) -> Any | None:
     return None
 
 
-def _is_foreign(kind: type) -> bool:
+def is_foreign(kind: type) -> bool:
     """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
     module = sys.modules.get(kind.__module__)
     filename = getattr(module, "__file__", None)

@@ -31,6 +31,7 @@ _TOOL_IDS: Final = (4, 3, 5)
 """The first free one is taken; 0, 1, 2 belong to debuggers, coverage tools and profilers."""
 
 _TAKE_FUNCTIONS: Final = frozenset(map(id, (map, filter, iter, functools.partial, functools.reduce)))
+_PARTIAL: Final = id(functools.partial)
 _FOLLOWED: Final = 64
 """How often a method call to the user's own code is looked at before its site counts as settled."""
 
@@ -137,7 +138,7 @@ class Monitor:
         if call is None and id(called) in _TAKE_FUNCTIONS and first is not missing:
             # What these get they call from C, where there are no events; the site stays open for the next function.
             call = self._index.find(first)
-            if call is None or (called is functools.partial and call.condition is not None):
+            if call is None or (id(called) == _PARTIAL and call.condition is not None):
                 # What a partial lacks is known where it is called.
                 return None
         if call is None or not call.is_watched or not TERRITORY.concerns(code.co_filename, call.rule):

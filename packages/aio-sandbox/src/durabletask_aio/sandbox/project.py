@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.sandbox.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.conditions import arguments_of
+from durabletask_aio.sandbox.evaluate import set_made_by, set_of
 from durabletask_aio.sandbox.scopes import Annotated, Binding, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.territory import installed_roots, is_standard_module
@@ -29,6 +30,7 @@ from durabletask_aio.sandbox.values import (
     Instance,
     Named,
     Shared,
+    Unordered,
     Value,
 )
 
@@ -45,6 +47,10 @@ CONTEXT_NAMES: Final = frozenset(
     {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
 )
 _ALIASES: Final = frozenset({"alias", "validation_alias"})
+PATHS_OF_PATHS: Final = ("with_name", "with_suffix", "with_stem", "joinpath", "resolve", "absolute", "expanduser")
+"""Methods of a path that give another one."""
+_PATH: Final = "pathlib.Path"
+_PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATHS_OF_PATHS)
 _FOLLOWED: Final = 8
 _TABLE_LIMIT: Final = 50
 
@@ -150,7 +156,8 @@ class ProjectWorld:
         """A variable at the top of a module: an alias, or an object that outlives every workflow."""
         if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
             kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
-            return [Shared(name, kind, elements=tuple(self._parts(node, module)))]
+            shared = Shared(name, kind, elements=tuple(self._parts(node, module)))
+            return [shared, set_of(node)] if isinstance(node, ast.Set) else [shared]
         if isinstance(node, ast.Call):
             return self._made(node, module, name)
         return self._expression(node, module)
@@ -169,6 +176,9 @@ class ProjectWorld:
                 found.append(Shared(name, "a random generator", is_random=True))
             elif made in _MUTABLE_MAKERS:
                 found.append(Shared(name, f"a {made.rpartition('.')[2]}"))
+                found += [set_made_by(node)] if made == "set" else []
+            elif made == "frozenset":
+                found.append(set_made_by(node))
             elif made in _ITERATOR_MAKERS:
                 found.append(Shared(name, "an iterator", is_iterator=True))
             elif made == "functools.partial" and node.args:
@@ -177,7 +187,7 @@ class ProjectWorld:
                     for inner in self._expression(node.args[0], module)
                 )
             else:
-                found.extend(self.result(value))
+                found += [replace(each, outlives=True) for each in self.result(value) if isinstance(each, Instance)]
         return found
 
     def _expression(self, node: ast.expr, module: Module) -> list[Value]:
@@ -189,6 +199,8 @@ class ProjectWorld:
             ]
         if isinstance(node, ast.Lambda):
             return [Defined(node, module.scope)]
+        if isinstance(node, ast.BinOp):
+            return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
         return self._made(node, module, "") if isinstance(node, ast.Call) else []
 
     def _imported(self, binding: Imported, module: Module) -> list[Value]:
@@ -216,9 +228,11 @@ class ProjectWorld:
             module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
             return [module] if module is not None else [Named(dotted)]
         if isinstance(value, Instance):
-            return self._of_class(value.of, name, value)
+            is_path = name == "parent" and value.of == Named(_PATH)
+            return [value] if is_path else _for_class(self._of_class(value.of, name, value), value.of)
         if isinstance(value, DefinedClass):
-            return self._of_class(value, name, None)
+            found = _for_class(self._of_class(value, name, None), value)
+            return found or self._of_class_body(value, name)
         if isinstance(value, Shared) and value.is_random:
             return [Shared(f"{value.name}.{name}", value.kind, is_random=True)]
         return []
@@ -240,6 +254,19 @@ class ProjectWorld:
         finally:
             self._depth -= 1
 
+    def _of_class_body(self, kind: DefinedClass, name: str) -> list[Value]:
+        """A list or the like that belongs to the class, and so to all of its objects."""
+        held = [
+            statement.value
+            for statement in kind.node.body
+            if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None
+            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+            if isinstance(target, ast.Name) and target.id == name
+        ]
+        home = kind.scope.home
+        found = [each for node in held if isinstance(home, Module) for each in self._assigned(node, home, name)]
+        return [each for each in found if isinstance(each, (Shared, Unordered))]
+
     def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
         return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
 
@@ -257,6 +284,8 @@ class ProjectWorld:
     def result(self, value: Value) -> list[Value]:
         if isinstance(value, DefinedClass):
             return [Instance(value)]
+        if isinstance(value, Named) and value.name in _PATH_MAKERS:
+            return [Instance(Named(_PATH))]
         if isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper():
             return [Instance(value)]
         return []
@@ -470,6 +499,19 @@ def _is_read(node: FunctionNode) -> bool:
 def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value | None) -> Value | None:
     static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
     return None if static else receiver
+
+
+def _for_class(found: list[Value], kind: Value) -> list[Value]:
+    """The same, but for class methods, whose first parameter is the class."""
+    return [
+        replace(each, receiver=kind) if isinstance(each, Defined) and _is_class_method(each.node) else each
+        for each in found
+    ]
+
+
+def _is_class_method(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
+    return any(isinstance(each, ast.Name) and each.id == "classmethod" for each in decorators)
 
 
 def _is_class_name(value: Value) -> bool:

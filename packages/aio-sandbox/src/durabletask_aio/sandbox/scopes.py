@@ -102,6 +102,10 @@ class Scope:
         self._collect()
         return self._global_names
 
+    def is_assigned(self, name: str) -> bool:
+        """Whether the name, of a parameter, is bound to something else as well."""
+        return any(not isinstance(each, (Annotated, Unknown)) for each in self.bindings.get(name, ()))
+
     def binds(self, name: str) -> bool:
         return name not in self.global_names and (name in self.bindings or name in self.given)
 

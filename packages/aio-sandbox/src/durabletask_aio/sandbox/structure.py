@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from durabletask_aio.sandbox import _interpreter
-from durabletask_aio.sandbox.live import MUTABLE
+from durabletask_aio.sandbox.evaluate import unordered_of
+from durabletask_aio.sandbox.live import MUTABLE, is_foreign
 from durabletask_aio.sandbox.scopes import own_nodes
 from durabletask_aio.sandbox.values import (
     ContextMethod,
     DefinedClass,
+    Instance,
     Known,
     Pending,
     Shared,
@@ -116,13 +118,7 @@ def _operation_argument(scanner: Scanner, node: ast.Call) -> None:
 
 
 def _unordered(scanner: Scanner, node: ast.expr) -> Unordered | None:
-    for value in scanner.values(node):
-        if isinstance(value, Unordered):
-            return value
-        if isinstance(value, Known) and _interpreter.kind_of(value.value) in (set, frozenset):
-            held = _interpreter.elements(value.value)
-            return Unordered(True, any(isinstance(each, (str, bytes)) for each in held))
-    return None
+    return next(filter(None, map(unordered_of, scanner.values(node))), None)
 
 
 def _report_order(scanner: Scanner, node: ast.expr, unordered: Unordered, what: str) -> None:
@@ -218,16 +214,22 @@ def _shared_kind(value: Value, by_method: bool) -> str | None:
         return value.kind
     if isinstance(value, DefinedClass) and value.scope.is_module and not by_method:
         return f"the class {value.node.name}"
-    if not isinstance(value, Known):
-        return None
-    held = value.value
+    if isinstance(value, Instance) and value.outlives and isinstance(value.of, DefinedClass) and not by_method:
+        return f"an object of the class {value.of.node.name}"
+    return _kind_of_known(value.value, by_method) if isinstance(value, Known) else None
+
+
+def _kind_of_known(held: object, by_method: bool) -> str | None:
+    kind = _interpreter.kind_of(held)
     if isinstance(held, MUTABLE):
-        return f"a {_interpreter.kind_of(held).__name__}"
+        return f"a {kind.__name__}"
     if by_method:
         return None
     if isinstance(held, types.ModuleType):
         return f"the module {held.__name__}"
-    return f"the class {held.__name__}" if isinstance(held, type) else None
+    if isinstance(held, (type, types.FunctionType)):
+        return f"the {'class' if isinstance(held, type) else 'function'} {held.__name__}"
+    return None if is_foreign(kind) else f"an object of the class {kind.__name__}"
 
 
 # Operations and cancellation --------------------------------------------------------------------------------------
@@ -250,6 +252,8 @@ def _swallowed(scanner: Scanner, node: ast.Try) -> None:
     if not scanner.is_async or not _waits(node.body):
         return
     for handler in node.handlers:
+        if _ends_what_it_cancelled(scanner, handler.type, node.body):
+            continue
         if _catches_cancellation(scanner, handler.type) and not _raises(handler.body):
             caught = f"except {ast.unparse(handler.type)}:" if handler.type is not None else "except:"
             detail = f"`{caught}` around an `await` swallows cancellation"
@@ -263,7 +267,8 @@ def _suppressed(scanner: Scanner, node: ast.With | ast.AsyncWith) -> None:
         call = item.context_expr
         if not isinstance(call, ast.Call) or not _is_call_of(scanner, call, "contextlib.suppress"):
             continue
-        if any(_catches_cancellation(scanner, each) for each in call.args):
+        kinds = ast.Tuple(elts=call.args)
+        if _catches_cancellation(scanner, kinds) and not _ends_what_it_cancelled(scanner, kinds, node.body):
             detail = f"`{ast.unparse(call)}` around an `await` swallows cancellation"
             scanner.report(call, _rule(scanner, "DET803"), detail=detail, advice=_INSTEAD_OF_SUPPRESS)
 
@@ -281,6 +286,22 @@ def _catches_cancellation(scanner: Scanner, kind: ast.expr | None) -> bool:
         return True
     kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
     return any(scanner.world.full_name(value) in _SWALLOWS for each in kinds for value in scanner.values(each))
+
+
+def _ends_what_it_cancelled(scanner: Scanner, kind: ast.expr | None, body: list[ast.stmt]) -> bool:
+    """``task.cancel()``, then a wait for the end of that same task: the way to stop one."""
+    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind is not None else []
+    names = {scanner.world.full_name(value) for each in kinds for value in scanner.values(each)}
+    if not kinds or "builtins.BaseException" in names:
+        return False
+    cancelled = {
+        ast.dump(each.func.value)
+        for statement in scanner.statements
+        for each in own_nodes(statement)
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "cancel"
+    }
+    awaited = [each for statement in body for each in own_nodes(statement) if isinstance(each, ast.Await)]
+    return all(ast.dump(each.value) in cancelled for each in awaited)
 
 
 # Dynamic code, allowances -----------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class Instance(Value):
     """Some object of a class."""
 
     of: Value
+    outlives: bool = False
+    """Whether a variable outside of all functions holds it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class Shared(Value):
     is_random: bool = False
     is_iterator: bool = False
     elements: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Given(Value):
+    """Something that is not known, except that the caller gave it."""
 
 
 @dataclass(frozen=True)
