@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,43 @@ class TestFiles:
         (finding,) = check(tmp_path / "flow.py")
 
         assert (finding.rule.code, finding.line) == ("DET901", 6)
+
+    def test_a_pragma_that_allows_nothing_is_told(self, tmp_path: Path) -> None:
+        text = """
+        import time
+        from durabletask.aio import AsyncWorkflowContext
+
+        async def workflow(ctx: AsyncWorkflowContext):
+            time.time()  # determinism: allow[clok] only logged
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text))
+
+        found = [each.summary for each in check(tmp_path / "flow.py")]
+
+        assert found[0].startswith("`time.time()` is not deterministic")
+        assert found[1] == "The pragma allows `clok`, which is no rule, category or call (DET901)."
+
+    def test_columns_count_characters(self, tmp_path: Path) -> None:
+        text = """
+        import time
+        from durabletask.aio import AsyncWorkflowContext
+
+        async def workflow(ctx: AsyncWorkflowContext):
+            return "ÄÖÜ", time.time()
+        """
+        (tmp_path / "flow.py").write_text(textwrap.dedent(text), encoding="utf-8")
+
+        (finding,) = check(tmp_path / "flow.py")
+
+        assert finding.column == finding.source_line.index("time.time()") + 1
+        assert finding.corrected_line == '    return "ÄÖÜ", ctx.now().timestamp()'
+
+    def test_a_doubtful_escape_does_not_make_a_file_unreadable(self, tmp_path: Path) -> None:
+        (tmp_path / "flow.py").write_text('PATTERN = "\\d+"\n')
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert check(tmp_path / "flow.py") == []
 
 
 HOOKS = Path(__file__).resolve().parents[3] / ".pre-commit-hooks.yaml"

@@ -115,20 +115,17 @@ def _about_file(module: Module, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding(rule, source.filename, 1, 1, "<module>", (), detail=detail, advice=rule.alternative)
     rule = catalogue.rules["DET901"]
     for pragma in source.pragmas.values():
+        unknown = [name for name in pragma.names if name != "*" and not catalogue.is_known_name(name)]
+        details = [f"The pragma allows `{name}`, which is no rule, category or call" for name in unknown]
         if not pragma.reason:
-            line = source.line(pragma.line)
-            column = line.index("#") + 1 if "#" in line else 1
-            detail = "The pragma does not say why the line may be different on replay"
+            details.append("The pragma does not say why the line may be different on replay")
+        line = source.line(pragma.line)
+        column = line.index("#") + 1 if "#" in line else 1
+        for detail in details[:1]:
+            advice = rule.alternative
+            file = source.filename
             yield Finding(
-                rule,
-                source.filename,
-                pragma.line,
-                column,
-                "<module>",
-                (),
-                detail=detail,
-                advice=rule.alternative,
-                source_line=line,
+                rule, file, pragma.line, column, "<module>", (), detail=detail, advice=advice, source_line=line
             )
 
 

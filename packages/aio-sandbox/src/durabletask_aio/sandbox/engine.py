@@ -14,7 +14,7 @@ from durabletask_aio.sandbox.calls import SECOND_LOOK
 from durabletask_aio.sandbox.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.conditions import Arguments, arguments_of, holds, joined, with_bound
 from durabletask_aio.sandbox.evaluate import Evaluator, identity, is_mutable_default
-from durabletask_aio.sandbox.findings import Finding, corrected
+from durabletask_aio.sandbox.findings import Finding, column_of, corrected
 from durabletask_aio.sandbox.implicit_calls import (
     CALLS_ITS_ARGUMENTS,
     CALLS_METHODS,
@@ -439,7 +439,7 @@ class Scanner:
                 rule=rule,
                 file=source.filename,
                 line=node.lineno,
-                column=node.col_offset + 1,
+                column=column_of(line, node.col_offset),
                 function=self.body.label,
                 reached=self.reached,
                 call=name,
@@ -463,7 +463,7 @@ class Scanner:
                 rule=call.rule,
                 file=crossing.source.filename,
                 line=node.lineno,
-                column=node.col_offset + 1,
+                column=column_of(crossing.source.line(node.lineno), node.col_offset),
                 function=crossing.function,
                 reached=self.reached,
                 call=call.name,

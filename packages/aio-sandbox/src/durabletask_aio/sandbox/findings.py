@@ -109,6 +109,11 @@ def shown(name: str | None) -> str:
     return short if short in {"os.environ", "os.environb"} else f"{short}()"
 
 
+def column_of(line: str, offset: int) -> int:
+    """The column that editors show, of what begins ``offset`` bytes into the line: they count characters, from one."""
+    return len(line.encode()[:offset].decode(errors="replace")) + 1
+
+
 def corrected(
     line: str, node: ast.Call | None, call: Call, context: str | None, *, generator: bool, is_async: bool
 ) -> str | None:

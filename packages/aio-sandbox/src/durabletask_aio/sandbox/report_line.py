@@ -7,7 +7,7 @@ import inspect
 import types
 
 from durabletask_aio.sandbox.catalogue import Call
-from durabletask_aio.sandbox.findings import Finding, corrected
+from durabletask_aio.sandbox.findings import Finding, column_of, corrected
 from durabletask_aio.sandbox.sources import Position, Source, position_of, source_of
 
 
@@ -31,7 +31,7 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
         rule=call.rule,
         file=code.co_filename,
         line=position.line,
-        column=position.column,
+        column=column_of(line, position.column - 1) if position.column is not None else None,
         function=code.co_name,
         reached=reached,
         call=call.name,

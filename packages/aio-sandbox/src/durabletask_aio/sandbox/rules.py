@@ -360,8 +360,9 @@ RULES: Final = (
         "allowance-without-reason",
         Category.CHECKER,
         _WARNING,
-        "A pragma does not say why",
-        "`# determinism: allow[DET101]` silences a rule for a line. The next reader needs to know why that is safe.",
+        "A pragma does not say why, or allows nothing",
+        "`# determinism: allow[DET101]` silences a rule for a line. The next reader needs to know why that is safe."
+        " A name in it that is no rule, category or call silences nothing.",
         "`# determinism: allow[DET101] because ...`",
         "`# determinism: allow[DET101] because ...`",
         "started = time.time()  # determinism: allow[DET101]",

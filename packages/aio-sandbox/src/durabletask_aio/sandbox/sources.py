@@ -6,6 +6,7 @@ import ast
 import linecache
 import re
 import types
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -65,10 +66,23 @@ def parse(filename: str, text: str) -> Source:
     """``text`` as the source of ``filename``.  Never raises: a file that does not parse has no tree."""
     lines = text.splitlines(keepends=True)
     try:
-        tree = ast.parse(text, filename)
+        tree: ast.Module | None = ast.parse(text, filename)
     except (SyntaxError, ValueError):
-        tree = None
+        tree = _parsed_without_warnings(text, filename)
     return Source(filename, lines, tree, _pragmas(lines))
+
+
+def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
+    """For ``-W error``, under which Python takes a file with a doubtful escape for one that it does not understand.
+
+    Warnings are set for the whole process, so only files that seem to be broken are parsed like this.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text, filename)
+        except (SyntaxError, ValueError):
+            return None
 
 
 def _pragmas(lines: list[str]) -> dict[int, Pragma]:
