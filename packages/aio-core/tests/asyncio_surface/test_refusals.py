@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from durabletask.aio import NonDeterministicUseError, UnsupportedInWorkflowError
-from surface import complete, failure_of, result_of
+from surface import complete, failure_of, records_of, result_of
 
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.refusals import ADVICE, refused_methods
@@ -289,23 +289,55 @@ class TestTheLoopItself:
 
         assert result_of(workflow) == [True, False, False, True, None]
 
-    def test_hands_exceptions_of_callbacks_to_its_handler_live_and_not_on_replay(self):
-        handled: list[str] = []
+    def test_hands_exceptions_of_callbacks_to_its_handler_on_replay_too_for_the_workflow_may_go_by_them(self):
+        async def workflow(ctx):
+            handled: list[str] = []
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: handled.append(repr(context["exception"])))
+            loop.call_soon(lambda: 1 / 0)
+            await asyncio.sleep(1)
+            await ctx.call_activity("double", input=len(handled))
+            assert loop.get_exception_handler() is not None
+            return handled
+
+        assert result_of(workflow) == ["ZeroDivisionError('division by zero')"]
+
+    def test_does_not_hand_to_it_what_finalizers_report_at_a_time_of_their_own(self):
+        async def workflow(ctx):
+            handled: list[str] = []
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: handled.append(context["message"]))
+            loop.create_future().set_exception(ValueError("nobody looks at me"))
+            await asyncio.sleep(1)
+            return handled
+
+        with records_of("durabletask.aio") as messages:
+            assert result_of(workflow) == []
+        assert "WorkflowFuture exception was never retrieved" in messages[0]
+
+    def test_logs_the_failure_of_the_handler_itself_and_goes_on(self):
+        async def workflow(ctx):
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: {}["no such key"])
+            loop.call_soon(lambda: 1 / 0)
+            await asyncio.sleep(1)
+            return "went on"
+
+        with records_of("durabletask.aio") as messages:
+            assert result_of(workflow) == "went on"
+        assert "Unhandled error in exception handler" in messages[0]
+
+    def test_ends_the_instance_when_the_handler_means_to_end_the_process(self):
+        def leave(loop, context):
+            raise SystemExit(3)
 
         async def workflow(ctx):
             loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda loop, context: handled.append(repr(context["exception"])))
-            await asyncio.sleep(1)
+            loop.set_exception_handler(leave)
             loop.call_soon(lambda: 1 / 0)
             await asyncio.sleep(1)
-            await asyncio.sleep(1)
-            return loop.get_exception_handler() is not None
 
-        from durabletask.aio import as_orchestrator
-        from turns import Instance
-
-        assert Instance(as_orchestrator(workflow)).run().result is True
-        assert handled == ["ZeroDivisionError('division by zero')"]
+        assert "SystemExit(3)" in failure_of(workflow).errorMessage
 
     def test_refuses_a_handler_that_is_none(self):
         async def workflow(ctx):

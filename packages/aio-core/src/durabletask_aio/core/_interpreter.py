@@ -37,6 +37,7 @@ __all__ = [
     "restore_loop",
     "set_running_loop",
     "swap_loop",
+    "told_by_finalizer",
 ]
 
 get_running_loop = asyncio._get_running_loop
@@ -182,6 +183,12 @@ def mute_exception(future: asyncio.Future[Any]) -> None:
     """Keep ``future`` from reporting, when it is collected, that nobody retrieved its exception."""
     # Only assignments of False are accepted, which is all that asyncio itself does.
     future._log_traceback = False
+
+
+def told_by_finalizer(context: dict[str, Any]) -> bool:
+    """Whether ``context``, for the exception handler of a loop, comes from a future or a task that is being freed."""
+    message: object = context.get("message")
+    return isinstance(message, str) and message.endswith(("exception was never retrieved", "but it is pending!"))
 
 
 if sys.version_info >= (3, 14):

@@ -443,16 +443,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- exceptions nobody handles --------------------------------------------------------------------------------
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # Called from finalizers too, when no workflow code is on the stack and there is no telling whether it replays.
-        if not self.host.attached or self.host.is_replaying:
+        if not self.host.attached:
             return
-        if self._exception_handler is not None:
-            self._exception_handler(self, context)
-        else:
+        handler = self._exception_handler
+        # A handler is workflow code: what it sees live it has to see on replay.  What finalizers report it never sees,
+        # for they run when, and on the thread that, the garbage collector likes.
+        if handler is None or _interpreter.told_by_finalizer(context):
             self.default_exception_handler(context)
+            return
+        try:
+            handler(self, context)
+        except (SystemExit, KeyboardInterrupt, InstanceEvicted):
+            raise
+        except BaseException as error:
+            self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log it, once: not on replay, and not while the instance is closed."""
+        """Log it, once: the logger is silent on replay."""
         self.host.logger.error(context.get("message", "Unhandled exception"), exc_info=context.get("exception"))
 
     def get_exception_handler(self) -> Any:
