@@ -138,9 +138,11 @@ def test_a_retried_task_is_found_while_it_runs_and_while_it_waits_to_be_retried(
 
 
 def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
-    retried = context.call_activity("a", retry_policy=POLICY)
+    ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
+    _upstream.subscribe(retried, ear)
+    del context._pending_tasks[1]
     timer = context.create_timer_internal(timedelta(seconds=1), retried)
-    _upstream.stop_retrying(context, retried)
+    _upstream.stop_retrying(context, retried, 1, ear)
     assert timer.is_cancelled
     assert retried.compute_next_delay() is None, "RetryableTask.compute_next_delay no longer decides about retries"
 

@@ -14,6 +14,7 @@ from surface import ACTIVITIES, complete, failure_of, kinds, records_of, result_
 from turns import Instance, replay
 
 NEEDS_GROUPS = pytest.mark.skipif(sys.version_info < (3, 11), reason="task groups came with Python 3.11")
+MANY = 40
 THREE_TIMES = RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=3)
 
 
@@ -194,6 +195,41 @@ class TestActivities:
         assert instance.result is True
         assert sum(kinds(turn).count("scheduleTask") for turn in instance.turns) == 1
         assert messages == []
+
+    @pytest.mark.parametrize("waiting", [False, True], ids=["while they run", "while they wait to be retried"])
+    def test_many_of_them_are_cancelled_without_a_search_through_all_for_each(self, waiting, monkeypatch):
+        looked_at = 0
+
+        class Counted(dict):
+            def items(self):
+                nonlocal looked_at
+                looked_at += len(self)
+                return super().items()
+
+            def values(self):
+                nonlocal looked_at
+                looked_at += len(self)
+                return super().values()
+
+        async def workflow(ctx):
+            operations = [ctx.call_activity("fail", input=n, retry_policy=THREE_TIMES) for n in range(MANY)]
+            await ctx.wait_for_external_event("now")
+            upstream = ctx.upstream_context
+            upstream._pending_tasks = Counted(upstream._pending_tasks)
+            for operation in operations:
+                operation.cancel()
+            upstream._pending_tasks = dict(upstream._pending_tasks)
+            await asyncio.sleep(1000)
+            return all(operation.cancelled() for operation in operations)
+
+        instance = turns.Instance(as_orchestrator(workflow)).start()
+        if waiting:
+            instance.turn(*[instance.failed(step, ValueError("no")) for step in instance.steps("scheduleTask")])
+        instance.turn(instance.raised("now"))
+        instance.run({})
+        assert instance.result is True
+        assert len([1 for turn in instance.turns for kind in kinds(turn) if kind == "scheduleTask"]) == MANY
+        assert looked_at <= 2 * MANY * len(instance.turns)
 
     def test_that_is_not_cancelled_is_retried_to_the_end(self):
         async def workflow(ctx):

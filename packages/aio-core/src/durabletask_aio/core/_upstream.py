@@ -166,11 +166,34 @@ def retryable_task(context: Any, sequence: int | None, listener: Listener) -> ta
     found = context._pending_tasks.get(sequence)
     if found is not None and key in found._parents:
         return cast("task.Task[Any]", found)
-    for pending in context._pending_tasks.values():
-        retried = pending._retryable_parent
-        if retried is not None and key in retried._parents:
-            return cast("task.Task[Any]", retried)
-    return None
+    number = _retry_timer(context, key)
+    return None if number is None else cast("task.Task[Any]", context._pending_tasks[number]._retryable_parent)
+
+
+def _retry_timer(context: Any, key: int) -> int | None:
+    """The number of the timer after which the task that the listener ``key`` waits for is tried again.
+
+    From an index, made when it does not have the answer: when thousands are cancelled together, as by the end of a
+    group, one search through all that is pending then serves them all.
+    """
+    pending = context._pending_tasks
+    number: int | None = vars(cast(object, context)).get(_RETRY_TIMERS, _NONE).get(key)
+    if number is None or not _retries(pending.get(number), key):
+        found: dict[int, int] = {}
+        for its_number, timer in pending.items():
+            if timer._retryable_parent is not None:
+                found.update(dict.fromkeys(timer._retryable_parent._parents, its_number))
+        setattr(context, _RETRY_TIMERS, found)
+        number = found.get(key)
+    return number
+
+
+_RETRY_TIMERS = "_durabletask_aio_retry_timers"
+_NONE: dict[int, int] = {}
+
+
+def _retries(timer: Any, key: int) -> bool:
+    return timer is not None and timer._retryable_parent is not None and key in timer._retryable_parent._parents
 
 
 def pending_event(context: Any, name: str, listener: Listener) -> task.CancellableTask[Any] | None:
@@ -197,11 +220,13 @@ def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
         pending[sequence] = task.TimerTask()
 
 
-def stop_retrying(context: Any, retryable: task.Task[Any]) -> None:
+def stop_retrying(context: Any, retryable: task.Task[Any], sequence: int | None, listener: Listener) -> None:
     """See to it that a cancelled activity or sub-orchestration with a retry policy is not tried again."""
-    for number, pending in list(context._pending_tasks.items()):
-        if isinstance(pending, task.TimerTask) and pending._retryable_parent is retryable:
-            cancel_timer(context, pending, number)
+    pending = context._pending_tasks
+    if pending.get(sequence) is not retryable:  # not running, and so waiting to be
+        number = _retry_timer(context, id(listener))
+        if number is not None:
+            cancel_timer(context, pending[number], number)
     if isinstance(retryable, task.RetryableTask):
         setattr(retryable, "compute_next_delay", lambda: None)  # noqa: B010
 

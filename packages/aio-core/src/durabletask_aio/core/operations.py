@@ -365,4 +365,4 @@ class RetriedOperation(Operation[T]):
         upstream = self._loop.host.upstream
         pending = _upstream.retryable_task(upstream, self.step, self)
         if pending is not None:
-            _upstream.stop_retrying(upstream, pending)
+            _upstream.stop_retrying(upstream, pending, self.step, self)
