@@ -65,6 +65,23 @@ class TestAll:
 
         assert result_of(workflow) == [[0, 1, 2]] * 3
 
+    @pytest.mark.parametrize("kind", ["coroutine", "awaitable"])
+    def test_one_that_is_no_future_yet_is_started_once_if_it_is_given_twice(self, combine, kind):
+        class Echo:
+            def __init__(self, ctx):
+                self.ctx = ctx
+
+            def __await__(self):
+                return coroutine(self.ctx, 1).__await__()
+
+        async def workflow(ctx):
+            twice = coroutine(ctx, 1) if kind == "coroutine" else Echo(ctx)
+            return await combine(ctx, [twice, coroutine(ctx, 2), twice])
+
+        instance = finished(workflow)
+        assert instance.result == [1, 2, 1]
+        assert len(instance.turns[0]) == 2
+
     def test_a_part_given_twice_counts_for_both_places(self, combine):
         async def workflow(ctx):
             part = ctx.call_activity("echo", input=5)
@@ -128,6 +145,21 @@ def test_gather_raises_the_first_failure_at_once():
     instance = started(workflow)
     instance.turn(instance.failed(1, ValueError("boom")))
     assert instance.result == [True, False]
+
+
+def test_gather_returns_an_exception_that_is_false_too():
+    class NothingFoundError(Exception):
+        def __len__(self):
+            return 0
+
+    async def search():
+        raise NothingFoundError
+
+    async def workflow(ctx):
+        (outcome,) = await ctx.gather(search(), return_exceptions=True)
+        return type(outcome).__name__
+
+    assert result_of(workflow) == "NothingFoundError"
 
 
 def test_gather_can_return_exceptions_as_values():

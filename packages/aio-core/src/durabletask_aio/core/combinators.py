@@ -63,15 +63,26 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
 
 
 def futures_of(loop: WorkflowLoop, awaitables: Iterable[Any], function: str) -> list[asyncio.Future[Any]]:
-    """The futures of several awaitables, in order; of none of them, if one is no awaitable."""
+    """The futures of several awaitables, in order; of none of them, if one is no awaitable.
+
+    One that is given twice is one part, as for ``asyncio.gather``.
+    """
+    made: dict[int, asyncio.Future[Any]] = {}
+    futures: list[asyncio.Future[Any]] = []
     try:
-        return [as_future(loop, awaitable, function) for awaitable in awaitables]
+        for awaitable in awaitables:
+            future = made.get(id(awaitable)) if made else None
+            if future is None:
+                future = as_future(loop, awaitable, function)
+                if future is not awaitable:  # whose task keeps it, so that nothing else has its id
+                    made[id(awaitable)] = future
+            futures.append(future)
     except WorkflowValidationError:
-        scheduled = {id(task.get_coro()) for task in loop.tasks}
         for awaitable in awaitables if isinstance(awaitables, Sequence) else ():
-            if id(awaitable) not in scheduled:
+            if id(awaitable) not in made:
                 debug.discard(awaitable)
         raise
+    return futures
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -174,6 +185,12 @@ def failure_of(part: asyncio.Future[Any]) -> BaseException | None:
     return part.exception()
 
 
+def _outcome(part: asyncio.Future[Any]) -> Any:
+    """The result of a done future, or its failure."""
+    failure = failure_of(part)
+    return part.result() if failure is None else failure
+
+
 class All(Combination[list[Any]]):
     """The results of all parts, in the order they were given."""
 
@@ -233,7 +250,7 @@ class All(Combination[list[Any]]):
         elif self._first_failure is not None:
             self._settle_failure(self._first_failure)
         elif self._return_exceptions:
-            self._succeed([part.result() if (error := failure_of(part)) is None else error for part in self._parts])
+            self._succeed([_outcome(part) for part in self._parts])
         else:
             self._succeed([part.result() for part in self._parts])
 
