@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import math
+import sys
 from datetime import datetime, timedelta, timezone
 from unittest.mock import ANY
 from uuid import UUID
@@ -334,6 +335,18 @@ def test_a_timer_beyond_the_calendar_is_refused_at_its_line(sleep, delay):
     assert f"a timer of {delay!r} would fire after the year 9999 ({line_in(workflow)})" in details.errorMessage
     assert f"  wrong: await {sleep}({delay!r})" in details.errorMessage
     assert "  right: await ctx.wait_for_external_event('name'), if it is to" in details.errorMessage
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+def test_a_time_limit_beyond_the_calendar_is_none_and_should_be_written_so():
+    async def workflow(ctx):
+        async with asyncio.timeout(1e12):  # <-
+            await ctx.call_activity("double", input=1)
+
+    message = failure_of(workflow).errorMessage
+    assert f"a timer of 1000000000000.0 would fire after the year 9999 ({line_in(workflow)})" in message
+    assert "  wrong: async with asyncio.timeout(1000000000000.0)\n" in message
+    assert "  right: async with asyncio.timeout(None), if there is to be no limit" in message
 
 
 @pytest.mark.parametrize("delay", [timedelta.max, 10**400])

@@ -330,7 +330,7 @@ class AsyncWorkflowContext:
             if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
                 return self._state.track(scheduler.create_timer(timedelta(seconds=given)), TIMER, str(given))
         except OverflowError:
-            raise self._host.beyond_the_calendar(given, call) from None
+            raise self._host.beyond_the_calendar(given, f"await {call}{{}})") from None
         raise self._host.slip(
             f"a timer takes seconds, a timedelta or a datetime, and not {shown(given)}",
             f"await {call}{shown(given)})",

@@ -201,11 +201,16 @@ class Host:
         return self.error(WorkflowValidationError, f"{what} ({place or sites.here()}){shown}", step=step)
 
     def beyond_the_calendar(self, delay: Any, call: str) -> WorkflowValidationError:
-        """The error for a timer so long that no ``datetime`` can say when it fires; ``call`` is the call, up to it."""
+        """The error for a timer that is so long that no ``datetime`` can say when it fires.
+
+        ``call`` is the wrong call, with ``{}`` where the delay belongs.
+        """
         return self.slip(
             f"a timer of {delay!r} would fire after the year {MAXYEAR}",
-            f"await {call}{delay!r})",
-            "await ctx.wait_for_external_event('name'), if it is to wait until somebody ends it",
+            call.format(repr(delay)),
+            f"{call.format(None)}, if there is to be no limit"
+            if "timeout" in call
+            else "await ctx.wait_for_external_event('name'), if it is to wait until somebody ends it",
         )
 
     # -- timers of the loop ---------------------------------------------------------------------------------------

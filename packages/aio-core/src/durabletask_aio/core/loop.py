@@ -299,7 +299,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             try:
                 self._start_timer(handle, timedelta(seconds=delay))
             except OverflowError:
-                raise self.host.beyond_the_calendar(delay, "asyncio.sleep(") from None
+                raise self.host.beyond_the_calendar(delay, "await asyncio.sleep({})") from None
         return handle
 
     def call_at(  # type: ignore[override]
@@ -314,7 +314,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             try:
                 self._start_timer(handle, timedelta(seconds=when) - self.host.elapsed())
             except OverflowError:
-                raise self.host.beyond_the_calendar(delay, "asyncio.sleep(") from None
+                raise self.host.beyond_the_calendar(delay, "async with asyncio.timeout({})") from None
         return handle
 
     def _start_timer(self, handle: WorkflowTimerHandle, delay: timedelta) -> None:
