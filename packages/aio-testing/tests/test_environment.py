@@ -788,6 +788,33 @@ class TestVerifying:
         assert f"likely cause: {cause}" in str(caught.value)
         assert "not in the history: ctx.is_replaying, a clock, random" in str(caught.value)
 
+    async def test_executions_that_start_while_the_clock_stands_still_have_values_of_their_own(self):
+        values = []
+
+        async def again(ctx, rounds):
+            if not ctx.is_replaying:
+                values.append((ctx.random().random(), ctx.uuid4(), ctx.new_uuid()))
+            await ctx.sleep(timedelta(0))
+            if rounds:
+                ctx.continue_as_new(rounds - 1)
+
+        async with WorkflowEnvironment(orchestrators=[again]) as env:
+            await env.execute(again, input=4)
+        assert [len(set(drawn)) for drawn in zip(*values, strict=True)] == [5, 5, 5]
+
+    async def test_executions_that_start_while_the_clock_stands_still_do_not_move_it(self):
+        async def nightly(ctx, rounds):
+            if rounds % 2:
+                await ctx.sleep(timedelta(days=1))
+            ctx.continue_as_new(rounds + 1) if rounds < 20 else None
+
+        async with WorkflowEnvironment(orchestrators=[nightly]) as env:
+            handle = await env.start(nightly, input=0)
+            started = env.now
+            await env.advance(timedelta(days=10))
+            await handle.result()
+            assert env.now - started == timedelta(days=10)
+
     async def test_executions_that_continued_as_new_are_replayed_too(self):
         numbers = itertools.count()
 

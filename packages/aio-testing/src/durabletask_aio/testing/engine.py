@@ -14,6 +14,8 @@ for daily work.  Each point is a test in ``tests/test_engine*.py``:
   wakes instances that have ended, whose history then gets a second ending.
 * **Failures** without a message are failures; upstream takes ``raise ValueError`` in an activity for a success.
 * **Timestamps.**  Every event says when it happened; upstream stamps ``orchestratorStarted`` only.
+* **Starts.**  No two executions of an instance start at one moment, from which come their random numbers and uuids,
+  although a virtual clock stands still between them: see :meth:`Engine.now_of`.
 * A sub-orchestration knows its parent, after ``continue_as_new`` too, recursive termination reaches the children, a
   start scheduled for later starts later, and there is no limit on the size of a history.
 """
@@ -25,12 +27,15 @@ from __future__ import annotations
 import copy
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
 from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.handouts import Activity, HandoutBackend, stamp, stamp_the_newest
+
+_TICK = timedelta(microseconds=1)
+_NOT_AT_ALL = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Engine(HandoutBackend):
         super().__init__(clock)
         self._executions: dict[str, int] = {}
         self._started_executions = 0
+        self._starts: dict[str, datetime] = {}
+        """When the latest execution of an instance started, by its own time."""
+        self._ahead: dict[str, timedelta] = {}
+        """By how much the time of an instance is ahead of the clock."""
         self._watchers: dict[str, list[_Watcher]] = {}
 
     # Instances and their executions
@@ -58,6 +67,19 @@ class Engine(HandoutBackend):
     def _begin_execution(self, instance_id: str) -> None:
         self._started_executions += 1
         self._executions[instance_id] = self._started_executions
+        now, before = self.clock.now(), self._starts.get(instance_id)
+        start = now if before is None or before < now else before + _TICK
+        self._starts[instance_id] = start
+        self._ahead[instance_id] = start - now
+
+    def now_of(self, instance_id: str) -> datetime:
+        """The clock's time; a microsecond later if the execution before this one has started at that very moment.
+
+        What determines the random values of an execution is the instance and when it started, and so two of them must
+        not start at once.  The clock itself is not moved for it: ten executions that sleep for a day each are over
+        after ten days sharp.
+        """
+        return self.clock.now() + self._ahead.get(instance_id, _NOT_AT_ALL)
 
     def execution_of(self, instance_id: str) -> int:
         """A number that changes when the instance continues as new, is restarted or replaced."""
@@ -80,7 +102,7 @@ class Engine(HandoutBackend):
             instance = self._instances[instance_id]
             instance.created_at = instance.last_updated_at = self.clock.now()
             if not request.HasField("scheduledStartTimestamp"):
-                instance.pending_events[0].timestamp.FromDatetime(self.clock.now())
+                instance.pending_events[0].timestamp.FromDatetime(self.now_of(instance_id))
             started = instance.pending_events[1].executionStarted
             if request.HasField("parentTraceContext"):
                 started.parentTraceContext.CopyFrom(request.parentTraceContext)
@@ -117,9 +139,9 @@ class Engine(HandoutBackend):
     ) -> None:
         super()._create_instance_internal(instance_id, name, encoded_input, version)
         instance = self._instances[instance_id]
-        instance.created_at = instance.last_updated_at = self.clock.now()
-        instance.pending_events[0].timestamp.FromDatetime(instance.created_at)
         self._begin_execution(instance_id)
+        instance.created_at = instance.last_updated_at = self.clock.now()
+        instance.pending_events[0].timestamp.FromDatetime(self.now_of(instance_id))
 
     @staticmethod
     def _set_tags(instance: OrchestrationInstance, tags: Any) -> None:
@@ -142,7 +164,7 @@ class Engine(HandoutBackend):
     def _enqueue_orchestration(self, instance_id: str) -> None:
         instance = self._instances.get(instance_id)
         if instance is not None:
-            stamp_the_newest(instance.pending_events, self.clock.now())
+            stamp_the_newest(instance.pending_events, self.now_of(instance_id))
         super()._enqueue_orchestration(instance_id)
 
     # What orchestrators ask for
@@ -152,11 +174,11 @@ class Engine(HandoutBackend):
     ) -> None:
         before = next((each.executionStarted for each in instance.history if each.HasField("executionStarted")), None)
         super()._process_complete_orchestration_action(instance, complete_action)
-        now = self.clock.now()
         if instance.completed_at is not None:
-            instance.completed_at = now
+            instance.completed_at = self.clock.now()
         if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             self._begin_execution(instance.instance_id)
+            now = self.now_of(instance.instance_id)
             instance.pending_events[0].timestamp.FromDatetime(now)
             # Merged, as by other engines: the tags of the next execution are those of this one and what it asks for.
             self._set_tags(instance, {**(instance.tags or {}), **complete_action.tags})
@@ -193,7 +215,7 @@ class Engine(HandoutBackend):
                 if self.is_live(instance_id, execution):
                     self.deliver(instance_id, helpers.new_timer_fired_event(timer_id, fire_at))
 
-        self.clock.call_at(fire_at, fire)
+        self.clock.call_at(fire_at - self._ahead[instance_id], fire)
 
     def _process_create_sub_orchestration_action(
         self, instance: OrchestrationInstance, action: pb.OrchestratorAction
@@ -320,6 +342,8 @@ class Engine(HandoutBackend):
             super().reset()
             self.clock.clear()
             self._executions.clear()
+            self._starts.clear()
+            self._ahead.clear()
             self._watchers.clear()
 
 

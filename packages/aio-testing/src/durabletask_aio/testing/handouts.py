@@ -120,6 +120,10 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         """Whether that execution is the instance's latest and has not ended."""
         raise NotImplementedError
 
+    def now_of(self, instance_id: str) -> datetime:
+        """What time it is for that instance."""
+        raise NotImplementedError
+
     def deliver(self, instance_id: str, event: pb.HistoryEvent) -> None:
         """Something has happened to the instance: wake it."""
         instance = self._instances[instance_id]
@@ -199,7 +203,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         return None
 
     def _hand_out_turn(self, instance: OrchestrationInstance, taker: Taker) -> Handout:
-        now = self.clock.now()
+        now = self.now_of(instance.instance_id)
         events = list(instance.pending_events)
         instance.pending_events.clear()
         if instance.history and not events[0].HasField("orchestratorStarted"):
@@ -315,7 +319,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
                 return pb.CompleteTaskResponse()
             response = super().CompleteOrchestratorTask(request, context)
-            stamp_the_newest(instance.history, self.clock.now())
+            stamp_the_newest(instance.history, self.now_of(instance.instance_id))
             if self._is_terminal_status(instance.status):
                 forget_history_bytes(instance)
             return response
