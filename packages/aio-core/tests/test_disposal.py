@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -709,3 +710,21 @@ def test_replaying_a_history_from_its_beginning_leaves_nothing_behind():
         execute(instance, [], instance.history)
     assert instance.outcome is None
     assert CONTINUED
+
+
+@pytest.mark.parametrize("kept_in", [list, tuple, set, lambda made: dict(enumerate(made)), deque, next])
+@pytest.mark.parametrize("scoped", [True, False])
+def test_coroutines_that_a_dropped_workflow_has_made_and_not_yet_awaited_do_not_complain(kept_in, scoped):
+    async def work(ctx, n):
+        return await ctx.call_activity("echo", input=n)
+
+    async def helper(ctx):
+        later = kept_in(work(ctx, n) for n in range(3))
+        await ctx.call_activity("echo", input=0)
+        return later
+
+    async def workflow(ctx):
+        await helper(ctx)
+
+    instance = Instance(as_orchestrator(workflow), scoped=scoped).start()
+    assert [action.WhichOneof("orchestratorActionType") for action in instance.turns[0]] == ["scheduleTask"]

@@ -16,9 +16,10 @@ import asyncio.tasks
 import contextvars
 import inspect
 import sys
+from collections import deque
 from collections.abc import Iterator
-from types import CodeType, FrameType
-from typing import Any
+from types import CodeType, CoroutineType, FrameType
+from typing import Any, cast
 
 __all__ = [
     "abandon_async_generators",
@@ -26,6 +27,7 @@ __all__ = [
     "called_from",
     "calling_frame",
     "close_unstarted",
+    "close_unstarted_of",
     "context_of",
     "enter_task",
     "forget_pending",
@@ -229,6 +231,30 @@ def close_unstarted(frame: FrameType | None) -> None:
                 if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
                     each.close()
         frame = frame.f_back
+
+
+def close_unstarted_of(suspended: Any) -> None:
+    """Close the coroutines that the code of ``suspended`` has made, and has not come to await.
+
+    It would have; now its variables are freed, and each of them would complain that it was never awaited.
+    """
+    frame: FrameType | None = getattr(suspended, "cr_frame", None) or getattr(suspended, "gi_frame", None)
+    if frame is None:
+        return
+    for value in list(frame.f_locals.values()):
+        kind = type(cast(object, value))
+        several: list[Any] = [*(value.values() if kind is dict else value)] if kind in _COLLECTIONS else [value]
+        for each in several:
+            if _is_unstarted(each):
+                each.close()
+
+
+def _is_unstarted(value: object) -> bool:
+    kind: Any = type(value)
+    return kind is CoroutineType and inspect.getcoroutinestate(cast(Any, value)) == inspect.CORO_CREATED
+
+
+_COLLECTIONS = (list, tuple, set, deque, dict)
 
 
 def await_chain(awaitable: Any) -> Iterator[Any]:

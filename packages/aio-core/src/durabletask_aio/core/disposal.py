@@ -152,6 +152,7 @@ def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | No
         innermost = _interpreter.innermost_unfinished(coroutine)
         if innermost is None:
             return
+        _interpreter.close_unstarted_of(innermost)
         try:
             if context is None:
                 innermost.close()
