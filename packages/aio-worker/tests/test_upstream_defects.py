@@ -15,14 +15,16 @@ from typing import Any
 import durabletask.internal.orchestrator_service_pb2 as pb
 import pytest
 from durabletask import task
+from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.entities import EntityInstanceId
 from durabletask.internal import helpers
 from durabletask.serialization import JsonDataConverter
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from session_hub import START, Hub, Recorder
-from worker_support import QUIET
+from worker_support import QUIET, call_one, run, started
 
+from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -215,3 +217,198 @@ class TestReplay:
 
 def test_our_executor_is_still_a_kind_of_upstreams() -> None:
     assert issubclass(_upstream.OrchestrationExecutor, _OrchestrationExecutor)
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise KeyError("no message")
+
+
+def unprintable() -> Exception:
+    return Unprintable()
+
+
+def half_a_pair() -> Exception:
+    return LookupError("no such file: \udcff.txt")
+
+
+def caused_by_half_a_pair() -> Exception:
+    error = ValueError("cannot be read")
+    error.__cause__ = half_a_pair()
+    return error
+
+
+class TestAnErrorThatCannotBeDescribed:
+    """Its ``str()`` raises, or is no text for protobuf, as where it names a file whose name is not UTF-8."""
+
+    ERRORS = (unprintable, half_a_pair, caused_by_half_a_pair)
+
+    @pytest.mark.parametrize("make", ERRORS)
+    def test_leaves_upstreams_turn_and_the_engine_sends_it_again_and_again(self, make: Any) -> None:
+        def raising(ctx: Any, _: Any) -> Any:
+            raise make()
+
+        try:
+            answer(worker_with(raising, UpstreamWorker), [], begun("raising"))
+        except Exception:
+            return
+        pytest.fail("upstream describes every error: _upstream.failure_details can be upstream's alone")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (unprintable, "the message cannot be shown, since its __str__ raised KeyError"),
+            (half_a_pair, "no such file: \\udcff.txt"),
+            (caused_by_half_a_pair, "cannot be read"),
+        ],
+    )
+    @pytest.mark.parametrize("is_async", [True, False], ids=["async", "generator"])
+    def test_fails_the_instance_here(self, make: Any, message: str, is_async: bool) -> None:
+        async def asynchronous(ctx: Any, _: Any) -> Any:
+            raise make()
+
+        def generator(ctx: Any, _: Any) -> Any:
+            raise make()
+
+        function = asynchronous if is_async else generator
+        [action] = answer(worker_with(function), [], begun(function.__name__))
+
+        details = action.completeOrchestration.failureDetails
+        assert details.errorType.endswith(f".{type(make()).__name__}")
+        assert details.errorMessage == message
+        assert "in " in details.stackTrace.value
+        inner = make().__cause__
+        assert details.HasField("innerFailure") == (inner is not None)
+        if inner is not None:
+            assert details.innerFailure.errorType.endswith(".LookupError")
+
+    @pytest.mark.parametrize("make", ERRORS)
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_out_of_an_activity_is_recorded_once_and_the_worker_goes_on(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, make: Any, kind: str
+    ) -> None:
+        attempts: list[int] = []
+
+        def sync(ctx: Any, _: Any) -> None:
+            attempts.append(1)
+            raise make()
+
+        async def asynchronous(ctx: Any, _: Any) -> None:
+            attempts.append(1)
+            raise make()
+
+        function = sync if kind == "sync" else asynchronous
+        worker = started(engine, function, orchestrators=[call_one])
+        try:
+            state = run(client, "call_one", [function.__name__, None])
+        finally:
+            worker.stop()
+
+        assert state.runtime_status is OrchestrationStatus.FAILED
+        assert attempts == [1]
+
+    def test_out_of_the_end_of_a_turn_fails_the_instance(self) -> None:
+        class Converter(JsonDataConverter):
+            def serialize(self, value: Any) -> Any:
+                if value == "again":
+                    raise Unprintable
+                return super().serialize(value)
+
+        def continuing(ctx: Any, _: Any) -> Any:
+            ctx.continue_as_new("again")
+            yield ctx.create_timer(timedelta(0))
+
+        worker = TaskHubGrpcWorker(logger=QUIET, data_converter=Converter())
+        worker.add_orchestrator(continuing)
+        [action] = answer(worker, [], begun("continuing"))
+
+        details = action.completeOrchestration.failureDetails
+        assert details.errorMessage == (
+            "Unprintable while a turn of 'i' was finished: the message cannot be shown, since its __str__ raised KeyError"
+        )
+
+
+class TestAResultThatTheConverterFailsOn:
+    """With what is neither ``ValueError`` nor ``TypeError``: nesting that is too deep, say."""
+
+    @staticmethod
+    def converter(error: Any) -> JsonDataConverter:
+        class Converter(JsonDataConverter):
+            def serialize(self, value: Any) -> Any:
+                if value == "result":
+                    raise error("in the converter")
+                return super().serialize(value)
+
+        return Converter()
+
+    def test_is_never_answered_by_upstream_and_the_instance_runs_for_ever(self) -> None:
+        def returning(ctx: Any, _: Any) -> Any:
+            return "result"
+            yield
+
+        worker = UpstreamWorker(logger=QUIET, data_converter=self.converter(RecursionError))
+        worker.add_orchestrator(returning)
+
+        assert answer(worker, [], begun("returning")) == [], (
+            "upstream answers when a result cannot be written: _upstream._has_ended_unsaid can go"
+        )
+
+    @pytest.mark.parametrize("error", [RecursionError, KeyError, SystemExit])
+    @pytest.mark.parametrize("is_async", [True, False], ids=["async", "generator"])
+    def test_fails_the_instance_here(self, error: Any, is_async: bool) -> None:
+        async def asynchronous(ctx: Any, _: Any) -> Any:
+            return "result"
+
+        def generator(ctx: Any, _: Any) -> Any:
+            return "result"
+            yield
+
+        function: Any = asynchronous if is_async else generator
+        worker = TaskHubGrpcWorker(logger=QUIET, data_converter=self.converter(error))
+        worker.add_orchestrator(function)
+        [action] = answer(worker, [], begun(function.__name__))
+
+        assert action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED
+        assert "in the converter" in action.completeOrchestration.failureDetails.errorMessage
+
+
+class TestAnEntityThatRaisesSystemExit:
+    @pytest.mark.parametrize("error", [lambda: SystemExit(3), unprintable, half_a_pair])
+    def test_fails_one_operation_and_nothing_else(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, error: Any
+    ) -> None:
+        def counter(ctx: Any, _: Any) -> int:
+            if ctx.operation == "fail":
+                raise error()
+            return 1
+
+        async def ask(ctx: Any, operation: str) -> Any:
+            return await ctx.call_entity(EntityInstanceId("counter", f"of {error}"), operation)
+
+        worker = TaskHubGrpcWorker(host_address=engine.address, logger=QUIET)
+        worker.add_entity(counter)
+        worker.add_orchestrator(ask)
+        worker.start()
+        try:
+            failed, alive = run(client, "ask", "fail"), run(client, "ask", "get")
+        finally:
+            worker.stop()
+
+        assert failed.runtime_status is OrchestrationStatus.FAILED
+        assert alive.serialized_output == "1"
+
+    @pytest.mark.parametrize("error", [SystemExit, Unprintable])
+    def test_is_not_survived_by_upstream(self, error: type[BaseException]) -> None:
+        def counter(ctx: Any, _: Any) -> int:
+            raise error
+
+        worker = UpstreamWorker(logger=QUIET)
+        worker.add_entity(counter)
+        request = pb.EntityBatchRequest(
+            instanceId="@counter@key", operations=[pb.OperationRequest(operation="fail", requestId="1")]
+        )
+        try:
+            worker._execute_entity_batch(request, Recorder(), "token")
+        except BaseException:
+            return
+        pytest.fail("upstream survives what entities raise: _upstream.entity_execution can go")

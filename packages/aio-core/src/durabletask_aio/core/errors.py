@@ -85,8 +85,6 @@ def message_of(error: BaseException) -> str:
     """The message of an exception of anybody's, as text that a history can hold."""
     try:
         text = str(error)
-    except KeyboardInterrupt:
-        raise
     except BaseException as problem:
         return f"the message cannot be shown, since its __str__ raised {type(problem).__name__}"
     return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates, as of undecodable file names

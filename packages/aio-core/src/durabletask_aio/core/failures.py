@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -239,41 +240,71 @@ def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error
     return recordable(error) if isinstance(error, Exception) else error
 
 
-def of_activity(error: Exception) -> Exception:
+def of_activity(error: BaseException) -> BaseException:
     """What to record for an ``error`` of an activity: itself, if its message can be recorded and says enough."""
     if _is_group(error) and type(error).__name__ == "ExceptionGroup":
         return recordable(_readable_group(error).with_traceback(error.__traceback__))
     return recordable(error)
 
 
-def recordable(error: Exception, depth: int = 0) -> Exception:
-    """``error``, or what stands for it in the history, under its name, if upstream could not record it as it is.
+def is_recordable(error: BaseException) -> bool:
+    """Whether upstream could record ``error`` as it is.
 
-    Upstream asks an error and its causes for their messages while it ends the instance.  An answer that is no text
-    for a protobuf leaves the turn without an end: the engine delivers it again, for ever.
+    It asks an error and its causes for their messages and tracebacks while it ends the instance.  An answer that is no
+    text for a protobuf, half of a surrogate pair in the name of a file, say, leaves the turn without an end: the engine
+    delivers it again, for ever.
     """
-    inner: BaseException | None = None
+    return all(map(_can_be_told, _chain(error)))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    for _ in range(_CHAIN_LENGTH + 1):
+        if current is None:
+            return
+        yield current
+        current = _cause_of(current)
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
     try:
-        inner = error.__cause__ or error.__context__
-        faithful = str(error) == message_of(error)
-    except KeyboardInterrupt:
-        raise
+        return error.__cause__ or error.__context__
     except BaseException:
-        faithful = False
-    kept = inner
+        return None
+
+
+def _can_be_told(error: BaseException) -> bool:
+    try:
+        _ = error.__cause__ or error.__context__
+        return str(error) == message_of(error) and _has_text_traceback(error)
+    except BaseException:
+        return False
+
+
+def _has_text_traceback(error: BaseException) -> bool:
+    try:
+        "".join(traceback.format_tb(error.__traceback__)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def recordable(error: BaseException, depth: int = 0) -> BaseException:
+    """``error``, or what stands for it in the history, under its name, if it is not :func:`is_recordable`."""
+    kept = inner = _cause_of(error)
     if isinstance(inner, Exception) and depth < _CHAIN_LENGTH:
         kept = recordable(inner, depth + 1)
-    recorded = error if faithful else _stand_in(error)
+    recorded = error if _can_be_told(error) else _stand_in(error)
     if recorded is not error or kept is not inner:
         recorded.__cause__ = kept
     return recorded
 
 
-def _stand_in(error: Exception) -> Exception:
+def _stand_in(error: BaseException) -> Exception:
     kind = type(error)
     named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     stand_in: Exception = type(kind.__name__, (Exception,), named)(message_of(error))
-    return stand_in.with_traceback(error.__traceback__)
+    return stand_in.with_traceback(error.__traceback__ if _has_text_traceback(error) else None)
 
 
 _ANY_RESULT = "a dict, list, string, number, dataclass, or whatever the worker's data converter takes"

@@ -29,6 +29,7 @@ from durabletask.payload import helpers as payload_helpers
 
 from durabletask_aio.core import failures
 from durabletask_aio.core.driver import WorkflowRun
+from durabletask_aio.core.errors import message_of
 from durabletask_aio.worker.spans import orchestration_spans
 from durabletask_aio.worker.twins import twin
 
@@ -104,21 +105,6 @@ def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
     return twin(upstream.TaskHubGrpcWorker._execute_orchestrator, _OrchestrationExecutor=make_executor)
 
 
-class _Helpers:
-    """Upstream's helpers, with details for failures that it cannot record, or of which it records too little.
-
-    Without any the engine gets no answer, and has the activity done again and again; of an exception group, as out of
-    a ``TaskGroup``, it would tell the number of exceptions.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(helpers, name)
-
-    @staticmethod
-    def new_failure_details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
-        return helpers.new_failure_details(failures.of_activity(error), provider, logger)
-
-
 def activity_execution(make_context: Callable[[str, int], task.ActivityContext]) -> Callable[..., None]:
     """``TaskHubGrpcWorker._execute_activity``, asking ``make_context`` for the activity's context."""
 
@@ -129,7 +115,47 @@ def activity_execution(make_context: Callable[[str, int], task.ActivityContext])
     cast(Any, Executor).execute = twin(
         upstream._ActivityExecutor.execute, task=SimpleNamespace(ActivityContext=make_context)
     )
-    return twin(upstream.TaskHubGrpcWorker._execute_activity, _ActivityExecutor=Executor, ph=_Helpers())
+    return twin(
+        upstream.TaskHubGrpcWorker._execute_activity,
+        _ActivityExecutor=Executor,
+        ph=SimpleNamespace(get_string_value=helpers.get_string_value, new_failure_details=failure_details),
+    )
+
+
+class _EntityFailure(Exception):
+    """An error that upstream would not survive, on its way to becoming the failure of one entity operation."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(f"{type(original).__name__}: {message_of(original)}")
+        self.original = original
+
+
+class _EntityExecutor(upstream._EntityExecutor):
+    def execute(self, *args: Any, **keywords: Any) -> str | None:
+        try:
+            return super().execute(*args, **keywords)
+        except BaseException as error:
+            if isinstance(error, Exception) and failures.is_recordable(error):
+                raise
+            raise _EntityFailure(error) from error
+
+
+def entity_execution() -> Callable[..., Any]:
+    """``TaskHubGrpcWorker._execute_entity_batch``, where ``SystemExit`` fails one operation and not the worker."""
+
+    def details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+        return failure_details(error.original if isinstance(error, _EntityFailure) else error, provider, logger)
+
+    return twin(
+        upstream.TaskHubGrpcWorker._execute_entity_batch,
+        _EntityExecutor=_EntityExecutor,
+        ph=SimpleNamespace(get_string_value_or_empty=helpers.get_string_value_or_empty, new_failure_details=details),
+    )
+
+
+def overrides_entities(worker: Worker) -> bool:
+    """Whether a subclass of upstream's worker has a way of its own to execute entities."""
+    return type(worker)._execute_entity_batch is not upstream.TaskHubGrpcWorker._execute_entity_batch
 
 
 def overrides_turn(worker: Worker) -> bool:
@@ -160,6 +186,11 @@ def set_turn(worker: Worker, function: Callable[..., None]) -> None:
 def set_activity(worker: Worker, function: Callable[..., None]) -> None:
     """Bind the execution of activities of this one worker."""
     cast(Any, worker)._execute_activity = function
+
+
+def set_entities(worker: Worker, function: Callable[..., Any]) -> None:
+    """Bind the execution of entities of this one worker."""
+    cast(Any, worker)._execute_entity_batch = function.__get__(worker)
 
 
 def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
@@ -334,13 +365,16 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
     def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
         try:
             super().process_event(ctx, event)
-        except Exception:
-            raise
         except BaseException as error:
+            if _has_ended_unsaid(ctx):
+                ctx._is_complete = False
+            if isinstance(error, Exception) and failures.is_recordable(error):
+                raise
             # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
-            # instance, CancelledError would leave this one hanging for ever.
+            # instance, CancelledError would leave this one hanging for ever.  And what it cannot describe it cannot
+            # answer: the engine would send this turn again, and again.
             ctx.set_failed(failure_details(error, self._exception_properties_provider, self._logger))
-            raise TurnAborted from error
+            raise TurnAborted from None
 
     def execute(
         self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
@@ -351,15 +385,15 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
                     result = super().execute(instance_id, old_events, new_events)
                 else:
                     result = self._continue(instance_id, old_events, new_events)
-        except Exception:
-            raise
+            self.actions = result.actions
+            return result
         except BaseException as error:
-            # A data converter, say, while the actions are written.  Upstream turns the error below into a failure.
-            raise RuntimeError(
-                f"{type(error).__name__} while a turn of '{instance_id}' was finished: {error}"
-            ) from error
-        self.actions = result.actions
-        return result
+            if isinstance(error, Exception) and failures.is_recordable(error):
+                raise
+            failure = f"{type(error).__name__} while a turn of '{instance_id}' was finished: {message_of(error)}"
+        # A data converter, say, while the actions are written.  Upstream turns this into a failure.  Out here, or what
+        # it must not see would be recorded as the cause.
+        raise RuntimeError(failure)
 
     def _continue(
         self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
@@ -470,6 +504,19 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
+
+
+def _has_ended_unsaid(ctx: Any) -> bool:
+    """Whether upstream takes the instance for complete, and has nothing to tell the engine about it.
+
+    So it is left when the data converter raises what upstream does not expect there, a ``RecursionError`` say, while it
+    writes the result: no failure is recorded any more, and the instance would stay running for ever.
+    """
+    return (
+        ctx._is_complete
+        and ctx._completion_status == pb.ORCHESTRATION_STATUS_COMPLETED
+        and not any(action.HasField("completeOrchestration") for action in ctx._pending_actions.values())
+    )
 
 
 def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:

@@ -109,10 +109,13 @@ class ActivityLoop:
         async def run() -> None:
             try:
                 value = await function()
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError):
-                    error = RuntimeError("the activity's task was cancelled")
+            except asyncio.CancelledError:
+                result.set_exception(RuntimeError("the activity's task was cancelled"))
+            except Exception as error:
                 result.set_exception(error)
+            except BaseException as error:
+                # Who waits for the result is upstream's loop, which would end with the error and the worker with it.
+                result.set_exception(RuntimeError(f"the activity's task raised {type(error).__name__}"))
             else:
                 result.set_result(value)
 

@@ -148,6 +148,8 @@ def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, life
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     _upstream.set_activity_submission(worker, binding.activities.submission)
+    if not _upstream.overrides_entities(worker):
+        _upstream.set_entities(worker, _upstream.entity_execution())
     if lifecycle:
         # Looked up on the class at each call, so that whoever wraps the class's methods, as tests do, is still called.
         own: Any = worker
