@@ -17,10 +17,12 @@ from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.exception_properties import ExceptionPropertiesProvider
 from durabletask.payload.store import LargePayloadStorageOptions, PayloadStore
 from durabletask.worker import ConcurrencyOptions
+from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from google.protobuf import wrappers_pb2
 from worker_support import QUIET, call_one, finished, run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
+from durabletask_aio.worker import binding
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -671,6 +673,111 @@ class TestStopping:
 
         assert state is not None
         assert state.serialized_output == '"second attempt"'
+
+    def test_those_that_have_not_begun_are_given_back_at_once(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, no_leaks: None
+    ) -> None:
+        begun: list[int] = []
+
+        async def brief(ctx: Any, number: int) -> int:
+            begun.append(number)
+            while not ctx.is_cancellation_requested and len(begun) <= 2:
+                await asyncio.sleep(0.005)
+            return number
+
+        async def fan_out(ctx: Any, _: Any) -> int:
+            return len(await ctx.when_all([ctx.call_activity("brief", input=number) for number in range(8)]))
+
+        worker = started(
+            engine,
+            brief,
+            orchestrators=[fan_out],
+            stop_grace_period=60,
+            concurrency_options=ConcurrencyOptions(maximum_concurrent_activity_work_items=2),
+        )
+        instance_id = client.schedule_new_orchestration("fan_out")
+        assert wait_until(lambda: len(begun) == 2)
+        worker.stop()
+        assert len(begun) == 2
+        worker.start()
+        state = client.wait_for_orchestration_completion(instance_id, timeout=30)
+        worker.stop()
+
+        assert state is not None
+        assert state.serialized_output == "8"
+
+    def test_a_stop_that_is_interrupted_does_not_fail_them(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attempts: list[str] = []
+
+        async def slow(ctx: Any, _: Any) -> str:
+            attempts.append("attempt")
+            if len(attempts) == 1:
+                await asyncio.sleep(3600)
+            return f"attempt {len(attempts)}"
+
+        def interrupted(self: Any) -> None:
+            raise KeyboardInterrupt
+
+        worker = started(engine, slow, orchestrators=[call_one], stop_grace_period=3600)
+        instance_id = client.schedule_new_orchestration("call_one", input=["slow", None])
+        assert wait_until(lambda: bool(attempts))
+        with monkeypatch.context() as patch:
+            patch.setattr(UpstreamWorker, "stop", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                worker.stop()
+        worker.stop()
+        worker.start()
+        state = client.wait_for_orchestration_completion(instance_id, timeout=30)
+        worker.stop()
+
+        assert state is not None
+        assert state.serialized_output == '"attempt 2"'
+
+    def test_those_that_ignore_their_cancellation_are_named(
+        self,
+        engine: LocalBackend,
+        client: TaskHubGrpcClient,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        ignored: list[str] = []
+
+        async def stubborn(ctx: Any, _: Any) -> str:
+            ignored.append("begun")
+            while "Waiting for async activities" not in caplog.text:
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    ignored.append("cancelled")
+            return "at last"
+
+        monkeypatch.setattr(binding, "_PATIENCE", 0.05)
+        caplog.set_level(logging.INFO, logger="test.stubborn")
+        worker = started(
+            engine,
+            stubborn,
+            orchestrators=[call_one],
+            stop_grace_period=0,
+            logger=logging.getLogger("test.stubborn"),
+        )
+        instance_id = client.schedule_new_orchestration("call_one", input=["stubborn", None])
+        assert wait_until(lambda: bool(ignored))
+        worker.stop()
+
+        assert ignored == ["begun", "cancelled"]
+        [said] = [record for record in caplog.records if record.levelno == logging.WARNING and "Waiting" in record.msg]
+        assert said.getMessage() == (
+            "Waiting for async activities that go on although they were cancelled: "
+            f"activity stubborn #1 of {instance_id}"
+        )
+
+    def test_a_grace_period_may_be_for_ever(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, no_leaks: None
+    ) -> None:
+        worker = started(engine, orchestrators=[call_one], stop_grace_period=float("inf"))
+        worker.stop()
 
 
 class TestContext:

@@ -64,6 +64,25 @@ class TestBothClasses:
         worker.stop()
         worker.stop()
 
+    def test_stop_again_in_the_middle_of_a_stop_as_a_signal_handler_does(
+        self, kind: Any, engine: LocalBackend, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[str] = []
+        original = UpstreamWorker.stop
+
+        def stop(self: Any) -> None:
+            calls.append("stop")
+            if len(calls) == 1:
+                self.stop()
+            original(self)
+
+        monkeypatch.setattr(UpstreamWorker, "stop", stop)
+        worker = started(engine, orchestrators=[workflow], worker_class=kind)
+        worker.stop()
+
+        assert calls == ["stop", "stop"]
+        assert not worker._is_running
+
     def test_work_as_upstreams_context_manager(
         self, engine: LocalBackend, client: TaskHubGrpcClient, kind: Any, no_leaks: None
     ) -> None:
@@ -150,6 +169,33 @@ class TestTheEngineGoesAway:
         connected = [index for index, line in enumerate(said) if line.startswith("Successfully connected to localhost")]
         assert len(connected) >= 2, said
         assert any("retrying" in line for line in said[connected[0] : connected[-1]]), said
+
+    def test_while_activities_run_and_the_worker_stops_without_a_word_of_errors(
+        self, no_leaks: None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        begun = threading.Event()
+
+        async def endless(ctx: Any, _: Any) -> None:
+            begun.set()
+            await asyncio.sleep(3600)
+
+        backend = LocalBackend()
+        backend.start()
+        worker = new_worker(
+            backend, resiliency_options=QUICK, stop_grace_period=0.05, logger=logging.getLogger("test.gone")
+        )
+        worker.add_activity(endless)
+        worker.add_orchestrator(call_one)
+        worker.start()
+        client = TaskHubGrpcClient(host_address=backend.address, logger=QUIET)
+        client.schedule_new_orchestration("call_one", input=["endless", None])
+        assert begun.wait(30)
+        client.close()
+        backend.stop()
+        worker.stop()
+        gc.collect()
+
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
     def test_before_the_worker_stops(self, no_leaks: None) -> None:
         backend = LocalBackend()
@@ -281,6 +327,20 @@ class TestRun:
         thread.join()
 
         assert seen == [before, before]
+
+    async def test_of_a_worker_that_is_running_is_refused_and_it_goes_on(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, no_leaks: None
+    ) -> None:
+        worker = new_worker(engine)
+        running = asyncio.ensure_future(worker.run())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match=r"already running\n.*\n  right: await worker\.run\(\)$"):
+            await worker.run()
+        state = await asyncio.to_thread(run, client, "workflow", 6)
+        running.cancel()
+        await asyncio.wait([running])
+
+        assert state.serialized_output == "6"
 
     async def test_says_what_it_does(self, engine: LocalBackend, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, logger="test.lifecycle"):

@@ -163,17 +163,26 @@ class Activities:
         self, handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any
     ) -> None:
         """Runs on upstream's loop and waits there for what happens on the loop of the activities."""
-        outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token)))
         loop = asyncio.get_running_loop()
+        outcome = None
+        if not self.is_stopping:  # The grace period is for those that have begun.
+            name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
+            outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token), name=name))
         if outcome is None:
-            # The engine is told at once that somebody else may have it; it would find out anyway, but later.
-            await loop.run_in_executor(self._delivery_pool(), cancel, request, stub, token)
+            await loop.run_in_executor(self._delivery_pool(), self._give_back, cancel, request, stub, token)
             return
         try:
             # Not in upstream's pool, which may be full of sync activities: a result must not wait for them.
             await loop.run_in_executor(self._delivery_pool(), self._deliver, outcome, request, stub)
         finally:
             handler(_HANDLED, stub, token)
+
+    def _give_back(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
+        """Tell the engine at once that somebody else may have it; it would find out anyway, but later."""
+        try:
+            cancel(request, stub, token)
+        except Exception as error:  # the engine may be gone, and no reason to fail is left here
+            self._logger.debug("Activity '%s' could not be given back to the engine: %s", request.name, error)
 
     def _delivery_pool(self) -> ThreadPoolExecutor:
         if self._delivery is None:

@@ -94,18 +94,20 @@ class ActivityLoop:
 
     # Work ---------------------------------------------------------------------------------------------------
 
-    def submit(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
-        """Run ``function`` as a task of the loop; the future is done, but never cancelled, when the task is."""
+    def submit(self, function: Callable[[], Awaitable[T]], *, name: str) -> Future[T]:
+        """Run ``function`` as a task of this name; the future is done, but never cancelled, when the task is."""
         result: Future[T] = Future()
         result.set_running_or_notify_cancel()
         loop = self._loop()
         try:
-            loop.call_soon_threadsafe(self._start, loop, function, result)
+            loop.call_soon_threadsafe(self._start, loop, function, name, result)
         except RuntimeError as error:  # the user's loop was closed without leaving 'async with' first
             result.set_exception(RuntimeError(f"the event loop of this worker's async activities is gone: {error}"))
         return result
 
-    def _start(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]], result: Future[T]) -> None:
+    def _start(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[T]], name: str, result: Future[T]
+    ) -> None:
         async def run() -> None:
             try:
                 value = await function()
@@ -119,7 +121,7 @@ class ActivityLoop:
             else:
                 result.set_result(value)
 
-        task = _ActivityTask(run(), loop=loop)
+        task = _ActivityTask(run(), loop=loop, name=name)
         self._tasks.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
@@ -141,6 +143,11 @@ class ActivityLoop:
     def active(self) -> int:
         """How many activities are running."""
         return len(self._tasks)
+
+    def names(self, limit: int = 10) -> str:
+        """What is running, in words; ``limit`` of them by name."""
+        names = sorted(task.get_name() for task in list(self._tasks))
+        return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
     def open(self) -> None:
         """The worker starts (again)."""
@@ -164,6 +171,8 @@ class ActivityLoop:
             self._own = self._thread = None
         if loop is None or thread is None:
             return
+        # An activity can be among them if the stop was interrupted: it has not failed then, somebody else may have it.
+        self._cancelling = True
 
         async def wind_up() -> None:
             # Tasks that activities started and did not wait for.

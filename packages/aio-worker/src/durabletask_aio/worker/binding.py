@@ -26,6 +26,9 @@ from durabletask_aio.worker.watch import Watch
 _ATTRIBUTE = "_durabletask_aio"
 _LONGEST_TICK = 30.0
 
+_PATIENCE = 5.0
+"""Seconds after which activities that ignore their cancellation are named: it is they that a stop waits for."""
+
 
 class Binding:
     """The async side of one worker."""
@@ -39,7 +42,8 @@ class Binding:
         self.loop = ActivityLoop(self.logger)
         self.turns = Turns(worker, options, self._watch)
         self.activities = Activities(worker, self.loop)
-        self._stop_lock = threading.Lock()
+        # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
+        self._stop_lock = threading.RLock()
 
     @property
     def stats(self) -> ExtendedSessionStats:
@@ -78,20 +82,25 @@ class Binding:
             if not _upstream.is_running(self.worker):
                 return
             self.activities.is_stopping = True
-            timer = threading.Timer(self.options.stop_grace_period, self._cancel_activities)
-            timer.name, timer.daemon = "durabletask-aio-grace-period", True
-            timer.start()
+            stopped = threading.Event()
+            grace = threading.Thread(
+                target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
+            )
+            grace.start()
             try:
                 stop()
             finally:
-                timer.cancel()
-                timer.join()
+                stopped.set()
+                grace.join()
                 self._watch.stop()
                 self.activities.close()
                 self.loop.close()
                 self._close_sessions()
 
-    def _cancel_activities(self) -> None:
+    def _end_grace(self, stopped: threading.Event) -> None:
+        """Cancel what still runs when the grace period is over, and name what goes on in spite of it."""
+        if stopped.wait(min(self.options.stop_grace_period, threading.TIMEOUT_MAX)):
+            return
         count = self.loop.active
         if count:
             self.logger.info(
@@ -101,6 +110,8 @@ class Binding:
                 count,
             )
         self.loop.cancel_all()
+        if not stopped.wait(_PATIENCE) and (left := self.loop.names()):
+            self.logger.warning("Waiting for async activities that go on although they were cancelled: %s", left)
 
     def cancel_now(self) -> None:
         """End the grace period of a stop that is under way."""

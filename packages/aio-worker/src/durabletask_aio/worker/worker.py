@@ -210,7 +210,14 @@ class AsyncOrchestratorMixin:
 
         The running loop is the one for async activities.  Signals are handled in the main thread only, and what handled
         them before is put back.  A cancellation is raised after the worker has stopped; a signal ends ``run`` normally.
+        :class:`RuntimeError` if the worker is running already, and it goes on.
         """
+        if _upstream.is_running(self._worker()):
+            raise RuntimeError(
+                "run() starts the worker itself, and it is already running\n"
+                "  wrong: worker.start(); await worker.run()\n"
+                "  right: await worker.run()"
+            )
         async with self:
             self.start()
             received = await wait_for_signal(handle_signals=handle_signals)
