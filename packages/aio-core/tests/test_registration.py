@@ -1,5 +1,6 @@
 """The two wrapped methods of upstream's worker: what goes through, what is refused, and what is put back."""
 
+import asyncio
 import functools
 
 import pytest
@@ -105,6 +106,26 @@ def test_an_async_activity_is_refused_with_the_line_to_install_and_the_other_way
         "  either: pip install durabletask-aio-worker   # then add_activity(activity) works as it is\n"
         "  or:     def activity(ctx, input): ...         # without async"
     )
+
+
+def test_a_plain_function_around_an_async_activity_goes_straight_through(worker):
+    @functools.wraps(activity)
+    def runs_it(ctx, value):
+        return asyncio.run(activity(ctx, value))
+
+    assert worker.add_activity(runs_it) == "activity"
+    assert worker._registry.activities["activity"] is runs_it
+
+
+def test_a_coroutine_or_an_async_generator_in_place_of_an_activity_is_refused(worker):
+    async def items(ctx, value):
+        yield value
+
+    coroutine = activity(None, None)
+    for function in (coroutine, items):
+        with pytest.raises(WorkflowValidationError, match=f"{function.__name__!r} is an async function"):
+            worker.add_activity(function)
+    coroutine.close()
 
 
 def test_a_name_for_an_activity_needs_the_worker_package(worker):

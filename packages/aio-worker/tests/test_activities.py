@@ -21,6 +21,7 @@ from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from google.protobuf import wrappers_pb2
 from worker_support import QUIET, call_one, finished, run, started, wait_until
 
+from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import binding
 from durabletask_aio.worker.binding import binding_of
@@ -234,6 +235,82 @@ class TestRecognition:
             worker.add_activity(lambda ctx, value: value)
 
         assert worker.add_activity(lambda ctx, value: value, name="identity") == "identity"
+
+    @pytest.mark.parametrize("kind", [UpstreamWorker, TaskHubGrpcWorker], ids=["upstream's class", "our class"])
+    def test_a_partial_of_a_lambda_may_have_one(self, kind: Any) -> None:
+        add = functools.partial(lambda ctx, value, by: value + by, by=1)
+
+        assert kind(logger=QUIET).add_activity(add, name="add") == "add"
+
+    @pytest.mark.parametrize("kind", [UpstreamWorker, TaskHubGrpcWorker], ids=["upstream's class", "our class"])
+    @pytest.mark.parametrize("name", [None, "named"])
+    def test_coroutines_and_async_generators_are_refused(self, kind: Any, name: str | None) -> None:
+        async def function(ctx: Any, _: Any) -> None: ...
+
+        async def items(ctx: Any, _: Any) -> Any:
+            yield 1
+
+        worker = kind(logger=QUIET)
+        with pytest.raises(WorkflowValidationError, match=r"wrong: add_activity\(function\(\.\.\.\)\)"):
+            worker.add_activity(function(None, None), name=name)
+        with pytest.raises(WorkflowValidationError, match=r"items.* is an async generator.*an activity has one result"):
+            worker.add_activity(items, name=name)
+
+
+class TestAPlainFunctionAroundAnAsyncOne:
+    """Only a call tells whether it hands the coroutine on, or runs it as those must whose host knows no async code."""
+
+    @staticmethod
+    async def double(ctx: Any, number: int) -> list[Any]:
+        await asyncio.sleep(0)
+        return [number * 2, threading.current_thread().name.partition("_")[0]]
+
+    @functools.wraps(double)
+    def running(ctx: Any, number: int) -> Any:
+        return asyncio.run(TestAPlainFunctionAroundAnAsyncOne.double(ctx, number))
+
+    @functools.wraps(double)
+    def handing_on(ctx: Any, number: int) -> Any:
+        return TestAPlainFunctionAroundAnAsyncOne.double(ctx, number)
+
+    @pytest.mark.parametrize("kind", [UpstreamWorker, TaskHubGrpcWorker], ids=["upstream's class", "our class"])
+    @pytest.mark.parametrize("shape", [lambda function: function, functools.partial], ids=["itself", "partial"])
+    def test_may_do_either(self, engine: LocalBackend, client: TaskHubGrpcClient, kind: Any, shape: Any) -> None:
+        worker = kind(host_address=engine.address, logger=QUIET)
+        worker.add_activity(shape(type(self).running), name="running")
+        worker.add_activity(shape(type(self).handing_on), name="handing_on")
+        worker.add_orchestrator(call_one)
+        worker.start()
+        try:
+            outputs = [run(client, "call_one", [name, 3]).serialized_output for name in ("running", "handing_on")]
+        finally:
+            worker.stop()
+
+        assert outputs == ['[6, "DurableTask"]', '[6, "durabletask-aio-activities"]']
+
+    @pytest.mark.parametrize("runs", [True, False], ids=["runs it", "hands it on"])
+    def test_is_waited_for_like_any_sync_activity_when_the_worker_stops(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, runs: bool, no_leaks: None
+    ) -> None:
+        begun = threading.Event()
+        release = threading.Event()
+
+        async def slow(ctx: Any, _: Any) -> str:
+            return "done"
+
+        @functools.wraps(slow)
+        def wrapper(ctx: Any, _: Any) -> Any:
+            begun.set()
+            release.wait(30)
+            return asyncio.run(slow(ctx, _)) if runs else slow(ctx, _)
+
+        worker = started(engine, wrapper, orchestrators=[call_one], stop_grace_period=0)
+        instance_id = client.schedule_new_orchestration("call_one", input=["slow", None])
+        assert begun.wait(30)
+        threading.Timer(0.3, release.set).start()
+        worker.stop()
+
+        assert has_pending_result(engine, instance_id) == runs
 
 
 @dataclass

@@ -250,6 +250,7 @@ class TestOptions:
             ("stop_grace_period", "1", TypeError, "stop_grace_period must be seconds or a timedelta, not str"),
             ("slow_turn_warning", True, TypeError, "slow_turn_warning must be seconds or a timedelta, not bool"),
             ("shadow_replay_rate", 2, ValueError, "shadow_replay_rate must be between 0 and 1, got 2"),
+            ("shadow_replay_rate", "0.1", TypeError, "shadow_replay_rate must be a number, not str"),
             ("history_size_warning", -5, ValueError, "history_size_warning must not be negative, got -5"),
         ],
     )

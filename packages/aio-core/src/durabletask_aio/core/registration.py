@@ -18,7 +18,12 @@ from durabletask.worker import TaskHubGrpcWorker
 
 from durabletask_aio.core import plugins
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.validation import callable_name, is_coroutine_callable, validate_workflow_function
+from durabletask_aio.core.validation import (
+    callable_name,
+    is_coroutine_callable,
+    is_plain_wrapper,
+    validate_workflow_function,
+)
 
 
 class Originals(NamedTuple):
@@ -43,8 +48,10 @@ class RefusingRegistrar:
         raise WorkflowValidationError(msg)
 
     def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
+        if name is None and originals is not None and is_plain_wrapper(function):
+            return originals.add_activity(worker, function)  # it may well run the coroutine itself
         shown = name or callable_name(function)
-        if not is_coroutine_callable(function):
+        if not is_coroutine_callable(function) and not _is_misplaced_async(function):
             msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: pip install durabletask-aio-worker"
             raise WorkflowValidationError(msg)
         msg = (
@@ -80,9 +87,7 @@ def install(registrar: plugins.Registrar | None = None) -> None:
 
     @functools.wraps(kept.add_activity)
     def add_activity(self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None) -> str:
-        if is_coroutine_callable(fn):
-            return _registrar.add_activity(self, fn, name=name)
-        if name is not None:
+        if is_coroutine_callable(fn) or _is_misplaced_async(fn) or name is not None:
             return _registrar.add_activity(self, fn, name=name)
         return kept.add_activity(self, fn)
 

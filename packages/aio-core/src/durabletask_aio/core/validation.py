@@ -36,6 +36,18 @@ def is_coroutine_callable(function: Any) -> bool:
     return call is not None and inspect.iscoroutinefunction(getattr(call, "__func__", call))
 
 
+def is_plain_wrapper(function: Any) -> bool:
+    """Whether ``function`` is itself no coroutine function, and is taken for one because it wraps one.
+
+    Only a call tells whether it hands the coroutine on, or runs it and returns its result.
+    """
+    function = unwrap_partial(function)
+    if inspect.iscoroutinefunction(function) or not is_coroutine_callable(function):
+        return False
+    call = function.__call__
+    return not inspect.iscoroutinefunction(getattr(call, "__func__", call))
+
+
 ORCHESTRATOR_ATTRIBUTE = "__durabletask_aio__"
 """Where ``as_orchestrator`` leaves its facts on the generator orchestrator that it makes."""
 

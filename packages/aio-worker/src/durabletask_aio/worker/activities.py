@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.validation import is_coroutine_callable
+from durabletask_aio.core.validation import is_coroutine_callable, is_plain_wrapper
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
+from durabletask_aio.worker.registration import PLAIN_WRAPPER_ATTRIBUTE
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -99,7 +101,7 @@ class Activities:
             else _upstream.activity_execution(self._make_context).__get__(worker)
         )
         self._delivery: ThreadPoolExecutor | None = None
-        self._kinds: dict[str, tuple[object, bool]] = {}
+        self._kinds: dict[str, tuple[object, bool, bool]] = {}
         self.is_stopping = False
 
     def close(self) -> None:
@@ -111,12 +113,17 @@ class Activities:
     # Which is which -----------------------------------------------------------------------------------------
 
     def is_async(self, name: str) -> bool:
-        """Whether the activity registered under ``name`` has to be awaited."""
+        """Whether the activity registered under ``name`` has to be awaited, or may have to."""
+        return self._kind(name)[1]
+
+    def _kind(self, name: str) -> tuple[object, bool, bool]:
+        """The function, whether it is (perhaps) async, and whether only a call tells."""
         function = _upstream.find_activity(self._worker, name)
         known = self._kinds.get(name)
         if known is None or known[0] is not function:
-            known = self._kinds[name] = (function, function is not None and is_coroutine_callable(function))
-        return known[1]
+            is_wrapper = is_plain_wrapper(function) or getattr(function, PLAIN_WRAPPER_ATTRIBUTE, False)
+            known = self._kinds[name] = (function, is_wrapper or is_coroutine_callable(function), is_wrapper)
+        return known
 
     def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
         """Wrap the way into upstream's queue: an async activity goes in as a coroutine function."""
@@ -247,7 +254,10 @@ class Activities:
         value = converter.deserialize(encoded_input, input_type)
         context = ActivityContext(instance_id, task_id, name, request.tags, self._asks_to_stop)
         try:
-            output = await function(context, value)
+            if self._kind(name)[2]:
+                output = await self._called_in_pool(function, context, value)
+            else:
+                output = await function(context, value)
         except asyncio.CancelledError:
             if self._loop.is_cancelling(asyncio.current_task()):
                 raise _Cancelled from None
@@ -261,6 +271,29 @@ class Activities:
             len(encoded_output) if encoded_output else 0,
         )
         return encoded_output
+
+    async def _called_in_pool(self, function: Callable[..., Any], context: ActivityContext, value: Any) -> Any:
+        """The result of a plain function around an async one, which may call :func:`asyncio.run` and so block.
+
+        A cancellation waits until the function has returned: what runs in the pool cannot be cancelled, and its result
+        counts as that of any sync activity does.
+        """
+        pool, variables = _upstream.thread_pool_of(self._worker), contextvars.copy_context()
+        call = asyncio.get_running_loop().run_in_executor(pool, variables.run, function, context, value)
+        cancelled: asyncio.CancelledError | None = None
+        while not call.done():
+            try:
+                await asyncio.wait([call])
+            except asyncio.CancelledError as error:  # noqa: PERF203 - this loop waits
+                cancelled = error
+        output = call.result()
+        if not inspect.isawaitable(output):
+            return output
+        if cancelled is not None:
+            if inspect.iscoroutine(output):
+                output.close()
+            raise cancelled
+        return await output
 
     # Both ---------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,14 @@ def _count(value: int, *, name: str) -> int:
     return value
 
 
+def _share(value: float, *, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class WorkerOptions:
     """The settings of one worker, checked; durations are seconds."""
@@ -77,8 +85,6 @@ class WorkerOptions:
         generator_sessions: bool = False,
     ) -> WorkerOptions:
         """Check what a constructor was given; ``TypeError`` or ``ValueError`` for a mistake, naming the option."""
-        if not 0 <= shadow_replay_rate <= 1:
-            raise ValueError(f"shadow_replay_rate must be between 0 and 1, got {shadow_replay_rate!r}")
         return cls(
             sandbox_mode=SandboxMode.OFF if sandbox_mode is None else SandboxMode.parse(sandbox_mode),
             max_extended_sessions=(
@@ -87,7 +93,7 @@ class WorkerOptions:
                 else _count(max_extended_sessions, name="max_extended_sessions")
             ),
             extended_session_idle_timeout=seconds(extended_session_idle_timeout, name="extended_session_idle_timeout"),
-            shadow_replay_rate=float(shadow_replay_rate),
+            shadow_replay_rate=_share(shadow_replay_rate, name="shadow_replay_rate"),
             stop_grace_period=seconds(stop_grace_period, name="stop_grace_period"),
             slow_turn_warning=None
             if slow_turn_warning is None

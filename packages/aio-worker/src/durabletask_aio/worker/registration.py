@@ -10,11 +10,14 @@ from typing import Any
 from durabletask_aio.core import plugins
 from durabletask_aio.core import registration as core_registration
 from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.core.validation import (
     ORCHESTRATOR_ATTRIBUTE,
     callable_name,
+    describe,
     is_coroutine_callable,
+    is_plain_wrapper,
     unwrap_partial,
     validate_workflow_function,
 )
@@ -59,10 +62,11 @@ class WorkerRegistrar:
 
     def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
         """Register an activity, async or (with ``name=``) plain."""
+        check_activity(function)
         if _upstream.is_running(worker):
             raise RuntimeError("Activities cannot be added while the worker is running.")
         registered_as = callable_name(function) if name is None else name
-        _upstream.register_activity(worker, registered_as, discoverable(function))
+        _upstream.register_activity(worker, registered_as, discoverable(function, registered_as))
         from durabletask_aio.worker.binding import bind
 
         bind(worker)
@@ -100,8 +104,35 @@ def _show_types(function: Callable[..., Any], stand_in: Any) -> bool:
     return True
 
 
-def discoverable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, or a stand-in from which upstream can read the types of input and result."""
+def check_activity(function: Any) -> None:
+    """Refuse, with the wrong form beside the right one, what each call of would fail.
+
+    Raises :class:`WorkflowValidationError` for a coroutine in place of its function, and for an async generator.
+    """
+    if inspect.iscoroutine(function):
+        name = function.__name__
+        function.close()  # or Python complains, on top, that it was never awaited
+        raise WorkflowValidationError(
+            f"{name}(...) was called, and its coroutine given in place of the function\n"
+            f"  wrong: add_activity({name}(...))\n"
+            f"  right: add_activity({name})"
+        )
+    if inspect.isasyncgenfunction(unwrap_partial(function)):
+        name = callable_name(function)
+        raise WorkflowValidationError(
+            f"{describe(function)} is an async generator: it has 'yield' in an 'async def' body, and an activity has "
+            "one result\n"
+            f"  wrong: async def {name}(ctx, input): yield item\n"
+            f"  right: async def {name}(ctx, input): return [item]"
+        )
+
+
+PLAIN_WRAPPER_ATTRIBUTE = "__durabletask_aio_plain_wrapper__"
+"""On a stand-in: it stands for a plain function around an async one (see :func:`is_plain_wrapper`)."""
+
+
+def discoverable(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """``function``, or a stand-in of this name from which upstream can read the types of input and result."""
     if inspect.isroutine(function):
         return function
 
@@ -112,8 +143,10 @@ def discoverable(function: Callable[..., Any]) -> Callable[..., Any]:
     def plain_activity(ctx: Any, value: Any) -> Any:
         return function(ctx, value)
 
-    stand_in = activity if is_coroutine_callable(function) else plain_activity
-    stand_in.__name__ = stand_in.__qualname__ = callable_name(function)
+    is_wrapper = is_plain_wrapper(function)
+    stand_in = activity if is_coroutine_callable(function) and not is_wrapper else plain_activity
+    stand_in.__name__ = stand_in.__qualname__ = name
+    setattr(stand_in, PLAIN_WRAPPER_ATTRIBUTE, is_wrapper)
     return stand_in if _show_types(function, stand_in) else function
 
 

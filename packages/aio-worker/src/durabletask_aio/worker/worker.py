@@ -17,7 +17,7 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
 from durabletask_aio.worker.options import WorkerOptions
-from durabletask_aio.worker.registration import registrar
+from durabletask_aio.worker.registration import check_activity, registrar
 
 if TYPE_CHECKING:
     import logging
@@ -162,9 +162,11 @@ class AsyncOrchestratorMixin:
         Async activities run on the event loop that ``async with worker`` or ``await worker.run()`` was called on, or,
         after a plain ``start()``, on one long-lived loop of the worker.  Others run in upstream's thread pool.
 
-        Raises :class:`RuntimeError` while the worker is running and :class:`ValueError` if the name is taken.
+        Raises :class:`RuntimeError` while the worker is running, :class:`ValueError` if the name is taken, and
+        :class:`WorkflowValidationError` for coroutines and async generators.
         """
         if name is None and not is_coroutine_callable(fn):
+            check_activity(fn)
             return super().add_activity(fn)  # type: ignore[misc, no-any-return]
         return registrar.add_activity(self._worker(), fn, name=name)
 
