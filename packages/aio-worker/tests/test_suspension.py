@@ -309,3 +309,44 @@ def _actions(past: list[pb.HistoryEvent], new: list[pb.HistoryEvent]) -> Any:
     registry.add_orchestrator(generator)
     executor = _OrchestrationExecutor(registry, QUIET, JsonDataConverter())
     return executor.execute("i", past, new).actions
+
+
+class TestAResumeOfWhatRuns:
+    """A second click on "resume", say; or the execution that was suspended has continued as new meanwhile."""
+
+    @SESSIONS
+    def test_changes_nothing(self, sessions: int) -> None:
+        async def waiting(ctx: Any, _: Any) -> Any:
+            return await ctx.wait_for_external_event("go")
+
+        sent = Sent(waiting, sessions=sessions)
+        hub = sent.hub
+        hub.start("waiting")
+        hub.drain()
+        hub.resume()
+        hub.drain()
+        assert hub.status() == "RUNNING"
+        hub.suspend()
+        hub.resume()
+        hub.resume()
+        hub.raise_event("go", "7")
+        hub.drain()
+
+        assert (hub.status(), hub.output()) == ("COMPLETED", "7")
+
+    def test_fails_the_instance_on_upstreams_worker(self) -> None:
+        def waiting(ctx: Any, _: Any) -> Any:
+            yield ctx.wait_for_external_event("go")
+
+        registry = _Registry()
+        registry.add_orchestrator(waiting)
+        executor = _OrchestrationExecutor(registry, QUIET, data_converter=JsonDataConverter())
+        past = [
+            helpers.new_orchestrator_started_event(START),
+            helpers.new_execution_started_event("waiting", "i", None),
+        ]
+        [action] = executor.execute("i", past, [helpers.new_resume_event()]).actions
+
+        assert action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED, (
+            "upstream knows how to handle a resume of what runs: OrchestrationExecutor._process need not look for it"
+        )

@@ -363,9 +363,14 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
         self._confirmed |= {confirmed}
 
     def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        was_suspended = self._is_suspended
         try:
             super().process_event(ctx, event)
         except BaseException as error:
+            if not was_suspended and event.HasField("executionResumed") and self._is_async(ctx):
+                # Somebody has resumed what runs, or the suspension ended with an execution that has continued as new
+                # meanwhile.  Upstream does not know how to handle the event, and would fail the instance for it.
+                return
             if _has_ended_unsaid(ctx):
                 ctx._is_complete = False
             if isinstance(error, Exception) and failures.is_recordable(error):
