@@ -12,6 +12,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
 from durabletask.history import TaskScheduledEvent
+from durabletask.internal import helpers
 
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.clock import VirtualClock
@@ -247,3 +248,36 @@ class TestTokens:
         again = engine.take(Taker())
         assert again.kind == handout.kind
         assert again.token != handout.token
+
+
+@pytest.mark.parametrize(("end", "status"), [("resume", "COMPLETED"), ("terminate", "TERMINATED")])
+def test_a_suspended_instance_is_woken_by_what_comes_during_its_turn(end, status, local_backend, client):
+    taker = Taker()
+    engine = local_backend.engine
+    instance_id = client.schedule_new_orchestration("anything")
+
+    def turn(*actions):
+        handout = engine.take(taker)
+        assert handout is not None
+        message = handout.message
+        return pb.OrchestratorResponse(
+            instanceId=instance_id, actions=actions, completionToken=message.completionToken
+        ), kinds(message.orchestratorRequest.newEvents)
+
+    engine.CompleteOrchestratorTask(turn()[0], None)
+    client.suspend_orchestration(instance_id)
+    response, _ = turn()
+    if end == "resume":
+        client.resume_orchestration(instance_id)
+    else:
+        client.terminate_orchestration(instance_id)
+    assert engine.take(taker) is None
+    engine.CompleteOrchestratorTask(response, None)
+    completed = helpers.new_complete_orchestration_action(
+        1, pb.ORCHESTRATION_STATUS_COMPLETED if end == "resume" else pb.ORCHESTRATION_STATUS_TERMINATED
+    )
+    response, events = turn(completed)
+    engine.CompleteOrchestratorTask(response, None)
+
+    assert events[-1] == ("executionResumed" if end == "resume" else "executionTerminated")
+    assert client.get_orchestration_state(instance_id).runtime_status.name == status

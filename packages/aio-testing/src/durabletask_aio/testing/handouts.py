@@ -34,6 +34,8 @@ from durabletask_aio.testing.wire import forget_history_bytes, turn_bytes
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
+_WAKES_THE_SUSPENDED = ("executionResumed", "executionTerminated")
+
 _PAUSE_AFTER_ABANDON = timedelta(milliseconds=100)
 """A worker that rejects an item (a version it does not serve) would be offered it again at once, for ever."""
 
@@ -322,6 +324,11 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             stamp_the_newest(instance.history, self.now_of(instance.instance_id))
             if self._is_terminal_status(instance.status):
                 forget_history_bytes(instance)
+            elif instance.status == pb.ORCHESTRATION_STATUS_SUSPENDED and any(
+                event.WhichOneof("eventType") in _WAKES_THE_SUSPENDED for event in instance.pending_events
+            ):
+                # It has come during the turn.  Upstream forgets it: what is suspended is not looked at again.
+                self._enqueue_orchestration(request.instanceId)
             return response
 
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: Any) -> pb.CompleteTaskResponse:
