@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import threading
@@ -582,6 +583,21 @@ class TestActivities:
             return await ctx.call_activity(blocking)
 
         async with WorkflowEnvironment(orchestrators=[workflow], activities=[blocking]) as env:
+            assert await env.execute(workflow) == "done"
+
+    @pytest.mark.parametrize("runs", [True, False], ids=["runs it", "hands it on"])
+    async def test_a_plain_function_around_an_async_activity_may_run_it_or_hand_it_on(self, runs):
+        async def done(context, _):
+            return "done"
+
+        @functools.wraps(done)
+        def wrapper(context, _):
+            return asyncio.run(done(context, _)) if runs else done(context, _)
+
+        async def workflow(ctx):
+            return await ctx.call_activity("done")
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[wrapper]) as env:
             assert await env.execute(workflow) == "done"
 
     async def test_an_async_activity_runs_on_the_loop_of_the_test(self):

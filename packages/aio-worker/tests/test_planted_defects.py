@@ -194,7 +194,7 @@ DEFECTS = {
     "what user code raises ends the worker": Defect(
         "_upstream.py",
         "            ctx.set_failed(failure_details(error, self._exception_properties_provider, self._logger))\n"
-        "            raise TurnAborted from error",
+        "            raise TurnAborted from None",
         "            raise",
         "test_turns.py::TestNothingKillsTheWorker",
     ),

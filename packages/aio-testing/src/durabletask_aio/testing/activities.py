@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from durabletask_aio.testing._upstream import (
 from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activities import ActivityContext
+from durabletask_aio.worker.registration import only_a_call_tells
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -111,9 +113,11 @@ class Activities:
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
         value = self._input(function, request)
-        if is_coroutine_callable(function):
+        is_wrapper = only_a_call_tells(function)
+        if is_coroutine_callable(function) and not is_wrapper:
             return await function(context, value)
-        return await self.in_thread(function, context, value)
+        result = await self.in_thread(function, context, value)
+        return await result if is_wrapper and inspect.isawaitable(result) else result
 
     def _input(self, function: Callable[..., Any], request: pb.ActivityRequest) -> Any:
         """The input of the type that the function is annotated with."""

@@ -31,7 +31,8 @@ def registry_of(
         orchestrator = orchestrator_of(function, name=name, sandbox_mode=sandbox_mode)
         registry.add_named_orchestrator(name or callable_name(orchestrator), orchestrator)
     for name, function in named(activities, "activities"):
-        registry.add_named_activity(name or callable_name(function), discoverable(function))
+        registered_as = name or callable_name(function)
+        registry.add_named_activity(registered_as, discoverable(function, registered_as))
     for name, function in named(entities, "entities"):
         registry.add_entity(function, name)
     return registry

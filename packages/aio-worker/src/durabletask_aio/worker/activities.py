@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.validation import is_coroutine_callable, is_plain_wrapper
+from durabletask_aio.core.validation import is_coroutine_callable
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
-from durabletask_aio.worker.registration import PLAIN_WRAPPER_ATTRIBUTE
+from durabletask_aio.worker.registration import only_a_call_tells
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -121,7 +122,7 @@ class Activities:
         function = _upstream.find_activity(self._worker, name)
         known = self._kinds.get(name)
         if known is None or known[0] is not function:
-            is_wrapper = is_plain_wrapper(function) or getattr(function, PLAIN_WRAPPER_ATTRIBUTE, False)
+            is_wrapper = only_a_call_tells(function)
             known = self._kinds[name] = (function, is_wrapper or is_coroutine_callable(function), is_wrapper)
         return known
 
@@ -278,8 +279,8 @@ class Activities:
         A cancellation waits until the function has returned: what runs in the pool cannot be cancelled, and its result
         counts as that of any sync activity does.
         """
-        pool, variables = _upstream.thread_pool_of(self._worker), contextvars.copy_context()
-        call = asyncio.get_running_loop().run_in_executor(pool, variables.run, function, context, value)
+        begin = functools.partial(contextvars.copy_context().run, function, context, value)
+        call = asyncio.get_running_loop().run_in_executor(_upstream.thread_pool_of(self._worker), begin)
         cancelled: asyncio.CancelledError | None = None
         while not call.done():
             try:

@@ -127,8 +127,13 @@ def check_activity(function: Any) -> None:
         )
 
 
-PLAIN_WRAPPER_ATTRIBUTE = "__durabletask_aio_plain_wrapper__"
-"""On a stand-in: it stands for a plain function around an async one (see :func:`is_plain_wrapper`)."""
+_PLAIN_WRAPPER = "__durabletask_aio_plain_wrapper__"
+"""On a stand-in: it stands for a plain function around an async one."""
+
+
+def only_a_call_tells(activity: Any) -> bool:
+    """Whether a registered ``activity`` may return a coroutine or a result: see :func:`is_plain_wrapper`."""
+    return is_plain_wrapper(activity) or getattr(activity, _PLAIN_WRAPPER, False)
 
 
 def discoverable(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -146,7 +151,7 @@ def discoverable(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     is_wrapper = is_plain_wrapper(function)
     stand_in = activity if is_coroutine_callable(function) and not is_wrapper else plain_activity
     stand_in.__name__ = stand_in.__qualname__ = name
-    setattr(stand_in, PLAIN_WRAPPER_ATTRIBUTE, is_wrapper)
+    setattr(stand_in, _PLAIN_WRAPPER, is_wrapper)
     return stand_in if _show_types(function, stand_in) else function
 
 
