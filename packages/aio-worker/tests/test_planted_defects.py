@@ -185,6 +185,18 @@ DEFECTS = {
         "        with self._lock:\n            self._closed = False",
         "test_sessions.py::TestBounds::test_nothing_is_stored_once_the_worker_has_stopped",
     ),
+    "a live instance goes from thread to thread": Defect(
+        "homes.py",
+        "if not may_live_on(request):",
+        "if True:",
+        "test_homes.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
+    ),
+    "an instance has another home each time": Defect(
+        "homes.py",
+        "place = zlib.crc32(instance_id.encode()) % len(self._threads)",
+        "place = int.from_bytes(__import__('os').urandom(2), 'big') % len(self._threads)",
+        "test_homes.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
+    ),
     "replay starts spans": Defect(
         "_upstream.py",
         "with orchestration_spans(self._orchestration_span) if self.is_async else nullcontext():",

@@ -60,7 +60,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "_ActivityExecutor": ("execute",),
     "_EntityExecutor": ("execute",),
     "_RuntimeOrchestrationContext": ("set_failed", "get_actions"),
-    "_AsyncWorkerManager": ("submit_activity", "_run_func"),
+    "_AsyncWorkerManager": ("submit_activity", "submit_orchestration", "_run_func"),
     "_Registry": ("add_named_orchestrator", "add_named_activity", "get_orchestrator", "get_activity"),
     "ExecutionResults": (),
     "_get_new_event_summary": (),
@@ -204,12 +204,18 @@ def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], Sub
     manager.submit_activity = wrap(manager.submit_activity)
 
 
+def set_turn_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
+    """The same for the turns of orchestrators."""
+    manager: Any = worker._async_worker_manager
+    manager.submit_orchestration = wrap(manager.submit_orchestration)
+
+
 def upstream_methods(worker: Worker) -> bool:
     """Whether this worker still has every method of upstream's class: the promise to workers without async code."""
     names = ("_execute_orchestrator", "_execute_activity", "_execute_entity_batch", "start", "stop", "add_entity")
     own: dict[str, Any] = vars(worker)
     manager: dict[str, Any] = vars(worker._async_worker_manager)
-    return not any(name in own for name in names) and "submit_activity" not in manager
+    return not any(name in own for name in names) and not {"submit_activity", "submit_orchestration"} & manager.keys()
 
 
 # The worker -----------------------------------------------------------------------------------------------------
@@ -237,6 +243,11 @@ def exception_properties_of(worker: Worker) -> Any:
 
 def thread_pool_of(worker: Worker) -> ThreadPoolExecutor:
     return worker._async_worker_manager.thread_pool
+
+
+def pool_size_of(worker: Worker) -> int:
+    """How many threads upstream's pool has."""
+    return worker.concurrency_options.maximum_thread_pool_workers
 
 
 def emits_trace_spans(worker: Worker) -> bool:

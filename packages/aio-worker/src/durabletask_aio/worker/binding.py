@@ -18,6 +18,7 @@ from durabletask_aio.core.validation import callable_name, is_coroutine_callable
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
+from durabletask_aio.worker.homes import Homes
 from durabletask_aio.worker.options import WorkerOptions
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turns import Turns
@@ -41,6 +42,7 @@ class Binding:
         self._watch = Watch(self.logger, options.slow_turn_warning, tick)
         self.loop = ActivityLoop(self.logger)
         self.turns = Turns(worker, options, self._watch)
+        self.homes = Homes(_upstream.pool_size_of(worker))
         self.activities = Activities(worker, self.loop)
         # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
         self._stop_lock = threading.RLock()
@@ -87,12 +89,15 @@ class Binding:
                 target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
             )
             grace.start()
+            has_stopped = False
             try:
                 stop()
+                has_stopped = True
             finally:
                 stopped.set()
                 grace.join()
                 self._watch.stop()
+                self.homes.close(wait=has_stopped)
                 self.activities.close()
                 self.loop.close()
                 self._close_sessions()
@@ -159,6 +164,7 @@ def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, life
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     _upstream.set_activity_submission(worker, binding.activities.submission)
+    _upstream.set_turn_submission(worker, lambda submit: binding.homes.submission(submit, binding.turns.may_live_on))
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, _upstream.entity_execution())
     if lifecycle:

@@ -51,6 +51,12 @@ class Delivery:
         return getattr(self._stub, name)
 
 
+def _started(request: pb.OrchestratorRequest) -> pb.ExecutionStartedEvent:
+    """With which event the execution started; an empty one if it has not, which upstream fails."""
+    events = chain(request.pastEvents, request.newEvents)
+    return next((e.executionStarted for e in events if e.HasField("executionStarted")), pb.ExecutionStartedEvent())
+
+
 @dataclass
 class _Turn:
     """What is known of a turn while it runs."""
@@ -63,7 +69,7 @@ class _Turn:
 
 
 class Turns:
-    """Executes the turns of one worker; called by upstream in its pool threads, many at a time."""
+    """Executes the turns of one worker; called on many threads at a time, upstream's and :mod:`.homes`."""
 
     def __init__(self, worker: _upstream.Worker, options: WorkerOptions, watch: Watch) -> None:
         self._worker = worker
@@ -84,16 +90,8 @@ class Turns:
     def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
         """Take the place of upstream's ``_execute_orchestrator`` on a bound worker."""
         started_at = time.perf_counter()
-        started = next(
-            (
-                e.executionStarted
-                for e in chain(request.pastEvents, request.newEvents)
-                if e.HasField("executionStarted")
-            ),
-            pb.ExecutionStartedEvent(),
-        )
-        function = _upstream.find_orchestrator(self._worker, started.name)
-        turn = _Turn(function, function is not None and is_orchestrator(function))
+        started = _started(request)
+        turn = self._turn_of(started.name)
         with (
             self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
             # For what the scope closes at its end; up to Python 3.11 not all of that is closed in a context of its own.
@@ -145,6 +143,14 @@ class Turns:
         return turn.executor
 
     # Sessions -----------------------------------------------------------------------------------------------
+
+    def may_live_on(self, request: pb.OrchestratorRequest) -> bool:
+        """Whether the instance may be kept alive after this turn."""
+        return self._own is None and self._may_live_on(self._turn_of(_started(request).name))
+
+    def _turn_of(self, name: str) -> _Turn:
+        function = _upstream.find_orchestrator(self._worker, name)
+        return _Turn(function, function is not None and is_orchestrator(function))
 
     def _may_live_on(self, turn: _Turn) -> bool:
         if not self.sessions.is_enabled or turn.function is None:

@@ -1,0 +1,70 @@
+"""The threads on which live instances are at home: each instance has one, and all of its turns run there.
+
+An asyncio program has one thread, and libraries rely on it: what they keep in a ``threading.local()`` they expect to
+find again after an ``await`` (``tenacity`` keeps its count of attempts so).  In upstream's pool each turn of a live
+instance could be on another thread, which would have nothing there, while a full replay, all on one thread, would
+have it all: the recorded history would be one that no replay comes to.
+
+As in an asyncio program, others run on the same thread.  A thread for each instance would be a thousand threads, and
+one for all of them would wait for every delivery.  Considered and dropped: to hand over to the home in the middle of a
+turn, for workflow code alone; that is two changes of threads for each turn, where this one has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from durabletask_aio.worker._upstream import SubmitWorkItem, pb
+
+
+class Homes:
+    """As many threads as upstream's pool has, each started when an instance first comes home to it."""
+
+    def __init__(self, number: int) -> None:
+        self._threads: list[ThreadPoolExecutor | None] = [None] * number
+        self._lock = threading.Lock()
+
+    def of(self, instance_id: str) -> ThreadPoolExecutor:
+        """The home of that instance, the same one until :meth:`close`."""
+        # By the id alone, so that an instance that was evicted comes back to where it was.
+        place = zlib.crc32(instance_id.encode()) % len(self._threads)
+        with self._lock:
+            home = self._threads[place]
+            if home is None:
+                home = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"durabletask-aio-turns-{place}")
+                self._threads[place] = home
+            return home
+
+    def close(self, *, wait: bool) -> None:
+        """The worker has stopped: give the threads back.  ``wait`` for turns, unless the stop was interrupted."""
+        with self._lock:
+            homes, self._threads = self._threads, [None] * len(self._threads)
+        for home in homes:
+            if home is not None:
+                home.shutdown(wait=wait)
+
+    def submission(
+        self, submit: SubmitWorkItem, may_live_on: Callable[[pb.OrchestratorRequest], bool]
+    ) -> SubmitWorkItem:
+        """Wrap the way into upstream's queue: turns of instances that ``may_live_on`` are run at home.
+
+        Upstream's limits and bookkeeping hold for them as for all others; all others go to upstream's pool.
+        """
+
+        def submit_turn(handler: Any, cancel: Any, request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
+            if not may_live_on(request):
+                submit(handler, cancel, request, stub, token)
+                return
+
+            async def execute(request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
+                home = self.of(request.instanceId)
+                await asyncio.get_running_loop().run_in_executor(home, handler, request, stub, token)
+
+            submit(execute, cancel, request, stub, token)
+
+        return submit_turn

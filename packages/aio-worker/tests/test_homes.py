@@ -1,0 +1,147 @@
+"""Live instances are at home on one thread each, so that what libraries keep in thread-locals is there after an await."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from durabletask.client import TaskHubGrpcClient
+from durabletask.worker import ConcurrencyOptions
+from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
+from worker_support import call_one, finished, leaked, run, started, wait_until
+
+from durabletask_aio.testing.local import LocalBackend
+from durabletask_aio.worker.binding import binding_of
+from durabletask_aio.worker.homes import Homes
+
+STEPS = 12
+
+
+def echo(ctx: Any, value: Any) -> Any:
+    return value
+
+
+class Attempts:
+    """Counts in a thread-local, as libraries for retries do."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._local.count = 0
+
+    def another(self) -> int:
+        self._local.count += 1
+        count: int = self._local.count
+        return count
+
+
+async def counting(ctx: Any, _: Any) -> list[Any]:
+    attempts, threads = Attempts(), set()
+    for _step in range(STEPS):
+        await ctx.call_activity("echo", input=1)
+        attempts.another()
+        threads.add(threading.current_thread().name)
+    return [attempts.another(), sorted(threads)]
+
+
+async def naming(ctx: Any, _: Any) -> str:
+    await ctx.call_activity("echo", input=1)
+    return threading.current_thread().name
+
+
+def naming_generator(ctx: Any, _: Any) -> Any:
+    yield ctx.call_activity("echo", input=1)
+    return threading.current_thread().name
+
+
+def many(client: TaskHubGrpcClient, orchestrator: str, number: int) -> list[Any]:
+    ids = [client.schedule_new_orchestration(orchestrator) for _ in range(number)]
+    return [finished(client, instance_id).get_output() for instance_id in ids]
+
+
+@pytest.mark.parametrize("kind", [UpstreamWorker, None], ids=["upstream's class", "our class"])
+def test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits(
+    engine: LocalBackend, client: TaskHubGrpcClient, kind: Any
+) -> None:
+    options = {} if kind is None else {"worker_class": kind}
+    worker = started(engine, echo, orchestrators=[counting], **options)
+    try:
+        outputs = many(client, "counting", 20)
+        assert worker.extended_session_stats.hits > 0
+    finally:
+        worker.stop()
+
+    assert [count for count, _ in outputs] == [STEPS + 1] * 20
+    assert all(len(threads) == 1 for _, threads in outputs)
+    assert len({threads[0] for _, threads in outputs}) > 1
+
+
+def test_what_cannot_live_on_stays_in_upstreams_pool(engine: LocalBackend, client: TaskHubGrpcClient) -> None:
+    worker = started(engine, echo, orchestrators=[naming_generator, naming], worker_class=UpstreamWorker)
+    try:
+        generator = run(client, "naming_generator").get_output()
+        workflow = run(client, "naming").get_output()
+    finally:
+        worker.stop()
+    without = started(engine, echo, orchestrators=[naming], max_extended_sessions=0)
+    try:
+        no_session = run(client, "naming").get_output()
+    finally:
+        without.stop()
+
+    assert generator.startswith("DurableTask")
+    assert workflow.startswith("durabletask-aio-turns-")
+    assert no_session.startswith("DurableTask")
+
+
+def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
+    engine: LocalBackend, client: TaskHubGrpcClient
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    async def slow(ctx: Any, _: Any) -> str:
+        began.set()
+        may_end.wait(30)
+        return "slow"
+
+    worker = started(
+        engine, echo, orchestrators=[slow, naming], concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=2)
+    )
+    binding = binding_of(worker)
+    assert binding is not None
+    held = binding.homes.of("slow")
+    elsewhere = next(name for name in map(str, range(100)) if binding.homes.of(name) is not held)
+    try:
+        client.schedule_new_orchestration("slow", instance_id="slow")
+        assert began.wait(30)
+        output = run(client, "naming", instance_id=elsewhere).get_output()
+    finally:
+        may_end.set()
+        worker.stop()
+
+    assert output.startswith("durabletask-aio-turns-")
+
+
+def test_the_threads_end_with_the_worker_and_come_again_with_it(
+    engine: LocalBackend, client: TaskHubGrpcClient
+) -> None:
+    before = set(threading.enumerate())
+    worker = started(engine, echo, orchestrators=[naming, call_one])
+    first = run(client, "naming").get_output()
+    worker.stop()
+    assert wait_until(lambda: not leaked(before)), leaked(before)
+    worker.start()
+    second = run(client, "naming").get_output()
+    worker.stop()
+
+    assert first.startswith("durabletask-aio-turns-")
+    assert second.startswith("durabletask-aio-turns-")
+
+
+def test_an_instance_has_the_same_home_for_as_long_as_the_worker_runs() -> None:
+    homes = Homes(4)
+    try:
+        assert [homes.of("order-7") for _ in range(3)] == [homes.of("order-7")] * 3
+        assert len({id(homes.of(str(number))) for number in range(100)}) == 4
+    finally:
+        homes.close(wait=True)
