@@ -696,3 +696,15 @@ def test_the_error_of_an_awaited_activity_shows_the_line_that_awaited_it():
 
     finished(workflow, None, {"boom": boom})
     assert line_in(workflow).endswith(f":{lines[0]}")
+
+
+def test_a_result_that_the_converter_fails_on_in_another_way_fails_the_instance_too() -> None:
+    """Upstream would take it for complete and have nothing to say: it would stay running for ever."""
+
+    async def workflow(ctx, _):
+        nested: list = []
+        for _level in range(100_000):
+            nested = [nested]
+        return nested
+
+    assert failure_of(workflow).errorType.endswith("RecursionError")

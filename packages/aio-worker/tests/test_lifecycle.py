@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
-from durabletask.grpc_options import GrpcWorkerResiliencyOptions
+from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from worker_support import QUIET, call_one, finished, run, started, wait_until
 
@@ -418,3 +418,41 @@ def test_a_binding_has_threads_only_while_its_worker_runs(engine: LocalBackend, 
     worker = new_worker(engine)
     assert binding_of(worker) is not None
     assert set(threading.enumerate()) == before
+
+
+class TestALargeHistory:
+    def test_reaches_our_worker_beyond_the_limit_of_grpc(
+        self, engine: LocalBackend, client: TaskHubGrpcClient
+    ) -> None:
+        """Upstream's worker loses its stream, and with it the turns of all other instances, at each delivery."""
+
+        async def length(ctx: Any, _: Any) -> int:
+            return len(await ctx.call_activity("large"))
+
+        def large(ctx: Any, _: Any) -> str:
+            return "x" * 5_000_000
+
+        worker = started(engine, large, orchestrators=[length])
+        try:
+            state = run(client, "length")
+        finally:
+            worker.stop()
+
+        assert state.serialized_output == "5000000"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            GrpcChannelOptions(max_receive_message_length=1024),
+            GrpcChannelOptions(raw_options=[("grpc.max_receive_message_length", 1024)]),
+        ],
+    )
+    def test_a_limit_of_the_users_is_kept(self, options: GrpcChannelOptions) -> None:
+        worker = TaskHubGrpcWorker(channel_options=options, logger=QUIET)
+
+        assert worker._channel_options is options
+
+    def test_other_options_of_the_users_are_kept(self) -> None:
+        worker = TaskHubGrpcWorker(channel_options=GrpcChannelOptions(keepalive_time_ms=1000), logger=QUIET)
+
+        assert worker._channel_options == GrpcChannelOptions(keepalive_time_ms=1000, max_receive_message_length=-1)

@@ -187,7 +187,7 @@ class TestAnInstanceThatIsDropped:
             assert wait_until(lambda: len(closings) == expected)
             gc.collect()
             assert len(closings) == expected
-            assert all(name.startswith("DurableTask") for name in closings)
+            assert all(name.startswith(("DurableTask", "durabletask-aio-turns-")) for name in closings)
         finally:
             worker.stop()
 

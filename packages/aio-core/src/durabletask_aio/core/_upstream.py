@@ -371,6 +371,19 @@ def _reopen(context: Any) -> None:
             del context._pending_actions[sequence]
 
 
+def has_ended_unsaid(context: Any) -> bool:
+    """Whether upstream takes the execution for complete, and has nothing to tell the engine about it.
+
+    So it is left when the data converter raises what upstream does not expect there, a ``RecursionError`` say, while it
+    writes the result: no failure is recorded any more, and the instance would stay running for ever.
+    """
+    return (
+        context._is_complete
+        and context._completion_status == pb.ORCHESTRATION_STATUS_COMPLETED
+        and not any(action.HasField("completeOrchestration") for action in context._pending_actions.values())
+    )
+
+
 def on_failure(context: Any, translate: Any) -> None:
     """Let ``translate(context, error)`` say what to record when upstream is about to fail this execution.
 
@@ -380,7 +393,7 @@ def on_failure(context: Any, translate: Any) -> None:
     original = context.set_failed
 
     def set_failed(error: Any) -> None:
-        if is_mismatch(error):
+        if is_mismatch(error) or has_ended_unsaid(context):
             _reopen(context)
         original(translate(context, error))
 

@@ -28,6 +28,7 @@ from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 
 from durabletask_aio.core import failures
+from durabletask_aio.core._upstream import has_ended_unsaid
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.worker.spans import orchestration_spans
@@ -382,7 +383,7 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
                 # Somebody has resumed what runs, or the suspension ended with an execution that has continued as new
                 # meanwhile.  Upstream does not know how to handle the event, and would fail the instance for it.
                 return
-            if _has_ended_unsaid(ctx):
+            if has_ended_unsaid(ctx):
                 ctx._is_complete = False
             if isinstance(error, Exception) and failures.is_recordable(error):
                 raise
@@ -520,19 +521,6 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
-
-
-def _has_ended_unsaid(ctx: Any) -> bool:
-    """Whether upstream takes the instance for complete, and has nothing to tell the engine about it.
-
-    So it is left when the data converter raises what upstream does not expect there, a ``RecursionError`` say, while it
-    writes the result: no failure is recorded any more, and the instance would stay running for ever.
-    """
-    return (
-        ctx._is_complete
-        and ctx._completion_status == pb.ORCHESTRATION_STATUS_COMPLETED
-        and not any(action.HasField("completeOrchestration") for action in ctx._pending_actions.values())
-    )
 
 
 def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durabletask import task
 from durabletask import worker as upstream
+from durabletask.grpc_options import GrpcChannelOptions
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.core.validation import callable_name, is_coroutine_callable, validate_workflow_function
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     import grpc
     from durabletask.exception_properties import ExceptionPropertiesProvider
-    from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
+    from durabletask.grpc_options import GrpcWorkerResiliencyOptions
     from durabletask.payload.store import PayloadStore
     from durabletask.serialization import DataConverter
     from typing_extensions import Self
@@ -252,9 +254,19 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             worker.add_activity(charge)
             worker.start()
             ...
+
+    Without a ``max_receive_message_length`` in ``channel_options`` it receives histories of any size, where upstream's
+    stops at gRPC's 4 MiB.
     """
 
     __module__ = "durabletask.aio.worker"
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **keywords: Any) -> None:
+            if keywords.get("channel") is None:
+                keywords["channel_options"] = _receiving_everything(keywords.get("channel_options"))
+            super().__init__(**keywords)
 
     if TYPE_CHECKING:
 
@@ -285,3 +297,16 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             slow_turn_warning: Seconds | None = 2.0,
             history_size_warning: int | None = 5000,
         ) -> None: ...
+
+
+def _receiving_everything(options: GrpcChannelOptions | None) -> GrpcChannelOptions:
+    """``options`` without gRPC's limit of 4 MiB on what is received, unless they set one.
+
+    The limit guards a server against its callers.  Here it would be met by a turn whose history has grown beyond it,
+    and what it then does is to end the stream of work items, for all instances, each time that turn is handed out.
+    """
+    options = options if options is not None else GrpcChannelOptions()
+    raw = [name for name, _ in options.raw_options]
+    if options.max_receive_message_length is not None or "grpc.max_receive_message_length" in raw:
+        return options
+    return dataclasses.replace(options, max_receive_message_length=-1)
