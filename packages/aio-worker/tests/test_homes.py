@@ -1,4 +1,4 @@
-"""Live instances are at home on one thread each, so that what libraries keep in thread-locals is there after an await."""
+"""Live instances are at home on one thread each: what libraries keep in thread-locals is there after an await."""
 
 from __future__ import annotations
 
@@ -104,9 +104,8 @@ def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
         may_end.wait(30)
         return "slow"
 
-    worker = started(
-        engine, echo, orchestrators=[slow, naming], concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=2)
-    )
+    two = ConcurrencyOptions(maximum_thread_pool_workers=2)
+    worker = started(engine, echo, orchestrators=[slow, naming], concurrency_options=two)
     binding = binding_of(worker)
     assert binding is not None
     held = binding.homes.of("slow")

@@ -421,9 +421,7 @@ def test_a_binding_has_threads_only_while_its_worker_runs(engine: LocalBackend, 
 
 
 class TestALargeHistory:
-    def test_reaches_our_worker_beyond_the_limit_of_grpc(
-        self, engine: LocalBackend, client: TaskHubGrpcClient
-    ) -> None:
+    def test_reaches_our_worker_beyond_the_limit_of_grpc(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
         """Upstream's worker loses its stream, and with it the turns of all other instances, at each delivery."""
 
         async def length(ctx: Any, _: Any) -> int:

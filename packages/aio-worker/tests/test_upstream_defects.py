@@ -324,7 +324,8 @@ class TestAnErrorThatCannotBeDescribed:
 
         details = action.completeOrchestration.failureDetails
         assert details.errorMessage == (
-            "Unprintable while a turn of 'i' was finished: the message cannot be shown, since its __str__ raised KeyError"
+            "Unprintable while a turn of 'i' was finished: "
+            "the message cannot be shown, since its __str__ raised KeyError"
         )
 
 

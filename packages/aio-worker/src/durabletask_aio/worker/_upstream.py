@@ -517,7 +517,7 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     An empty message becomes ``repr(error)``, because upstream's in-memory engine takes a failed activity without a
     message for a successful one, and ``SystemExit()`` has none.
     """
-    details = helpers.new_failure_details(failures.of_activity(cast(Exception, error)), provider, logger)
+    details = helpers.new_failure_details(cast(Exception, failures.of_activity(error)), provider, logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
