@@ -193,8 +193,8 @@ DEFECTS = {
     ),
     "an instance has another home each time": Defect(
         "homes.py",
-        "place = zlib.crc32(instance_id.encode()) % len(self._threads)",
-        "place = int.from_bytes(__import__('os').urandom(2), 'big') % len(self._threads)",
+        "place = zlib.crc32(instance_id.encode()) % self._number",
+        "place = int.from_bytes(__import__('os').urandom(2), 'big') % self._number",
         "test_homes.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),
     "replay starts spans": Defect(

@@ -196,7 +196,7 @@ class LiveWorld:
         if isinstance(target, types.MethodType):
             receiver = Known.of(target.__self__)
             self._kept.append(target.__self__)
-        elif not isinstance(target, type) and not is_foreign(type(target)):
+        elif not isinstance(target, type) and not is_foreign(cast("type[object]", type(target))):
             # An object that is called like a function: its method is what runs.
             receiver = Known.of(target)
         for function in reach.functions_of(target):

@@ -26,15 +26,16 @@ class Homes:
     """As many threads as upstream's pool has, each started when an instance first comes home to it."""
 
     def __init__(self, number: int) -> None:
-        self._threads: list[ThreadPoolExecutor | None] = [None] * number
+        self._number = number
+        self._threads: dict[int, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
 
     def of(self, instance_id: str) -> ThreadPoolExecutor:
         """The home of that instance, the same one until :meth:`close`."""
         # By the id alone, so that an instance that was evicted comes back to where it was.
-        place = zlib.crc32(instance_id.encode()) % len(self._threads)
+        place = zlib.crc32(instance_id.encode()) % self._number
         with self._lock:
-            home = self._threads[place]
+            home = self._threads.get(place)
             if home is None:
                 home = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"durabletask-aio-turns-{place}")
                 self._threads[place] = home
@@ -43,10 +44,9 @@ class Homes:
     def close(self, *, wait: bool) -> None:
         """The worker has stopped: give the threads back.  ``wait`` for turns, unless the stop was interrupted."""
         with self._lock:
-            homes, self._threads = self._threads, [None] * len(self._threads)
-        for home in homes:
-            if home is not None:
-                home.shutdown(wait=wait)
+            homes, self._threads = self._threads, {}
+        for home in homes.values():
+            home.shutdown(wait=wait)
 
     def submission(
         self, submit: SubmitWorkItem, may_live_on: Callable[[pb.OrchestratorRequest], bool]
