@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 from durabletask_aio.sandbox import _interpreter, allowance, reach
