@@ -295,6 +295,23 @@ class TestScheduledStart:
         new = harness.turn()
         assert new[0].timestamp.ToDatetime(tzinfo=timezone.utc) == when
 
+    async def test_executions_that_follow_one_scheduled_for_later_have_random_values_of_their_own(self):
+        started_at, drawn = [], []
+
+        async def rounds(ctx, left):
+            started_at.append(ctx.now())
+            drawn.append(ctx.uuid4())
+            if left:
+                ctx.continue_as_new(left - 1)
+
+        async with WorkflowEnvironment(orchestrators=[rounds], verify=False) as env:
+            when = env.now + timedelta(days=1)
+            handle = await env.start(rounds, input=2, start_at=when)
+            await handle.result()
+
+        assert len(set(drawn)) == 3
+        assert started_at == [when + n * timedelta(microseconds=1) for n in range(3)]
+
 
 class TestEntities:
     def signal(self, harness, when):

@@ -64,13 +64,14 @@ class Engine(HandoutBackend):
 
     # Instances and their executions
 
-    def _begin_execution(self, instance_id: str) -> None:
+    def _begin_execution(self, instance_id: str, scheduled: datetime | None = None) -> None:
         self._started_executions += 1
         self._executions[instance_id] = self._started_executions
         now, before = self.clock.now(), self._starts.get(instance_id)
-        start = now if before is None or before < now else before + _TICK
+        wanted = now if scheduled is None else scheduled
+        start = wanted if before is None or before < wanted else before + _TICK
         self._starts[instance_id] = start
-        self._ahead[instance_id] = start - now
+        self._ahead[instance_id] = max(start - max(wanted, now), _NOT_AT_ALL)
 
     def now_of(self, instance_id: str) -> datetime:
         """The clock's time; a microsecond later if the execution before this one has started at that very moment.
@@ -98,17 +99,18 @@ class Engine(HandoutBackend):
             response = super().StartInstance(request, context)
             instance_id = response.instanceId
             self._orchestration_in_flight.discard(instance_id)  # of an instance that this one has replaced
-            self._begin_execution(instance_id)
+            is_scheduled = request.HasField("scheduledStartTimestamp")
+            when = request.scheduledStartTimestamp.ToDatetime(tzinfo=timezone.utc) if is_scheduled else None
+            self._begin_execution(instance_id, when)
             instance = self._instances[instance_id]
             instance.created_at = instance.last_updated_at = self.clock.now()
-            if not request.HasField("scheduledStartTimestamp"):
-                instance.pending_events[0].timestamp.FromDatetime(self.now_of(instance_id))
+            instance.pending_events[0].timestamp.FromDatetime(self._starts[instance_id])
             started = instance.pending_events[1].executionStarted
             if request.HasField("parentTraceContext"):
                 started.parentTraceContext.CopyFrom(request.parentTraceContext)
-            if request.HasField("scheduledStartTimestamp"):
+            if when is not None:
                 started.scheduledStartTimestamp.CopyFrom(request.scheduledStartTimestamp)
-                self._delay_start(instance, request.scheduledStartTimestamp.ToDatetime(tzinfo=timezone.utc))
+                self._delay_start(instance, when)
             return response
 
     def _delay_start(self, instance: OrchestrationInstance, when: datetime) -> None:
