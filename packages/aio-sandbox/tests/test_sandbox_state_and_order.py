@@ -49,6 +49,20 @@ class Totals:
         return cls.total
 
 
+class Steps:
+    done: list[str] = []  # what there is to know of the attribute; each object has its own
+    undone: list[str] = []  # the mistake again
+
+    def __init__(self) -> None:
+        self.done = []
+
+    def add(self, step: str) -> None:
+        self.done.append(step)
+
+    def undo(self, step: str) -> None:
+        self.undone.append(step)
+
+
 retrying = Retrying()
 
 
@@ -85,7 +99,7 @@ class TestState:
         (finding,) = check(workflow)
 
         assert finding.summary == (
-            "`seen.append()` changes the default of the parameter `seen`, that outlives the workflow (DET801)."
+            "`seen.append()` changes a default of the parameter `seen` that outlives the workflow (DET801)."
         )
 
     def test_a_default_is_fine_where_something_is_given_or_put_in_its_place(self) -> None:
@@ -96,7 +110,9 @@ class TestState:
                 kept.append(item)  # made anew each time that the workflow runs
 
             nested("x")
-            return [collect("a", own), collect("b", seen=own), collect(*["c"], seen=own), collected("d")]
+            given = {"item": "e", "seen": own}
+            made = [*map(collect, ["f"], [own]), collect(**given)]
+            return [collect("a", own), collect("b", seen=own), collect(*["c"], seen=own), collected("d"), made]
 
         assert found(workflow) == []
 
@@ -133,6 +149,18 @@ class TestState:
             return counter.add()
 
         assert found(workflow) == []
+
+    def test_an_attribute_of_the_class_that_each_object_replaces_is_not_shared(self) -> None:
+        async def good(ctx: Any) -> None:
+            steps = Steps()
+            steps.add("book")
+            steps.done.append("pay")
+
+        async def bad(ctx: Any) -> None:
+            Steps().undo("book")
+
+        assert found(good) == []
+        assert found(bad) == ["DET801"]
 
     def test_the_checker_knows_them_too(self, tmp_path: Path) -> None:
         text = """

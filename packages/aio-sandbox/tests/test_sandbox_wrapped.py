@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -58,6 +58,7 @@ def read() -> float:
 
 @dataclasses.dataclass
 class Entry:
+    kinds: ClassVar[int] = 2
     text: str
     key: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
     at: dt.datetime = dataclasses.field(default_factory=dt.datetime.now)
@@ -213,16 +214,24 @@ class TestFieldsOfObjects:
     def test_the_checker_knows_what_is_given(self, tmp_path: Path) -> None:
         text = """
         import uuid
+        from dataclasses import dataclass, field
         from datetime import datetime
+        from typing import ClassVar
         from pydantic import BaseModel, Field
         from durabletask.aio import AsyncWorkflowContext
+
+        @dataclass
+        class Line:
+            currency: ClassVar[str] = "EUR"
+            item: str
+            key: str = field(default_factory=uuid.uuid4)
 
         class Order(BaseModel):
             key: str = Field(default_factory=lambda: uuid.uuid4().hex, alias="reference")
             at: datetime = Field(default_factory=datetime.now)
 
         async def good(ctx: AsyncWorkflowContext, row):
-            return Order(reference="1", at=ctx.now()), Order(key="1", at=ctx.now()), Order(**row)
+            return Order(reference="1", at=ctx.now()), Order(key="1", at=ctx.now()), Order(**row), Line("tea", "1")
 
         async def bad(ctx: AsyncWorkflowContext, row):
             return Order(key="1")

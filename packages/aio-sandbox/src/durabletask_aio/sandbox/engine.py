@@ -345,17 +345,17 @@ class Scanner:
 
     def _given(self, body: Body, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
         """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
-        if node is None:
-            return ()
         kept = _names_of_mutable_defaults(body)
-        if any(isinstance(argument, ast.Starred) for argument in node.args):
+        if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
             return tuple((name, Given()) for name in kept)
         names = [parameter.arg for parameter in parameters(body.node.args)]
         if body.receiver is not None:
             names = names[1:]
         pairs = [*zip(names, node.args, strict=False)]
         pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
-        given = tuple((name, Given()) for name, _argument in pairs if name in kept)
+        is_open = any(keyword.arg is None for keyword in node.keywords)
+        told = {name for name, _argument in pairs}
+        given = tuple((name, Given()) for name in kept if is_open or name in told)
         return given + tuple(
             (name, value)
             for name, argument in pairs

@@ -121,7 +121,7 @@ class Evaluator:
             # The default of a nested function is made anew by each execution.
             is_kept = scope.parent.parent is None and is_mutable_default(default)
             if is_kept and name not in scope.given and not scope.is_assigned(name):
-                found.append(Shared(name, f"the default of the parameter `{name}`,"))
+                found.append(Shared(name, f"a default of the parameter `{name}`"))
         return found
 
     def _of_binding(self, binding: Binding, scope: Scope) -> list[Value]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
-from durabletask_aio.sandbox import _interpreter, allowance, reach
+from durabletask_aio.sandbox import _interpreter, allowance, bytecode, reach
 from durabletask_aio.sandbox.catalogue import Call
 from durabletask_aio.sandbox.project import PATHS_OF_PATHS, Module, ProjectWorld, default_factories, mentions
 from durabletask_aio.sandbox.recognise import Recogniser
@@ -125,6 +125,8 @@ class LiveWorld:
         if name == "parent" and static is vars(PurePath)["parent"]:
             return [value]
         if static is _MISSING or isinstance(static, (property, functools.cached_property)):
+            return []
+        if isinstance(static, MUTABLE) and isinstance(owner, type) and _has_its_own(owner, name):
             return []
         if isinstance(static, (staticmethod, classmethod)):
             static = _interpreter.function_behind(static)
@@ -393,6 +395,17 @@ def _import_named(name: str) -> Any | None:
                 found = getattr(found, part, None)
             return found
     return None
+
+
+def _has_its_own(kind: type, name: str) -> bool:
+    """Whether a method gives objects of the class an attribute in the place of the one that all of them share."""
+    return any(
+        each.opname == "STORE_ATTR" and each.argval == name
+        for base in _interpreter.bases(kind)
+        for _name, method in _interpreter.attributes(base)
+        if isinstance(method, types.FunctionType) and name in method.__code__.co_names
+        for each in bytecode.instructions(method.__code__)
+    )
 
 
 def is_foreign(kind: type) -> bool:

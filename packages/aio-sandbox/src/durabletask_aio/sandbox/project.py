@@ -435,7 +435,7 @@ def _returned_functions(maker: Defined) -> list[Defined]:
 
 def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
     """What ``field(default_factory=uuid.uuid4)`` in the body of a class calls, as functions."""
-    fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+    fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and _is_field(each)]
     found: list[DefaultFactory] = []
     for position, field_ in enumerate(fields):
         options = field_.value.keywords if isinstance(field_.value, ast.Call) else []
@@ -445,6 +445,14 @@ def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
                 made = option.value if isinstance(option.value, ast.Lambda) else _calling(option.value)
                 found.append(DefaultFactory(ast.unparse(field_.target), aliases, position, Defined(made, kind.scope)))
     return found
+
+
+def _is_field(node: ast.AnnAssign) -> bool:
+    return isinstance(node.target, ast.Name) and not {"ClassVar", "KW_ONLY"} & {
+        each.attr if isinstance(each, ast.Attribute) else each.id
+        for each in ast.walk(node.annotation)
+        if isinstance(each, (ast.Attribute, ast.Name))
+    }
 
 
 def _text(node: ast.expr) -> str:

@@ -7,6 +7,7 @@ is only mentioned is not followed, since ``ctx.call_activity(charge)`` mentions 
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import functools
 import inspect
 import types
@@ -87,7 +88,10 @@ def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
     for attribute in _FIELDS:
         held: Any = inspect.getattr_static(kind, attribute, None)
         if isinstance(held, dict):
-            fields = [*cast("dict[str, Any]", held).items()]
+            # A dataclass keeps class variables there as well.
+            is_dataclass = attribute == "__dataclass_fields__"
+            own = {each.name for each in dataclasses.fields(kind)} if is_dataclass else {*held}
+            fields = [(name, each) for name, each in cast("dict[str, Any]", held).items() if name in own]
         elif isinstance(held, tuple):
             fields = [(each.name, each) for each in _interpreter.elements(held)]
         if fields:
