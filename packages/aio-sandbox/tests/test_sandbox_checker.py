@@ -7,6 +7,7 @@ import json
 import sys
 import textwrap
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 
 from durabletask_aio.core.cli import main
 from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.sandbox import project
 from durabletask_aio.sandbox.analysis import check
 from durabletask_aio.sandbox.catalogue import default
 from durabletask_aio.sandbox.checker import Settings, check_sources
 from durabletask_aio.sandbox.lint import COMMAND
+from durabletask_aio.sandbox.sources import Source, parse
 
 FLOWS = """
 import time, random
@@ -297,6 +300,40 @@ class TestFiles:
 
         assert "DET101" in codes
         assert set(codes) <= {"DET101", "DET902"}
+
+    def test_what_has_nothing_to_do_with_workflows_is_looked_at_and_not_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known: list[weakref.ref[Source]] = []
+        most = 0
+
+        def watched_parse(filename: str, text: str) -> Source:
+            nonlocal most
+            most = max(most, sum(each() is not None for each in known) + 1)
+            source = parse(filename, text)
+            known.append(weakref.ref(source))
+            return source
+
+        monkeypatch.setattr(project, "parse", watched_parse)
+        for number in range(20):
+            (tmp_path / f"plain_{number:02}.py").write_text(f"import time\n\ndef moment():\n    return {number}\n")
+        (tmp_path / "plain_07.py").write_text("import time\n\ndef moment():\n    return time.time()\n")
+        (tmp_path / "plain_08.py").write_text("def f(:\n")
+        (tmp_path / "plain_09.py").write_text("x = 1  # determinism: allow[DET101]\n")
+        (tmp_path / "flow.py").write_text(
+            "from durabletask.aio import AsyncWorkflowContext\nfrom plain_07 import moment\n\n"
+            "async def workflow(ctx: AsyncWorkflowContext):\n    return moment()\n"
+        )
+
+        report = check_sources([tmp_path])
+
+        assert [(Path(each.file).name, each.rule.code) for each in report.findings] == [
+            ("plain_07.py", "DET101"),
+            ("plain_08.py", "DET902"),
+            ("plain_09.py", "DET901"),
+        ]
+        assert report.files == 21
+        assert most < 5
 
     def test_a_pragma_needs_a_reason(self, tmp_path: Path) -> None:
         text = """

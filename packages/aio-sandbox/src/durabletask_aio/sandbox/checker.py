@@ -13,10 +13,11 @@ from typing import Final
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.catalogue import Catalogue, Severity, allows, default
-from durabletask_aio.sandbox.discovery import Orchestrator, orchestrators
+from durabletask_aio.sandbox.discovery import Orchestrator, may_have_orchestrators, orchestrators
 from durabletask_aio.sandbox.engine import Analysis
 from durabletask_aio.sandbox.findings import Finding
-from durabletask_aio.sandbox.project import Module, ProjectWorld, read_source
+from durabletask_aio.sandbox.project import ProjectWorld, read_source
+from durabletask_aio.sandbox.sources import Source
 
 _SHALLOWER: Final = "smaller expressions, or leave the file out with --exclude"
 ALWAYS_EXCLUDED: Final = (".*", "__pycache__", "node_modules", "site-packages", "dist", "build", "venv")
@@ -64,7 +65,8 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}
     for module in modules:
-        found.extend(_about_file(module, catalogue))
+        is_kept = may_have_orchestrators(module, settings.orchestrators)
+        found.extend(_about_file(module.source if is_kept else module.parsed(), catalogue))
         for each in orchestrators(module, world, settings.orchestrators):
             checked.setdefault(id(each.function.node), each)
     for each in checked.values():
@@ -106,12 +108,11 @@ def _distinct(findings: list[Finding]) -> list[Finding]:
     return list(found.values())
 
 
-def _about_file(module: Module, catalogue: Catalogue) -> Iterator[Finding]:
+def _about_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
     """What can be said about a file before any orchestrator is looked at."""
-    source = module.source
     if source.tree is None:
         rule = catalogue.rules["DET902"]
-        detail = f"{_error_of(module)}"
+        detail = _error_of(source)
         yield Finding(rule, source.filename, 1, 1, "<module>", (), detail=detail, advice=rule.alternative)
     rule = catalogue.rules["DET901"]
     for pragma in source.pragmas.values():
@@ -129,9 +130,9 @@ def _about_file(module: Module, catalogue: Catalogue) -> Iterator[Finding]:
             )
 
 
-def _error_of(module: Module) -> str:
+def _error_of(source: Source) -> str:
     try:
-        compile("".join(module.source.lines), module.source.filename, "exec", dont_inherit=True)
+        compile("".join(source.lines), source.filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         return f"The file does not parse: {getattr(error, 'msg', error)}" + (f" (line {line})" if line else "")

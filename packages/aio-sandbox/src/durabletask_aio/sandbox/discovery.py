@@ -42,17 +42,17 @@ def orchestrators(module: Module, world: ProjectWorld, wanted: frozenset[str] = 
 
     ``wanted`` are names given by the user: ``function``, or ``module:function``.
     """
-    text = "".join(module.source.lines)
-    # Most files of a project have nothing to do with workflows, which can be told without looking at their syntax.
-    if module.source.tree is None or not any(word in text for word in (*_TELLING_WORDS, *_names(wanted))):
+    if not may_have_orchestrators(module, wanted) or module.source.tree is None:
         return []
     finder = _Finder(module, world, wanted)
     finder.visit(module.source.tree.body, module.scope, None)
     return sorted(finder.found.values(), key=lambda each: each.function.node.lineno)
 
 
-def _names(wanted: frozenset[str]) -> list[str]:
-    return [name.rpartition(":")[2] for name in wanted]
+def may_have_orchestrators(module: Module, wanted: frozenset[str]) -> bool:
+    """Most files of a project have nothing to do with workflows, which their text tells without their syntax."""
+    names = [name.rpartition(":")[2] for name in wanted]
+    return any(word in module.text for word in (*_TELLING_WORDS, *names))
 
 
 class _Finder:

@@ -10,6 +10,7 @@ import ast
 import builtins
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -60,15 +61,24 @@ class Module(Value):
     """One source file of the project; as a value, what an import of it gives."""
 
     name: str
-    source: Source
+    filename: str
+    text: str = field(repr=False)
     is_package: bool
     for_io: bool = False
     """Whether it is a followed package's, of which only files, network, processes and threads are told."""
-    scope: Scope = field(init=False)
 
-    def __post_init__(self) -> None:
+    def parsed(self) -> Source:
+        """What :attr:`source` is, for a look in passing: a syntax tree takes many times the room of its text."""
+        return parse(self.filename, self.text)
+
+    @cached_property
+    def source(self) -> Source:
+        return self.parsed()
+
+    @cached_property
+    def scope(self) -> Scope:
         body = self.source.tree.body if self.source.tree is not None else []
-        self.scope = Scope(self, source=self.source, is_module=True, statements=body)
+        return Scope(self, source=self.source, is_module=True, statements=body)
 
 
 class ProjectWorld:
@@ -89,7 +99,7 @@ class ProjectWorld:
 
     def add(self, name: str, path: Path, text: str) -> Module:
         """Take in a file that is to be checked."""
-        module = Module(name, parse(str(path), text), path.name == "__init__.py")
+        module = Module(name, str(path), text, path.name == "__init__.py")
         self._modules[name] = module
         return module
 
