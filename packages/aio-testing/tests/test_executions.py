@@ -393,6 +393,8 @@ async def test_every_event_says_when_it_happened_also_behind_the_start_of_the_ne
         await handle.result()
         assert len(env.histories) == 3
         for history in env.histories:
+            started, execution = history.protobuf[:2]
+            assert started.timestamp == execution.timestamp
             assert all(
                 env.now - timedelta(minutes=3) <= event.timestamp.replace(tzinfo=timezone.utc) for event in history
             )

@@ -1,7 +1,8 @@
 """The engine: upstream's in-memory backend with its seams made explicit.
 
 State machine, histories and work items are upstream's own; this subclass replaces what makes that backend unfit
-for daily work.  Each point is a test in ``tests/test_engine*.py``:
+for daily work.  Each point is a test in ``tests/test_executions.py``, ``tests/test_redelivery.py`` or
+``tests/test_clock.py``:
 
 * **Hand-outs.**  Upstream forgets whom it gave a work item.  Here every item carries a fresh token and its taker;
   when the taker goes away the item goes back to the queue, and what the old token still delivers is ignored once
@@ -104,7 +105,7 @@ class Engine(HandoutBackend):
             self._begin_execution(instance_id, when)
             instance = self._instances[instance_id]
             instance.created_at = instance.last_updated_at = self.clock.now()
-            instance.pending_events[0].timestamp.FromDatetime(self._starts[instance_id])
+            self._stamp_the_start(instance)
             started = instance.pending_events[1].executionStarted
             if request.HasField("parentTraceContext"):
                 started.parentTraceContext.CopyFrom(request.parentTraceContext)
@@ -143,7 +144,12 @@ class Engine(HandoutBackend):
         instance = self._instances[instance_id]
         self._begin_execution(instance_id)
         instance.created_at = instance.last_updated_at = self.clock.now()
-        instance.pending_events[0].timestamp.FromDatetime(self.now_of(instance_id))
+        self._stamp_the_start(instance)
+
+    def _stamp_the_start(self, instance: OrchestrationInstance) -> None:
+        """Both events of it: upstream has queued the instance with the time of its own clock."""
+        for event in instance.pending_events[:2]:
+            event.timestamp.FromDatetime(self._starts[instance.instance_id])
 
     @staticmethod
     def _set_tags(instance: OrchestrationInstance, tags: Any) -> None:
@@ -180,11 +186,11 @@ class Engine(HandoutBackend):
             instance.completed_at = self.clock.now()
         if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             self._begin_execution(instance.instance_id)
-            now = self.now_of(instance.instance_id)
-            instance.pending_events[0].timestamp.FromDatetime(now)
+            self._stamp_the_start(instance)
             # Merged, as by other engines: the tags of the next execution are those of this one and what it asks for.
             self._set_tags(instance, {**(instance.tags or {}), **complete_action.tags})
-            stamp(instance.pending_events, now)  # behind the new start there may be events of the execution before
+            # Behind the new start there may be events of the execution before.
+            stamp(instance.pending_events, self._starts[instance.instance_id])
             started = instance.pending_events[1].executionStarted
             for kept in ("parentInstance", "parentTraceContext"):
                 if before is not None and before.HasField(kept):
