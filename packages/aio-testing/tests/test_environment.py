@@ -434,12 +434,19 @@ class Books:
     def amount_of(order: Order):
         return order.amount
 
+    def __call__(self, order: Order):
+        return order.amount
+
 
 def books(order: Order):
     return order.amount
 
 
 def books_for_checkers_only(order: NotImported):  # noqa: F821
+    return order["amount"]
+
+
+def books_of_a_stub_file(order: asyncio.OnlyThere):
     return order["amount"]
 
 
@@ -553,9 +560,12 @@ class TestStubs:
             Books.amount_of,
             books,
             books_for_checkers_only,
+            books_of_a_stub_file,
             books_async,
+            Books(),
+            functools.partial(Books().look_up, None),
         ],
-        ids=["two", "one", "mock", "method", "static", "function", "unknown", "async"],
+        ids=["two", "one", "mock", "method", "static", "function", "unknown", "no-such", "async", "object", "partial"],
     )
     async def test_a_function_gets_the_input_of_the_type_it_is_annotated_with_as_an_activity_does(self, env, function):
         env.stub("charge", calls=function)

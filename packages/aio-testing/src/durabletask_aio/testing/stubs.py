@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -138,9 +139,12 @@ def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 
 def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    is_object = not (inspect.isroutine(function) or inspect.isclass(function))
     try:
-        return get_type_hints(function).get(parameter.name, Any)
-    except (NameError, TypeError):  # a name that there is for checkers only, or a callable that keeps no annotations
+        return get_type_hints(type(function).__call__ if is_object else function).get(parameter.name, Any)
+    except Exception:  # annotations are evaluated for this, and some are meant for type checkers only
         return Any
 
 
