@@ -122,7 +122,7 @@ def _about_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
             details.append("The pragma does not say why the line may be different on replay")
         line = source.line(pragma.line)
         column = line.index("#") + 1 if "#" in line else 1
-        for detail in details[:1]:
+        for detail in details[:1]:  # one finding a place
             advice = rule.alternative
             file = source.filename
             yield Finding(

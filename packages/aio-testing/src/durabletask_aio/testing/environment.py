@@ -37,7 +37,7 @@ _STEPS_WITHOUT_PROGRESS = 25
 """Rounds of the test's loop that an async activity gets to finish before the environment calls it busy."""
 
 _TURNS_WITHOUT_A_BREATH = 500
-"""So often the test's loop gets to run its other tasks and time limits, and no later: a workflow may have no end."""
+"""After so many turns the test's loop gets to run its other tasks and time limits: a workflow may have no end."""
 
 _logger = logging.getLogger("durabletask.aio.testing")
 

@@ -20,7 +20,7 @@ NEVER: Final = _Never()
 """In a sequence of outcomes: this call gets no answer."""
 
 NOTHING: Final = object()
-"""No value was given, which ``None`` is one."""
+"""No value was given; ``None`` would be one."""
 
 
 @dataclass

@@ -20,7 +20,6 @@ NOTICEABLE = timedelta(milliseconds=1)
 _NO_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
 """Upstream's own engine leaves most timestamps at zero."""
 
-
 _STEP = timedelta(microseconds=1)
 
 
