@@ -756,6 +756,24 @@ class TestWorkflowsWithoutAnEnd:
                 await env.start(starts_again)
             assert await env.execute(sequence, input=2) == 12
 
+    @pytest.mark.parametrize("workflow", [polls, works_on])
+    async def test_one_that_was_stopped_can_be_terminated(self, workflow):
+        async with WorkflowEnvironment(orchestrators=[workflow], turn_limit=50) as env:
+            env.stub("charge", returns=1)
+            with pytest.raises(WorkflowStuckError):
+                await env.execute(workflow)
+            handle = env.handle(f"{workflow.__name__}-1")
+            await handle.terminate("enough")
+            assert handle.status is OrchestrationStatus.TERMINATED
+
+    async def test_one_that_was_stopped_goes_on_as_far_as_time_is_advanced(self):
+        async with WorkflowEnvironment(orchestrators=[polls], turn_limit=50) as env:
+            with pytest.raises(WorkflowStuckError):
+                await env.execute(polls)
+            before = len(env.handle("polls-1").history)
+            await env.advance(timedelta(minutes=10))
+            assert len(env.handle("polls-1").history) > before
+
     async def test_each_wait_of_the_test_begins_to_count_anew(self):
         async with WorkflowEnvironment(orchestrators=[polls], turn_limit=15) as env:
             handle = await env.start(polls)

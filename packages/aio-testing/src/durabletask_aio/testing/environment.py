@@ -118,6 +118,8 @@ class WorkflowEnvironment:
         self._changed = asyncio.Event()
         self._turns_in_a_row: Counter[str] = Counter()
         self._turns_without_a_breath = 0
+        self._resting: dict[str, str] = {}
+        """By instance: the turn that was one too many, until the test has to do with the instance again."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -328,6 +330,8 @@ class WorkflowEnvironment:
         self._check_usable()
         self._turns_in_a_row.clear()
         goal = self._later(by)
+        for instance_id in [*self._resting]:
+            self._rouse(instance_id)
         await self._finish_activities()
         while self.clock.advance_to(goal):
             await self._finish_activities()
@@ -365,6 +369,7 @@ class WorkflowEnvironment:
         __tracebackhide__ = True
         self._check_usable()
         self._turns_in_a_row.clear()
+        self._rouse(getattr(request, "instanceId", ""))
         method(request, _IN_PROCESS)
         self._changed.set()
         await self.settle()
@@ -416,6 +421,7 @@ class WorkflowEnvironment:
         self._turns_in_a_row[handout.key] += 1
         if self.turn_limit is not None and self._turns_in_a_row[handout.key] > self.turn_limit:
             # Its turn stays handed out, so that it rests, and the test may look at it or go on with others.
+            self._resting[handout.key] = handout.token
             raise WorkflowStuckError(
                 f"workflow {instance.name!r}, instance {handout.key!r}, has had {self.turn_limit} turns while the test "
                 f"waited, it is {self.now:%Y-%m-%d %H:%M} by now, and it goes on: if it has no end of its own, "
@@ -428,6 +434,11 @@ class WorkflowEnvironment:
         if before:
             self._past_executions.append(History(before))  # which the engine has cleared
         self._changed.set()
+
+    def _rouse(self, instance_id: str) -> None:
+        token = self._resting.pop(instance_id, None)
+        if token is not None:
+            self.engine.take_back(token)
 
     async def _run_activity(self, handout: Handout) -> None:
         response = await self._activities.perform(handout.message.activityRequest, handout.token)
