@@ -295,6 +295,27 @@ class TestScheduledStart:
         new = harness.turn()
         assert new[0].timestamp.ToDatetime(tzinfo=timezone.utc) == when
 
+    async def test_an_event_that_comes_before_the_start_waits_for_it(self):
+        async def receives(ctx):
+            return [await ctx.wait_for_external_event("go"), ctx.now().isoformat()]
+
+        async with WorkflowEnvironment(orchestrators=[receives]) as env:
+            when = env.now + timedelta(days=1)
+            handle = await env.start(receives, start_at=when)
+            await handle.raise_event("go", "early")
+            assert handle.status is OrchestrationStatus.PENDING
+            assert await handle.result() == ["early", when.isoformat()]
+            assert env.now == when
+
+    async def test_one_that_has_not_started_can_be_terminated(self):
+        async def never(ctx):
+            await ctx.wait_for_external_event("go")
+
+        async with WorkflowEnvironment(orchestrators=[never]) as env:
+            handle = await env.start(never, start_at=env.now + timedelta(days=1))
+            await handle.terminate("enough")
+            assert handle.status is OrchestrationStatus.TERMINATED
+
     async def test_executions_that_follow_one_scheduled_for_later_have_random_values_of_their_own(self):
         started_at, drawn = [], []
 

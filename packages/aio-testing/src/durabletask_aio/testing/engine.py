@@ -61,6 +61,8 @@ class Engine(HandoutBackend):
         """When the latest execution of an instance started, by its own time."""
         self._ahead: dict[str, timedelta] = {}
         """By how much the time of an instance is ahead of the clock."""
+        self._not_due: set[str] = set()
+        """Instances whose start is scheduled for later."""
         self._watchers: dict[str, list[_Watcher]] = {}
 
     # Instances and their executions
@@ -68,6 +70,7 @@ class Engine(HandoutBackend):
     def _begin_execution(self, instance_id: str, scheduled: datetime | None = None) -> None:
         self._started_executions += 1
         self._executions[instance_id] = self._started_executions
+        self._not_due.discard(instance_id)
         now, before = self.clock.now(), self._starts.get(instance_id)
         wanted = now if scheduled is None else scheduled
         start = wanted if before is None or before < wanted else before + _TICK
@@ -121,10 +124,12 @@ class Engine(HandoutBackend):
         execution = self._executions[instance_id]
         self._orchestration_queue.remove(instance_id)
         self._orchestration_queue_set.discard(instance_id)
+        self._not_due.add(instance_id)
 
         def start() -> None:
             with self._lock:
                 if self.is_live(instance_id, execution):
+                    self._not_due.discard(instance_id)
                     self._enqueue_orchestration(instance_id)
 
         self.clock.call_at(when, start)
@@ -173,6 +178,10 @@ class Engine(HandoutBackend):
         instance = self._instances.get(instance_id)
         if instance is not None:
             stamp_the_newest(instance.pending_events, self.now_of(instance_id))
+            if instance_id in self._not_due:
+                if not instance.pending_events[-1].HasField("executionTerminated"):
+                    return  # what comes before the start waits for it
+                self._not_due.discard(instance_id)
         super()._enqueue_orchestration(instance_id)
 
     # What orchestrators ask for
@@ -352,6 +361,7 @@ class Engine(HandoutBackend):
             self._executions.clear()
             self._starts.clear()
             self._ahead.clear()
+            self._not_due.clear()
             self._watchers.clear()
 
 
