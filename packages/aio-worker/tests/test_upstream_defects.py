@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -282,6 +283,16 @@ class TestAnErrorThatCannotBeDescribed:
         if inner is not None:
             assert details.innerFailure.errorType.endswith(".LookupError")
 
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with 3.11")
+    def test_inside_a_group_is_named_once(self) -> None:
+        async def grouped(ctx: Any, _: Any) -> None:
+            raise ExceptionGroup("several", [half_a_pair()])  # noqa: F821
+
+        [action] = answer(worker_with(grouped), [], begun("grouped"))
+
+        details = action.completeOrchestration.failureDetails
+        assert details.errorMessage == "several: LookupError: no such file: \\udcff.txt (1 sub-exception)"
+
     @pytest.mark.parametrize("make", ERRORS)
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_out_of_an_activity_is_recorded_once_and_the_worker_goes_on(
@@ -351,7 +362,7 @@ class TestAResultThatTheConverterFailsOn:
         worker.add_orchestrator(returning)
 
         assert answer(worker, [], begun("returning")) == [], (
-            "upstream answers when a result cannot be written: _upstream._has_ended_unsaid can go"
+            "upstream answers when a result cannot be written: has_ended_unsaid of the core's _upstream can go"
         )
 
     @pytest.mark.parametrize("error", [RecursionError, KeyError, SystemExit])

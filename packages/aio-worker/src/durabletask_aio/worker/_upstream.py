@@ -119,7 +119,7 @@ def activity_execution(make_context: Callable[[str, int], task.ActivityContext])
     return twin(
         upstream.TaskHubGrpcWorker._execute_activity,
         _ActivityExecutor=Executor,
-        ph=SimpleNamespace(get_string_value=helpers.get_string_value, new_failure_details=failure_details),
+        ph=SimpleNamespace(get_string_value=helpers.get_string_value, new_failure_details=activity_failure_details),
     )
 
 
@@ -145,7 +145,8 @@ def entity_execution() -> Callable[..., Any]:
     """``TaskHubGrpcWorker._execute_entity_batch``, where ``SystemExit`` fails one operation and not the worker."""
 
     def details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
-        return failure_details(error.original if isinstance(error, _EntityFailure) else error, provider, logger)
+        original = error.original if isinstance(error, _EntityFailure) else error
+        return activity_failure_details(original, provider, logger)
 
     return twin(
         upstream.TaskHubGrpcWorker._execute_entity_batch,
@@ -517,10 +518,15 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     An empty message becomes ``repr(error)``, because upstream's in-memory engine takes a failed activity without a
     message for a successful one, and ``SystemExit()`` has none.
     """
-    details = helpers.new_failure_details(cast(Exception, failures.of_activity(error)), provider, logger)
+    details = helpers.new_failure_details(cast(Exception, failures.recordable(error)), provider, logger)
     if not details.errorMessage and not isinstance(error, Exception):
         details.errorMessage = repr(error)
     return details
+
+
+def activity_failure_details(error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+    """The same of what an activity or an entity raised, which the core has not seen: a group says what is in it."""
+    return failure_details(failures.of_activity(error), provider, logger)
 
 
 def replay_silently(live: OrchestrationExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:

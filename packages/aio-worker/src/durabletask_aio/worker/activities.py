@@ -302,7 +302,7 @@ class Activities:
         return pb.ActivityResponse(
             instanceId=request.orchestrationInstance.instanceId,
             taskId=request.taskId,
-            failureDetails=_upstream.failure_details(
+            failureDetails=_upstream.activity_failure_details(
                 error, _upstream.exception_properties_of(self._worker), self._logger
             ),
             completionToken=token,
