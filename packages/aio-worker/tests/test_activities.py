@@ -288,6 +288,24 @@ class TestAPlainFunctionAroundAnAsyncOne:
 
         assert outputs == ['[6, "DurableTask"]', '[6, "durabletask-aio-activities"]']
 
+    def test_fails_with_whatever_it_raises(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
+        """An asyncio future takes no ``StopIteration``: the activity, and with it the worker's stop, would not end."""
+
+        @functools.wraps(type(self).double)
+        def wrapper(ctx: Any, numbers: list[int]) -> Any:
+            return next(number for number in numbers if number > 2)
+
+        worker = TaskHubGrpcWorker(host_address=engine.address, logger=QUIET)
+        worker.add_activity(wrapper, name="wrapper")
+        worker.add_orchestrator(call_one)
+        worker.start()
+        try:
+            failed = run(client, "call_one", ["wrapper", [1, 2]]).failure_details
+        finally:
+            worker.stop()
+
+        assert failed.message.endswith("coroutine raised StopIteration")
+
     @pytest.mark.parametrize("runs", [True, False], ids=["runs it", "hands it on"])
     def test_is_waited_for_like_any_sync_activity_when_the_worker_stops(
         self, engine: LocalBackend, client: TaskHubGrpcClient, runs: bool, no_leaks: None

@@ -14,7 +14,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.validation import is_coroutine_callable
@@ -279,7 +279,7 @@ class Activities:
         A cancellation waits until the function has returned: what runs in the pool cannot be cancelled, and its result
         counts as that of any sync activity does.
         """
-        begin = functools.partial(contextvars.copy_context().run, function, context, value)
+        begin = functools.partial(outcome_of, contextvars.copy_context().run, function, context, value)
         call = asyncio.get_running_loop().run_in_executor(_upstream.thread_pool_of(self._worker), begin)
         cancelled: asyncio.CancelledError | None = None
         while not call.done():
@@ -287,7 +287,7 @@ class Activities:
                 await asyncio.wait([call])
             except asyncio.CancelledError as error:  # noqa: PERF203 - this loop waits
                 cancelled = error
-        output = call.result()
+        output = call.result().result()
         if not inspect.isawaitable(output):
             return output
         if cancelled is not None:
@@ -323,6 +323,19 @@ class Activities:
                 instance_id,
                 error,
             )
+
+
+def outcome_of(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Call ``function`` in a thread of a pool that an event loop waits for.
+
+    A future as the result, since the loop's own takes everything but ``StopIteration``: it would then never be done.
+    """
+    outcome: Future[Any] = Future()
+    try:
+        outcome.set_result(function(*arguments))
+    except BaseException as error:
+        outcome.set_exception(error)
+    return outcome
 
 
 class _Cancelled(BaseException):
