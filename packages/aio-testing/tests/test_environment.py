@@ -610,6 +610,17 @@ class TestActivities:
         async with WorkflowEnvironment(orchestrators=[workflow], activities=[wrapper]) as env:
             assert await env.execute(workflow) == "done"
 
+    async def test_a_sync_activity_that_raises_stop_iteration_fails(self):
+        def first(context, numbers):
+            return next(number for number in numbers if number > 2)
+
+        async def workflow(ctx):
+            return await ctx.call_activity(first, input=[1, 2])
+
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[first]) as env:
+            with pytest.raises(OrchestrationFailedError, match="StopIteration"):
+                await env.execute(workflow)
+
     async def test_an_async_activity_runs_on_the_loop_of_the_test(self):
         loops = []
 

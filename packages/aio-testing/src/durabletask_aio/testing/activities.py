@@ -25,7 +25,7 @@ from durabletask_aio.testing._upstream import (
 )
 from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
-from durabletask_aio.worker.activities import ActivityContext
+from durabletask_aio.worker.activities import ActivityContext, outcome_of
 from durabletask_aio.worker.registration import only_a_call_tells
 
 _logger = logging.getLogger("durabletask.aio.testing")
@@ -132,10 +132,10 @@ class Activities:
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-environment")
-        call = functools.partial(contextvars.copy_context().run, function, *arguments)
+        call = functools.partial(outcome_of, contextvars.copy_context().run, function, *arguments)
         self._in_thread += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            return (await asyncio.get_running_loop().run_in_executor(self._thread, call)).result()
         finally:
             self._in_thread -= 1
 
