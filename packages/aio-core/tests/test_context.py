@@ -350,9 +350,10 @@ def test_a_time_limit_beyond_the_calendar_is_none_and_should_be_written_so():
 
 
 @pytest.mark.parametrize("delay", [timedelta.max, 10**400])
-def test_a_delay_beyond_what_a_number_holds_is_refused_too(delay):
+@pytest.mark.parametrize("call", ["sleep", "with_timeout"])
+def test_a_delay_beyond_what_a_number_holds_is_refused_too(call, delay):
     async def workflow(ctx):
-        await ctx.sleep(delay)
+        await (ctx.sleep(delay) if call == "sleep" else ctx.with_timeout(ctx.call_activity("double", input=1), delay))
 
     assert "would fire after the year 9999" in failure_of(workflow).errorMessage
 

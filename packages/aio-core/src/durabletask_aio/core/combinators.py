@@ -384,17 +384,17 @@ def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None
         )
     if timeout is None:
         return None
-    finite = isinstance(timeout, timedelta | int | float) and not isinstance(timeout, bool)
-    if finite and not isinstance(timeout, timedelta):
-        finite = math.isfinite(timeout)
-    if not finite:
-        debug.discard(awaitable)
-        raise loop.host.slip(
-            f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
-            f"ctx.with_timeout(operation, {shown(timeout)})",
-            "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits for ever",
-        )
-    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(timeout, timedelta):
+        return timeout.total_seconds()
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if is_number and (isinstance(timeout, int) or math.isfinite(timeout)):
+        return timeout
+    debug.discard(awaitable)
+    raise loop.host.slip(
+        f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
+        f"ctx.with_timeout(operation, {shown(timeout)})",
+        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits for ever",
+    )
 
 
 def _in_words(seconds: float) -> str:

@@ -40,10 +40,11 @@ _CHAIN_LENGTH = 10
 _FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with future")
 """What asyncio says to a future of another loop, the first time and from then on."""
 
-
 _NOT_YET = ("Result is not set.", "Exception is not set.")
 """What asyncio says of the ``result()`` and the ``exception()`` of a future that is not done."""
+
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+
 _OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
 """How Python names an operation that a function of its own cannot work with."""
 
