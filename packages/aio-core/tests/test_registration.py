@@ -129,8 +129,13 @@ def test_a_coroutine_or_an_async_generator_in_place_of_an_activity_is_refused(wo
 
 
 def test_a_name_for_an_activity_needs_the_worker_package(worker):
-    with pytest.raises(WorkflowValidationError, match="pip install durabletask-aio-worker"):
-        worker.add_activity(plain_activity, name="other")
+    @functools.wraps(activity)
+    def runs_it(ctx, value):
+        return asyncio.run(activity(ctx, value))
+
+    for function in (plain_activity, runs_it):
+        with pytest.raises(WorkflowValidationError, match=r"name='other'\) needs durabletask-aio-worker: pip install"):
+            worker.add_activity(function, name="other")
 
 
 def test_a_coroutine_in_place_of_a_workflow_is_named(worker):

@@ -48,10 +48,13 @@ class RefusingRegistrar:
         raise WorkflowValidationError(msg)
 
     def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
-        if name is None and originals is not None and is_plain_wrapper(function):
-            return originals.add_activity(worker, function)  # it may well run the coroutine itself
+        is_async = is_coroutine_callable(function) or _is_misplaced_async(function)
+        if is_plain_wrapper(function):
+            if name is None and originals is not None:
+                return originals.add_activity(worker, function)  # it may well run the coroutine itself
+            is_async = False
         shown = name or callable_name(function)
-        if not is_coroutine_callable(function) and not _is_misplaced_async(function):
+        if not is_async:
             msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: pip install durabletask-aio-worker"
             raise WorkflowValidationError(msg)
         msg = (
