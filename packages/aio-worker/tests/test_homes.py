@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from worker_support import call_one, finished, leaked, run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
+from durabletask_aio.worker import turns
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.homes import Homes
 
@@ -74,6 +76,28 @@ def test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits(
     assert [count for count, _ in outputs] == [STEPS + 1] * 20
     assert all(len(threads) == 1 for _, threads in outputs)
     assert len({threads[0] for _, threads in outputs}) > 1
+
+
+def test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet(
+    engine: LocalBackend, client: TaskHubGrpcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine has the response and goes on, while the thread that sent it has not heard of that yet."""
+    complete = turns.Delivery.CompleteOrchestratorTask
+
+    def slowly(self: Any, response: Any) -> Any:
+        answer = complete(self, response)
+        time.sleep(0.1)
+        return answer
+
+    monkeypatch.setattr(turns.Delivery, "CompleteOrchestratorTask", slowly)
+    worker = started(engine, echo, orchestrators=[naming])
+    try:
+        run(client, "naming")
+    finally:
+        worker.stop()
+
+    stats = worker.extended_session_stats
+    assert (stats.hits, stats.misses) == (1, {})
 
 
 def test_what_cannot_live_on_stays_in_upstreams_pool(engine: LocalBackend, client: TaskHubGrpcClient) -> None:

@@ -127,16 +127,12 @@ def without_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     original = turns.Delivery.__init__
 
-    def init(self: Any, stub: Any, *more: Any) -> None:
-        original(self, stub, *more)
+    def init(self: Any, stub: Any) -> None:
+        original(self, stub)
         self.is_delivered = True
 
     monkeypatch.setattr(turns.Delivery, "__init__", init)
     without_proof(monkeypatch)
-
-
-def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions.SessionCache, "expect", lambda self, key: lambda: None)
 
 
 def without_rewind_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,36 +422,6 @@ class TestConditions:
             assert mine.response is not None
             assert not mine.response.actions
             assert worker.extended_session_stats.misses["absent"] == 1
-
-    @dropping(without_patience)
-    def test_the_next_turn_is_here_before_the_session_is_back(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The engine has the response and goes on, while the thread that sent it has not heard of that yet."""
-        with judged(drop, monkeypatch):
-            hub = Hub(register)
-            worker = hub.workers[0]
-            hub.start("collect", '["a"]')
-            item = hub.take()
-            assert item is not None
-            threads: list[threading.Thread] = []
-
-            class Hasty(Recorder):
-                def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> None:
-                    super().CompleteOrchestratorTask(response)
-                    hub.deliver(self)
-                    hub.raise_event("a", "1")
-                    following = hub.take()
-                    assert following is not None
-                    threads.append(threading.Thread(target=hub.do, args=(following,)))
-                    threads[0].start()
-                    threads[0].join(0.2)
-
-            worker._execute_orchestrator(item.orchestratorRequest, Hasty(), item.completionToken)
-            threads[0].join()
-
-            assert hub.output() == "[1]"
-            assert (worker.extended_session_stats.hits, worker.extended_session_stats.live) == (1, 0)
 
     @dropping(without_rewind_check)
     def test_a_rewind_is_always_a_full_replay(self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -848,16 +814,6 @@ class TestBounds:
         assert cache.store(first) == []
         assert cache.store(second) == [first]
         assert cache.checkout("a") is second
-
-    def test_one_that_never_comes_back_is_not_waited_for_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sessions, "_PATIENCE", 0.01)
-        cache = sessions.SessionCache(10, 5.0, sessions.ExtendedSessionStats())
-        settled = cache.expect("a")
-
-        assert cache.checkout("a") is None
-        settled()
-        monkeypatch.setattr(sessions, "_PATIENCE", 60)
-        assert cache.checkout("a") is None
 
     def test_nothing_is_stored_once_the_worker_has_stopped(self) -> None:
         cache = sessions.SessionCache(10, 5.0, sessions.ExtendedSessionStats())

@@ -5,6 +5,9 @@ find again after an ``await`` (``tenacity`` keeps its count of attempts so).  In
 instance could be on another thread, which would have nothing there, while a full replay, all on one thread, would
 have it all: the recorded history would be one that no replay comes to.
 
+It also keeps the turns of an instance apart.  An engine that has a response may send the next turn before the thread
+that delivered it has put the session back: at home, the next turn begins after that, and finds it.
+
 As in an asyncio program, others run on the same thread.  A thread for each instance would be a thousand threads, and
 one for all of them would wait for every delivery.  Considered and dropped: to hand over to the home in the middle of a
 turn, for workflow code alone; that is two changes of threads for each turn, where this one has none.

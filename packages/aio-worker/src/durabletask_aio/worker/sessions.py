@@ -6,7 +6,8 @@ A session may serve a turn only if that turn would have been the same after a fu
   instance id and execution id included (:class:`History`).  Its length or its last events would not do: another worker
   may have continued the instance as new, or a lost response may have come back with a later clock.
 * **Checkout.**  A session in use is in nobody's cache: the same turn delivered twice finds it once.
-* **Delivery.**  A session is stored only after its response has reached the engine.
+* **Delivery.**  A session is stored only after its response has reached the engine.  The next turn may be here
+  before that is known; it waits on the same thread (:mod:`.homes`).
 * **Ends.**  Nothing that has ended in any way is stored, and a rewind is always a full replay (a history that is about
   to be rewound still begins with what the session saw).
 
@@ -31,9 +32,6 @@ from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
     from durabletask_aio.core.driver import WorkflowRun
-
-_PATIENCE = 1.0
-"""Seconds that a turn waits for the session of the turn before it, whose response the engine has but we do not know."""
 
 _LAST_HISTORY_FIELD = pb.OrchestratorRequest.DESCRIPTOR.fields_by_name["pastEvents"].number
 
@@ -178,7 +176,6 @@ class SessionCache:
         self._clock = clock
         self._lock = stats.lock
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._expected: dict[str, threading.Event] = {}
         self._closed = False
         self.stats = stats
 
@@ -187,37 +184,11 @@ class SessionCache:
         return self._limit > 0 and not self._closed
 
     def checkout(self, instance_id: str) -> Session | None:
-        """Take the session out of the cache; whoever has it is the only one.
-
-        Waits a little for a session that is expected.
-        """
-        session, expected = self._take(instance_id)
-        if session is None and expected is not None and expected.wait(_PATIENCE):
-            session, _ = self._take(instance_id)
-        return session
-
-    def _take(self, instance_id: str) -> tuple[Session | None, threading.Event | None]:
+        """Take the session out of the cache; whoever has it is the only one."""
         with self._lock:
             session = self._sessions.pop(instance_id, None)
             self.stats.live = len(self._sessions)
-            return session, self._expected.get(instance_id)
-
-    def expect(self, instance_id: str) -> Callable[[], None]:
-        """A response is on its way, after which its session will be stored; call what is returned when that is done.
-
-        An engine that has the response may send the next turn before this thread hears that it was delivered.
-        """
-        settled = threading.Event()
-        with self._lock:
-            self._expected[instance_id] = settled
-
-        def done() -> None:
-            with self._lock:
-                if self._expected.get(instance_id) is settled:
-                    del self._expected[instance_id]
-            settled.set()
-
-        return done
+            return session
 
     def store(self, session: Session) -> list[Session]:
         """Put a session back as the most recently used one; the sessions this pushed out are returned."""

@@ -38,7 +38,7 @@ class ShadowReplay:
     ) -> None:
         """Replay, and report a difference from ``actions`` as an error in the worker's log and in the statistics.
 
-        Of ``live`` only what never changes is used, since its next turn may have begun.
+        Of ``live`` only what never changes is used, since it may be evicted and closed meanwhile.
         """
         started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
         with turn_scope(metadata=metadata.from_tags(started.tags if started is not None else None)):

@@ -27,22 +27,14 @@ if TYPE_CHECKING:
 _SIZES_REMEMBERED = 4096
 
 
-def _nothing() -> None:
-    pass
-
-
 class Delivery:
     """The stub as a turn sees it, remembering whether the engine took the response: upstream swallows that error."""
 
-    def __init__(self, stub: Any, begin: Callable[[], Callable[[], None]] = lambda: _nothing) -> None:
+    def __init__(self, stub: Any) -> None:
         self._stub = stub
-        self._begin = begin
-        self.settled = _nothing
-        """To be called when what follows from the delivery has been done."""
         self.is_delivered = False
 
     def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
-        self.settled = self._begin()
         answer = self._stub.CompleteOrchestratorTask(response)
         self.is_delivered = True
         return answer
@@ -115,20 +107,17 @@ class Turns:
     ) -> str:
         history = History(request) if self._may_live_on(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
-        delivery = Delivery(stub, lambda: self.sessions.expect(request.instanceId) if history is not None else _nothing)
+        delivery = Delivery(stub)
         self._current.turn = turn
         try:
             self._run(self._worker, request, delivery, completion_token)
             actions = () if turn.executor is None else turn.executor.actions
         finally:
             self._current.turn = None
-            try:
-                self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
-            finally:
-                delivery.settled()
+            self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
         if turn.session is None:
             return f"full replay ({reason})"
-        # Not before the session is stored: the next turn may be here already.
+        # When the session is stored, so that nothing that happens here can lose it.
         if self._shadow.is_due():
             self._shadow.compare(turn.session.executor, actions, request)
         return "session"
