@@ -386,9 +386,10 @@ def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None
         return None
     if isinstance(timeout, timedelta):
         return timeout.total_seconds()
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if is_number and (isinstance(timeout, int) or math.isfinite(timeout)):
-        return timeout
+    is_seconds = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if is_seconds and (isinstance(timeout, int) or math.isfinite(timeout)):
+        seconds: float = timeout
+        return seconds
     debug.discard(awaitable)
     raise loop.host.slip(
         f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
