@@ -87,11 +87,11 @@ def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
     fields: list[tuple[str, Any]] = []
     for attribute in _FIELDS:
         held: Any = inspect.getattr_static(kind, attribute, None)
-        if isinstance(held, dict):
-            # A dataclass keeps class variables there as well.
-            is_dataclass = attribute == "__dataclass_fields__"
-            own = {each.name for each in dataclasses.fields(kind)} if is_dataclass else {*held}
-            fields = [(name, each) for name, each in cast("dict[str, Any]", held).items() if name in own]
+        if attribute == "__dataclass_fields__" and isinstance(held, dict):
+            # Class variables are kept there as well, which dataclasses.fields() leaves out.
+            fields = [(each.name, each) for each in dataclasses.fields(kind)]
+        elif isinstance(held, dict):
+            fields = [*cast("dict[str, Any]", held).items()]
         elif isinstance(held, tuple):
             fields = [(each.name, each) for each in _interpreter.elements(held)]
         if fields:
