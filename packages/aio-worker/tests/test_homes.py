@@ -20,6 +20,12 @@ from durabletask_aio.worker.homes import Homes
 STEPS = 12
 
 
+@pytest.fixture(autouse=True)
+def sessions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the whole suite runs with few of them or none."""
+    monkeypatch.delenv("DT_MAX_EXTENDED_SESSIONS", raising=False)
+
+
 def echo(ctx: Any, value: Any) -> Any:
     return value
 
