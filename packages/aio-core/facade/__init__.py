@@ -32,7 +32,7 @@ from durabletask_aio.core import (
     WorkflowValidationError,
     as_orchestrator,
 )
-from durabletask_aio.core import plugins as _plugins
+from durabletask_aio.core import registration as _registration
 
 __all__ = [
     "ActivityFailedError",
@@ -58,7 +58,4 @@ __all__ = [
     "as_orchestrator",
 ]
 
-if not _plugins.load_integrations():
-    from durabletask_aio.core import registration as _registration
-
-    _registration.install()
+_registration.install(_registration.LateRegistrar())

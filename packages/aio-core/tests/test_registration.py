@@ -192,3 +192,58 @@ def test_a_registrar_takes_over_what_is_async(worker):
 
 def test_names_are_upstreams(worker):
     assert worker.add_orchestrator(as_orchestrator(workflow)) == task.get_name(workflow)
+
+
+class Accepting:
+    protocol_version = 1
+
+    def add_orchestrator(self, worker, function, *, name, sandbox_mode):
+        return f"accepted {function.__name__}"
+
+    def add_activity(self, worker, function, *, name):
+        return f"accepted {function.__name__}"
+
+
+@pytest.mark.parametrize(("method", "function"), [("add_orchestrator", workflow), ("add_activity", activity)])
+def test_an_integration_is_looked_for_when_the_first_async_function_comes(worker, monkeypatch, method, function):
+    searches = []
+
+    def load():
+        searches.append(1)
+        registration.install(Accepting())
+        return True
+
+    monkeypatch.setattr(registration.plugins, "load_integrations", load)
+    registration.install(registration.LateRegistrar())
+    worker.add_orchestrator(generator)
+    assert searches == []
+
+    assert getattr(worker, method)(function) == f"accepted {function.__name__}"
+    assert getattr(worker, method)(function) == f"accepted {function.__name__}"
+    assert searches == [1]
+
+
+def test_without_an_integration_async_functions_are_refused_and_the_search_is_over(worker, monkeypatch):
+    searches = []
+    monkeypatch.setattr(registration.plugins, "load_integrations", lambda: searches.append(1))
+    registration.install(registration.LateRegistrar())
+
+    for _ in range(2):
+        with pytest.raises(WorkflowValidationError, match="pip install durabletask-aio-worker"):
+            worker.add_orchestrator(workflow)
+    assert searches == [1]
+
+
+def test_a_broken_integration_is_told_of_at_the_line_that_registers(worker, monkeypatch):
+    class Broken:
+        name, group, dist, value = "broken", registration.plugins.INTEGRATIONS_GROUP, None, "acme:main"
+
+        def load(self):
+            raise ImportError("no module named acme")
+
+    monkeypatch.setattr(registration.plugins, "entry_points", lambda group: [Broken()])
+    registration.install(registration.LateRegistrar())
+
+    with pytest.warns(UserWarning, match="could not be loaded") as caught, pytest.raises(WorkflowValidationError):
+        worker.add_orchestrator(workflow)
+    assert caught[0].filename == __file__

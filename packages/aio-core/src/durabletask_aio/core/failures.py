@@ -8,8 +8,8 @@ differently from a generator orchestrator's (our richer failure of an activity),
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +43,7 @@ _FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with futur
 _NOT_YET = ("Result is not set.", "Exception is not set.")
 """What asyncio says of the ``result()`` and the ``exception()`` of a future that is not done."""
 
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_STANDARD_LIBRARY = os.path.dirname(os.__file__)  # what sysconfig says, whose import takes a millisecond
 
 _OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
 """How Python names an operation that a function of its own cannot work with."""

@@ -28,7 +28,7 @@ PROTOCOL_VERSION = 1
 """Raised by one whenever a protocol below changes in a way that an older companion would not survive."""
 
 INTEGRATIONS_GROUP = "durabletask.aio.integrations"
-"""Callables without arguments, called once when ``durabletask.aio`` is imported (the worker's ``install``)."""
+"""Callables without arguments, called once when upstream's worker is first given async code (ours: ``install``)."""
 
 SANDBOX_GROUP = "durabletask.aio.sandbox"
 """One :class:`Sandbox`, looked up when a workflow is registered with a mode other than ``"off"``."""
@@ -136,14 +136,14 @@ class Command(Protocol):
 def load_integrations() -> bool:
     """Call every integration there is, once; ``False`` if there is none.
 
-    A broken one warns and is left out: it must not break ``import durabletask.aio``.
+    A broken one warns, at the line that registers async code, and is left out: it must not break the others.
     """
     found = False
     for entry in entry_points(group=INTEGRATIONS_GROUP):
         try:
             entry.load()()
         except Exception as error:  # noqa: PERF203 - each on its own
-            warnings.warn(f"{_origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=3)
+            warnings.warn(f"{_origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=5)
         else:
             found = True
     return found

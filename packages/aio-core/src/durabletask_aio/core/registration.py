@@ -65,6 +65,28 @@ class RefusingRegistrar:
         raise WorkflowValidationError(msg)
 
 
+class LateRegistrar:
+    """Looks for an integration when the first async function comes, and steps aside for it.
+
+    Not when ``durabletask.aio`` is imported: the search reads the metadata of everything that is installed, and the
+    integration imports its own modules, in every program, also in those that never give async code to that class.
+    """
+
+    protocol_version = plugins.PROTOCOL_VERSION
+
+    def add_orchestrator(self, worker: Any, function: Any, *, name: str | None, sandbox_mode: Any) -> str:
+        return self._found().add_orchestrator(worker, function, name=name, sandbox_mode=sandbox_mode)
+
+    def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
+        return self._found().add_activity(worker, function, name=name)
+
+    def _found(self) -> plugins.Registrar:
+        plugins.load_integrations()  # which install() a registrar of theirs
+        if _registrar is self:
+            install()
+        return _registrar
+
+
 originals: Originals | None = None
 _registrar: plugins.Registrar = RefusingRegistrar()
 
