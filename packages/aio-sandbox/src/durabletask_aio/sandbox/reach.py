@@ -86,7 +86,7 @@ def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
     """
     fields: list[tuple[str, Any]] = []
     for attribute in _FIELDS:
-        held: Any = inspect.getattr_static(kind, attribute, None)
+        held = _held(kind, attribute)
         if attribute == "__dataclass_fields__" and isinstance(held, dict):
             # Class variables are kept there as well, which dataclasses.fields() leaves out.
             fields = [(each.name, each) for each in dataclasses.fields(kind)]
@@ -104,6 +104,11 @@ def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
             aliases = (getattr(each, "alias", None), getattr(each, "validation_alias", None))
             found.append((name, frozenset(given for given in aliases if isinstance(given, str)), position, function))
     return found
+
+
+def _held(kind: type[Any], attribute: str) -> Any:
+    """The attribute of a class as it is stored; ``inspect.getattr_static`` takes half of a registration for it."""
+    return next((vars(base)[attribute] for base in kind.__mro__ if attribute in vars(base)), None)
 
 
 _FIELDS: Final = ("__dataclass_fields__", "__pydantic_fields__", "__attrs_attrs__")
