@@ -1,7 +1,4 @@
-"""The tests that run real workers pass with extended sessions evicted all the time, and off.
-
-That they pass with every session kept is what an ordinary run shows: none of them has as many instances as are kept.
-"""
+"""The tests that run real workers pass with extended sessions forced on, evicted all the time, and off."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ SUITES = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("sessions", ["1", "0"], ids=["evicted all the time", "off"])
+@pytest.mark.parametrize("sessions", ["100000", "1", "0"], ids=["on", "evicted all the time", "off"])
 def test_the_suites_pass_whatever_is_kept(suite: str, sessions: str) -> None:
     environment = {**os.environ, "DT_MAX_EXTENDED_SESSIONS": sessions, "PYTHONDONTWRITEBYTECODE": "1"}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
