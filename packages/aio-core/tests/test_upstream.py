@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import pytest
 from durabletask import task
@@ -15,6 +16,8 @@ from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrches
 from workflows import started
 
 from durabletask_aio.core import _upstream
+
+T = TypeVar("T")
 
 
 class Ear:
@@ -103,6 +106,22 @@ def test_a_context_with_a_call_activity_of_its_own_is_asked(context):
     names = [action.scheduleTask.name for action in other._pending_actions.values()]
     assert names == ["hosted-a", "hosted-a"]
     assert [action.scheduleTask.name for action in context._pending_actions.values()] == ["a", "a"]
+
+
+def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monkeypatch):
+    class Task(task.CompletableTask[T]):
+        def __init__(self, expected_type=None):
+            super().__init__(expected_type)
+            self.new_in_this_version = True
+
+    monkeypatch.setattr(task, "CompletableTask", Task)
+    monkeypatch.setattr(_upstream, "_known", None)
+    _upstream._is_known.cache_clear()
+    try:
+        made = _upstream.call_activity(context, "a", 1, None, None, None)
+    finally:
+        _upstream._is_known.cache_clear()
+    assert type(made) is Task
 
 
 def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):

@@ -28,7 +28,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _interpreter
-from durabletask_aio.core._interpreter import restore_loop, swap_loop
+from durabletask_aio.core._interpreter import get_running_loop, restore_loop, set_running_loop, swap_loop
 from durabletask_aio.core.errors import (
     InstanceEvicted,
     NonDeterministicUseError,
@@ -223,7 +223,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Raises :class:`StepBudgetError` if there seems to be no end to it.
         """
         ready = self.ready
-        saved_loop = swap_loop(self)
+        # Only nested in another loop's code is there anything to set aside; else it is a call less for each step.
+        outer = get_running_loop()
+        saved_loop = set_running_loop(self) if outer is None else swap_loop(self)
         saved_hooks = None if self.hooked else _interpreter.abandon_async_generators()
         left = self._step_budget
         try:
@@ -243,7 +245,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         finally:
             if saved_hooks is not None:
                 sys.set_asyncgen_hooks(*saved_hooks)
-            restore_loop(saved_loop)
+            if outer is None:
+                set_running_loop(None)
+            else:
+                restore_loop(saved_loop)
 
     def _raise_budget_exceeded(self, handle: WorkflowHandle | WorkflowTimerHandle) -> NoReturn:
         owner: Any = getattr(handle.call[0], "__self__", None)
