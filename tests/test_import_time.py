@@ -17,10 +17,10 @@ def test_importing_adds_at_most_thirty_milliseconds(monkeypatch: pytest.MonkeyPa
     import import_time
 
     benchmark: Any = import_time
-    rounds = []
+    rounds: list[float] = []
     while len(rounds) < 5:  # a machine that is busy for one round may not be so for the next
-        upstream, added = benchmark.measure(samples=15)
-        rounds.append((added[0], benchmark.limit(upstream)))
-        if added[0] <= rounds[-1][1]:
+        _, added = benchmark.measure(samples=15)
+        rounds.append(added[0])
+        if added[0] <= benchmark.LIMIT:
             return
-    pytest.fail(f"milliseconds added and allowed, round by round: {rounds}")
+    pytest.fail(f"milliseconds added, round by round: {rounds}")

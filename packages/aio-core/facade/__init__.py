@@ -5,10 +5,6 @@ Importing it lets upstream's ``TaskHubGrpcWorker`` accept ``async def`` workflow
 that is installed, and otherwise makes it refuse them with a sentence.
 """
 
-from durabletask_aio.core import installation as _installation
-
-_installation.check()
-
 from durabletask_aio.core import (
     ActivityFailedError,
     AsyncWorkflowContext,

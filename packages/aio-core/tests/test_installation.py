@@ -1,10 +1,15 @@
-"""Whether what is installed fits together, as `import durabletask.aio` finds out."""
+"""Whether what is installed fits together, as `import durabletask.aio` and the first registration find out."""
 
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
 
+import durabletask
 import pytest
+from durabletask.aio import as_orchestrator
 from packaging.requirements import Requirement
 
+import durabletask_aio.core
 from durabletask_aio.core import _upstream, installation
 
 
@@ -22,7 +27,9 @@ def versions(monkeypatch):
     monkeypatch.setattr(installation, "version", version)
     monkeypatch.setattr(installation, "distribution", version)
     monkeypatch.setattr(installation, "requires", lambda name: ["packaging>=22", "durabletask>=1.12,<2"])
-    return installed
+    installation.check.cache_clear()
+    yield installed
+    installation.check.cache_clear()
 
 
 def test_what_fits_is_silent(versions):
@@ -89,3 +96,48 @@ def test_an_upstream_that_has_changed_under_us_is_an_import_error(versions, monk
     assert str(caught.value) == (
         "durabletask has changed under durabletask-aio-core: x is gone (found: durabletask 1.12.0)"
     )
+
+
+def test_importing_reads_no_metadata():
+    """``importlib.metadata`` takes as long to import as all of the core."""
+    program = "import sys; import durabletask.aio; sys.exit('importlib.metadata' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_glance_at_what_fits_asks_no_further(versions):
+    del versions["durabletask"]
+    installation.glance()
+
+
+def test_a_glance_at_traces_of_an_impostor_asks(versions, tmp_path, monkeypatch):
+    (tmp_path / "durabletask_dapr-0.2.dist-info").mkdir()
+    monkeypatch.setattr(durabletask, "__path__", ["beside an archive.zip/durabletask", str(tmp_path / "durabletask")])
+    installation.glance()  # of another place, as it turns out
+
+    versions["durabletask-dapr"] = "0.2"
+    installation.check.cache_clear()
+    with pytest.raises(ImportError, match="pip uninstall durabletask-dapr"):
+        installation.glance()
+
+
+def test_a_glance_at_an_upstream_that_cannot_be_imported_asks(versions, monkeypatch):
+    versions["durabletask"] = "1.0.0"
+    monkeypatch.setitem(sys.modules, "durabletask_aio.core._upstream", None)
+    monkeypatch.delattr(durabletask_aio.core, "_upstream")
+    with pytest.raises(ImportError, match=r"and 1\.0\.0 is installed"):
+        installation.glance()
+
+
+def test_a_glance_at_an_upstream_that_has_changed_asks(versions, monkeypatch):
+    monkeypatch.setattr(_upstream, "self_check", lambda: "durabletask has changed: x is gone")
+    with pytest.raises(ImportError, match="x is gone"):
+        installation.glance()
+
+
+def test_the_first_workflow_checks(versions):
+    async def workflow(ctx):
+        raise NotImplementedError
+
+    versions["durabletask"] = "1.11.0"
+    with pytest.raises(ImportError, match=r"and 1\.11\.0 is installed"):
+        as_orchestrator(workflow)

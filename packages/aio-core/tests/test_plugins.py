@@ -1,6 +1,7 @@
 """How the core finds its companions, and what it says when they are missing, broken or of another version."""
 
 import logging
+import importlib.metadata
 import warnings
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -44,7 +45,7 @@ def installed(monkeypatch):
     def find(*, group):
         return groups.get(group, [])
 
-    monkeypatch.setattr(plugins, "entry_points", find)
+    monkeypatch.setattr(importlib.metadata, "entry_points", find)
     monkeypatch.setattr(plugins, "_told", False)
     monkeypatch.setattr(plugins, "_loaded", None)
     monkeypatch.delenv("DAPR_WF_DEBUG", raising=False)
@@ -104,7 +105,7 @@ def test_a_mode_that_needs_the_sandbox_says_what_to_install(installed, mode):
 
 
 def test_mode_off_looks_for_no_sandbox(installed, monkeypatch):
-    monkeypatch.setattr(plugins, "entry_points", lambda **_: pytest.fail("looked for entry points"))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for entry points"))
     as_orchestrator(workflow)
     as_orchestrator(workflow, sandbox_mode="off")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import importlib.metadata
 
 import pytest
 from durabletask import task
@@ -223,6 +224,19 @@ def test_an_integration_is_looked_for_when_the_first_async_function_comes(worker
     assert searches == [1]
 
 
+@pytest.mark.parametrize(("method", "function"), [("add_orchestrator", workflow), ("add_activity", activity)])
+def test_what_is_installed_is_checked_when_the_first_async_function_comes(worker, monkeypatch, method, function):
+    def check():
+        raise ImportError("durabletask 1.11 is installed")
+
+    monkeypatch.setattr(registration.installation, "check", check)
+    registration.install(registration.LateRegistrar())
+    worker.add_orchestrator(generator)
+
+    with pytest.raises(ImportError, match=r"1\.11 is installed"):
+        getattr(worker, method)(function)
+
+
 def test_without_an_integration_async_functions_are_refused_and_the_search_is_over(worker, monkeypatch):
     searches = []
     monkeypatch.setattr(registration.plugins, "load_integrations", lambda: searches.append(1))
@@ -241,7 +255,7 @@ def test_a_broken_integration_is_told_of_at_the_line_that_registers(worker, monk
         def load(self):
             raise ImportError("no module named acme")
 
-    monkeypatch.setattr(registration.plugins, "entry_points", lambda group: [Broken()])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Broken()])
     registration.install(registration.LateRegistrar())
 
     with pytest.warns(UserWarning, match="could not be loaded") as caught, pytest.raises(WorkflowValidationError):

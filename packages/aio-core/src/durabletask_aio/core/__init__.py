@@ -20,7 +20,7 @@ from __future__ import annotations
 from durabletask_aio.core import installation
 
 # Before anything of upstream's is imported that an unfit one may not have; the companions import us first.
-installation.check()
+installation.glance()
 
 from durabletask.task import RetryPolicy
 

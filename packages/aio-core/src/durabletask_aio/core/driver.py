@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from durabletask import task
 
-from durabletask_aio.core import _upstream, debug, disposal, failures, plugins, validation
+from durabletask_aio.core import _upstream, debug, disposal, failures, installation, plugins, validation
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.core.disposal import turn_scope
 from durabletask_aio.core.errors import (
@@ -94,6 +94,7 @@ def as_orchestrator(fn: Any = None, *, name: str | None = None, sandbox_mode: Sa
         return functools.partial(as_orchestrator, name=name, sandbox_mode=sandbox_mode)
     if validation.is_orchestrator(fn):
         return _again(fn, name, sandbox_mode)
+    installation.check()
     validation.validate_workflow_function(fn)
     mode = SandboxMode.OFF if sandbox_mode is None else SandboxMode.parse(sandbox_mode)
     info = OrchestratorInfo(fn, name or validation.callable_name(fn), mode)

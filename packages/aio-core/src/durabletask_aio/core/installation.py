@@ -1,9 +1,19 @@
-"""Whether what is installed fits together: checked once, when ``durabletask.aio`` is imported."""
+"""Whether what is installed fits together.
+
+:func:`glance` looks at what can be seen for nothing, whenever ``durabletask.aio`` is imported; :func:`check` reads the
+metadata of the distributions, before the first workflow or async activity is registered.
+"""
 
 from __future__ import annotations
 
+import functools
+import glob
+import os
 import re
-from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 CORE = "durabletask-aio-core"
 UPSTREAM = "durabletask"
@@ -11,8 +21,35 @@ IMPOSTORS = ("durabletask-dapr",)
 """Distributions that install a ``durabletask`` package of their own over Microsoft's."""
 
 
+def glance() -> None:
+    """Raise what :func:`check` raises, if anything looks wrong.
+
+    Importing ``importlib.metadata`` takes longer than importing all of the core, and what it has to say is the same for
+    as long as the process lives; so it waits for whoever registers something, or for a reason to ask.
+    """
+    try:
+        from durabletask_aio.core import _upstream
+
+        looks_right = _upstream.self_check() is None and not _has_impostor_beside_it()
+    except (ImportError, AttributeError):  # so it goes with one that is too old, or another's
+        looks_right = False
+    if not looks_right:
+        check()
+
+
+def _has_impostor_beside_it() -> bool:
+    import durabletask
+
+    patterns = [name.replace("-", "_") + "-*" for name in IMPOSTORS]
+    folders = [os.path.dirname(folder) for folder in durabletask.__path__]
+    return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
+
+
+@functools.lru_cache(maxsize=1)  # what it raises is not kept
 def check() -> None:
     """Raise :class:`ImportError`, saying what to uninstall or install, unless ``durabletask`` is one we work with."""
+    from importlib.metadata import PackageNotFoundError
+
     for impostor in IMPOSTORS:
         if _is_installed(impostor):
             msg = (
@@ -39,6 +76,13 @@ def check() -> None:
         raise ImportError(f"{problem} (found: {UPSTREAM} {found})")
 
 
+def distribution(name: str) -> Distribution:
+    """As :func:`importlib.metadata.distribution`."""
+    import importlib.metadata
+
+    return importlib.metadata.distribution(name)
+
+
 def version(name: str) -> str:
     """As :func:`importlib.metadata.version`."""
     return next(iter(_headers(name, "Version")), "")
@@ -56,6 +100,8 @@ def _headers(name: str, field: str) -> list[str]:
 
 
 def _is_installed(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError
+
     try:
         distribution(name)
     except PackageNotFoundError:
@@ -65,6 +111,8 @@ def _is_installed(name: str) -> bool:
 
 def _requirement() -> str | None:
     """The range of versions we were built for; its one home is the project's own metadata."""
+    from importlib.metadata import PackageNotFoundError
+
     try:
         lines = requires(CORE)
     except PackageNotFoundError:  # run from a source tree that nobody installed

@@ -12,15 +12,15 @@ import logging
 import warnings
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from importlib.metadata import EntryPoint, entry_points
-from importlib.metadata import version as metadata_version
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
+from durabletask_aio.core import installation
 from durabletask_aio.core.errors import AsyncWorkflowError, WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled
 
 if TYPE_CHECKING:
     import random
+    from importlib.metadata import EntryPoint
 
     from durabletask_aio.core.context import AsyncWorkflowContext
 
@@ -138,6 +138,8 @@ def load_integrations() -> bool:
 
     A broken one warns, at the line that registers async code, and is left out: it must not break the others.
     """
+    from importlib.metadata import entry_points
+
     found = False
     for entry in entry_points(group=INTEGRATIONS_GROUP):
         try:
@@ -159,6 +161,8 @@ def load_sandbox() -> Sandbox | None:
     """
     global _loaded
     if _loaded is None:  # once: the search reads the metadata of everything that is installed
+        from importlib.metadata import entry_points
+
         for entry in entry_points(group=SANDBOX_GROUP):
             sandbox = entry.load()
             check_protocol(sandbox, entry)
@@ -172,9 +176,9 @@ def check_protocol(plugin: Any, entry: EntryPoint) -> None:
     version = getattr(plugin, "protocol_version", None)
     if version != PROTOCOL_VERSION:
         msg = (
-            f"{_origin(entry)} speaks version {version} of the plugin protocol, and durabletask-aio-core "
-            f"{metadata_version('durabletask-aio-core')} speaks {PROTOCOL_VERSION}\n"
-            f"  pip install --upgrade durabletask-aio-core {_distribution(entry)}"
+            f"{_origin(entry)} speaks version {version} of the plugin protocol, and {installation.CORE} "
+            f"{installation.version(installation.CORE)} speaks {PROTOCOL_VERSION}\n"
+            f"  pip install --upgrade {installation.CORE} {_distribution(entry)}"
         )
         raise AsyncWorkflowError(msg)
 

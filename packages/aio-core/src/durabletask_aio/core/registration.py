@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from durabletask.worker import TaskHubGrpcWorker
 
-from durabletask_aio.core import plugins
+from durabletask_aio.core import installation, plugins
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.core.validation import (
     callable_name,
@@ -81,6 +81,7 @@ class LateRegistrar:
         return self._found().add_activity(worker, function, name=name)
 
     def _found(self) -> plugins.Registrar:
+        installation.check()
         plugins.load_integrations()  # which install() a registrar of theirs
         if _registrar is self:
             install()
