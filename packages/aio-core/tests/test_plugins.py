@@ -1,7 +1,7 @@
 """How the core finds its companions, and what it says when they are missing, broken or of another version."""
 
-import logging
 import importlib.metadata
+import logging
 import warnings
 from importlib.metadata import version
 from types import SimpleNamespace
