@@ -6,6 +6,7 @@ Everything here fails safe: what is not understood for sure is answered with ``N
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from durabletask_aio.sandbox import _interpreter
 _OLD: Final = sys.version_info < (3, 11)
 _ATTRIBUTE: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+_IMPORT_NAME: Final = dis.opmap["IMPORT_NAME"]
 _IGNORED: Final = frozenset({"EXTENDED_ARG", "CACHE"})
 _CALLS: Final = frozenset(
     {"CALL", "PRECALL", "CALL_KW", "CALL_FUNCTION_EX", "CALL_FUNCTION", "CALL_FUNCTION_KW", "CALL_METHOD"}
@@ -42,8 +44,13 @@ class Chain:
     """For the global itself and after each attribute: whether the value at that point is called directly."""
 
 
-def global_chains(code: types.CodeType) -> Iterator[Chain]:
+@functools.lru_cache(maxsize=512)  # asked for whom a function calls, and again for what is to be redirected in it
+def global_chains(code: types.CodeType) -> tuple[Chain, ...]:
     """Every load of a global in ``code``, with the attributes that follow it."""
+    return tuple(_global_chains(code))
+
+
+def _global_chains(code: types.CodeType) -> Iterator[Chain]:
     found = instructions(code)
     callees = {
         callee
@@ -75,6 +82,8 @@ class LocalImport:
 
 def local_imports(code: types.CodeType) -> Iterator[LocalImport]:
     """The absolute imports in ``code``; none if it also makes a class, which might be a subclass of an import."""
+    if _IMPORT_NAME not in code.co_code[::2]:  # disassembling is most of what a registration takes
+        return
     found = instructions(code)
     if any(each.opname == "LOAD_BUILD_CLASS" for each in found):
         return
