@@ -548,6 +548,7 @@ def test_an_operation_is_an_asyncio_future_with_public_facts():
     assert result_of(workflow) == ["activity", "double", 1, __file__]
 
 
+@pytest.mark.not_replayed("it schedules thousands of activities to weigh them")
 def test_operations_are_small():
     """Bytes an operation takes, without what upstream keeps for the same call, which is many times as much.
 

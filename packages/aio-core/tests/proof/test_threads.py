@@ -51,6 +51,7 @@ async def busy(ctx: Any, number: int) -> Any:
     return [ctx.instance_id, loop.time(), seen]
 
 
+@pytest.mark.not_replayed("there are many of one kind, which are compared here; one of them is replayed below")
 def test_instances_in_four_threads_do_what_they_do_alone(hasty_switches: None):
     orchestrator = as_orchestrator(busy)
 
@@ -66,6 +67,11 @@ def test_instances_in_four_threads_do_what_they_do_alone(hasty_switches: None):
     assert together == alone * 3
 
 
+def test_one_of_these_is_its_own_replay():
+    Instance(as_orchestrator(busy), 1, instance_id="threaded-1").run(latency=0.5)  # the conftest replays it
+
+
+@pytest.mark.not_replayed("test_concurrent_programs.py replays these; here they are compared with themselves")
 def test_random_programs_in_four_threads_do_what_they_do_alone(hasty_switches: None):
     programs = [Program(seed, portable=True) for seed in range(12)]
 
