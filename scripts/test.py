@@ -1,6 +1,6 @@
 """Set everything up and run the tests of all packages: ``python3 scripts/test.py [pytest arguments]``.
 
-Without arguments, as many tests run at a time as the machine has cores; with arguments, whatever those say.
+Without arguments, three files of tests run at a time; with arguments, whatever those say.
 """
 
 import sys
@@ -9,6 +9,6 @@ import _setup
 
 if __name__ == "__main__":
     python = _setup.prepare(_setup.TEST_REQUIREMENTS)
-    # Two processes, a file at a time: most tests wait for something, and those of one file share ports and fixtures.
-    arguments = sys.argv[1:] or ["-n", "2", "--dist", "loadfile"]
+    # A file at a time, since the tests of one share fixtures; three processes keep two cores busy, for many tests wait.
+    arguments = sys.argv[1:] or ["-n", "3", "--dist", "loadfile"]
     sys.exit(_setup.run([python, "-m", "pytest"] + arguments))
