@@ -484,6 +484,21 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET803"]
 
+    def test_cancellation_that_comes_out_of_async_for_and_async_with_is_swallowed_too(self) -> None:
+        async def workflow(ctx: Any) -> None:
+            with contextlib.suppress(BaseException):
+                async for event in ctx.events("news"):
+                    ctx.set_custom_status(event)
+            with contextlib.suppress(BaseException):
+                async with ctx.lock_entities([]):
+                    ctx.set_custom_status("locked")
+            with contextlib.suppress(BaseException):
+                ctx.set_custom_status([event async for event in ctx.events("news")])
+            with contextlib.suppress(BaseException):
+                ctx.set_custom_status([event.upper() for event in ("a", "b")])
+
+        assert codes(workflow) == ["DET803"] * 3
+
     def test_cancellation_that_is_suppressed(self) -> None:
         async def workflow(ctx: Any) -> None:
             with contextlib.suppress(BaseException):

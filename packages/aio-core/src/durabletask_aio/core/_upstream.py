@@ -196,7 +196,7 @@ def _retry_timer(context: Any, key: int) -> int | None:
     group, one search through all that is pending then serves them all.
     """
     pending = context._pending_tasks
-    number: int | None = vars(cast(object, context)).get(_RETRY_TIMERS, _NONE).get(key)
+    number: int | None = vars(cast(object, context)).get(_RETRY_TIMERS, _NOT_INDEXED).get(key)
     if number is None or not _retries(pending.get(number), key):
         found: dict[int, int] = {}
         for its_number, timer in pending.items():
@@ -208,7 +208,7 @@ def _retry_timer(context: Any, key: int) -> int | None:
 
 
 _RETRY_TIMERS = "_durabletask_aio_retry_timers"
-_NONE: dict[int, int] = {}
+_NOT_INDEXED: dict[int, int] = {}
 
 
 def _retries(timer: Any, key: int) -> bool:

@@ -63,9 +63,10 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
 
 
 def futures_of(loop: WorkflowLoop, awaitables: Iterable[Any], function: str) -> list[asyncio.Future[Any]]:
-    """The futures of several awaitables, in order; of none of them, if one is no awaitable.
+    """The futures of several awaitables, in order.
 
-    One that is given twice is one part, as for ``asyncio.gather``.
+    As for ``asyncio.gather``, one that is given twice is one part; and if one is no awaitable, what comes before it has
+    been started.  The coroutines after it are closed.
     """
     made: dict[int, asyncio.Future[Any]] = {}
     futures: list[asyncio.Future[Any]] = []

@@ -273,8 +273,15 @@ def _suppressed(scanner: Scanner, node: ast.With | ast.AsyncWith) -> None:
             scanner.report(call, _rule(scanner, "DET803"), detail=detail, advice=_INSTEAD_OF_SUPPRESS)
 
 
-def _waits(statements: list[ast.stmt]) -> bool:
-    return any(isinstance(each, ast.Await) for statement in statements for each in own_nodes(statement))
+def _waits(statements: list[ast.stmt]) -> list[ast.AST]:
+    """What waits in there, and so is where cancellation comes out."""
+    return [each for statement in statements for each in own_nodes(statement) if _is_wait(each)]
+
+
+def _is_wait(node: ast.AST) -> bool:
+    return isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)) or (
+        isinstance(node, ast.comprehension) and bool(node.is_async)
+    )
 
 
 def _raises(statements: list[ast.stmt]) -> bool:
@@ -300,8 +307,7 @@ def _ends_what_it_cancelled(scanner: Scanner, kind: ast.expr | None, body: list[
         for each in own_nodes(statement)
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "cancel"
     }
-    awaited = [each for statement in body for each in own_nodes(statement) if isinstance(each, ast.Await)]
-    return all(ast.dump(each.value) in cancelled for each in awaited)
+    return all(isinstance(each, ast.Await) and ast.dump(each.value) in cancelled for each in _waits(body))
 
 
 # Dynamic code, allowances -----------------------------------------------------------------------------------------
