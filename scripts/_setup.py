@@ -69,6 +69,7 @@ def run(arguments):
     """Replace this program by ``arguments``, as far as the platform can: same terminal, same exit status."""
     environment = dict(os.environ)
     environment.pop("PYTHONPATH", None)  # what is tested and shown is what is installed
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start hundreds of interpreters
     try:
         return subprocess.call(arguments, cwd=ROOT, env=environment)
     except KeyboardInterrupt:
