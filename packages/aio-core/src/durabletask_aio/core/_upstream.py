@@ -61,7 +61,7 @@ class Wake(task.Task[None]):
     get_result: Callable[[], Any] = bool  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-_new = object.__new__
+_new: Any = object.__new__
 
 
 def _activity_task(expected_type: type | None) -> task.CompletableTask[Any]:
@@ -82,7 +82,7 @@ _CALL_ACTIVITY = {
 }
 """The methods of upstream's context that our ``call_activity`` stands in for, or calls, by the names they use."""
 
-_known: type[object] | None = None
+_known: Any = None
 """The latest class of context found to have these."""
 
 
@@ -92,7 +92,7 @@ def _fingerprint(method: Any) -> int | None:
 
 
 @functools.lru_cache(maxsize=8)  # for those that are not, or each of their calls would be looked through again
-def _is_known(kind: type[object]) -> bool:
+def _is_known(kind: Any) -> bool:
     global _known
     if any(_fingerprint(getattr(kind, name, None)) != known for name, known in _CALL_ACTIVITY.items()):
         return False
@@ -118,7 +118,7 @@ def call_activity(
     than all that the task does.  Given a task and an encoded input, as for a retry, the same method makes none.  A
     context whose methods are not the ones known here, another host's or version's, is asked in the ordinary way.
     """
-    kind: type[object] = type(context)  # pyright: ignore[reportUnknownVariableType]
+    kind: Any = type(context)  # pyright: ignore[reportUnknownVariableType]
     if kind is not _known and not _is_known(kind):
         scheduled: task.Task[Any] = context.call_activity(
             activity, input=input, retry_policy=retry_policy, tags=tags, return_type=return_type

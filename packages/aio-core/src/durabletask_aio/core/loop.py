@@ -225,7 +225,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         ready = self.ready
         # Only nested in another loop's code is there anything to set aside; else it is a call less for each step.
         outer = get_running_loop()
-        saved_loop = set_running_loop(self) if outer is None else swap_loop(self)
+        saved_loop: Any = set_running_loop(self) if outer is None else swap_loop(self)
         saved_hooks = None if self.hooked else _interpreter.abandon_async_generators()
         left = self._step_budget
         try:
