@@ -225,7 +225,7 @@ def run_sequence(report: Report, rounds: int) -> None:
 
 def run_fan_out(report: Report, rounds: int) -> None:
     per_activity: dict[str, list[float]] = {}
-    for size, times in ((1_000, rounds), (10_000, max(3, rounds // 4))):
+    for size, times in ((1_000, rounds), (10_000, max(3, rounds // 2))):
         events = all_at_once(size)
         shapes = {
             "upstream's when_all": when_all_generator,
