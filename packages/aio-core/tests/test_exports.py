@@ -97,6 +97,11 @@ def test_importing_does_not_load_the_sandbox_or_the_test_kit():
     assert loaded == "[]"
 
 
+def test_importing_reads_no_metadata():
+    """``importlib.metadata`` takes longer to import than all of the core."""
+    assert run("import sys, durabletask.aio\nprint('importlib.metadata' in sys.modules)") == "False"
+
+
 def test_importing_patches_nothing_of_the_standard_library():
     assert (
         run(
