@@ -151,6 +151,65 @@ def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
     assert output.startswith("durabletask-aio-turns-")
 
 
+@pytest.mark.parametrize(
+    ("why", "options"),
+    [
+        ("limit", {"max_extended_sessions": 1}),
+        ("idle", {"extended_session_idle_timeout": 0.05}),
+        ("stop", {}),
+    ],
+)
+def test_what_is_evicted_is_closed_at_home(
+    engine: LocalBackend, client: TaskHubGrpcClient, why: str, options: dict[str, Any]
+) -> None:
+    """Where a ``finally`` finds what the code before it has kept in a thread-local."""
+    local, closed = threading.local(), []
+
+    async def keeping(ctx: Any, _: Any) -> None:
+        local.mine = ctx.instance_id
+        try:
+            await ctx.wait_for_external_event("never")
+        finally:
+            closed.append(getattr(local, "mine", None))
+
+    ids = [f"keeping-{why}-{number}" for number in range(6)]
+    worker = started(engine, orchestrators=[keeping], **options)
+    binding = binding_of(worker)
+    assert binding is not None
+    # Each on a home of its own, or they would find what another has left.
+    homes = {id(binding.homes.of(each)): each for each in ids}
+    live = {"limit": 1, "idle": 0, "stop": len(homes)}[why]
+    try:
+        for each in homes.values():
+            client.schedule_new_orchestration("keeping", instance_id=each)
+        assert wait_until(lambda: (worker.extended_session_stats.live, len(closed)) == (live, len(homes) - live))
+    finally:
+        worker.stop()
+
+    assert worker.extended_session_stats.evictions[why] > 0
+    assert sorted(closed) == sorted(homes.values())
+
+
+def test_a_session_that_finds_no_home_is_closed_where_it_is() -> None:
+    class Session:
+        instance_id = "order-7"
+
+        def dispose(self) -> None:
+            closed.append(threading.current_thread())
+
+    closed: list[threading.Thread] = []
+    homes = Homes(4)
+    homes.dispose(Session())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="the worker is not running"):
+        homes.of("order-7")
+    homes.open()
+    homes.dispose(Session())  # type: ignore[arg-type]
+    homes.close(wait=True)
+
+    assert closed[0] is threading.current_thread()
+    assert closed[1].name.startswith("durabletask-aio-turns-")
+
+
 def test_the_threads_end_with_the_worker_and_come_again_with_it(
     engine: LocalBackend, client: TaskHubGrpcClient
 ) -> None:
@@ -169,6 +228,7 @@ def test_the_threads_end_with_the_worker_and_come_again_with_it(
 
 def test_an_instance_has_the_same_home_for_as_long_as_the_worker_runs() -> None:
     homes = Homes(4)
+    homes.open()
     try:
         assert [homes.of("order-7") for _ in range(3)] == [homes.of("order-7")] * 3
         assert len({id(homes.of(str(number))) for number in range(100)}) == 4

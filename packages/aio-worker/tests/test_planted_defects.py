@@ -151,7 +151,7 @@ DEFECTS = {
     ),
     "what falls out of the cache is not closed": Defect(
         "turns.py",
-        "                fallen.dispose()\n",
+        "                self._homes.dispose(fallen)\n",
         "                pass\n",
         "test_sessions.py::TestBounds::test_the_least_recently_used_are_let_go_and_closed_once",
     ),

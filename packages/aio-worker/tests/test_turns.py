@@ -196,7 +196,7 @@ class TestAnInstanceThatIsDropped:
         assert "Traceback" not in out + err
         assert "never awaited" not in out + err
 
-    def test_an_idle_one_is_closed_in_a_worker_thread(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
+    def test_an_idle_one_is_closed_in_a_thread_for_turns(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
         closings: list[str] = []
 
         async def holding(ctx: Any, _: Any) -> Any:
@@ -209,7 +209,7 @@ class TestAnInstanceThatIsDropped:
         try:
             instance_id = client.schedule_new_orchestration("holding")
             assert wait_until(lambda: closings != [])
-            assert closings[0].startswith("DurableTask")
+            assert closings[0].startswith("durabletask-aio-turns-")
             assert worker.extended_session_stats.evictions["idle"] == 1
             client.raise_orchestration_event(instance_id, "go", data=5)
             assert finished(client, instance_id).serialized_output == "5"

@@ -41,8 +41,8 @@ class Binding:
         tick = min(_LONGEST_TICK, max(options.extended_session_idle_timeout / 2, 0.05))
         self._watch = Watch(self.logger, options.slow_turn_warning, tick)
         self.loop = ActivityLoop(self.logger)
-        self.turns = Turns(worker, options, self._watch)
         self.homes = Homes(_upstream.pool_size_of(worker))
+        self.turns = Turns(worker, options, self._watch, self.homes)
         self.activities = Activities(worker, self.loop)
         # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
         self._stop_lock = threading.RLock()
@@ -60,6 +60,7 @@ class Binding:
             return
         self.activities.is_stopping = False
         self.loop.open()
+        self.homes.open()
         self.turns.sessions.open()
         self._watch.start(self._evict_idle)
         try:
@@ -97,10 +98,10 @@ class Binding:
                 stopped.set()
                 grace.join()
                 self._watch.stop()
+                self._dispose(self.turns.sessions.close())
                 self.homes.close(wait=has_stopped)
                 self.activities.close()
                 self.loop.close()
-                self._close_sessions()
 
     def _end_grace(self, stopped: threading.Event) -> None:
         """Cancel what still runs when the grace period is over, and name what goes on in spite of it."""
@@ -122,27 +123,12 @@ class Binding:
         """End the grace period of a stop that is under way."""
         self.loop.cancel_all()
 
-    def _close_sessions(self) -> None:
-        fallen = self.turns.sessions.close()
-        if not fallen:
-            return
-        # Not in this thread: it may run an event loop, and disposal runs workflow code on loops of its own.
-        closer = threading.Thread(target=_dispose, args=(fallen,), name="durabletask-aio-sessions")
-        closer.start()
-        closer.join()
-
     def _evict_idle(self) -> None:
-        fallen = self.turns.sessions.expire()
-        if fallen:
-            try:
-                _upstream.thread_pool_of(self.worker).submit(_dispose, fallen)
-            except RuntimeError:  # the pool is shutting down: there is no worker thread left to do it in
-                _dispose(fallen)
+        self._dispose(self.turns.sessions.expire())
 
-
-def _dispose(sessions: list[Session]) -> None:
-    for session in sessions:
-        session.dispose()
+    def _dispose(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self.homes.dispose(session)
 
 
 def binding_of(worker: _upstream.Worker) -> Binding | None:

@@ -8,6 +8,8 @@ have it all: the recorded history would be one that no replay comes to.
 It also keeps the turns of an instance apart.  An engine that has a response may send the next turn before the thread
 that delivered it has put the session back: at home, the next turn begins after that, and finds it.
 
+There it is closed as well, since ``finally`` blocks reach for the same things.
+
 As in an asyncio program, others run on the same thread.  A thread for each instance would be a thousand threads, and
 one for all of them would wait for every delivery.  Considered and dropped: to hand over to the home in the middle of a
 turn, for workflow code alone; that is two changes of threads for each turn, where this one has none.
@@ -20,9 +22,12 @@ import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.worker._upstream import SubmitWorkItem, pb
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.sessions import Session
 
 
 class Homes:
@@ -32,21 +37,37 @@ class Homes:
         self._number = number
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
+        self._is_open = False
+
+    def open(self) -> None:
+        """The worker starts (again)."""
+        with self._lock:
+            self._is_open = True
 
     def of(self, instance_id: str) -> ThreadPoolExecutor:
-        """The home of that instance, the same one until :meth:`close`."""
+        """The home of that instance, the same one from :meth:`open` to :meth:`close`; else a ``RuntimeError``."""
         # By the id alone, so that an instance that was evicted comes back to where it was.
         place = zlib.crc32(instance_id.encode()) % self._number
         with self._lock:
+            if not self._is_open:
+                raise RuntimeError("the worker is not running")
             home = self._threads.get(place)
             if home is None:
                 home = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"durabletask-aio-turns-{place}")
                 self._threads[place] = home
             return home
 
+    def dispose(self, session: Session) -> None:
+        """Have an instance closed where it lived, after what is under way there."""
+        try:
+            self.of(session.instance_id).submit(session.dispose)
+        except RuntimeError:  # there are no homes (any more); this may be the last turn in one of them
+            session.dispose()
+
     def close(self, *, wait: bool) -> None:
         """The worker has stopped: give the threads back.  ``wait`` for turns, unless the stop was interrupted."""
         with self._lock:
+            self._is_open = False
             homes, self._threads = self._threads, {}
         for home in homes.values():
             home.shutdown(wait=wait)

@@ -165,7 +165,7 @@ ExtendedSessionStats.__module__ = "durabletask.aio.worker"
 class SessionCache:
     """Suspended instances by id, bounded by count and by idle time.  Safe to use from any thread.
 
-    It never disposes: what falls out is returned, for the caller to close in a thread that may run user code.
+    It never disposes: what falls out is returned, for the caller to close at home.
     """
 
     def __init__(

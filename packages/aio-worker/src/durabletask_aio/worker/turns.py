@@ -21,6 +21,7 @@ from durabletask_aio.worker.shadow import ShadowReplay
 from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
+    from durabletask_aio.worker.homes import Homes
     from durabletask_aio.worker.options import WorkerOptions
     from durabletask_aio.worker.watch import Watch
 
@@ -63,10 +64,11 @@ class _Turn:
 class Turns:
     """Executes the turns of one worker; called on many threads at a time, upstream's and :mod:`.homes`."""
 
-    def __init__(self, worker: _upstream.Worker, options: WorkerOptions, watch: Watch) -> None:
+    def __init__(self, worker: _upstream.Worker, options: WorkerOptions, watch: Watch, homes: Homes) -> None:
         self._worker = worker
         self._options = options
         self._watch = watch
+        self._homes = homes
         self._logger = _upstream.logger_of(worker)
         self._current = threading.local()
         self._sizes: OrderedDict[str, int] = OrderedDict()
@@ -193,7 +195,7 @@ class Turns:
             scope.keep()
             turn.is_kept = True
             for fallen in self.sessions.store(Session(request.instanceId, turn.function, executor, runs, seal)):
-                fallen.dispose()
+                self._homes.dispose(fallen)
         elif turn.session is not None:
             turn.session.dispose()
 
