@@ -16,6 +16,7 @@ GRPC = "no grpc"
 LOOP = "asyncio.run is Pyodide's own, which wants the JavaScript around it"
 CPYTHON = "comes without CPython's tests"
 PLATFORM = "no time.tzset"
+STACK = "the stack of WebAssembly ends before Python's does"
 
 EXCLUDED = {
     "tests/asyncio_surface/test_anyio.py::test_threads_are_refused": THREADS,
@@ -44,6 +45,7 @@ EXCLUDED = {
     "tests/test_disposal_worker.py::": GRPC,
     "tests/test_exports.py::test_importing_": PROCESSES,
     "tests/test_failures.py::test_what_is_meant_for_the_process_fails_the_instance": THREADS,
+    "tests/test_failures.py::test_a_result_that_the_converter_fails_on_in_another_way_fails_the_instance": STACK,
     "tests/test_failures.py::test_in_a_background_task_they_fail_the_instance_too": THREADS,
     "tests/test_operations.py::test_an_operation_cannot_be_created_from_another_thread": THREADS,
     "tests/test_operations.py::test_what_is_not_scheduled_but_ordered_is_refused_to_other_threads": THREADS,
