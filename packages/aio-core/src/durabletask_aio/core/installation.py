@@ -45,7 +45,7 @@ def _has_impostor_beside_it() -> bool:
     return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
 
 
-@functools.lru_cache(maxsize=1)  # what it raises is not kept
+@functools.cache  # what it raises is not kept
 def check() -> None:
     """Raise :class:`ImportError`, saying what to uninstall or install, unless ``durabletask`` is one we work with."""
     from importlib.metadata import PackageNotFoundError
