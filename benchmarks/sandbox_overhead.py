@@ -3,8 +3,9 @@
 The same history is replayed through upstream's executor, without gRPC, in turns between the modes and with the garbage
 collector off; the best of many rounds counts, since noise only ever adds.  That is done in several processes, one after
 another, and the median of their ratios is what is printed.  "off twice" is the noise itself: two identical workflows in
-mode "off"; if it is far from 1.00, the machine was too busy to say anything.  Also measured: registration, and
-unrelated code in another thread beside a strict workflow.
+mode "off"; if it is far from 1.00, the machine was too busy to say anything.  Also measured: unrelated code in another
+thread beside a strict workflow, and registration; what the first one of a process brings in any mode is over by then,
+and shown by ``import_time.py``.
 
 ``python benchmarks/sandbox_overhead.py [--quick] [kind ...]``; the exit status is 1 if a limit was missed.
 """

@@ -1,7 +1,7 @@
 """Whether what is installed fits together, as `import durabletask.aio` and the first registration find out."""
 
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 
 import durabletask
 import pytest
@@ -21,11 +21,10 @@ def versions(monkeypatch):
         try:
             return installed[name]
         except KeyError:
-            raise PackageNotFoundError(name) from None
+            raise metadata.PackageNotFoundError(name) from None
 
-    monkeypatch.setattr(installation, "version", version)
-    monkeypatch.setattr(installation, "distribution", version)
-    monkeypatch.setattr(installation, "requires", lambda name: ["packaging>=22", "durabletask>=1.12,<2"])
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "requires", lambda name: ["packaging>=22", "durabletask>=1.12,<2"])
     installation.check.cache_clear()
     yield installed
     installation.check.cache_clear()
@@ -79,9 +78,9 @@ def test_a_distribution_that_takes_upstreams_place_is_named_with_the_way_out(ver
 
 def test_a_source_tree_that_nobody_installed_states_no_range(versions, monkeypatch):
     def requires(name):
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(installation, "requires", requires)
+    monkeypatch.setattr(metadata, "requires", requires)
     versions["durabletask"] = "99.0"
     installation.check()
 

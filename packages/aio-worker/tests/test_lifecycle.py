@@ -134,14 +134,16 @@ def test_starting_and_stopping_leaves_no_channel_loop_or_task(
     worker.add_activity(echo)
     counts = []
     gc.freeze()  # what is there already need not be counted each time
-    for number in range(4):
-        worker.start()
-        assert run(client, "workflow", number).serialized_output == str(number)
-        client.wait_for_orchestration_start(client.schedule_new_orchestration("lingering"), timeout=30)
-        counts.append(alive())
-        worker.stop()
-        counts.append(alive())
-    gc.unfreeze()
+    try:
+        for number in range(4):
+            worker.start()
+            assert run(client, "workflow", number).serialized_output == str(number)
+            client.wait_for_orchestration_start(client.schedule_new_orchestration("lingering"), timeout=30)
+            counts.append(alive())
+            worker.stop()
+            counts.append(alive())
+    finally:
+        gc.unfreeze()
 
     while_running, after = counts[0::2], counts[1::2]
     assert while_running[0]["loops"] > after[0]["loops"], "the count does not see loops"

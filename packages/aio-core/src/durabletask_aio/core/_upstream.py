@@ -83,7 +83,7 @@ _CALL_ACTIVITY = {
 """The methods of upstream's context that our ``call_activity`` stands in for, or calls, by the names they use."""
 
 _known: Any = None
-"""The latest class of context found to have these."""
+"""The latest class of context found to have these; at each step the cache of :func:`_is_known` would cost more."""
 
 
 def _fingerprint(method: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import uuid
 from datetime import datetime
@@ -17,13 +18,9 @@ class Streams:
     says.)
     """
 
-    __slots__ = ("_hash", "_seed", "_streams")
+    __slots__ = ("_seed", "_streams")
 
     def __init__(self, instance_id: str, started_at: datetime) -> None:
-        # It loads OpenSSL: not for whoever runs no workflow, and not in a workflow's own time.
-        from hashlib import sha256
-
-        self._hash = sha256
         self._seed = (instance_id, started_at)
         self._streams: dict[str, random.Random] = {}
 
@@ -34,7 +31,7 @@ class Streams:
             instance_id, started_at = self._seed
             # The clock is naive UTC, and isoformat() of it involves no time zone.
             text = "\0".join((purpose, started_at.isoformat(timespec="microseconds"), instance_id))
-            seed = int.from_bytes(self._hash(text.encode("utf-8", "surrogatepass")).digest(), "big")
+            seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), "big")
             found = self._streams[purpose] = random.Random(seed)
         return found
 
