@@ -18,14 +18,21 @@ MODULES = sorted(CORE.glob("*.py"))
 FACADE = Path(durabletask.aio.__file__)
 
 
-@pytest.mark.parametrize("name", durabletask.aio.__all__)
-def test_every_public_name_is_there_and_is_the_cores(name):
-    assert getattr(durabletask.aio, name) is getattr(durabletask_aio.core, name)
+def test_every_public_name_is_there_and_is_the_cores():
+    missing = object()
+    other = [
+        name
+        for name in durabletask.aio.__all__
+        if getattr(durabletask.aio, name, missing) is not getattr(durabletask_aio.core, name)
+    ]
+    assert not other, f"missing from durabletask.aio, or not the core's: {other}"
 
 
-@pytest.mark.parametrize("name", [name for name in durabletask.aio.__all__ if name != "RetryPolicy"])
-def test_every_public_name_shows_the_path_it_is_imported_from(name):
-    assert getattr(durabletask.aio, name).__module__ == "durabletask.aio"
+def test_every_public_name_shows_the_path_it_is_imported_from():
+    modules = {name: getattr(durabletask.aio, name).__module__ for name in durabletask.aio.__all__}
+    del modules["RetryPolicy"]
+    other = {name: module for name, module in modules.items() if module != "durabletask.aio"}
+    assert not other, f"these show another module: {other}"
 
 
 def test_the_retry_policy_is_upstreams():
@@ -49,17 +56,20 @@ def test_the_installed_facade_is_the_one_of_the_source():
     assert FACADE.read_text() == source.read_text(), "the facade has changed: install the core again"
 
 
-@pytest.mark.parametrize("name", durabletask.aio.__all__)
-def test_every_public_name_is_documented(name):
-    assert inspect.getdoc(getattr(durabletask.aio, name))
+def test_every_public_name_is_documented():
+    bare = [name for name in durabletask.aio.__all__ if not inspect.getdoc(getattr(durabletask.aio, name))]
+    assert not bare, f"without a docstring: {bare}"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in vars(durabletask.aio.AsyncWorkflowContext) if not name.startswith("_")]
-)
-def test_every_method_of_the_context_is_documented(name):
-    member = inspect.getattr_static(durabletask.aio.AsyncWorkflowContext, name)
-    assert inspect.getdoc(member), f"AsyncWorkflowContext.{name}"
+def test_every_method_of_the_context_is_documented():
+    members = {
+        name: inspect.getattr_static(durabletask.aio.AsyncWorkflowContext, name)
+        for name in vars(durabletask.aio.AsyncWorkflowContext)
+        if not name.startswith("_")
+    }
+    assert members
+    bare = [f"AsyncWorkflowContext.{name}" for name, member in members.items() if not inspect.getdoc(member)]
+    assert not bare, f"without a docstring: {bare}"
 
 
 def imported_by(module):
@@ -71,16 +81,27 @@ def imported_by(module):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
-def test_the_core_imports_none_of_its_companions(module):
+def test_the_core_imports_none_of_its_companions():
     companions = ("durabletask_aio.sandbox", "durabletask_aio.worker", "durabletask_aio.testing")
     facades = ("durabletask.aio",)
-    assert not [name for name in imported_by(module) if name.startswith(companions + facades)]
+    found = [
+        f"{module.name} imports {name}"
+        for module in MODULES
+        for name in imported_by(module)
+        if name.startswith(companions + facades)
+    ]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.stem != "_upstream"], ids=lambda m: m.stem)
-def test_private_names_of_upstream_are_touched_in_one_module_only(module):
-    assert not [name for name in imported_by(module) if name.startswith("durabletask.internal")]
+def test_private_names_of_upstream_are_touched_in_one_module_only():
+    found = [
+        f"{module.name} imports {name}"
+        for module in MODULES
+        if module.stem != "_upstream"
+        for name in imported_by(module)
+        if name.startswith("durabletask.internal")
+    ]
+    assert not found, "\n".join(found)
 
 
 def run(code):
