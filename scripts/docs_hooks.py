@@ -67,9 +67,9 @@ def errors() -> str:
 
 def rules() -> str:
     """A section per rule of the sandbox, under the anchor that messages link to."""
-    from durabletask_aio.sandbox.catalogue import default
-    from durabletask_aio.sandbox.explain import calls_of, described
-    from durabletask_aio.sandbox.rules import RULES
+    from durabletask_aio.sandbox.cli.explain import calls_of, described
+    from durabletask_aio.sandbox.rules.catalogue import default
+    from durabletask_aio.sandbox.rules.rules import RULES
 
     def calls(rule: Any) -> str:
         found = described(calls_of(rule, default()))

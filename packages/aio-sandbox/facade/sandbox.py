@@ -18,10 +18,10 @@ except ModuleNotFoundError as error:
     )
     raise ImportError(msg) from error
 
-from durabletask_aio.sandbox.allowance import allow, configure
-from durabletask_aio.sandbox.analysis import check
-from durabletask_aio.sandbox.catalogue import Category, Rule, Severity
-from durabletask_aio.sandbox.findings import Finding
-from durabletask_aio.sandbox.runtime import SANDBOX
+from durabletask_aio.sandbox.rules.allowance import allow, configure
+from durabletask_aio.sandbox.rules.catalogue import Category, Rule, Severity
+from durabletask_aio.sandbox.rules.findings import Finding
+from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
+from durabletask_aio.sandbox.static.analysis import check
 
 __all__ = ["SANDBOX", "Category", "Finding", "Rule", "Severity", "allow", "check", "configure"]

@@ -12,7 +12,7 @@ import pytest
 
 from durabletask_aio.core.errors import NonDeterminismWarning
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
+from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 
 MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)
 

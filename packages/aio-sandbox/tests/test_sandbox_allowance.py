@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durabletask_aio.core.errors import SandboxViolationError
-from durabletask_aio.sandbox.allowance import allow, configure
+from durabletask_aio.sandbox.rules.allowance import allow, configure
 
 
 class TestWhileRunning:
@@ -82,7 +82,7 @@ class TestWhileRunning:
         assert strict(workflow).error is not None
 
     def test_a_block_belongs_to_its_task(self) -> None:
-        from durabletask_aio.sandbox import allowance
+        from durabletask_aio.sandbox.rules import allowance
 
         seen: dict[str, tuple[str, ...]] = {}
 

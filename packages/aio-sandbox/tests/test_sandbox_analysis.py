@@ -28,10 +28,10 @@ import pytest
 
 from durabletask_aio.core.errors import SandboxViolationError, WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.allowance import allow
-from durabletask_aio.sandbox.analysis import check
-from durabletask_aio.sandbox.catalogue import Severity
-from durabletask_aio.sandbox.runtime import SANDBOX
+from durabletask_aio.sandbox.rules.allowance import allow
+from durabletask_aio.sandbox.rules.catalogue import Severity
+from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
+from durabletask_aio.sandbox.static.analysis import check
 
 SEEN: list[Any] = []
 GENERATOR = random.Random(7)
@@ -688,7 +688,7 @@ class TestRegistration:
         def fail(*args: Any) -> None:
             raise KeyError("x")
 
-        monkeypatch.setattr("durabletask_aio.sandbox.analysis.analyse", fail)
+        monkeypatch.setattr("durabletask_aio.sandbox.static.analysis.analyse", fail)
 
         with pytest.warns(RuntimeWarning, match="The static analysis of workflow 'flow' failed with KeyError: 'x'"):
             assert SANDBOX.guard(workflow, SandboxMode.STRICT, workflow_name="flow") is not None

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox import catalogue
-from durabletask_aio.sandbox.allowance import configure
-from durabletask_aio.sandbox.analysis import check
-from durabletask_aio.sandbox.catalogue import REPLACED_CATEGORIES, Severity
-from durabletask_aio.sandbox.conditions import CONDITIONS
-from durabletask_aio.sandbox.recognise import Recogniser
-from durabletask_aio.sandbox.substitutes import SUBSTITUTES
+from durabletask_aio.sandbox.rules import catalogue
+from durabletask_aio.sandbox.rules.allowance import configure
+from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Severity
+from durabletask_aio.sandbox.rules.conditions import CONDITIONS
+from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
+from durabletask_aio.sandbox.static.analysis import check
+from durabletask_aio.sandbox.static.recognise import Recogniser
 
 RULES = list(catalogue.default().rules.values())
 CALLS = list(catalogue.default().calls.values())
@@ -64,7 +64,7 @@ class TestData:
             (tmp_path / f"{name}.py").write_text(text)
 
         def codes(name: str) -> set[str]:
-            from durabletask_aio.sandbox.checker import Settings, check_sources
+            from durabletask_aio.sandbox.static.checker import Settings, check_sources
 
             settings = Settings(orchestrators=frozenset({"workflow"}), notes=True)
             return {each.rule.code for each in check_sources([tmp_path / f"{name}.py"], settings).findings}

@@ -15,12 +15,12 @@ import pytest
 
 from durabletask_aio.core.cli import main
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox import project
-from durabletask_aio.sandbox.analysis import check
-from durabletask_aio.sandbox.catalogue import default
-from durabletask_aio.sandbox.checker import Settings, check_sources
-from durabletask_aio.sandbox.lint import COMMAND
-from durabletask_aio.sandbox.sources import Source, parse
+from durabletask_aio.sandbox.cli.lint import COMMAND
+from durabletask_aio.sandbox.code.sources import Source, parse
+from durabletask_aio.sandbox.rules.catalogue import default
+from durabletask_aio.sandbox.static import project
+from durabletask_aio.sandbox.static.analysis import check
+from durabletask_aio.sandbox.static.checker import Settings, check_sources
 
 FLOWS = """
 import time, random

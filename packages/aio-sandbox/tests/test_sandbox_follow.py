@@ -15,10 +15,10 @@ import pytest
 from durabletask_aio.core.cli import main
 from durabletask_aio.core.errors import SandboxViolationError, WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox import territory
-from durabletask_aio.sandbox.allowance import configure
-from durabletask_aio.sandbox.analysis import check
-from durabletask_aio.sandbox.runtime import SANDBOX
+from durabletask_aio.sandbox.rules import territory
+from durabletask_aio.sandbox.rules.allowance import configure
+from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
+from durabletask_aio.sandbox.static.analysis import check
 
 PACKAGE = {
     "__init__.py": "from ratelib.core import load, stamp, Rates\n",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.sandbox.analysis import check
+from durabletask_aio.sandbox.static.analysis import check
 
 ALLOWED = frozenset({"read", "write", "admin"})
 

@@ -15,7 +15,7 @@ import pytest
 
 from durabletask_aio.core.errors import SandboxViolationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.runtime import SANDBOX
+from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
 
 
 def price() -> float:

@@ -24,10 +24,10 @@ import pytest
 
 from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox import monitoring
-from durabletask_aio.sandbox.allowance import allow
-from durabletask_aio.sandbox.recognise import recogniser
-from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
+from durabletask_aio.sandbox.rules.allowance import allow
+from durabletask_aio.sandbox.runtime import monitoring
+from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
+from durabletask_aio.sandbox.static.recognise import recogniser
 
 logger = logging.getLogger("watched")
 
@@ -153,7 +153,8 @@ class TestCaught:
 
             find("imported_late").pause()
 
-        monkeypatch.setattr("durabletask_aio.sandbox.state.allowance.everywhere", lambda: frozenset({"dynamic-code"}))
+        everywhere = "durabletask_aio.sandbox.runtime.state.allowance.everywhere"
+        monkeypatch.setattr(everywhere, lambda: frozenset({"dynamic-code"}))
         assert violates(watched, use) == "time.sleep()"
 
     def test_each_of_several_violations_of_one_stretch(self, watched: Any) -> None:

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from durabletask_aio.sandbox.allowance import configure
-from durabletask_aio.sandbox.analysis import check
+from durabletask_aio.sandbox.rules.allowance import configure
+from durabletask_aio.sandbox.static.analysis import check
 
 seeded = functools.partial(random.Random, 7)
 unseeded = functools.partial(random.Random)

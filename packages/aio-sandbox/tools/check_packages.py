@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from durabletask_aio.sandbox.checker import Report, check_sources
+from durabletask_aio.sandbox.static.checker import Report, check_sources
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 PACKAGES = (

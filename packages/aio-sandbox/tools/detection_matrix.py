@@ -28,8 +28,8 @@ from typing import Any, TypeAlias
 
 from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox import catalogue
-from durabletask_aio.sandbox.runtime import Layer, WorkflowSandbox
+from durabletask_aio.sandbox.rules import catalogue
+from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 
 HARMLESS: dict[str, str] = {
     "time.time": "",

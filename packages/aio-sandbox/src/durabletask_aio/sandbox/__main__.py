@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from durabletask_aio.sandbox.lint import COMMAND
+from durabletask_aio.sandbox.cli.lint import COMMAND
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m durabletask_aio.sandbox", description=COMMAND.help)

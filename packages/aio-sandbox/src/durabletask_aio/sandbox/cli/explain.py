@@ -1,0 +1,54 @@
+"""A rule in full, for the terminal and for the documentation; both come from the catalogue alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Call, Catalogue, Rule, Severity
+from durabletask_aio.sandbox.rules.conditions import CONDITIONS
+from durabletask_aio.sandbox.rules.findings import shown
+from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
+
+
+def explain(rule: Rule, catalogue: Catalogue) -> str:
+    """Everything there is to say about a rule, in Markdown that reads well in a terminal too."""
+    calls = calls_of(rule, catalogue)
+    strict = _IN_STRICT[rule.severity]
+    parts = [
+        f"{rule.title}. Category `{rule.category.value}`; in strict mode: {strict}.",
+        rule.why,
+        f"In an async workflow, use {rule.alternative}." + _generator(rule),
+        f"```python\n# not this\n{rule.bad}\n\n# but this\n{rule.good}\n```",
+    ]
+    if calls:
+        parts.append(f"Calls: {described(calls)}.")
+    if rule.category in REPLACED_CATEGORIES and any(call.name in SUBSTITUTES for call in calls):
+        parts.append("In best_effort mode these calls give deterministic values.")
+    return "\n\n".join(parts)
+
+
+def calls_of(rule: Rule, catalogue: Catalogue) -> list[Call]:
+    """The calls that break a rule, in the order of the catalogue."""
+    return [call for call in catalogue.calls.values() if call.rule.code == rule.code]
+
+
+def described(calls: list[Call]) -> str:
+    """Calls by name, each with the condition under which it is one, in Markdown."""
+    return ", ".join(_described(call.name, call.condition) for call in calls)
+
+
+_IN_STRICT: Final = {
+    Severity.ERROR: "refused, or fails the instance",
+    Severity.WARNING: "a warning",
+    Severity.NOTE: "nothing, only `check --notes` tells of it",
+}
+
+
+def _generator(rule: Rule) -> str:
+    same = rule.generator_alternative == rule.alternative
+    return "" if same else f" In a generator orchestrator, use {rule.generator_alternative}."
+
+
+def _described(name: str, condition: str | None) -> str:
+    words = f" ({CONDITIONS[condition][1]})" if condition is not None else ""
+    return f"`{shown(name)}`{words}"

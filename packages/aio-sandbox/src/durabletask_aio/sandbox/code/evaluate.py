@@ -1,0 +1,347 @@
+"""From an expression to the values it may have."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Final
+
+from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
+from durabletask_aio.sandbox.code.values import (
+    Body,
+    Bound,
+    Container,
+    Context,
+    ContextMethod,
+    Defined,
+    DefinedClass,
+    Instance,
+    Known,
+    Named,
+    Pending,
+    Shared,
+    Unordered,
+    Value,
+    World,
+)
+from durabletask_aio.sandbox.rules.conditions import arguments_of, joined
+
+OPERATIONS: Final = frozenset(
+    {
+        "call_activity",
+        "call_sub_orchestrator",
+        "create_timer",
+        "sleep",
+        "wait_for_external_event",
+        "call_entity",
+        "lock_entities",
+        "when_all",
+        "when_any",
+        "when_any_with_result",
+        "gather",
+        "with_timeout",
+    }
+)
+"""Methods of the context whose result somebody has to wait for."""
+
+CONTEXT_CLASSES: Final = frozenset(
+    {
+        "durabletask.aio.AsyncWorkflowContext",
+        "durabletask_aio.core.context.AsyncWorkflowContext",
+        "durabletask_aio.core.AsyncWorkflowContext",
+        "durabletask.task.OrchestrationContext",
+    }
+)
+_KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
+_CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
+_OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection", "symmetric_difference"})
+_LOOPS: Final = frozenset(
+    {"asyncio.get_running_loop", "asyncio.get_event_loop", "_asyncio.get_running_loop", "_asyncio.get_event_loop"}
+)
+_SET_OPERATORS: Final = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.Sub)
+_DEPTH: Final = 12
+
+
+class Evaluator:
+    """Evaluates expressions of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._busy: set[tuple[int, int]] = set()
+        self._returns: dict[Hashable, list[Value]] = {}
+
+    def values(self, node: ast.expr, scope: Scope) -> list[Value]:
+        """What ``node`` may be; empty if nothing is known."""
+        # Names may be bound in terms of one another: a value under evaluation adds nothing to itself.
+        key = (id(node), id(scope))
+        if key in self._busy or len(self._busy) > _DEPTH * 4:
+            return []
+        self._busy.add(key)
+        try:
+            found = self._values(node, scope)
+        finally:
+            self._busy.discard(key)
+        return list(dict.fromkeys(found))[:_DEPTH]
+
+    def _values(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Name):
+            return self.name(node.id, scope)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node, scope)
+        if isinstance(node, ast.Call):
+            return self._call(node, scope)
+        if isinstance(node, (ast.IfExp, ast.BoolOp, ast.NamedExpr, ast.BinOp)):
+            return self._choice(node, scope)
+        if isinstance(node, ast.Subscript):
+            return [found for value in self.values(node.value, scope) for found in self._element(value)]
+        if isinstance(node, ast.Lambda):
+            return [Defined(node, scope)]
+        return self._display(node, scope)
+
+    def name(self, name: str, scope: Scope) -> list[Value]:
+        """What ``name`` may stand for in ``scope``."""
+        current: Scope | None = scope
+        while current is not None and not current.is_module:
+            if current.binds(name):
+                return self._bound(name, current)
+            if name in current.global_names:
+                break
+            current = current.parent
+        return self._world.look_up(name, scope)
+
+    def _bound(self, name: str, scope: Scope) -> list[Value]:
+        found: list[Value] = list(scope.given.get(name, ()))
+        for binding in scope.bindings.get(name, ()):
+            found.extend(self._of_binding(binding, scope))
+        default = scope.defaults.get(name)
+        if default is not None and scope.parent is not None:
+            found.extend(self.values(default, scope.parent))
+            # The default of a nested function is made anew by each execution.
+            is_kept = scope.parent.parent is None and is_mutable_default(default)
+            if is_kept and name not in scope.given and not scope.is_assigned(name):
+                found.append(Shared(name, f"a default of the parameter `{name}`"))
+        return found
+
+    def _of_binding(self, binding: Binding, scope: Scope) -> list[Value]:
+        if isinstance(binding, Imported):
+            return self._imported(binding, scope)
+        if isinstance(binding, Annotated):
+            return self._world.annotated(binding.annotation, scope)
+        if isinstance(binding, Entered):
+            return self.values(binding.expression, scope)
+        if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return [Defined(binding, scope)]
+        if isinstance(binding, ast.ClassDef):
+            return [DefinedClass(binding, scope)]
+        return self.values(binding, scope) if isinstance(binding, ast.expr) else []
+
+    def _imported(self, binding: Imported, scope: Scope) -> list[Value]:
+        module = "." * binding.level + binding.module
+        found = self._world.import_module(module, scope)
+        if binding.member is None:
+            return found
+        members = [member for value in found for member in self._world.attribute(value, binding.member)]
+        if members:
+            return members
+        joined = f"{module}{binding.member}" if module.endswith(".") else f"{module}.{binding.member}"
+        return self._world.import_module(joined, scope)
+
+    def _attribute(self, node: ast.Attribute, scope: Scope) -> list[Value]:
+        found: list[Value] = []
+        for value in self.values(node.value, scope):
+            if isinstance(value, Context):
+                found.append(ContextMethod(node.attr))
+            elif node.attr == "__class__" and isinstance(value, Instance):
+                found.append(value.of)
+            else:
+                found.extend(self._world.attribute(value, node.attr))
+        return found
+
+    def _choice(self, node: ast.IfExp | ast.BoolOp | ast.NamedExpr | ast.BinOp, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.IfExp):
+            return [*self.values(node.body, scope), *self.values(node.orelse, scope)]
+        if isinstance(node, ast.BoolOp):
+            return [value for part in node.values for value in self.values(part, scope)]
+        if isinstance(node, ast.NamedExpr):
+            return self.values(node.value, scope)
+        if isinstance(node.op, _SET_OPERATORS) and (_is_view(node.left) or _is_view(node.right)):
+            return [Unordered(True, False)]
+        # path / "name" is a path, and the union of two sets is a set.
+        left = self.values(node.left, scope)
+        sets = [each for value in left if (each := unordered_of(value)) is not None]
+        return [*sets, *(value for value in left if isinstance(value, Instance))]
+
+    def _element(self, value: Value) -> list[Value]:
+        return list(value.elements) if isinstance(value, Container) else self._world.element(value)
+
+    def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Set):
+            return [set_of(node)]
+        if isinstance(node, ast.SetComp):
+            element = self.values(node.elt, scope)
+            return [] if any(isinstance(value, Pending) for value in element) else [Unordered(True, False)]
+        if isinstance(node, (ast.List, ast.Tuple)):
+            starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
+            unordered: list[Value] = [*self._order_of(starred, scope)]
+            elements = [value for part in node.elts for value in self.values(part, scope)]
+            return [*unordered, Container(tuple(elements[:_DEPTH]))] if elements else unordered
+        if isinstance(node, ast.Dict):
+            elements = [value for part in node.values for value in self.values(part, scope)]
+            return [Container(tuple(elements[:_DEPTH]))] if elements else []
+        if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
+            return [*self._order_of([node.generators[0].iter], scope)]
+        return []
+
+    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Unordered]:
+        """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
+        for node in nodes:
+            for value in self.values(node, scope):
+                found = unordered_of(value)
+                if found is not None:
+                    return [Unordered(False, found.is_certain)]
+        return []
+
+    def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
+        found: list[Value] = []
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _OF_SETS:
+            found.extend(self._of_set(node.func, scope))
+        elif isinstance(node.func, ast.Attribute) and node.func.attr == "join":
+            found.extend(self._order_of([*node.args], scope))
+        for function in self.values(node.func, scope):
+            found.extend(self._result(function, node, scope))
+        return found
+
+    def _of_set(self, method: ast.Attribute, scope: Scope) -> list[Value]:
+        found = map(unordered_of, self.values(method.value, scope))
+        sets = [each for each in found if each is not None and each.is_set]
+        if method.attr == "pop":
+            return [replace(each, is_set=False, is_element=True) for each in sets]
+        return [*sets]
+
+    def _result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
+        if isinstance(function, ContextMethod):
+            return self._of_context(function.name)
+        name = self._world.full_name(function)
+        short = (name or "").removeprefix("builtins.")
+        if short in {"functools.partial", "functools.wraps", "functools.partialmethod"} and node.args:
+            return [self.with_arguments(value, node) for value in self.values(node.args[0], scope)]
+        if short in {"__import__", "importlib.import_module"}:
+            return self._imported_by_call(node, scope)
+        if short == "getattr" and len(node.args) >= 2:
+            return self._getattr(node, scope)
+        if short in {"set", "frozenset"}:
+            return [set_made_by(node)]
+        if short in _KEEPS_ORDER_OF:
+            return [*self._order_of([*node.args], scope)]
+        if short in {"next", "type"} and node.args:
+            return self._next_or_type(short, node.args[0], scope)
+        if short in _LOOPS:
+            return [Instance(Named("asyncio.AbstractEventLoop"))]
+        if short in _CONSUMERS:
+            return []
+        return self._of_function(function, node)
+
+    def with_arguments(self, function: Value, node: ast.Call) -> Value:
+        """``functools.partial(function, ...)``, where it matters what is left out."""
+        if isinstance(function, Bound):
+            return Bound(function.of, joined(function.arguments, arguments_of(node, 1)))
+        return function if self._world.call(function) is None else Bound(function, arguments_of(node, 1))
+
+    def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
+        if name == "type":
+            return [value.of for value in self.values(argument, scope) if isinstance(value, Instance)]
+        return [Unordered(False, each.is_certain, True) for each in self._order_of([argument], scope)]
+
+    def _of_function(self, function: Value, node: ast.Call) -> list[Value]:
+        if self._world.is_async(function):
+            return [Pending(f"{ast.unparse(node.func)}()")]
+        return [*self._world.result(function), *self._returned(function)]
+
+    def _returned(self, function: Value) -> list[Value]:
+        """What a helper returns, as far as its order is that of a set."""
+        found: list[Value] = []
+        for body in self._world.bodies(function) if isinstance(function, (Defined, Known)) else ():
+            if isinstance(body.node, ast.Lambda) or body.for_io:
+                continue
+            if body.key not in self._returns:
+                # What a function that calls itself returns is what its other statements return.
+                self._returns[body.key] = []
+                self._returns[body.key] = self._of_returns(body, body.node)
+            found.extend(self._returns[body.key])
+        return found
+
+    def _of_returns(self, body: Body, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
+        outer = body.scope
+        scope = Scope(outer.home, outer, source=body.source, arguments=node.args, statements=node.body)
+        returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
+        values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
+        return [value for value in values if isinstance(value, Unordered)]
+
+    def _of_context(self, method: str) -> list[Value]:
+        if method in OPERATIONS:
+            return [Pending(f"ctx.{method}()")]
+        if method == "now":
+            return [Instance(found) for found in self._named("datetime", "datetime")]
+        return []
+
+    def _named(self, module: str, member: str) -> list[Value]:
+        return [Named(f"{module}.{member}")]
+
+    def _imported_by_call(self, node: ast.Call, scope: Scope) -> list[Value]:
+        name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        return self._world.import_module(name, scope) if isinstance(name, str) else []
+
+    def _getattr(self, node: ast.Call, scope: Scope) -> list[Value]:
+        name = node.args[1]
+        if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
+            return []
+        return [
+            found for value in self.values(node.args[0], scope) for found in self._world.attribute(value, name.value)
+        ]
+
+
+def unordered_of(value: Value) -> Unordered | None:
+    """``value`` as a set, or as something in the order of one."""
+    if isinstance(value, Known) and _interpreter.kind_of(value.value) in (set, frozenset):
+        return Unordered(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
+    return value if isinstance(value, Unordered) else None
+
+
+def set_of(node: ast.Set | ast.List | ast.Tuple) -> Unordered:
+    """The set of the elements of a display."""
+    constants = [element.value for element in node.elts if isinstance(element, ast.Constant)]
+    return Unordered(True, any(isinstance(value, (str, bytes)) for value in constants))
+
+
+def set_made_by(node: ast.Call) -> Unordered:
+    """What ``set(...)`` or ``frozenset(...)`` gives."""
+    literal = node.args[0] if node.args else None
+    return set_of(literal) if isinstance(literal, (ast.Set, ast.List, ast.Tuple)) else Unordered(True, False)
+
+
+def _is_view(node: ast.expr) -> bool:
+    """Whether ``node`` is ``mapping.keys()`` or ``.items()``: what operators make of these is a set."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"keys", "items"}
+
+
+def is_mutable_default(node: ast.expr | None) -> bool:
+    """Whether all calls of a function share a default that can be changed."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in {"list", "dict", "set"}
+    return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
+
+
+def is_context_class(world: World, value: Value) -> bool:
+    """Whether ``value`` is the class of a workflow's context."""
+    return (world.full_name(value) or "") in CONTEXT_CLASSES
+
+
+def identity(value: Value) -> object:
+    """Something hashable that tells values apart, for remembering how a function was reached."""
+    if isinstance(value, Known):
+        return value.identity
+    if isinstance(value, (Defined, DefinedClass)):
+        return id(value.node)
+    return value

@@ -1,0 +1,218 @@
+"""Scopes: which names a function binds, and to what, without regard to the order of its statements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.code.values import Value
+
+_NESTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A name bound by an import statement: the module, and the name taken from it if there is one."""
+
+    module: str
+    member: str | None
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A name bound by ``with ... as name``."""
+
+    expression: ast.expr
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A name with an annotation."""
+
+    annotation: ast.expr
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A name bound to something that is not followed, such as an element of a loop."""
+
+
+Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
+Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Annotated | Unknown"
+
+
+class Scope:
+    """One function (or class, or module) and what its names are bound to.
+
+    ``home`` belongs to the world: the globals of a live function, or the module of a checked file.  Names at the top of
+    a module (``is_module``) belong to the world too, which knows what outlives a workflow.
+
+    The bindings are collected when a name is first looked up: most functions of a checked file never are.
+    """
+
+    def __init__(
+        self,
+        home: Any,
+        parent: Scope | None = None,
+        *,
+        source: Any = None,
+        is_module: bool = False,
+        arguments: ast.arguments | None = None,
+        statements: list[ast.stmt] | None = None,
+    ) -> None:
+        self.home = home
+        self.parent = parent
+        self.source = source
+        """The :class:`~.sources.Source` of the code in this scope."""
+        self.is_module = is_module
+        self.given: dict[str, list[Value]] = {}
+        """Values of parameters, from the call by which the function was reached."""
+        self._arguments = arguments
+        self._statements = statements
+        self._bindings: dict[str, list[Binding]] = {}
+        self._defaults: dict[str, ast.expr] = {}
+        self._global_names: set[str] = set()
+
+    def _collect(self) -> None:
+        arguments, statements = self._arguments, self._statements
+        self._arguments = self._statements = None
+        if arguments is not None:
+            bind_parameters(self, arguments)
+        if statements is not None:
+            bind_statements(self, statements)
+
+    @property
+    def bindings(self) -> dict[str, list[Binding]]:
+        self._collect()
+        return self._bindings
+
+    @property
+    def defaults(self) -> dict[str, ast.expr]:
+        """Defaults of parameters, which are evaluated in the scope around the function."""
+        self._collect()
+        return self._defaults
+
+    @property
+    def global_names(self) -> set[str]:
+        """Names that a ``global`` statement declares."""
+        self._collect()
+        return self._global_names
+
+    def is_assigned(self, name: str) -> bool:
+        """Whether the name, of a parameter, is bound to something else as well."""
+        return any(not isinstance(each, (Annotated, Unknown)) for each in self.bindings.get(name, ()))
+
+    def binds(self, name: str) -> bool:
+        return name not in self.global_names and (name in self.bindings or name in self.given)
+
+
+def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:
+    """Enter into ``scope`` every name that the statements bind; nested functions keep their own."""
+    for statement in statements:
+        for node in own_nodes(statement):
+            _bind(scope, node)
+    return scope
+
+
+def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
+    """``root`` and what is below it, in no particular order, except for the insides of nested functions and classes."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, _NESTED):
+            continue
+        for name in node._fields:
+            value: Any = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                stack.append(value)
+            elif isinstance(value, list):
+                stack.extend(each for each in _interpreter.elements(value) if isinstance(each, ast.AST))
+
+
+def _bind(scope: Scope, node: ast.AST) -> None:
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            _bind_target(scope, target, node.value)
+    elif isinstance(node, ast.AnnAssign):
+        _bind_target(scope, node.target, node.value or Annotated(node.annotation))
+    elif isinstance(node, ast.NamedExpr):
+        _bind_target(scope, node.target, node.value)
+    elif isinstance(node, (ast.AugAssign, ast.For, ast.AsyncFor, ast.comprehension)):
+        _bind_target(scope, node.target, Unknown())
+    elif isinstance(node, (ast.With, ast.AsyncWith)):
+        for item in node.items:
+            if item.optional_vars is not None:
+                _bind_target(scope, item.optional_vars, Entered(item.context_expr))
+    else:
+        _bind_statement(scope, node)
+
+
+def _bind_statement(scope: Scope, node: ast.AST) -> None:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        scope.bindings.setdefault(node.name, []).append(node)
+    elif isinstance(node, ast.Global):
+        scope.global_names.update(node.names)
+    elif isinstance(node, ast.ExceptHandler):
+        if node.name is not None:
+            scope.bindings.setdefault(node.name, []).append(Unknown())
+    else:
+        _bind_import(scope, node)
+
+
+def _bind_import(scope: Scope, node: ast.AST) -> None:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            # "import a.b" binds "a"; "import a.b as c" binds "c" to a.b.
+            name = alias.asname or alias.name.partition(".")[0]
+            module = alias.name if alias.asname else name
+            scope.bindings.setdefault(name, []).append(Imported(module, None))
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            imported = Imported(node.module or "", alias.name, node.level)
+            scope.bindings.setdefault(alias.asname or alias.name, []).append(imported)
+
+
+def _bind_target(scope: Scope, target: ast.expr, value: Binding) -> None:
+    if isinstance(target, ast.Name):
+        scope.bindings.setdefault(target.id, []).append(value)
+    elif isinstance(target, ast.Starred):
+        _bind_target(scope, target.value, Unknown())
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        parts = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
+        fits = len(parts) == len(target.elts) and not any(isinstance(part, ast.Starred) for part in parts)
+        for index, element in enumerate(target.elts):
+            _bind_target(scope, element, parts[index] if fits else Unknown())
+
+
+def parameters(arguments: ast.arguments) -> list[ast.arg]:
+    """The parameters that can be given by position, in order."""
+    return [*arguments.posonlyargs, *arguments.args]
+
+
+def bind_parameters(scope: Scope, arguments: ast.arguments) -> None:
+    """Enter the parameters of a function: their annotations and defaults are what is known of them."""
+    positional = parameters(arguments)
+    first_default = len(positional) - len(arguments.defaults)
+    for index, parameter in enumerate(positional):
+        default = arguments.defaults[index - first_default] if index >= first_default else None
+        _bind_parameter(scope, parameter, default)
+    for parameter, keyword_default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        _bind_parameter(scope, parameter, keyword_default)
+    for extra in (arguments.vararg, arguments.kwarg):
+        if extra is not None:
+            scope.bindings.setdefault(extra.arg, []).append(Unknown())
+
+
+def _bind_parameter(scope: Scope, parameter: ast.arg, default: ast.expr | None) -> None:
+    found = scope.bindings.setdefault(parameter.arg, [])
+    if parameter.annotation is not None:
+        found.append(Annotated(parameter.annotation))
+    if default is not None:
+        scope.defaults[parameter.arg] = default
+    if not found:
+        found.append(Unknown())

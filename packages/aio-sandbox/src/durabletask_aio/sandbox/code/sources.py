@@ -1,0 +1,194 @@
+"""Source text, parsed once per file: syntax trees, the node of a function, pragmas, the column of a call."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import re
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from durabletask_aio.sandbox.code._interpreter import position_at, positions
+
+FunctionNode: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_PRAGMA: Final = re.compile(r"#\s*determinism:\s*allow(?:\[(?P<names>[^\]]*)\])?(?P<reason>[^#]*)")
+
+
+@dataclass(frozen=True)
+class Pragma:
+    """``# determinism: allow[names] reason`` on one line; no names means all of them."""
+
+    line: int
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass
+class Source:
+    """One file: its lines, its syntax tree (``None`` if it does not parse) and its pragmas by line."""
+
+    filename: str
+    lines: list[str]
+    tree: ast.Module | None
+    pragmas: dict[int, Pragma]
+    _by_line: dict[int, list[FunctionNode]] = field(default_factory=dict[int, "list[FunctionNode]"])
+
+    def function_nodes(self, first_line: int) -> list[FunctionNode]:
+        """The functions whose code starts at ``first_line``, which is that of the first decorator if there is one."""
+        if not self._by_line and self.tree is not None:
+            for node in ast.walk(self.tree):
+                if isinstance(node, _FUNCTIONS):
+                    self._by_line.setdefault(_first_line(node), []).append(node)
+        return self._by_line.get(first_line, [])
+
+    def line(self, number: int) -> str:
+        return self.lines[number - 1].rstrip("\r\n") if 0 < number <= len(self.lines) else ""
+
+    def allowed_at(self, first: int, last: int) -> Iterator[Pragma]:
+        """The pragmas on the lines from ``first`` to ``last``, inclusive."""
+        for number in range(first, last + 1):
+            pragma = self.pragmas.get(number)
+            if pragma is not None:
+                yield pragma
+
+
+def _first_line(node: FunctionNode) -> int:
+    if isinstance(node, ast.Lambda) or not node.decorator_list:
+        return node.lineno
+    return min(node.lineno, *(decorator.lineno for decorator in node.decorator_list))
+
+
+def parse(filename: str, text: str) -> Source:
+    """``text`` as the source of ``filename``.  Never raises: a file that does not parse has no tree."""
+    lines = text.splitlines(keepends=True)
+    try:
+        tree: ast.Module | None = ast.parse(text, filename)
+    except (SyntaxError, ValueError):
+        tree = _parsed_without_warnings(text, filename)
+    return Source(filename, lines, tree, _pragmas(lines))
+
+
+def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
+    """For ``-W error``, under which Python takes a file with a doubtful escape for one that it does not understand.
+
+    Warnings are set for the whole process, so only files that seem to be broken are parsed like this.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text, filename)
+        except (SyntaxError, ValueError):
+            return None
+
+
+def _pragmas(lines: list[str]) -> dict[int, Pragma]:
+    found: dict[int, Pragma] = {}
+    for number, line in enumerate(lines, 1):
+        if "determinism:" not in line:
+            continue
+        match = _PRAGMA.search(line)
+        if match is not None:
+            names = tuple(name.strip() for name in (match["names"] or "*").split(",") if name.strip())
+            found[number] = Pragma(number, names, match["reason"].strip(" -:\t\r\n"))
+    return found
+
+
+_cache: dict[str, tuple[list[str], Source]] = {}
+_CACHE_LIMIT: Final = 256
+
+
+def source_of(filename: str, module_globals: dict[str, object] | None = None) -> Source | None:
+    """The source of a file that code was imported from, or ``None`` if there is no text.
+
+    Read through :mod:`linecache`, as tracebacks are, so it also works for zipped modules and notebook cells.
+    """
+    lines = linecache.getlines(filename, module_globals)
+    if not lines:
+        return None
+    known = _cache.get(filename)
+    # linecache hands out the same list until the file has changed and somebody asked it to look again.
+    if known is not None and (known[0] is lines or known[0] == lines):
+        return known[1]
+    if len(_cache) >= _CACHE_LIMIT:
+        _cache.pop(next(iter(_cache)))
+    source = parse(filename, "".join(lines))
+    _cache[filename] = (lines, source)
+    return source
+
+
+def node_of(
+    code: types.CodeType, module_globals: dict[str, object] | None = None
+) -> tuple[FunctionNode, Source] | None:
+    """The syntax of the function that ``code`` was compiled from, or ``None`` if it cannot be told for sure."""
+    source = source_of(code.co_filename, module_globals)
+    if source is None:
+        return None
+    candidates = [node for node in source.function_nodes(code.co_firstlineno) if _fits(node, code)]
+    if len(candidates) > 1:
+        candidates = [node for node in candidates if _starts_like(node, code)] or candidates
+    return (candidates[0], source) if candidates else None
+
+
+def _fits(node: FunctionNode, code: types.CodeType) -> bool:
+    name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
+    arguments = node.args
+    positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    return name == code.co_name and len(positional) == code.co_argcount
+
+
+def _starts_like(node: FunctionNode, code: types.CodeType) -> bool:
+    """Tells apart several lambdas on one line by their column, which Python 3.10 does not keep."""
+    body = node.body if isinstance(node, ast.Lambda) else node.body[0]
+    end = (body.end_lineno or body.lineno, body.end_col_offset or 0)
+    return any(
+        (line, column) == (body.lineno, body.col_offset) and (last, last_column) <= end
+        for line, last, column, last_column in positions(code)
+        if line is not None and column is not None and last is not None and last_column is not None
+    )
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where something is, lines and columns counted from one, as editors do."""
+
+    line: int
+    column: int | None
+    end_line: int
+    end_column: int | None = None
+    """One past the last character, as ``column`` counts; known whenever ``column`` is."""
+
+
+def position_of(frame: types.FrameType, leaf: str) -> Position:
+    """Where ``frame`` stands: the call to something named ``leaf`` that it is making.
+
+    Python 3.11 and later know the column; on 3.10 it is looked up in the source, and ``None`` if that is ambiguous.
+    """
+    code = frame.f_code
+    found, last, column, end = position_at(code, frame.f_lasti)
+    if found is not None:
+        if column is None or end is None:
+            return Position(found, None, last or found)
+        return Position(found, column + 1, last or found, end + 1)
+    line = frame.f_lineno
+    source = source_of(code.co_filename, frame.f_globals)
+    if source is None or source.tree is None:
+        return Position(line, None, line)
+    calls = [
+        node
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or line) and _leaf(node.func) == leaf
+    ]
+    if len(calls) != 1:
+        return Position(line, None, line)
+    only = calls[0]
+    return Position(only.lineno, only.col_offset + 1, only.end_lineno or line, (only.end_col_offset or 0) + 1)
+
+
+def _leaf(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else None

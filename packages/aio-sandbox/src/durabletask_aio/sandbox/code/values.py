@@ -1,0 +1,211 @@
+"""What an expression may stand for, as far as the analysis can tell: a small abstract domain.
+
+An expression has any number of possible values (a name may be assigned twice); none means that nothing is known.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from durabletask_aio.sandbox.rules.conditions import Arguments
+
+if TYPE_CHECKING:
+    from durabletask_aio.sandbox.code.scopes import Scope
+    from durabletask_aio.sandbox.code.sources import FunctionNode, Source
+    from durabletask_aio.sandbox.rules.catalogue import Call
+
+
+class Value:
+    """Base of everything that an expression may stand for."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Known(Value):
+    """A live object, compared by identity.  ``receiver`` is what a method was taken from."""
+
+    value: object = field(compare=False)
+    identity: int
+    receiver: Value | None = field(default=None, compare=False)
+
+    @staticmethod
+    def of(value: object, receiver: Value | None = None) -> Known:
+        return Known(value, id(value), receiver)
+
+
+@dataclass(frozen=True)
+class Named(Value):
+    """Something outside of the checked source, by its full name: ``datetime.datetime.now``."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Defined(Value):
+    """A function or lambda in the checked source, with the scope around it."""
+
+    node: FunctionNode
+    scope: Scope
+    receiver: Value | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DefinedClass(Value):
+    """A class in the checked source, with the scope around it."""
+
+    node: ast.ClassDef
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Instance(Value):
+    """Some object of a class."""
+
+    of: Value
+    outlives: bool = False
+    """Whether a variable outside of all functions holds it."""
+
+
+@dataclass(frozen=True)
+class Context(Value):
+    """The workflow's context."""
+
+
+@dataclass(frozen=True)
+class ContextMethod(Value):
+    """A method of the workflow's context."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Pending(Value):
+    """A durable operation or coroutine that somebody has to await."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Unordered(Value):
+    """A set, or a sequence whose order is that of a set."""
+
+    is_set: bool
+    is_certain: bool
+    """Whether its elements are known to be ordered differently in each process (text, as opposed to numbers)."""
+    is_element: bool = False
+    """Whether it is not a sequence at all, but an element that was taken because it came first."""
+
+
+@dataclass(frozen=True)
+class Shared(Value):
+    """An object that a variable outside of all functions holds; ``kind`` says what it is, in words."""
+
+    name: str
+    kind: str
+    is_random: bool = False
+    is_iterator: bool = False
+    elements: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Given(Value):
+    """Something that is not known, except that the caller gave it."""
+
+
+@dataclass(frozen=True)
+class Container(Value):
+    """A list, tuple or dictionary whose elements are known."""
+
+    elements: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class DefaultFactory:
+    """What gives a field of a new object its value, unless the one who makes the object gives it."""
+
+    name: str
+    aliases: frozenset[str]
+    """What the field may be given by besides."""
+    position: int
+    function: Value
+
+
+@dataclass(frozen=True)
+class Bound(Value):
+    """A function that is looked for, with some of its arguments, from ``functools.partial``."""
+
+    of: Value
+    arguments: Arguments
+
+
+@dataclass(frozen=True)
+class Body:
+    """A function of the user's that the analysis goes into."""
+
+    key: Hashable
+    node: FunctionNode
+    source: Source
+    scope: Scope
+    """The scope in which the function is defined."""
+    label: str
+    """Its name, as messages show it."""
+    allowed: tuple[str, ...] = ()
+    receiver: Value | None = None
+    for_io: bool = False
+    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
+
+
+class World(Protocol):
+    """Where names come from: live objects (:mod:`.live`), or import statements alone (:mod:`.project`)."""
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        """What a name that no function binds stands for."""
+        ...
+
+    def attribute(self, value: Value, name: str) -> list[Value]: ...
+
+    def element(self, value: Value) -> list[Value]:
+        """What ``value[...]`` may be."""
+        ...
+
+    def result(self, value: Value) -> list[Value]:
+        """What calling ``value`` gives; instances of classes, mostly."""
+        ...
+
+    def call(self, value: Value) -> Call | None:
+        """The entry of the catalogue that ``value`` is."""
+        ...
+
+    def owns_calls(self, value: Value) -> bool:
+        """Whether ``value`` is a module or class that something in the catalogue is taken from."""
+        ...
+
+    def bodies(self, value: Value) -> list[Body]:
+        """The user's functions that run when ``value`` is called."""
+        ...
+
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        """What making an object of the class ``value`` calls for fields that are not given."""
+        ...
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        """The user's functions that run when the attribute ``name`` of ``value`` is read."""
+        ...
+
+    def full_name(self, value: Value) -> str | None:
+        """The dotted name of something outside of the user's code."""
+        ...
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        """What a parameter or variable with this annotation holds."""
+        ...
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]: ...
+
+    def is_async(self, value: Value) -> bool:
+        """Whether calling ``value`` gives a coroutine."""
+        ...

@@ -1,0 +1,250 @@
+"""Python 3.12 and later: ``sys.monitoring`` tells of each call that workflow code makes, however it was bound.
+
+Events are local: only the code objects of the user's functions that a strict workflow reaches are instrumented, so
+other code, other threads and other tools run as before.  A site whose callee cannot change (a global function, a method
+whose name is nowhere in the catalogue) is switched off after its first call, which is why a strict workflow costs next
+to nothing.  A raise in the callback surfaces at the call, before it is made.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from typing import Any, Final
+
+from durabletask_aio.core.errors import NonDeterminismWarning
+from durabletask_aio.sandbox.code import _interpreter, bytecode
+from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, Arguments, with_bound
+from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.runtime.state import ACTIVE
+from durabletask_aio.sandbox.static import reach
+from durabletask_aio.sandbox.static.recognise import Recogniser
+
+IS_SUPPORTED: Final = sys.version_info >= (3, 12)
+
+TOOL_NAME: Final = "durabletask-aio"
+_TOOL_IDS: Final = (4, 3, 5)
+"""The first free one is taken; 0, 1, 2 belong to debuggers, coverage tools and profilers."""
+
+_TAKE_FUNCTIONS: Final = frozenset(map(id, (map, filter, iter, functools.partial, functools.reduce)))
+_PARTIAL: Final = id(functools.partial)
+_FOLLOWED: Final = 64
+"""How often a method call to the user's own code is looked at before its site counts as settled."""
+
+
+class Monitor:
+    """The one tool of this process; see :func:`monitor`."""
+
+    def __init__(self, index: Recogniser) -> None:
+        self._index = index
+        self._codes: dict[int, types.CodeType] = {}
+        self._classes: dict[int, type[Any]] = {}
+        self._sites: dict[int, dict[int, str | None]] = {}
+        """By code and offset: the instruction that pushes the callee, if it always pushes the same kind of one."""
+        self._open_sites: set[tuple[int, int]] = set()
+        """Sites that call the user's own functions and may call any other one next time."""
+        self._counts: dict[tuple[int, int], int] = {}
+        self._api: Any = getattr(sys, "monitoring", None)
+        self.tool: int | None = None
+        self.prepare: Callable[[Iterable[types.FunctionType]], None] = leave_alone
+        """Called with functions that are met while a workflow runs, before they are: redirection of their names."""
+
+    def start(self) -> bool:
+        """Take a tool id; ``False``, with one warning, if none is free."""
+        if self.tool is not None:
+            return True
+        for candidate in _TOOL_IDS:
+            if self._api.get_tool(candidate) is None:
+                self._api.use_tool_id(candidate, TOOL_NAME)
+                self._api.register_callback(candidate, self._api.events.CALL, self._callback())
+                self.tool = candidate
+                return True
+        _warn_once(
+            "All tool ids of sys.monitoring that durabletask-aio could use (3, 4, 5) are taken, so strict mode goes on"
+            " with static analysis and redirected names alone. Free one, or run strict workflows in another process."
+        )
+        return False
+
+    def stop(self) -> None:
+        """Give the tool id back; no code is watched any more."""
+        if self.tool is None:
+            return
+        for code in self._codes.values():
+            self._api.set_local_events(self.tool, code, 0)
+        self._api.register_callback(self.tool, self._api.events.CALL, None)
+        self._api.free_tool_id(self.tool)
+        self.tool = None
+        for table in (self._codes, self._classes, self._sites, self._counts, self._open_sites):
+            table.clear()
+
+    def watch(self, functions: Iterable[types.FunctionType]) -> None:
+        """Instrument the code of each function, and of the functions inside it."""
+        for function in functions:
+            self.watch_code(function.__code__)
+
+    def watch_code(self, code: types.CodeType) -> None:
+        """Instrument ``code`` and the code inside it."""
+        for each in reach.codes_of(code):
+            self._watch_code(each)
+
+    def forget(self, code: types.CodeType) -> None:
+        """Stop watching code that will not run again; the functions it has made are watched on."""
+        if self._codes.pop(id(code), None) is None or self.tool is None:
+            return
+        self._api.set_local_events(self.tool, code, 0)
+        # Another piece of code may get the same id.
+        self._sites.pop(id(code), None)
+        for key in [key for key in self._counts if key[0] == id(code)]:
+            del self._counts[key]
+        self._open_sites.difference_update([key for key in self._open_sites if key[0] == id(code)])
+
+    def _watch_code(self, code: types.CodeType) -> None:
+        # Keyed by id with the object kept: equal code of two modules is two pieces of code.
+        if id(code) in self._codes or self.tool is None:
+            return
+        self._codes[id(code)] = code
+        self._api.set_local_events(self.tool, code, self._api.events.CALL)
+
+    def _callback(self) -> Callable[[types.CodeType, int, Any, Any], Any]:
+        """The callback, as a closure: it runs at every call of a site that cannot be switched off."""
+        active, codes, open_sites, judge = ACTIVE, self._codes, self._open_sites, self._judge
+        function_type = types.FunctionType
+
+        def on_call(code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
+            # This runs for every thread that executes the code; only those with an active workflow are judged.
+            if not active:
+                return None
+            if type(called) is function_type and id(called.__code__) in codes and (id(code), offset) in open_sites:
+                return None
+            return judge(code, offset, called, first)
+
+        return on_call
+
+    def _judge(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
+        execution = ACTIVE.get(get_ident())
+        if execution is None:
+            return None
+        kind = _interpreter.kind_of(called)
+        if kind is types.FunctionType or kind is types.MethodType:
+            function = called if kind is types.FunctionType else called.__func__
+            if isinstance(function, types.FunctionType) and TERRITORY.is_followed(function.__code__.co_filename):
+                return self._follow(code, offset, function)
+        missing = self._api.MISSING
+        call = self._index.find(called, None if first is missing else first)
+        if call is None and id(called) in _TAKE_FUNCTIONS and first is not missing:
+            # What these get they call from C, where there are no events; the site stays open for the next function.
+            call = self._index.find(first)
+            if call is None or (id(called) == _PARTIAL and call.condition is not None):
+                # What a partial lacks is known where it is called.
+                return None
+        if call is None or not call.is_watched or not TERRITORY.concerns(code.co_filename, call.rule):
+            if isinstance(called, type):
+                self._watch_class(called)
+            return self._api.DISABLE if self._how(code, offset) is not None else None
+        frame = _interpreter.frame(2)
+        if execution.strict and frame is not None:
+            if id(called) in _TAKE_FUNCTIONS:
+                arguments = with_bound(_passed_by(called, bytecode.argument_count(code, offset)), first)
+            else:
+                arguments = with_bound(_arguments(code, offset, called, first, missing), called)
+            execution.check(call, arguments, frame)
+        return None
+
+    def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
+        """A function of the user's: watch it from now on, and this site until it is settled."""
+        if id(function.__code__) not in self._codes:
+            self._take_in([function])
+        how = self._how(code, offset)
+        if how == "LOAD_GLOBAL":
+            return self._api.DISABLE
+        if how is None:
+            self._open_sites.add((id(code), offset))
+            return None
+        # The same line may call another class's method next time, with code that is not watched yet.
+        key = (id(code), offset)
+        seen = self._counts[key] = self._counts.get(key, 0) + 1
+        return self._api.DISABLE if seen >= _FOLLOWED else None
+
+    def _watch_class(self, kind: type) -> None:
+        if id(kind) not in self._classes:
+            self._classes[id(kind)] = kind
+            self._take_in([*reach.methods_of(kind), *reach.methods_of(type(kind))])
+
+    def _take_in(self, functions: list[types.FunctionType]) -> None:
+        """Functions that no analysis has seen, and that are about to run."""
+        self.prepare(functions)
+        self.watch(functions)
+
+    def _how(self, code: types.CodeType, offset: int) -> str | None:
+        """The instruction that pushed the callee, if the same site will always push the same kind of callee."""
+        sites = self._sites.get(id(code))
+        if sites is None:
+            sites = self._sites[id(code)] = self._read_sites(code)
+        return sites.get(offset)
+
+    def _read_sites(self, code: types.CodeType) -> dict[int, str | None]:
+        found = bytecode.instructions(code)
+        sites: dict[int, str | None] = {}
+        for index, each in enumerate(found):
+            callee = bytecode.callee_index(found, index)
+            if callee is not None:
+                sites[each.offset] = self._stable_kind(found[callee])
+        return sites
+
+    def _stable_kind(self, callee: dis.Instruction) -> str | None:
+        if callee.opname == "LOAD_GLOBAL":
+            return "LOAD_GLOBAL"
+        if callee.opname in {"LOAD_ATTR", "LOAD_METHOD"} and callee.argval not in self._index.leaf_names:
+            return "LOAD_ATTR"
+        # Locals, elements of containers and results of calls may be anything next time.
+        return None
+
+
+def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missing: object) -> Arguments:
+    count = bytecode.argument_count(code, offset)
+    if count is None:
+        return Arguments(0) if first is missing else UNKNOWN_ARGUMENTS
+    # The first argument of a method is its object, which the count does not include.
+    is_own = isinstance(called, (types.MethodDescriptorType, types.FunctionType)) and count == 0
+    real_first = None if first is missing or is_own else first
+    return Arguments(
+        count,
+        first_is_none=count > 0 and real_first is None,
+        is_first_text=isinstance(real_first, (str, bytes)),
+    )
+
+
+def _passed_by(called: Any, count: int | None) -> Arguments:
+    """What ``map()`` and the like, given ``count`` arguments, call a function with."""
+    if called is map:
+        return UNKNOWN_ARGUMENTS if count is None else Arguments(count - 1)
+    return Arguments({id(filter): 1, id(functools.reduce): 2}.get(id(called), 0))
+
+
+def leave_alone(_functions: Iterable[types.FunctionType]) -> None:
+    """For :attr:`Monitor.prepare`: functions run as they are."""
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, NonDeterminismWarning, stacklevel=2)
+
+
+_monitor: Monitor | None = None
+
+
+def monitor(index_of: Callable[[], Recogniser]) -> Monitor:
+    """The tool of this process, made on first use."""
+    global _monitor
+    if _monitor is None:
+        _monitor = Monitor(index_of())
+    return _monitor

@@ -1,0 +1,178 @@
+"""Python 3.10 and 3.11: a profile hook sees each call of workflow code, and is taken off wherever that is not on top.
+
+The interpreter calls the hook for every call and return on its thread, which costs most where nothing of the user's
+runs: inside the context's methods and the event loop.  So the hook is suspended inside the context (by the subclass
+that :func:`watched` makes) and it looks at frames of the user's own code only.
+
+A hook that raises is removed by the interpreter; the next suspension, or the next stretch of code, puts it back.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, Final, TypeVar
+
+from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.sandbox.code import bytecode
+from durabletask_aio.sandbox.rules.catalogue import Call
+from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, Arguments
+from durabletask_aio.sandbox.rules.territory import TERRITORY, Interest
+from durabletask_aio.sandbox.runtime.state import ACTIVE, Policy, WatchedExecution
+from durabletask_aio.sandbox.static.recognise import Recogniser, recogniser
+
+IS_SUPPORTED: Final = sys.version_info < (3, 12)
+"""From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
+
+_T = TypeVar("_T")
+_EXECUTION: Final = "_sandbox_execution"
+
+
+class ProfiledExecution(WatchedExecution):
+    """An execution whose code runs under the profile hook."""
+
+    def __init__(self, policy: Policy, execution: Any) -> None:
+        super().__init__(policy, execution)
+        self._index: Recogniser = recogniser()
+        self.hook = self._make_hook()
+        self.is_hooked = False
+        """Whether the hook is to be on while the execution's code runs; it is off inside the context."""
+
+    def is_on_this_thread(self) -> bool:
+        return ACTIVE.get(get_ident()) is self
+
+    def enter(self) -> None:
+        super().enter()
+        # Somebody else's profiler (cProfile, coverage) stays: it cannot be put back once it was replaced.
+        self.is_hooked = sys.getprofile() is None
+        if self.is_hooked:
+            sys.setprofile(self.hook)
+
+    def exit(self) -> BaseException | None:
+        if self.is_hooked:
+            sys.setprofile(None)
+            self.is_hooked = False
+        return super().exit()
+
+    def suspend(self) -> bool:
+        """Take the hook off; whether it was to be on."""
+        if self.is_hooked:
+            sys.setprofile(None)
+        return self.is_hooked
+
+    def resume(self) -> None:
+        if self.is_hooked:
+            sys.setprofile(self.hook)
+
+    def _make_hook(self) -> Callable[[types.FrameType, str, Any], None]:
+        """The hook, as a closure over plain dictionaries: it runs several times for each line of the workflow."""
+        interests, names, watched_codes = TERRITORY.by_code, self._index.builtin_names, self._index.watched_codes
+        judge, judge_frame, interest_in = self._judge, self._judge_frame, TERRITORY.of_code
+        nothing = Interest.NOTHING
+
+        def hook(frame: types.FrameType, event: str, argument: Any) -> None:
+            if event == "c_call":
+                if argument.__name__ not in names:
+                    return
+                code = frame.f_code
+                known = interests.get(id(code))
+                if known is None:
+                    known = interest_in(code)
+                if known[1] is not nothing:
+                    judge(frame, argument)
+            elif event == "call" and id(frame.f_code) in watched_codes:
+                judge_frame(frame)
+
+        return hook
+
+    def _judge(self, frame: types.FrameType, called: Any) -> None:
+        call = self._index.find(called)
+        if call is None:
+            return
+        count = bytecode.argument_count(frame.f_code, frame.f_lasti)
+        # Without a count the call came from inside C code, map() for one, or has a starred argument.
+        arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else Arguments(count or 0)
+        self._violate(call, arguments, frame)
+
+    def _judge_frame(self, frame: types.FrameType) -> None:
+        caller = frame.f_back
+        call = self._index.of_frame(frame)
+        if call is None or caller is None or not TERRITORY.is_followed(caller.f_code.co_filename):
+            return
+        code = frame.f_code
+        names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
+        given = [frame.f_locals.get(name) for name in names]
+        # Which arguments were left out cannot be told from their defaults; None is the default that matters.
+        arguments = Arguments(sum(value is not None for value in given))
+        self._violate(call, arguments, caller)
+
+    def _violate(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+        # The hook must not see the work of composing the message.
+        self.suspend()
+        self.check(call, arguments, frame)
+        self.resume()
+
+
+@functools.cache
+def watched_context() -> type[AsyncWorkflowContext]:
+    """The context for workflows under the hook."""
+    return watched(AsyncWorkflowContext)
+
+
+def watched(context_type: type[_T]) -> type[_T]:
+    """A subclass of the context whose methods and properties run without the hook."""
+    members: dict[str, Any] = {}
+    for name in dir(context_type):
+        if name.startswith("_"):
+            continue
+        static = inspect.getattr_static(context_type, name)
+        if isinstance(static, types.FunctionType):
+            members[name] = _quiet(static)
+        elif isinstance(static, property) and static.fget is not None:
+            members[name] = property(_quiet(static.fget), static.fset, static.fdel, static.__doc__)
+    members["__slots__"] = (_EXECUTION,)
+    members["__module__"] = context_type.__module__
+    members["__doc__"] = context_type.__doc__
+    subclass: Any = type(context_type.__name__, (context_type,), members)
+    return subclass  # type: ignore[no-any-return]
+
+
+def _quiet(function: Any) -> Any:
+    """``function``, a method of the context, without the hook.
+
+    Each call before the hook is off is seen by it, at nearly a microsecond, so the execution is looked up once and kept
+    with the context: what is left to be seen is this function and the call that takes the hook off.
+    """
+    set_profile = sys.setprofile
+
+    @functools.wraps(function)
+    def quiet(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            execution = self._sandbox_execution
+        except AttributeError:
+            execution = _keep_execution(self)
+        # By way of the execution, never by way of sys.getprofile(): a foreign profiler must not be touched.
+        if execution is None or not execution.is_hooked:
+            return function(self, *args, **kwargs)
+        set_profile(None)
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            # Another thread, which should not use a workflow's context, must not be left with the hook.
+            if execution.is_on_this_thread():
+                set_profile(execution.hook)
+
+    return quiet
+
+
+def _keep_execution(context: Any) -> ProfiledExecution | None:
+    """The execution that ``context`` belongs to; kept with it, if its code is what this thread runs."""
+    execution = ACTIVE.get(get_ident())
+    if not isinstance(execution, ProfiledExecution):
+        return None
+    setattr(context, _EXECUTION, execution)
+    return execution

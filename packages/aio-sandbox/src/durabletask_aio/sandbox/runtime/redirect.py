@@ -1,0 +1,230 @@
+"""Workflow code's names for the clock and its like, led to stand-ins; nothing else changes.
+
+A function that calls ``time.time()`` loads the global ``time``.  In a copy of its bytecode, that one instruction loads
+``__dt_time`` in place of it, a name that is added to the function's module and leads to a stand-in.  Only the loads
+that go on to a catalogued call are rewritten: ``datetime(2024, 1, 1)`` and ``isinstance(x, datetime)`` in the same
+function still meet the class itself.  Lines, columns, names of arguments, and with them tracebacks, coverage and
+breakpoints stay as they are.
+
+The instruction's format belongs to the Python version, so a trial function is rewritten and run at import; if that
+does not give what it should, redirection is off, and the other layers go on without it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from durabletask_aio.sandbox.code import _interpreter, bytecode
+from durabletask_aio.sandbox.rules.catalogue import Call
+from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.runtime import standin_imports
+from durabletask_aio.sandbox.runtime.standins import MARK, Names, StandInMapping, can_be_stood_in_for, stand_in
+from durabletask_aio.sandbox.static.recognise import Recogniser, recogniser
+
+_PREFIX: Final = "__dt_"
+_MISSING: Final = object()
+_BUILTINS: Final = vars(builtins)
+
+
+class Redirector:
+    """Rewrites functions, each at most once."""
+
+    def __init__(self, index: Recogniser) -> None:
+        self._index = index
+        # By id and with the object kept: code objects compare by value and would be taken for one another.
+        self._done: dict[int, types.CodeType] = {}
+
+    def redirect(self, functions: Iterable[types.FunctionType]) -> None:
+        """Rewrite the code, default arguments and closure of each function, in place."""
+        for function in functions:
+            if id(function.__code__) in self._done:
+                continue
+            code = self.rewritten(function.__code__, function.__globals__)
+            if code is not function.__code__:
+                function.__code__ = code
+            self._done[id(code)] = code
+            if TERRITORY.is_user_file(code.co_filename):
+                self._rewrite_defaults(function)
+                self._rewrite_closure(function)
+
+    def rewritten(self, code: types.CodeType, module: dict[str, Any]) -> types.CodeType:
+        """``code`` with its loads and imports redirected, or ``code`` itself if there is nothing to redirect."""
+        names = list(code.co_names)
+        raw = bytearray(code.co_code)
+        changed = False
+        for chain in bytecode.global_chains(code):
+            new_name = self._name_for(chain, module, code.co_filename)
+            if new_name is None:
+                continue
+            if new_name not in names:
+                names.append(new_name)
+            if _patch(raw, chain, names.index(new_name)):
+                changed = True
+        # A stand-in module has all of its calls replaced: too much for a package that is followed for I/O.
+        is_own = TERRITORY.is_user_file(code.co_filename)
+        for statement in bytecode.local_imports(code) if is_own else ():
+            new_name = standin_imports.name_for(statement, self._index)
+            if new_name is None:
+                continue
+            if new_name not in names:
+                names.append(new_name)
+            index = names.index(new_name)
+            if index <= 255 and statement.argument <= 255:
+                raw[statement.offset + 1] = index
+                changed = True
+        constants = tuple(
+            self.rewritten(constant, module) if isinstance(constant, types.CodeType) else constant
+            for constant in code.co_consts
+        )
+        if any(new is not old for new, old in zip(constants, code.co_consts, strict=False)):
+            code = code.replace(co_consts=constants)
+        return code.replace(co_code=bytes(raw), co_names=tuple(names)) if changed else code
+
+    def _name_for(self, chain: bytecode.Chain, module: dict[str, Any], filename: str) -> str | None:
+        """The name to load in place of the chain's global, created on demand; ``None`` to leave the load alone."""
+        if chain.name.startswith(_PREFIX):
+            return None
+        root = module.get(chain.name, _MISSING)
+        if root is _MISSING:
+            root = _BUILTINS.get(chain.name, _MISSING)
+        if root is _MISSING:
+            return None
+        current: Any = root
+        for depth in range(len(chain.attributes) + 1):
+            if depth > 0:
+                if not isinstance(current, (types.ModuleType, type)):
+                    return None
+                current = getattr(current, chain.attributes[depth - 1], _MISSING)
+                if current is _MISSING:
+                    return None
+            call = self._index.find(current)
+            if call is not None and _wants_stand_in(current, is_called=chain.called[depth]):
+                concerned = can_be_stood_in_for(call) and TERRITORY.concerns(filename, call.rule)
+                return _install(module, chain, depth, current, call, filename) if concerned else None
+        return None
+
+    def _rewrite_defaults(self, function: types.FunctionType) -> None:
+        if function.__defaults__ is not None:
+            function.__defaults__ = tuple(self._value(default) for default in function.__defaults__)
+        if function.__kwdefaults__ is not None:
+            for name, default in function.__kwdefaults__.items():
+                function.__kwdefaults__[name] = self._value(default)
+
+    def _rewrite_closure(self, function: types.FunctionType) -> None:
+        for cell in function.__closure__ or ():
+            content = _interpreter.cell_content(cell, None)
+            replacement = self._value(content)
+            if replacement is not content:
+                cell.cell_contents = replacement
+
+    def _value(self, value: Any) -> Any:
+        """A stand-in for a catalogued function held by value; classes and modules stay, for their identity's sake."""
+        if isinstance(value, type) or not callable(value):
+            return value
+        call = self._index.find(value)
+        if call is None or not can_be_stood_in_for(call) or getattr(value, MARK, None) is not None:
+            return value
+        return stand_in(call, value, lambda: value)
+
+
+def _wants_stand_in(value: Any, *, is_called: bool) -> bool:
+    # A class is also the right-hand side of isinstance: only where it is called can something stand in for it.
+    return is_called if isinstance(value, type) else True
+
+
+def _install(
+    module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
+) -> str:
+    """Make sure that the module has the stand-in under the name that is returned."""
+    home = filename if TERRITORY.is_by_choice(filename) else None
+    path = chain.attributes[:depth]
+    look_up = _looks_up(module, chain.name, path)
+    leaf: Any = (
+        StandInMapping(call, original, look_up)
+        if _is_mapping(original)
+        else stand_in(call, original, look_up, home=home)
+    )
+    if depth == 0:
+        name = f"{_PREFIX}{chain.name}"
+        module.setdefault(name, leaf)
+        return name
+    # "__dt_datetime_now" for a class or module whose attribute is taken; the attributes in between are Names too.
+    name = f"{_PREFIX}{'_'.join((chain.name, *path[:-1]))}_"
+    owner = module.get(name)
+    if owner is None:
+        owner = module[name] = Names(_looks_up(module, chain.name, ()))
+    for position, attribute in enumerate(path[:-1], 1):
+        inner = vars(owner).get(attribute)
+        if inner is None:
+            inner = Names(_looks_up(module, chain.name, path[:position]))
+            vars(owner)[attribute] = inner
+        owner = inner
+    vars(owner).setdefault(path[-1], leaf)
+    return name
+
+
+def _is_mapping(value: Any) -> bool:
+    return not callable(value)
+
+
+def _looks_up(module: dict[str, Any], name: str, path: tuple[str, ...]) -> Callable[[], Any]:
+    """A function that evaluates the original expression as it stands now."""
+
+    def root() -> Any:
+        found = module.get(name, _MISSING)
+        return _BUILTINS[name] if found is _MISSING else found
+
+    if not path:
+        return root
+    if len(path) == 1:
+        attribute = path[0]
+        return lambda: getattr(root(), attribute)
+
+    def follow() -> Any:
+        value = root()
+        for part in path:
+            value = getattr(value, part)
+        return value
+
+    return follow
+
+
+def _patch(raw: bytearray, chain: bytecode.Chain, index: int) -> bool:
+    """Point the load at ``chain.offset`` to the name at ``index``; ``False`` where it does not fit into one byte."""
+    old = bytecode.is_old_layout()
+    argument = index if old else index << 1 | (chain.argument & 1)
+    if argument > 255 or chain.argument > 255:
+        return False
+    raw[chain.offset + 1] = argument
+    return True
+
+
+def _trial() -> float:
+    return time.time()
+
+
+def _self_test() -> bool:
+    """Whether a rewritten function loads the new name and computes with it."""
+    try:
+        module: dict[str, Any] = {"time": time}
+        # Under a name that is not this package's, whose own code is none of the sandbox's business.
+        trial = types.FunctionType(_trial.__code__.replace(co_filename="<trial>"), module)
+        Redirector(recogniser()).rewritten(trial.__code__, module)
+        names = [name for name in module if name.startswith(_PREFIX)]
+        if names != [f"{_PREFIX}time_"]:
+            return False
+        module[names[0]] = types.SimpleNamespace(time=lambda: -1.0)
+        trial.__code__ = Redirector(recogniser()).rewritten(trial.__code__, module)
+        return bool(trial() == -1.0)
+    except Exception:
+        # Whatever an unknown interpreter answers with, the only consequence is that this layer stays off.
+        return False
+
+
+IS_SUPPORTED: Final = sys.implementation.name == "cpython" and _self_test()
+"""Whether this interpreter's bytecode is one that can be rewritten."""

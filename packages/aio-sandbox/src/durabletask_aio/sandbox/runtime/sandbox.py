@@ -1,0 +1,186 @@
+"""The sandbox as the core knows it: which layer serves which mode on which Python.
+
+============  ==========================================  ==========================================
+mode          every Python                                in addition
+============  ==========================================  ==========================================
+best_effort   static analysis warns; redirected names     nothing
+              give deterministic values
+strict        static analysis and redirected names raise  3.12+: ``sys.monitoring``;
+                                                          3.10, 3.11: a profile hook, suspended
+                                                          while the context's methods run
+============  ==========================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+import warnings
+from typing import Any, Final
+
+from durabletask_aio.core import plugins
+from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.core.errors import SandboxViolationError
+from durabletask_aio.core.plugins import AnyWorkflow, Execution, ExecutionGuard
+from durabletask_aio.core.settings import SandboxMode, detection_disabled
+from durabletask_aio.sandbox.rules import allowance
+from durabletask_aio.sandbox.rules.catalogue import Severity
+from durabletask_aio.sandbox.rules.findings import Finding
+from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.runtime import monitoring, profiling, redirect
+from durabletask_aio.sandbox.runtime.state import Policy, WatchedExecution, warn
+from durabletask_aio.sandbox.static import analysis
+from durabletask_aio.sandbox.static.reach import functions_of, reachable
+from durabletask_aio.sandbox.static.recognise import recogniser
+
+
+class Layer(enum.Enum):
+    """The ways of noticing; each works without the others."""
+
+    STATIC = "static"
+    REDIRECT = "redirect"
+    MONITORING = "monitoring"
+    PROFILING = "profiling"
+
+
+AVAILABLE: Final = frozenset(
+    layer
+    for layer, works in {
+        Layer.STATIC: True,
+        Layer.REDIRECT: redirect.IS_SUPPORTED,
+        Layer.MONITORING: monitoring.IS_SUPPORTED,
+        Layer.PROFILING: profiling.IS_SUPPORTED,
+    }.items()
+    if works
+)
+"""What this Python can do."""
+
+
+class Guard:
+    """What was learned about one registered workflow; see :class:`durabletask_aio.core.plugins.WorkflowGuard`."""
+
+    def __init__(
+        self,
+        function: AnyWorkflow,
+        policy: Policy,
+        *,
+        profiled: bool = False,
+        context_type: type[AsyncWorkflowContext] | None = None,
+    ) -> None:
+        self.policy = policy
+        self._function = function
+        self._context_type = context_type
+        self._execution_type = profiling.ProfiledExecution if profiled else WatchedExecution
+
+    @property
+    def function(self) -> AnyWorkflow:
+        return self._function
+
+    @property
+    def context_type(self) -> type[AsyncWorkflowContext] | None:
+        return self._context_type
+
+    def begin(self, execution: Execution) -> ExecutionGuard | None:
+        # Read at each start, so that a running worker can be told to stop watching.
+        return None if detection_disabled() else self._execution_type(self.policy, execution)
+
+
+class WorkflowSandbox:
+    """The object behind the entry point; see :class:`durabletask_aio.core.plugins.Sandbox`."""
+
+    protocol_version = plugins.PROTOCOL_VERSION
+
+    def __init__(self, layers: frozenset[Layer] = frozenset(Layer)) -> None:
+        self._layers = layers & AVAILABLE
+
+    def guard(self, function: AnyWorkflow, mode: SandboxMode, *, workflow_name: str) -> Guard | None:
+        """Prepare ``function`` for ``mode``: analyse it, lead its names to stand-ins, and have its calls watched.
+
+        Raises :class:`SandboxViolationError` in strict mode for what the analysis is sure of.
+        """
+        if mode is SandboxMode.OFF or detection_disabled():
+            return None
+        for plain in functions_of(function):
+            TERRITORY.adopt(plain.__code__.co_filename)
+        strict = mode is SandboxMode.STRICT
+        policy = Policy(
+            strict=strict,
+            workflow_name=workflow_name,
+            context=_context_name(function),
+            allowed=allowance.of_function(function),
+        )
+        result = _analysed(function, policy.allowed, workflow_name)
+        if Layer.STATIC in self._layers:
+            _announce(result.findings, policy)
+        self._instrument([*result.functions, *reachable(function)], policy)
+        profiled = strict and Layer.PROFILING in self._layers
+        context_type = profiling.watched_context() if profiled else None
+        return Guard(function, policy, profiled=profiled, context_type=context_type)
+
+    def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
+        """Static analysis alone, as warnings."""
+        if detection_disabled():
+            return
+        for finding in _analysed(function, allowance.of_function(function), workflow_name).findings:
+            warn(finding, workflow_name)
+
+    def _instrument(self, reached: list[types.FunctionType], policy: Policy) -> None:
+        functions = list({id(function): function for function in reached}.values())
+        if Layer.REDIRECT in self._layers:
+            _redirector.redirect(functions)
+        for helper in functions:
+            names = allowance.of_function(helper)
+            if names:
+                policy.functions[id(helper.__code__)] = names
+        if policy.strict and Layer.MONITORING in self._layers:
+            tool = monitoring.monitor(recogniser)
+            if tool.start():
+                tool.prepare = _redirector.redirect if Layer.REDIRECT in self._layers else monitoring.leave_alone
+                tool.watch(functions)
+                policy.watcher = tool
+
+
+def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> analysis.Result:
+    """The analysis, without letting a mistake of ours keep anybody's workflow from being registered."""
+    try:
+        return analysis.analyse(function, allowed)
+    except Exception as error:
+        warnings.warn(
+            f"The static analysis of workflow {workflow_name!r} failed with {type(error).__name__}: {error}. The other"
+            " layers of the sandbox go on. This is a defect of durabletask-aio; please report it with the traceback"
+            " that `durabletask.aio.sandbox.check(function)` gives.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return analysis.Result([], [])
+
+
+def _announce(findings: list[Finding], policy: Policy) -> None:
+    """Warn about findings, or refuse the workflow for those that are certain."""
+    refused = [each for each in findings if policy.strict and each.certain and each.severity is Severity.ERROR]
+    if refused:
+        count = "a call or construct" if len(refused) == 1 else f"{len(refused)} calls or constructs"
+        details = "\n\n".join(each.text() for each in refused)
+        msg = f"The workflow is refused in strict mode: it has {count} that would differ on replay.\n\n{details}"
+        raise SandboxViolationError(msg, workflow_name=policy.workflow_name)
+    for finding in findings:
+        policy.warned.add((finding.file, finding.line, finding.call or ""))
+        warn(finding, policy.workflow_name)
+
+
+def _context_name(function: Any) -> str | None:
+    """The name of the parameter that holds the context."""
+    for plain in functions_of(function):
+        names = inspect.getfullargspec(plain).args
+        if names[:1] == ["self"]:
+            names = names[1:]
+        if names:
+            return names[0]
+    return None
+
+
+_redirector: Final = redirect.Redirector(recogniser())
+
+SANDBOX: Final = WorkflowSandbox()
+"""The sandbox of this process: what the core finds by its entry point."""

@@ -1,0 +1,179 @@
+"""What a redirected name leads to: a function that asks, on each call, whether this thread runs a watched workflow.
+
+Outside of one it calls what the name stands for at that moment, so that a function shared with an activity, and a
+name replaced by ``unittest.mock.patch``, behave as if nothing had been redirected.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from threading import get_ident
+from typing import Any, Final
+
+from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.rules.catalogue import Call
+from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.runtime.running_text import RUNNERS, run
+from durabletask_aio.sandbox.runtime.state import ACTIVE
+
+MARK: Final = "__durabletask_aio_standin__"
+_BOUND_TO_THEIR_FRAME: Final = frozenset({"builtins.compile", "builtins.breakpoint"})
+"""They look at the frame that calls them, which a stand-in in between would change."""
+
+
+def can_be_stood_in_for(call: Call) -> bool:
+    """Whether a function in the place of this call can do all that it does."""
+    return call.is_watched and call.name not in _BOUND_TO_THEIR_FRAME
+
+
+def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
+    """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now.
+
+    ``home`` is the file whose code was redirected, for files that may stop to be followed.
+    """
+    if call.name in RUNNERS:
+        return _for_runner(call, original, look_up)
+
+    def standin(*args: Any, **kwargs: Any) -> Any:
+        target = look_up()
+        if ACTIVE:
+            execution = ACTIVE.get(get_ident())
+            # Whoever put something else in the place of the original, a test mostly, wants that to be called.
+            if execution is not None and target == original and (home is None or TERRITORY.concerns(home, call.rule)):
+                return execution.intercept(call, target, args, kwargs)
+        return target(*args, **kwargs)
+
+    functools.update_wrapper(standin, original, updated=())
+    setattr(standin, MARK, call)
+    return standin
+
+
+def _for_runner(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
+    """The same for ``eval`` and ``exec``, which look at the frame that calls them: that is handed on."""
+
+    def standin(*args: Any, **kwargs: Any) -> Any:
+        target = look_up()
+        caller = _interpreter.frame(1)
+        if caller is None or target is not original:
+            return target(*args, **kwargs)
+        execution = ACTIVE.get(get_ident()) if ACTIVE else None
+        if execution is not None:
+            return execution.run_text(call, caller, target, args, kwargs)
+        return run(None, caller, target, args, kwargs)
+
+    functools.update_wrapper(standin, original, updated=())
+    setattr(standin, MARK, call)
+    return standin
+
+
+class StandInMapping:
+    """In the place of ``os.environ``: every use of it asks first, then goes to the real mapping."""
+
+    def __init__(self, call: Call, original: Any, look_up: Callable[[], Any]) -> None:
+        self._call = call
+        self._original = original
+        self._look_up = look_up
+
+    def _checked(self) -> Any:
+        target = self._look_up()
+        if ACTIVE:
+            execution = ACTIVE.get(get_ident())
+            if execution is not None and target is self._original:
+                # The mapping is handed on as it is, once the sandbox had its say.
+                return execution.intercept(self._call, lambda: target, (), {})
+        return target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checked(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._checked()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._checked()[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._checked()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._checked()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._checked())
+
+    def __len__(self) -> int:
+        return len(self._checked())
+
+    def __or__(self, other: Any) -> Any:
+        return self._checked() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._checked()
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._checked() == other)
+
+    def __repr__(self) -> str:
+        return repr(self._look_up())
+
+    __hash__ = None  # type: ignore[assignment]  # as the mapping itself
+
+
+class StandInModule(types.ModuleType):
+    """In the place of a module that a function imports for itself; all but a few of its attributes are the module's."""
+
+    def __init__(self, original: types.ModuleType, replaced: Mapping[str, Any]) -> None:
+        super().__init__(original.__name__, original.__doc__)
+        self._original = original
+        vars(self).update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._original)
+
+
+def stand_in_class(original: type[Any], replaced: Mapping[str, Any]) -> type[Any]:
+    """A class in the place of ``original``: it makes the original's objects and only some of its attributes differ.
+
+    ``isinstance`` and ``issubclass`` answer as for the original, and both compare equal; only ``is`` tells them apart.
+    """
+
+    class StandInType(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, original)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, original)
+
+        def __getattribute__(cls, name: str) -> Any:
+            return replaced[name] if name in replaced else getattr(original, name)
+
+        def __eq__(cls, other: object) -> bool:
+            return other is cls or other is original
+
+        def __hash__(cls) -> int:
+            return hash(original)
+
+        def __repr__(cls) -> str:
+            return repr(original)
+
+    made: Any = StandInType(original.__name__, (original,), {"__slots__": ()})
+    return made  # type: ignore[no-any-return]
+
+
+class Names:
+    """In the place of a module or class at one kind of site: only the attributes that are taken from it there."""
+
+    def __init__(self, look_up: Callable[[], Any]) -> None:
+        self._look_up = look_up
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what was not set: the sites are chosen so that nothing else is asked for.
+        return getattr(self._look_up(), name)

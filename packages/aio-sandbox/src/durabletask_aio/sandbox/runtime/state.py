@@ -1,0 +1,239 @@
+"""The execution that a thread is running, and what happens when its code does something non-deterministic.
+
+:data:`ACTIVE` is keyed by thread, not kept in a context variable: contexts are copied by ``create_task`` and
+``to_thread`` and would carry the state into the threads that run activities.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from threading import get_ident
+from typing import Any, Final
+
+from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.core.plugins import Execution
+from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.code.sources import position_of, source_of
+from durabletask_aio.sandbox.rules import allowance
+from durabletask_aio.sandbox.rules.catalogue import Call, Category, Severity, allows
+from durabletask_aio.sandbox.rules.conditions import Arguments, holds, of_call, unwrapped
+from durabletask_aio.sandbox.rules.findings import Finding
+from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.runtime import running_text
+from durabletask_aio.sandbox.runtime.report_line import finding_at
+from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
+
+ACTIVE: Final[dict[int, WatchedExecution]] = {}
+"""By thread id: the execution whose code is on that thread's stack.  Empty while no workflow code runs."""
+
+FROZEN_CLOCK_LIMIT: Final = 100_000
+"""Clock reads in one stretch of code after which it is taken for a loop that waits for a clock that stands still."""
+
+
+class Policy:
+    """What was decided about a workflow when it was registered; shared by its executions."""
+
+    def __init__(self, *, strict: bool, workflow_name: str, context: str | None, allowed: tuple[str, ...]) -> None:
+        self.strict = strict
+        self.workflow_name = workflow_name
+        self.context = context
+        """The name of the workflow's context parameter, for corrected lines."""
+        self.allowed = allowed
+        self.warned: set[tuple[str, int, str]] = set()
+        """Call sites, as file, line and call, that were reported already."""
+        self.watcher: running_text.Watcher | None = None
+        """What watches the calls of code that is made while the workflow runs."""
+        self.functions: dict[int, tuple[str, ...]] = {}
+        """By id of a code object: what a decorator on that function allows."""
+
+
+class WatchedExecution:
+    """One execution under watch: the guard that the core enters and leaves, and the source of substitute values."""
+
+    # Entered and left once for each step of each workflow, so every look-up counts.
+    __slots__ = ("_outer", "_reads", "_stream", "_thread", "_violation", "execution", "policy", "strict")
+
+    def __init__(self, policy: Policy, execution: Execution) -> None:
+        self.policy = policy
+        self.execution = execution
+        self.strict = policy.strict
+        self._stream: random.Random | None = None
+        self._reads = 0
+        self._violation: BaseException | None = None
+        self._outer: WatchedExecution | None = None
+        self._thread = 0
+
+    def enter(self) -> None:
+        self._thread = thread = get_ident()
+        self._reads = 0
+        if thread in ACTIVE:
+            self._outer = ACTIVE[thread]
+        ACTIVE[thread] = self
+
+    def exit(self) -> BaseException | None:
+        if self._outer is None:
+            del ACTIVE[self._thread]
+        else:
+            ACTIVE[self._thread] = self._outer
+            self._outer = None
+        if self._violation is None:
+            return None
+        violation, self._violation = self._violation, None
+        return violation
+
+    def suspend(self) -> bool:
+        """Stop watching for a moment; whether there is anything to :meth:`resume`."""
+        return False
+
+    def resume(self) -> None:
+        """Watch again, after :meth:`suspend`."""
+
+    def now(self) -> datetime:
+        return self.execution.now()
+
+    @property
+    def random(self) -> random.Random:
+        if self._stream is None:
+            self._stream = self.execution.stream("sandbox")
+        return self._stream
+
+    def intercept(self, call: Call, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a redirected name does in place of calling ``target``."""
+        target, args, kwargs = unwrapped(target, args, kwargs)
+        if not holds(call.condition, of_call(args, kwargs)):
+            return target(*args, **kwargs)
+        inner = followed_frame(_interpreter.frame(1))
+        frame = user_frame(inner)
+        if inner is None or frame is None or self._is_allowed(call, frame):
+            return target(*args, **kwargs)
+        self.object_to(call, frame, inner)
+        substitute = SUBSTITUTES.get(call.name)
+        if substitute is None:
+            return target(*args, **kwargs)
+        if call.category is Category.CLOCK:
+            self._count_read(call, frame, inner)
+        return substitute(self, target, args, kwargs)
+
+    def run_text(
+        self, call: Call, caller: types.FrameType, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """The same for ``eval`` and ``exec``, which mean something else in each frame; ``caller`` called them."""
+        frame = user_frame(caller)
+        if frame is not None and not self._is_allowed(call, frame):
+            self.object_to(call, frame, caller)
+        return running_text.run(self.policy.watcher, caller, target, args, kwargs)
+
+    def check(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+        """What the layers that only watch do: raise, warn or stay silent.  ``frame`` makes the call."""
+        if not holds(call.condition, arguments) or not TERRITORY.concerns(frame.f_code.co_filename, call.rule):
+            return
+        blamed = user_frame(frame)
+        if blamed is not None and not self._is_allowed(call, blamed):
+            self.object_to(call, blamed, frame)
+
+    def object_to(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
+        """Warn or raise, by the workflow's mode and the rule's severity.
+
+        ``frame`` is the user's, whose line is blamed; ``inner`` makes the call, in a package that is followed perhaps.
+        """
+        if not call.is_watched:
+            return
+        if self.strict and call.rule.severity is Severity.ERROR:
+            raise self.fail(self._finding(call, frame, inner).text())
+        site = (frame.f_code.co_filename, frame.f_lineno, call.name)
+        if site in self.policy.warned or self.execution.is_replaying:
+            return
+        self.policy.warned.add(site)
+        warn(self._finding(call, frame, inner), self.policy.workflow_name, self.execution.instance_id)
+
+    def fail(self, message: str) -> SandboxViolationError:
+        """A violation, remembered: it fails the turn even if the workflow catches it."""
+        error = SandboxViolationError(
+            message, instance_id=self.execution.instance_id, workflow_name=self.policy.workflow_name
+        )
+        if self._violation is None:
+            self._violation = error
+        return error
+
+    def _finding(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> Finding:
+        found = finding_at(frame, call, self.policy.context, stack_of(frame))
+        if inner is frame:
+            return found
+        return replace(found, inside=f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_name}()")
+
+    def _is_allowed(self, call: Call, frame: types.FrameType) -> bool:
+        allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())
+        if allowed and allows(allowed, call.rule, call.name):
+            return True
+        names = self.policy.functions.get(id(frame.f_code))
+        if names and allows(names, call.rule, call.name):
+            return True
+        source = source_of(frame.f_code.co_filename, frame.f_globals)
+        if source is None or not source.pragmas:
+            return False
+        position = position_of(frame, call.name.rpartition(".")[2])
+        return any(
+            allows(pragma.names, call.rule, call.name) for pragma in source.allowed_at(position.line, position.end_line)
+        )
+
+    def _count_read(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
+        self._reads += 1
+        if self._reads > FROZEN_CLOCK_LIMIT:
+            finding = self._finding(call, frame, inner)
+            raise self.fail(
+                f"A loop waits for a clock that stands still: `{call.name}` was read {self._reads - 1:,} times"
+                f" without the workflow waiting for anything. In a workflow the clock moves only while it waits.\n"
+                f"  at {finding.location} in {finding.function}()\n"
+                f"      {finding.source_line.strip()}\n"
+                f"  Use `await ctx.sleep(seconds)` in the loop, or `ctx.with_timeout(awaitable, seconds)` around it."
+            )
+
+
+def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
+    """The nearest frame of the user's own code, from ``frame`` outwards, whose line can be blamed.
+
+    Text that was run as code has no line that anybody could look up, so the one that runs it is preferred.
+    """
+    in_text: types.FrameType | None = None
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if TERRITORY.is_user_file(filename):
+            if filename != running_text.FILENAME:
+                return frame
+            in_text = in_text or frame
+        elif in_text is not None and TERRITORY.runs_workflows(filename):
+            # Everything is text in ``python -c``; what is outside of the workflow has nothing to do with it.
+            break
+        frame = frame.f_back
+    return in_text
+
+
+def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:
+    """The nearest frame of code that is looked at, from ``frame`` outwards: the user's, or a followed package's."""
+    while frame is not None and not TERRITORY.is_followed(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def stack_of(frame: types.FrameType) -> tuple[str, ...]:
+    """The user's functions on the stack, from the workflow to ``frame``: how it was reached."""
+    names: list[str] = []
+    current: types.FrameType | None = frame
+    while current is not None and TERRITORY.is_user_file(current.f_code.co_filename):
+        names.append(current.f_code.co_name)
+        current = current.f_back
+    return tuple(reversed(names))
+
+
+def warn(finding: Finding, workflow_name: str, instance_id: str | None = None) -> None:
+    """Issue a finding as a warning that points to the user's line."""
+    where = f"workflow {workflow_name!r}" + (f", instance {instance_id!r}" if instance_id is not None else "")
+    # With explicit coordinates the warning shows the user's line, however deep in our code it is issued.
+    warnings.warn_explicit(
+        f"{finding.text()}\n  [{where}]", NonDeterminismWarning, finding.file, finding.line, registry=None
+    )

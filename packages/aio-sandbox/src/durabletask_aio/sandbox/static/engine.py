@@ -1,0 +1,519 @@
+"""The analysis: goes through a workflow function and everything of the user's that it calls."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from durabletask_aio.sandbox.code.evaluate import Evaluator, identity, is_mutable_default
+from durabletask_aio.sandbox.code.implicit_calls import (
+    CALLS_ITS_ARGUMENTS,
+    CALLS_METHODS,
+    CALLS_WITH_ONE,
+    METHODS_THAT_CALL,
+    OPERATORS,
+    REFERENCES_ONLY,
+)
+from durabletask_aio.sandbox.code.scopes import Annotated, Scope, own_nodes, parameters
+from durabletask_aio.sandbox.code.sources import FunctionNode, Source
+from durabletask_aio.sandbox.code.values import (
+    Body,
+    Bound,
+    Context,
+    ContextMethod,
+    Defined,
+    DefinedClass,
+    Given,
+    Instance,
+    Known,
+    Named,
+    Value,
+    World,
+)
+from durabletask_aio.sandbox.rules.calls import SECOND_LOOK
+from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
+from durabletask_aio.sandbox.rules.conditions import Arguments, arguments_of, holds, joined, with_bound
+from durabletask_aio.sandbox.rules.findings import Finding, column_of, corrected
+from durabletask_aio.sandbox.static import structure
+
+Located: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
+"""Syntax that has a place."""
+
+_TEXT: Final = frozenset({"str", "bytes", "'str'", "'bytes'"})
+_TEXTS_OF_CONTEXT: Final = frozenset({"instance_id", "parent_instance_id", "workflow_name", "version"})
+BODY_LIMIT: Final = 2_000
+"""Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One function on the way from the workflow, with what is known of its parameters."""
+
+    body: Body
+    reached: tuple[str, ...]
+    given: tuple[tuple[str, Value], ...] = ()
+    crossing: Crossing | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The line of the user's that leads into a followed package: the one to blame, and to allow, what it does there."""
+
+    source: Source
+    node: Located
+    function: str
+    allowed: tuple[str, ...]
+
+
+class Analysis:
+    """Findings about one workflow function."""
+
+    def __init__(
+        self, world: World, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
+    ) -> None:
+        self.world = world
+        self.catalogue = catalogue
+        self._notes = notes
+        self.evaluator = Evaluator(world)
+        self.findings: dict[tuple[object, ...], Finding] = {}
+        self.is_generator = False
+        """Whether the workflow is a generator orchestrator, which has other alternatives."""
+        self._allowed = allowed
+        self._queue: deque[Visit] = deque()
+        self._seen: set[object] = set()
+
+    def run(self, body: Body, *, context: bool = True) -> list[Finding]:
+        """Everything found from ``body`` on; its first parameter is the workflow's context if ``context``."""
+        given: tuple[tuple[str, Value], ...] = ()
+        names = [parameter.arg for parameter in parameters(body.node.args)]
+        if body.receiver is not None:
+            names = names[1:]
+        self.is_generator = is_generator(body.node)
+        if context and names:
+            given = ((names[0], Context()), *((name, Given()) for name in names[1:2]))
+        self._queue.append(Visit(body, (body.label,), given))
+        while self._queue and len(self._seen) < BODY_LIMIT:
+            visit = self._queue.popleft()
+            Scanner(self, visit).scan()
+        return sorted(self.findings.values(), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
+
+    def enqueue(
+        self,
+        body: Body,
+        reached: tuple[str, ...],
+        given: tuple[tuple[str, Value], ...],
+        crossing: Crossing | None = None,
+    ) -> None:
+        place = (id(crossing.source), crossing.node.lineno) if crossing is not None else None
+        key = (body.key, place, tuple((name, identity(value)) for name, value in given))
+        if key not in self._seen:
+            self._seen.add(key)
+            self._queue.append(Visit(body, (*reached, body.label), given, crossing))
+
+    def report(self, finding: Finding) -> None:
+        if finding.severity is Severity.NOTE and not self._notes:
+            return
+        self.findings.setdefault(finding.key, finding)
+
+    def is_allowed(self, rule: Rule, call: str | None, names: tuple[str, ...]) -> bool:
+        return allows((*self._allowed, *names), rule, call)
+
+
+class Scanner:
+    """Goes through one function."""
+
+    def __init__(self, analysis: Analysis, visit: Visit) -> None:
+        self.analysis = analysis
+        self.world = analysis.world
+        self.body = visit.body
+        self.node = visit.body.node
+        self.reached = visit.reached
+        self._allowed = visit.body.allowed
+        self._crossing = visit.crossing
+        self._statement: ast.stmt | None = None
+        self._here: Located = visit.body.node
+        outer = visit.body.scope
+        self.statements: list[ast.stmt] = (
+            [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
+            if isinstance(self.node, ast.Lambda)
+            else self.node.body
+        )
+        self.scope = Scope(
+            outer.home, outer, source=visit.body.source, arguments=self.node.args, statements=self.statements
+        )
+        for name, value in visit.given:
+            self.scope.given.setdefault(name, []).append(value)
+        if visit.body.receiver is not None and self.node.args.args:
+            self.scope.given.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
+        self.context = self._context_name()
+        self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
+
+    def _context_name(self) -> str | None:
+        names = [*self.scope.bindings, *self.scope.given]
+        if self.scope.parent is not None:
+            names += [*self.scope.parent.bindings, *self.scope.parent.given]
+        return next((name for name in names if Context() in self.analysis.evaluator.name(name, self.scope)), None)
+
+    def scan(self) -> None:
+        for statement in self.statements:
+            self._visit(statement)
+
+    def values(self, node: ast.expr) -> list[Value]:
+        return self.analysis.evaluator.values(node, self.scope)
+
+    def _visit(self, node: ast.AST) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self._nested_function(node)
+            return
+        if isinstance(node, ast.ClassDef):
+            return
+        if isinstance(node, ast.stmt) and not isinstance(node, _COMPOUND):
+            self._statement = node
+        elif isinstance(node, ast.stmt):
+            self._statement = None
+        if isinstance(node, (ast.expr, ast.stmt, ast.ExceptHandler)):
+            self._here = node
+        self._check(node)
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            self._with(node)
+            return
+        if isinstance(node, ast.Lambda):
+            self._go_into(Defined(node, self.scope), None)
+            return
+        for child in ast.iter_child_nodes(node):
+            self._visit(child)
+
+    def _check(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Call):
+            self._call(node)
+        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
+            self._load(node)
+        elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.For)):
+            self._implicit(node)
+        elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
+            self._follow_methods([node.test], "__bool__", "__len__")
+        elif isinstance(node, ast.FormattedValue):
+            self._follow_methods([node.value], "__format__", "__str__")
+        elif isinstance(node, ast.Dict):
+            self._follow_methods([key for key in node.keys if key is not None], "__hash__")
+        structure.check(self, node)
+
+    def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """A nested function is gone into wherever it is mentioned, unless it is handed on by reference only."""
+        for decorator in node.decorator_list:
+            self._visit(decorator)
+        mentioned = {
+            id(each)
+            for statement in self.statements
+            for each in ast.walk(statement)
+            if isinstance(each, ast.Name) and each.id == node.name and isinstance(each.ctx, ast.Load)
+        }
+        if mentioned - self._by_reference():
+            self._go_into(Defined(node, self.scope), None)
+
+    def _by_reference(self) -> set[int]:
+        return {
+            id(call.args[0])
+            for statement in self.statements
+            for call in ast.walk(statement)
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in REFERENCES_ONLY
+            and call.args
+        }
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        before = self._allowed
+        for item in node.items:
+            self._visit(item.context_expr)
+            allowed = structure.allowed_by(self, item.context_expr)
+            if allowed is not None:
+                self._allowed = (*self._allowed, *allowed)
+            for value in self.values(item.context_expr):
+                prefix = "a" if isinstance(node, ast.AsyncWith) else ""
+                for method in (f"__{prefix}enter__", f"__{prefix}exit__"):
+                    self._follow_method(value, method)
+        for statement in node.body:
+            self._visit(statement)
+        self._allowed = before
+
+    def _call(self, node: ast.Call) -> None:
+        arguments = arguments_of(node)
+        if node.args and self._is_text(node.args[0]):
+            arguments = replace(arguments, is_first_text=True)
+        for value in self.values(node.func):
+            if not self._object_to(node, value, arguments):
+                self._follow(value, node)
+                self._fill_in(value, node)
+            method = CALLS_METHODS.get(self.world.full_name(value) or "")
+            if method is not None:
+                self._follow_methods(node.args, method)
+            if self._calls_its_arguments(value, node):
+                self._pass_on(node, self.world.full_name(value) or "")
+        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS_THAT_CALL:
+            for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                self._passed_on(argument, Arguments())
+
+    def _fill_in(self, made: Value, node: ast.Call) -> None:
+        """The fields of a new object that the call leaves to their default factories."""
+        given = {keyword.arg for keyword in node.keywords}
+        if None in given or any(isinstance(argument, ast.Starred) for argument in node.args):
+            return
+        for factory in self.world.factories(made):
+            if factory.position < len(node.args) or {factory.name, *factory.aliases} & given:
+                continue
+            call = self.world.call(factory.function)
+            if call is None:
+                self._go_into(factory.function, None)
+            elif holds(call.condition, Arguments()):
+                advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
+                self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
+
+    def _is_text(self, node: ast.expr) -> bool:
+        """Whether ``node`` is text for sure: by its annotation, by ``str()``, or as the name of an instance."""
+        if isinstance(node, ast.Name):
+            bindings = self.scope.bindings.get(node.id, [])
+            return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _TEXT for each in bindings)
+        if isinstance(node, ast.Attribute):
+            return node.attr in _TEXTS_OF_CONTEXT and Context() in self.values(node.value)
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
+
+    def _pass_on(self, node: ast.Call, callee: str) -> None:
+        """A call of something that calls its own arguments."""
+        is_partial = callee == "functools.partial"
+        count = len(node.args) - 1 if callee == "builtins.map" else int(callee in CALLS_WITH_ONE)
+        for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            self._passed_on(argument, Arguments(count), is_kept=is_partial)
+
+    def _passed_on(self, argument: ast.expr, arguments: Arguments, *, is_kept: bool = False) -> None:
+        """An argument that the callee will call, with ``arguments``; or, if it ``is_kept``, that it may be."""
+        for value in self.values(argument):
+            call = self.world.call(value.of if isinstance(value, Bound) else value)
+            if isinstance(value, (DefinedClass, Instance)) or (is_kept and call is not None and call.condition):
+                continue
+            self._object_to(argument, value, arguments)
+            if not (isinstance(value, Known) and isinstance(value.value, type)):
+                self._follow(value, None)
+
+    def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
+        name = self.world.full_name(value)
+        return name is not None and name.startswith(tuple(CALLS_ITS_ARGUMENTS)) and bool(node.args or node.keywords)
+
+    def _object_to(self, node: ast.expr, value: Value, arguments: Arguments) -> bool:
+        """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
+        is_made_here = True
+        if isinstance(value, Bound):
+            arguments = joined(value.arguments, arguments)
+            value, is_made_here = value.of, False
+        elif isinstance(value, Known) and isinstance(value.value, functools.partial):
+            arguments, is_made_here = with_bound(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
+        call = self.world.call(value)
+        if call is None:
+            return structure.check_shared_random(self, node, value)
+        if not holds(call.condition, arguments):
+            call = SECOND_LOOK.get(call.name, call)
+        if holds(call.condition, arguments):
+            self.report(node, call.rule, call=call, is_made_here=is_made_here)
+        return True
+
+    def _follow(self, value: Value, node: ast.Call | None) -> None:
+        if isinstance(value, (Context, ContextMethod)):
+            return
+        if isinstance(value, Instance):
+            self._follow_method(value, "__call__")
+            return
+        self._go_into(value, node)
+
+    def _go_into(self, value: Value, node: ast.Call | None) -> None:
+        for body in self.world.bodies(value):
+            self._enter(body, self._given(body, node))
+
+    def _enter(self, body: Body, given: tuple[tuple[str, Value], ...]) -> None:
+        crossing = None
+        if body.for_io:
+            crossing = self._crossing or Crossing(
+                self.body.source, self._here, self.body.label, (*self._allowed, *self._names_in_pragmas(self._here))
+            )
+        self.analysis.enqueue(self._with_source(body), self.reached, given, crossing)
+
+    def _with_source(self, body: Body) -> Body:
+        return replace(body, allowed=(*body.allowed, *self._allowed))
+
+    def _given(self, body: Body, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
+        """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
+        kept = _names_of_mutable_defaults(body)
+        if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
+            return tuple((name, Given()) for name in kept)
+        names = [parameter.arg for parameter in parameters(body.node.args)]
+        if body.receiver is not None:
+            names = names[1:]
+        pairs = [*zip(names, node.args, strict=False)]
+        pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
+        is_open = any(keyword.arg is None for keyword in node.keywords)
+        told = {name for name, _argument in pairs}
+        given = tuple((name, Given()) for name in kept if is_open or name in told)
+        return given + tuple(
+            (name, value)
+            for name, argument in pairs
+            for value in self.values(argument)
+            if isinstance(value, (Bound, Context, Defined, Instance, Named)) or _is_worth_passing(value)
+        )
+
+    def _load(self, node: ast.Attribute | ast.Name) -> None:
+        if isinstance(node, ast.Attribute):
+            for value in self.values(node.value):
+                for body in self.world.reading(value, node.attr):
+                    self._enter(body, ())
+        for value in self.values(node):
+            call = self.world.call(value)
+            if call is not None and not _is_callable(value, call):
+                self.report_call(node, call)
+
+    def _implicit(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
+        """Operators and loops that call methods without saying so."""
+        if isinstance(node, ast.BinOp):
+            name = OPERATORS.get(type(node.op))
+            operands = [(node.left, f"__{name}__"), (node.right, f"__r{name}__")] if name else []
+        elif isinstance(node, ast.Compare):
+            operands = [(node.left, f"__{OPERATORS[type(op)]}__") for op in node.ops if type(op) in OPERATORS]
+            operands += [
+                (each, "__contains__") for each in node.comparators if isinstance(node.ops[0], (ast.In, ast.NotIn))
+            ]
+        elif isinstance(node, ast.Subscript):
+            operands = [(node.value, "__getitem__")]
+        else:
+            operands = [(node.iter, "__iter__"), (node.iter, "__next__")]
+        for operand, method in operands:
+            for value in self.values(operand):
+                self._follow_method(value, method)
+
+    def _follow_methods(self, nodes: list[ast.expr], *methods: str) -> None:
+        for node in nodes:
+            for value in self.values(node):
+                for method in methods:
+                    self._follow_method(value, method)
+
+    def _follow_method(self, value: Value, method: str) -> None:
+        if isinstance(value, (Instance, Known)):
+            for found in self.world.attribute(value, method):
+                self._go_into(found, None)
+
+    def report_call(self, node: ast.expr, call: Call) -> None:
+        self.report(node, call.rule, call=call)
+
+    def report(
+        self,
+        node: Located,
+        rule: Rule,
+        *,
+        call: Call | None = None,
+        detail: str = "",
+        advice: str | None = None,
+        certain: bool = True,
+        is_made_here: bool = True,
+    ) -> None:
+        """Enter a finding, unless something allows it; ``is_made_here``: ``node`` itself is the call."""
+        name = call.name if call is not None else None
+        if self.body.for_io:
+            if call is not None and rule.code in IO_RULES:
+                self._report_crossing(node, call)
+            return
+        source = self.body.source
+        if self.analysis.is_allowed(rule, name, (*self._allowed, *self._names_in_pragmas(node))):
+            return
+        line = source.line(node.lineno)
+        better = None
+        if call is not None and isinstance(node, ast.Call) and is_made_here:
+            better = corrected(
+                line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
+            )
+        generator = self.analysis.is_generator
+        if advice is None:
+            advice = call.advice(generator=generator) if call is not None else ""
+        self.analysis.report(
+            Finding(
+                rule=rule,
+                file=source.filename,
+                line=node.lineno,
+                column=column_of(line, node.col_offset),
+                function=self.body.label,
+                reached=self.reached,
+                call=name,
+                detail=detail,
+                advice=advice or (rule.generator_alternative if generator else rule.alternative),
+                source_line=line,
+                corrected_line=better,
+                end_line=node.end_lineno,
+                certain=certain,
+            )
+        )
+
+    def _report_crossing(self, inner: Located, call: Call) -> None:
+        """Something that a followed package does, said of the user's line that leads there."""
+        crossing = self._crossing
+        if crossing is None or self.analysis.is_allowed(call.rule, call.name, (*self._allowed, *crossing.allowed)):
+            return
+        node = crossing.node
+        self.analysis.report(
+            Finding(
+                rule=call.rule,
+                file=crossing.source.filename,
+                line=node.lineno,
+                column=column_of(crossing.source.line(node.lineno), node.col_offset),
+                function=crossing.function,
+                reached=self.reached,
+                call=call.name,
+                advice=call.advice(generator=self.analysis.is_generator),
+                source_line=crossing.source.line(node.lineno),
+                end_line=node.end_lineno,
+                # Libraries do such things under conditions of theirs; whether they do is seen when the call is made.
+                certain=False,
+                inside=f"{self.body.source.filename}:{inner.lineno} in {self.body.label}()",
+            )
+        )
+
+    def _names_in_pragmas(self, node: Located) -> Iterator[str]:
+        for names in self._pragmas(node):
+            yield from names
+
+    def _pragmas(self, node: Located) -> Iterator[tuple[str, ...]]:
+        first, last = node.lineno, node.end_lineno or node.lineno
+        if isinstance(node, (*_COMPOUND, ast.ExceptHandler)):
+            last = first
+        elif self._statement is not None:
+            first, last = self._statement.lineno, self._statement.end_lineno or last
+        for pragma in self.body.source.allowed_at(first, last):
+            yield pragma.names
+
+
+def _names_of_mutable_defaults(body: Body) -> list[str]:
+    arguments = body.node.args
+    names = parameters(arguments)
+    pairs = [*zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=True)]
+    pairs += [(name, each) for name, each in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if each]
+    return [name.arg for name, default in pairs if is_mutable_default(default)]
+
+
+def is_generator(node: FunctionNode) -> bool:
+    """Whether ``node`` is a generator function, and not an asynchronous one."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    own = (each for statement in node.body for each in own_nodes(statement))
+    return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own)
+
+
+_COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+
+
+def _is_callable(value: Value, call: Call) -> bool:
+    if isinstance(value, Known):
+        return callable(value.value)
+    return call.name not in {"os.environ", "os.environb"}
+
+
+def _is_worth_passing(value: Value) -> bool:
+    return isinstance(value, Known) and callable(value.value)

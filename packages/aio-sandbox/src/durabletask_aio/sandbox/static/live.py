@@ -1,0 +1,440 @@
+"""The world of live objects: names are looked up where the running program would look them up."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import inspect
+import sys
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Final, cast
+
+from durabletask_aio.core.errors import UnsupportedInWorkflowError
+from durabletask_aio.sandbox.code import _interpreter, bytecode
+from durabletask_aio.sandbox.code.scopes import Scope
+from durabletask_aio.sandbox.code.sources import FunctionNode, node_of
+from durabletask_aio.sandbox.code.values import (
+    Body,
+    Context,
+    DefaultFactory,
+    Defined,
+    DefinedClass,
+    Instance,
+    Known,
+    Named,
+    Shared,
+    Value,
+)
+from durabletask_aio.sandbox.rules import allowance
+from durabletask_aio.sandbox.rules.catalogue import Call
+from durabletask_aio.sandbox.rules.territory import TERRITORY, is_standard_module
+from durabletask_aio.sandbox.runtime.standins import MARK
+from durabletask_aio.sandbox.static import reach
+from durabletask_aio.sandbox.static.project import PATHS_OF_PATHS, Module, ProjectWorld, default_factories, mentions
+from durabletask_aio.sandbox.static.recognise import Recogniser
+
+_MISSING: Final = object()
+_TABLE_LIMIT: Final = 50
+_PATHS_OF_PATHS: Final = frozenset(id(getattr(Path, name)) for name in PATHS_OF_PATHS)
+MUTABLE: Final = (list, dict, set, bytearray, deque, defaultdict, Counter, OrderedDict)
+
+
+@dataclass(frozen=True, eq=False)
+class Home:
+    """The names around a live function: its module's, and its closure's."""
+
+    globals: dict[str, Any]
+    closure: Mapping[str, Any]
+
+
+class LiveWorld:
+    """See :class:`.values.World`."""
+
+    def __init__(self, index: Recogniser) -> None:
+        self._index = index
+        # For modules that were not imported yet: those that a workflow imports when it runs.
+        self._project = ProjectWorld(index.catalogue, user_roots(), TERRITORY.packages)
+        self.nodes: dict[int, types.FunctionType] = {}
+        """By id of a syntax node: the function it was compiled to, for those that were gone into."""
+        self.classes: dict[int, type] = {}
+        """By id: the classes that the workflow makes objects of."""
+        self._kept: list[object] = []
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        home: Any = scope.home
+        if isinstance(home, Module):
+            return self._project.look_up(name, scope)
+        for names in (home.closure, home.globals, vars(builtins)):
+            value = names.get(name, _MISSING)
+            if value is not _MISSING:
+                return self._known(value)
+        return []
+
+    def _known(self, value: Any, receiver: Value | None = None) -> list[Value]:
+        self._kept.append(value)
+        # What redirection put in the place of a function stands for that function.
+        original = (
+            vars(value).get("__wrapped__") if isinstance(value, types.FunctionType) and hasattr(value, MARK) else None
+        )
+        return [Known.of(value if original is None else original, receiver)]
+
+    def attribute(self, value: Value, name: str) -> list[Value]:
+        if is_from_source(value):
+            return self._project.attribute(value, name)
+        if isinstance(value, Known):
+            return self._of_object(value.value, name)
+        if isinstance(value, Instance):
+            return self._of_instance(value, name)
+        if isinstance(value, Named):
+            found = _import_named(value.name)
+            # A module that is not imported yet is known by its name alone.
+            return self._of_object(found, name) if found is not None else [Named(f"{value.name}.{name}")]
+        if isinstance(value, DefinedClass):
+            return _member(value, name, None)
+        return []
+
+    def _of_object(self, owner: Any, name: str) -> list[Value]:
+        if isinstance(owner, types.ModuleType):
+            found = vars(owner).get(name, _MISSING)
+            return [] if found is _MISSING else self._known(found)
+        static: Any = inspect.getattr_static(owner, name, _MISSING)
+        if static is _MISSING:
+            return []
+        if isinstance(static, (property, functools.cached_property)):
+            return []
+        receiver = Known.of(owner)
+        if isinstance(static, (staticmethod, classmethod)):
+            return self._known(_interpreter.function_behind(static), receiver)
+        if isinstance(static, types.FunctionType):
+            bound = static if isinstance(owner, type) else types.MethodType(static, owner)
+            return self._known(bound, receiver)
+        if is_foreign(owner if isinstance(owner, type) else type(owner)):
+            # Descriptors of built-in types (datetime.now) give what is in the catalogue only when they are bound.
+            return self._known(getattr(owner, name, static), receiver)
+        return self._known(_bound_in_base(owner, name, static), receiver)
+
+    def _of_instance(self, value: Instance, name: str) -> list[Value]:
+        kind = value.of
+        if isinstance(kind, DefinedClass):
+            return _member(kind, name, value)
+        owner = kind.value if isinstance(kind, Known) else _import_named(kind.name) if isinstance(kind, Named) else None
+        static: Any = inspect.getattr_static(owner, name, _MISSING) if isinstance(owner, type) else _MISSING
+        if name == "parent" and static is vars(PurePath)["parent"]:
+            return [value]
+        if static is _MISSING or isinstance(static, (property, functools.cached_property)):
+            return []
+        if isinstance(static, MUTABLE) and isinstance(owner, type) and _has_its_own(owner, name):
+            return []
+        if isinstance(static, (staticmethod, classmethod)):
+            static = _interpreter.function_behind(static)
+        return self._known(static, value)
+
+    def element(self, value: Value) -> list[Value]:
+        if isinstance(value, Shared):
+            return self._project.element(value)
+        held = value.value if isinstance(value, Known) else None
+        parts: list[Any] = []
+        if isinstance(held, dict):
+            parts = [*held.values()]  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(held, (list, tuple)):
+            parts = [*held]  # pyright: ignore[reportUnknownArgumentType]
+        return [found for part in parts[:_TABLE_LIMIT] if callable(part) for found in self._known(part)]
+
+    def result(self, value: Value) -> list[Value]:
+        if isinstance(value, Known) and value.identity in _PATHS_OF_PATHS and isinstance(value.receiver, Instance):
+            return [value.receiver]
+        if isinstance(value, Known) and isinstance(value.value, type):
+            self.classes[id(value.value)] = value.value
+            return [Instance(value)]
+        if isinstance(value, DefinedClass):
+            return [Instance(value)]
+        return []
+
+    def call(self, value: Value) -> Call | None:
+        if isinstance(value, Known):
+            receiver = value.receiver
+            first = receiver.value if isinstance(receiver, Known) else None
+            return self._index.find(value.value, first)
+        if isinstance(value, Named):
+            return self._index.catalogue.calls.get(value.name)
+        return None
+
+    def owns_calls(self, value: Value) -> bool:
+        return isinstance(value, Known) and self._index.owns_calls(value.value)
+
+    def bodies(self, value: Value) -> list[Body]:
+        if is_from_source(value):
+            return self._project.bodies(value)
+        if isinstance(value, Defined):
+            return [body_of_definition(value)]
+        if isinstance(value, DefinedClass):
+            return [
+                body
+                for name in ("__init__", "__post_init__")
+                for member in _member(value, name, Instance(value))
+                for body in self.bodies(member)
+            ]
+        if not isinstance(value, Known):
+            return []
+        receiver = value.receiver if not isinstance(value.value, type) else Instance(value)
+        return list(self._live_bodies(value.value, receiver))
+
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        if isinstance(value, DefinedClass):
+            return default_factories(value)
+        kind = value.value if isinstance(value, Known) else None
+        if not isinstance(kind, type) or is_foreign(kind):
+            return []
+        return [
+            DefaultFactory(name, aliases, position, found)
+            for name, aliases, position, function in reach.factories_of(kind)
+            for found in self._known(function)
+        ]
+
+    def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[Body]:
+        if isinstance(target, types.MethodType):
+            receiver = Known.of(target.__self__)
+            self._kept.append(target.__self__)
+        elif not isinstance(target, type) and not is_foreign(cast("type[object]", type(target))):
+            # An object that is called like a function: its method is what runs.
+            receiver = Known.of(target)
+        for function in reach.functions_of(target):
+            if reach.is_followed(function):
+                body = self.body_of(function, receiver)
+                if body is not None:
+                    yield body
+
+    def body_of(self, function: types.FunctionType, receiver: Value | None = None) -> Body | None:
+        """The body of a live function, or ``None`` without its source."""
+        found = node_of(function.__code__, function.__globals__)
+        if found is None:
+            return None
+        node, source = found
+        cells = function.__closure__ or ()
+        closure = {
+            name: _interpreter.cell_content(cell, _MISSING)
+            for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
+        }
+        self.nodes[id(node)] = function
+        return Body(
+            # Functions that one decorator made share their code, and call what their closures hold.
+            key=(id(function.__code__), *map(id, cells)),
+            node=node,
+            source=source,
+            scope=Scope(Home(function.__globals__, closure)),
+            label=function.__name__,
+            allowed=allowance.of_function(function),
+            receiver=receiver if _takes_receiver(function, receiver) else None,
+            for_io=not TERRITORY.is_user_file(source.filename),
+        )
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        if is_from_source(value):
+            return self._project.reading(value, name)
+        owner: Any = None
+        if isinstance(value, Known):
+            owner = value.value
+        elif isinstance(value, Instance) and isinstance(value.of, Known):
+            owner = value.of.value
+        elif isinstance(value, Instance) and isinstance(value.of, DefinedClass):
+            read = [
+                member
+                for member in _member(value.of, name, value)
+                if isinstance(member, Defined) and _is_property(member.node)
+            ]
+            if not mentions(value.of.node, name):
+                read += [each for each in _member(value.of, "__getattr__", value) if isinstance(each, Defined)]
+            return [body_of_definition(member) for member in read]
+        receiver = value if isinstance(value, Instance) else Known.of(owner)
+        return [body for each in _run_by_reading(owner, name) for body in self._live_bodies(each, receiver)]
+
+    def full_name(self, value: Value) -> str | None:
+        if isinstance(value, Named):
+            return value.name
+        if not isinstance(value, Known):
+            return None
+        held = value.value
+        call = self.call(value)
+        if call is not None:
+            return call.name
+        module = getattr(held, "__module__", None) if not isinstance(held, types.ModuleType) else ""
+        name = getattr(held, "__qualname__", None) or getattr(held, "__name__", None)
+        if not isinstance(name, str):
+            return None
+        return f"{module}.{name}" if module and isinstance(module, str) else name
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(scope.home, Module):
+            return self._project.annotated(node, scope)
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+        name, *attributes = text.split("|")[0].split("[")[0].strip().split(".")
+        found = self.look_up(name, scope) if name.isidentifier() else []
+        for attribute in attributes:
+            found = [member for value in found for member in self.attribute(value, attribute)]
+        return [
+            Context() if _is_context(value.value) else Instance(value)
+            for value in found
+            if isinstance(value, Known) and isinstance(value.value, type)
+        ]
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]:
+        if isinstance(scope.home, Module):
+            return self._project.import_module(name, scope)
+        if name.startswith("."):
+            package = str(scope.home.globals.get("__package__") or "")
+            level = len(name) - len(name.lstrip("."))
+            base = package.split(".")[: len(package.split(".")) - level + 1]
+            name = ".".join([*base, name.lstrip(".")]).rstrip(".")
+        module = sys.modules.get(name)
+        if module is not None:
+            return self._known(module)
+        source = None if is_standard_module(name) else self._project.module(name)
+        return [Named(name) if source is None else source]
+
+    def is_async(self, value: Value) -> bool:
+        if isinstance(value, Known):
+            return inspect.iscoroutinefunction(value.value)
+        return isinstance(value, Defined) and isinstance(value.node, ast.AsyncFunctionDef)
+
+
+def _run_by_reading(owner: Any, name: str) -> Iterator[Any]:
+    """What reading the attribute ``name`` runs; ``owner`` is an object, or a class in the place of its objects."""
+    if owner is None:
+        return
+    if isinstance(owner, types.ModuleType):
+        if name not in vars(owner):
+            yield vars(owner).get("__getattr__")
+        return
+    kind: Any = owner if isinstance(owner, type) else type(owner)
+    static: Any = inspect.getattr_static(kind, name, _MISSING)
+    if isinstance(static, (property, functools.cached_property)):
+        yield static
+    yield inspect.getattr_static(kind, "__getattribute__", None)
+    if static is _MISSING and inspect.getattr_static(owner, name, _MISSING) is _MISSING and not _may_set(kind, name):
+        yield inspect.getattr_static(kind, "__getattr__", None)
+
+
+def _may_set(kind: type, name: str) -> bool:
+    """Whether a method of the class mentions the attribute, as ``__init__`` does when it sets it."""
+    return any(
+        name in code.co_names
+        for method in reach.methods_of(kind)
+        if method.__name__ != "__getattr__"
+        for code in reach.codes_of(method.__code__)
+    )
+
+
+def is_from_source(value: Value) -> bool:
+    """Whether ``value`` comes from a file that was read, not from an imported module."""
+    if isinstance(value, (Module, Shared)):
+        return True
+    kind = value.of if isinstance(value, Instance) else value
+    return isinstance(kind, (Defined, DefinedClass)) and isinstance(kind.scope.home, Module)
+
+
+def user_roots() -> list[Path]:
+    """The folders of the search path that hold the user's own modules."""
+    paths = [Path(entry or ".") for entry in sys.path]
+    return [path for path in paths if path.is_dir() and TERRITORY.is_user_file(str(path / "module.py"))]
+
+
+def body_of_definition(value: Defined) -> Body:
+    """The body of a function that the analysis met in the source only, such as a nested one."""
+    label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
+    source = source_of_scope(value.scope)
+    for_io = not TERRITORY.is_user_file(source.filename)
+    return Body(id(value.node), value.node, source, value.scope, label, (), value.receiver, for_io)
+
+
+def source_of_scope(scope: Scope) -> Any:
+    """The source that a scope's code is in; set by the scanner on the scope of each body."""
+    current: Scope | None = scope
+    while current is not None:
+        if current.source is not None:
+            return current.source
+        current = current.parent
+    msg = "a scope without a source"
+    raise UnsupportedInWorkflowError(msg)
+
+
+def member_of(kind: DefinedClass, name: str) -> FunctionNode | ast.expr | None:
+    """What the class body binds ``name`` to."""
+    for statement in kind.node.body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
+            return statement
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in statement.targets
+        ):
+            return statement.value
+    return None
+
+
+def _member(kind: DefinedClass, name: str, receiver: Value | None) -> list[Value]:
+    found = member_of(kind, name)
+    if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [Defined(found, kind.scope, receiver)]
+    return []
+
+
+def _is_property(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
+    return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
+
+
+def _import_named(name: str) -> Any | None:
+    """The object behind a full name, if its module is imported."""
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        module = sys.modules.get(".".join(parts[:split]))
+        if module is not None:
+            found: Any = module
+            for part in parts[split:]:
+                found = getattr(found, part, None)
+            return found
+    return None
+
+
+def _has_its_own(kind: type, name: str) -> bool:
+    """Whether a method gives objects of the class an attribute in the place of the one that all of them share."""
+    return any(
+        each.opname == "STORE_ATTR" and each.argval == name
+        for base in _interpreter.bases(kind)
+        for _name, method in _interpreter.attributes(base)
+        if isinstance(method, types.FunctionType) and name in method.__code__.co_names
+        for each in bytecode.instructions(method.__code__)
+    )
+
+
+def is_foreign(kind: type) -> bool:
+    """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
+    module = sys.modules.get(kind.__module__)
+    filename = getattr(module, "__file__", None)
+    return filename is None or not TERRITORY.is_followed(filename)
+
+
+def _bound_in_base(owner: Any, name: str, static: Any) -> Any:
+    """``Subclass.now`` of a user's subclass of ``datetime``: the base's descriptor, bound to the subclass."""
+    if isinstance(static, (types.ClassMethodDescriptorType, types.BuiltinFunctionType)):
+        return getattr(owner, name, static)
+    return static
+
+
+def _takes_receiver(function: types.FunctionType, receiver: Value | None) -> bool:
+    return receiver is not None and function.__code__.co_argcount > 0
+
+
+def _is_context(kind: object) -> bool:
+    return isinstance(kind, type) and any(
+        (base.__module__, base.__name__)
+        in {
+            ("durabletask.aio", "AsyncWorkflowContext"),
+            ("durabletask_aio.core.context", "AsyncWorkflowContext"),
+            ("durabletask.task", "OrchestrationContext"),
+        }
+        for base in kind.__mro__
+    )

@@ -1,0 +1,549 @@
+"""The world of source files: names are followed through import statements, and nothing is imported.
+
+What is found on the search path as source is gone into; anything else (the standard library, installed packages) is a
+dotted name, which is compared with the catalogue as text.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from durabletask_aio.sandbox.code.evaluate import set_made_by, set_of
+from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Imported, Scope, own_nodes
+from durabletask_aio.sandbox.code.sources import FunctionNode, Source, parse
+from durabletask_aio.sandbox.code.values import (
+    Body,
+    Bound,
+    Context,
+    DefaultFactory,
+    Defined,
+    DefinedClass,
+    Instance,
+    Named,
+    Shared,
+    Unordered,
+    Value,
+)
+from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
+from durabletask_aio.sandbox.rules.conditions import arguments_of
+from durabletask_aio.sandbox.rules.territory import installed_roots, is_standard_module
+
+_BUILTINS: Final = frozenset(vars(builtins))
+_MUTABLE_MAKERS: Final = frozenset(
+    {
+        *("list", "dict", "set", "bytearray"),
+        *("collections.deque", "collections.defaultdict", "collections.Counter", "collections.OrderedDict"),
+    }
+)
+_ITERATOR_MAKERS: Final = frozenset({"iter", "itertools.count", "itertools.cycle"})
+_RANDOM_MAKERS: Final = frozenset({"random.Random"})
+CONTEXT_NAMES: Final = frozenset(
+    {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
+)
+_ALIASES: Final = frozenset({"alias", "validation_alias"})
+PATHS_OF_PATHS: Final = ("with_name", "with_suffix", "with_stem", "joinpath", "resolve", "absolute", "expanduser")
+"""Methods of a path that give another one."""
+_PATH: Final = "pathlib.Path"
+_PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATHS_OF_PATHS)
+_FOLLOWED: Final = 8
+_TABLE_LIMIT: Final = 50
+
+
+@dataclass(eq=False)
+class Module(Value):
+    """One source file of the project; as a value, what an import of it gives."""
+
+    name: str
+    filename: str
+    text: str = field(repr=False)
+    is_package: bool
+    for_io: bool = False
+    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
+
+    def parsed(self) -> Source:
+        """What :attr:`source` is, for a look in passing: a syntax tree takes many times the room of its text."""
+        return parse(self.filename, self.text)
+
+    @cached_property
+    def source(self) -> Source:
+        return self.parsed()
+
+    @cached_property
+    def scope(self) -> Scope:
+        body = self.source.tree.body if self.source.tree is not None else []
+        return Scope(self, source=self.source, is_module=True, statements=body)
+
+
+class ProjectWorld:
+    """See :class:`.values.World`."""
+
+    def __init__(
+        self, catalogue: Catalogue, roots: list[Path], followed: Mapping[str, bool] = MappingProxyType({})
+    ) -> None:
+        self._catalogue = catalogue
+        self._roots = roots
+        self._followed = followed
+        """By import name: installed packages to go into as well, and whether for I/O alone."""
+        self._modules: dict[str, Module | None] = {}
+        self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
+        self._depth = 0
+
+    # Modules -----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, path: Path, text: str) -> Module:
+        """Take in a file that is to be checked."""
+        module = Module(name, str(path), text, path.name == "__init__.py")
+        self._modules[name] = module
+        return module
+
+    def module(self, name: str) -> Module | None:
+        """The project's module of this name, read when it is first asked for."""
+        if name not in self._modules:
+            self._modules[name] = None
+            path = _file_of(name, self._roots)
+            if path is not None:
+                return self.add(name, path, read_source(path))
+            path = _file_of(name, installed_roots()) if self._is_followed(name) is not None else None
+            if path is not None:
+                module = self.add(name, path, read_source(path))
+                module.for_io = bool(self._is_followed(name))
+        return self._modules[name]
+
+    def _is_followed(self, name: str) -> bool | None:
+        """Whether the module is followed for I/O alone; ``None`` if it is not followed at all."""
+        if not self._followed or is_standard_module(name):
+            return None
+        found = [io_only for package, io_only in self._followed.items() if f"{name}.".startswith(f"{package}.")]
+        return all(found) if found else self._followed.get("*")
+
+    def import_module(self, name: str, scope: Scope) -> list[Value]:
+        if name.startswith("."):
+            name = _absolute(name, scope.home)
+        module = self.module(name)
+        if module is not None:
+            return [module]
+        return [Named(name)]
+
+    # Names -------------------------------------------------------------------------------------------------------
+
+    def look_up(self, name: str, scope: Scope) -> list[Value]:
+        home: Module = scope.home
+        if home.scope.binds(name):
+            return self._in_module(home, name)
+        return [Named(f"builtins.{name}")] if name in _BUILTINS else []
+
+    def _in_module(self, module: Module, name: str) -> list[Value]:
+        if self._depth > _FOLLOWED:
+            return []
+        self._depth += 1
+        try:
+            found: list[Value] = []
+            for binding in module.scope.bindings.get(name, ()):
+                found.extend(self._of_binding(binding, module, name))
+            return found
+        finally:
+            self._depth -= 1
+
+    def _of_binding(self, binding: Binding, module: Module, name: str) -> list[Value]:
+        if isinstance(binding, Imported):
+            return self._imported(binding, module)
+        if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return [Defined(binding, module.scope)]
+        if isinstance(binding, ast.ClassDef):
+            return [DefinedClass(binding, module.scope)]
+        if isinstance(binding, Annotated):
+            return self.annotated(binding.annotation, module.scope)
+        return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
+
+    def _assigned(self, node: ast.expr, module: Module, name: str) -> list[Value]:
+        """A variable at the top of a module: an alias, or an object that outlives every workflow."""
+        if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
+            kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
+            shared = Shared(name, kind, elements=tuple(self._parts(node, module)))
+            return [shared, set_of(node)] if isinstance(node, ast.Set) else [shared]
+        if isinstance(node, ast.Call):
+            return self._made(node, module, name)
+        return self._expression(node, module)
+
+    def _parts(self, node: ast.expr, module: Module) -> list[Value]:
+        """The functions in a table at the top of a module."""
+        parts = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+        plain = [part for part in parts if isinstance(part, (ast.Name, ast.Attribute, ast.Lambda))]
+        return [value for part in plain[:_TABLE_LIMIT] for value in self._expression(part, module)]
+
+    def _made(self, node: ast.Call, module: Module, name: str) -> list[Value]:
+        found: list[Value] = []
+        for value in self._expression(node.func, module):
+            made = (self.full_name(value) or "").removeprefix("builtins.")
+            if made in _RANDOM_MAKERS:
+                found.append(Shared(name, "a random generator", is_random=True))
+            elif made in _MUTABLE_MAKERS:
+                found.append(Shared(name, f"a {made.rpartition('.')[2]}"))
+                found += [set_made_by(node)] if made == "set" else []
+            elif made == "frozenset":
+                found.append(set_made_by(node))
+            elif made in _ITERATOR_MAKERS:
+                found.append(Shared(name, "an iterator", is_iterator=True))
+            elif made == "functools.partial" and node.args:
+                found.extend(
+                    Bound(inner, arguments_of(node, 1)) if self.call(inner) is not None else inner
+                    for inner in self._expression(node.args[0], module)
+                )
+            else:
+                found += [replace(each, outlives=True) for each in self.result(value) if isinstance(each, Instance)]
+        return found
+
+    def _expression(self, node: ast.expr, module: Module) -> list[Value]:
+        if isinstance(node, ast.Name):
+            return self.look_up(node.id, module.scope)
+        if isinstance(node, ast.Attribute):
+            return [
+                found for value in self._expression(node.value, module) for found in self.attribute(value, node.attr)
+            ]
+        if isinstance(node, ast.Lambda):
+            return [Defined(node, module.scope)]
+        if isinstance(node, ast.BinOp):
+            return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
+        return self._made(node, module, "") if isinstance(node, ast.Call) else []
+
+    def _imported(self, binding: Imported, module: Module) -> list[Value]:
+        dotted = "." * binding.level + binding.module
+        found = self.import_module(dotted, module.scope)
+        if binding.member is None:
+            return found
+        members = [member for value in found for member in self.attribute(value, binding.member)]
+        if members:
+            return members
+        joined = f"{dotted}{binding.member}" if dotted.endswith(".") else f"{dotted}.{binding.member}"
+        return self.import_module(joined, module.scope)
+
+    # Attributes --------------------------------------------------------------------------------------------------
+
+    def attribute(self, value: Value, name: str) -> list[Value]:
+        if isinstance(value, Module):
+            if value.scope.binds(name):
+                return self._in_module(value, name)
+            submodule = self.module(f"{value.name}.{name}") if value.is_package else None
+            return [submodule] if submodule is not None else []
+        if isinstance(value, Named):
+            # "import a.b" binds "a": the attribute may be a module of the project.
+            dotted = f"{value.name}.{name}"
+            module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
+            return [module] if module is not None else [Named(dotted)]
+        if isinstance(value, Instance):
+            is_path = name == "parent" and value.of == Named(_PATH)
+            return [value] if is_path else _for_class(self._of_class(value.of, name, value), value.of)
+        if isinstance(value, DefinedClass):
+            found = _for_class(self._of_class(value, name, None), value)
+            return found or self._of_class_body(value, name)
+        if isinstance(value, Shared) and value.is_random:
+            return [Shared(f"{value.name}.{name}", value.kind, is_random=True)]
+        return []
+
+    def _of_class(self, kind: Value, name: str, receiver: Value | None) -> list[Value]:
+        if isinstance(kind, Named):
+            return [Named(f"{kind.name}.{name}")]
+        if not isinstance(kind, DefinedClass) or self._depth > _FOLLOWED:
+            return []
+        for statement in kind.node.body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
+                return (
+                    [] if _is_read(statement) else [Defined(statement, kind.scope, _receiver_of(statement, receiver))]
+                )
+        self._depth += 1
+        try:
+            bases = [base for node in kind.node.bases for base in self._base(node, kind.scope)]
+            return [found for base in bases for found in self._of_class(base, name, receiver)]
+        finally:
+            self._depth -= 1
+
+    def _of_class_body(self, kind: DefinedClass, name: str) -> list[Value]:
+        """A list or the like that belongs to the class, and so to all of its objects."""
+        held = [
+            statement.value
+            for statement in kind.node.body
+            if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None
+            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+            if isinstance(target, ast.Name) and target.id == name
+        ]
+        home = kind.scope.home
+        found = [each for node in held if isinstance(home, Module) for each in self._assigned(node, home, name)]
+        return [each for each in found if isinstance(each, (Shared, Unordered))]
+
+    def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
+        return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+
+    def _metaclasses(self, kind: DefinedClass) -> list[Value]:
+        return [
+            found
+            for keyword in kind.node.keywords
+            if keyword.arg == "metaclass"
+            for found in self._base(keyword.value, kind.scope)
+        ]
+
+    def element(self, value: Value) -> list[Value]:
+        return list(value.elements) if isinstance(value, Shared) else []
+
+    def result(self, value: Value) -> list[Value]:
+        if isinstance(value, DefinedClass):
+            return [Instance(value)]
+        if isinstance(value, Named) and value.name in _PATH_MAKERS:
+            return [Instance(Named(_PATH))]
+        if isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper():
+            return [Instance(value)]
+        return []
+
+    # What values are ---------------------------------------------------------------------------------------------
+
+    def call(self, value: Value) -> Call | None:
+        return self._catalogue.calls.get(value.name) if isinstance(value, Named) else None
+
+    def owns_calls(self, value: Value) -> bool:
+        return isinstance(value, Named) and value.name in self._owners
+
+    def bodies(self, value: Value) -> list[Body]:
+        if isinstance(value, Defined):
+            return [self.body_of(each) for each in (value, *self._implementations(value), *self._wrappers(value))]
+        if isinstance(value, DefinedClass):
+            instance = Instance(value)
+            made = [
+                found
+                for name in ("__init__", "__post_init__", "__new__")
+                for found in self._of_class(value, name, instance)
+            ]
+            made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
+            return [self.body_of(found) for found in made if isinstance(found, Defined)]
+        return []
+
+    def factories(self, value: Value) -> list[DefaultFactory]:
+        return default_factories(value) if isinstance(value, DefinedClass) else []
+
+    def _implementations(self, value: Defined) -> list[Defined]:
+        """What else runs when a ``functools.singledispatch`` function is called."""
+        if isinstance(value.node, ast.Lambda) or not value.node.decorator_list:
+            return []
+        if not any(ast.unparse(each).endswith("singledispatch") for each in value.node.decorator_list):
+            return []
+        register = f"{value.node.name}.register"
+        return [
+            Defined(node, value.scope)
+            for node in value.scope.home.source.tree.body
+            if isinstance(node, ast.FunctionDef)
+            and any(ast.unparse(each).startswith(register) for each in node.decorator_list)
+        ]
+
+    def _wrappers(self, value: Defined) -> list[Defined]:
+        """What decorators of the project put in the place of the function: the nested functions that they return."""
+        decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
+        if not isinstance(value.scope.home, Module):
+            return []
+        found: list[Defined] = []
+        for decorator in decorators:
+            depth = 2 if isinstance(decorator, ast.Call) else 1
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            makers = [each for each in self._expression(called, value.scope.home) if isinstance(each, Defined)]
+            for _ in range(depth):
+                makers = [each for maker in makers for each in _returned_functions(maker)]
+            found += makers
+        return found
+
+    def body_of(self, value: Defined) -> Body:
+        label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
+        allowed = tuple(self._allowed(value))
+        source = _source_around(value.scope)
+        for_io = isinstance(value.scope.home, Module) and value.scope.home.for_io
+        return Body(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, for_io)
+
+    def _allowed(self, value: Defined) -> list[str]:
+        names: list[str] = []
+        for decorator in [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list:
+            if not isinstance(decorator, ast.Call) or not isinstance(value.scope.home, Module):
+                continue
+            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope.home)}
+            if found & {"durabletask.aio.sandbox.allow", "durabletask_aio.sandbox.rules.allowance.allow"}:
+                given = [str(each.value) for each in decorator.args if isinstance(each, ast.Constant)]
+                names.extend(given or ["*"])
+        return names
+
+    def reading(self, value: Value, name: str) -> list[Body]:
+        if isinstance(value, Module) and not value.scope.binds(name):
+            return [
+                self.body_of(found)
+                for found in self._in_module(value, "__getattr__")
+                if isinstance(found, Defined) and self.module(f"{value.name}.{name}") is None
+            ]
+        kind = value.of if isinstance(value, Instance) else None
+        if not isinstance(kind, DefinedClass):
+            return []
+        read = [
+            self.body_of(Defined(statement, kind.scope, value))
+            for statement in kind.node.body
+            if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_read(statement)
+        ]
+        unasked = ["__getattribute__"] if mentions(kind.node, name) else ["__getattribute__", "__getattr__"]
+        made_up = [found for method in unasked for found in self._of_class(kind, method, value)]
+        return [*read, *(self.body_of(found) for found in made_up if isinstance(found, Defined))]
+
+    def full_name(self, value: Value) -> str | None:
+        return value.name if isinstance(value, Named) else None
+
+    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            try:
+                node = ast.parse(node.value, mode="eval").body
+            except SyntaxError:
+                return []
+        if isinstance(node, ast.Subscript):
+            node = node.value
+        if isinstance(node, ast.BinOp):
+            node = node.left
+        last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        if last in CONTEXT_NAMES:
+            return [Context()]
+        found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+        return [Instance(value) for value in found if isinstance(value, DefinedClass) or _is_class_name(value)]
+
+    def is_async(self, value: Value) -> bool:
+        if isinstance(value, Defined):
+            return isinstance(value.node, ast.AsyncFunctionDef) and not _yields(value.node)
+        return isinstance(value, Named) and value.name == "asyncio.sleep"
+
+    def decorators(self, body: Body) -> Mapping[str, ast.expr]:
+        """Full names of the decorators on a function, each with its expression."""
+        decorators = [] if isinstance(body.node, ast.Lambda) else body.node.decorator_list
+        home = body.scope.home
+        found: dict[str, ast.expr] = {}
+        for decorator in decorators:
+            inner = decorator.func if isinstance(decorator, ast.Call) else decorator
+            for value in self._expression(inner, home) if isinstance(home, Module) else []:
+                found[self.full_name(value) or ast.unparse(inner)] = decorator
+            found.setdefault(ast.unparse(inner), decorator)
+        return found
+
+
+def _returned_functions(maker: Defined) -> list[Defined]:
+    node = maker.node
+    if isinstance(node, ast.Lambda):
+        return []
+    scope = Scope(maker.scope.home, maker.scope, source=maker.scope.source, arguments=node.args, statements=node.body)
+    returned = {
+        each.value.id
+        for statement in node.body
+        for each in own_nodes(statement)
+        if isinstance(each, ast.Return) and isinstance(each.value, ast.Name)
+    }
+    nested = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [Defined(each, scope) for each in nested if each.name in returned]
+
+
+def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
+    """What ``field(default_factory=uuid.uuid4)`` in the body of a class calls, as functions."""
+    fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and _is_field(each)]
+    found: list[DefaultFactory] = []
+    for position, field_ in enumerate(fields):
+        options = field_.value.keywords if isinstance(field_.value, ast.Call) else []
+        aliases = frozenset(_text(each.value) for each in options if each.arg in _ALIASES)
+        for option in options:
+            if option.arg in {"default_factory", "factory"}:
+                made = option.value if isinstance(option.value, ast.Lambda) else _calling(option.value)
+                found.append(DefaultFactory(ast.unparse(field_.target), aliases, position, Defined(made, kind.scope)))
+    return found
+
+
+def _is_field(node: ast.AnnAssign) -> bool:
+    return isinstance(node.target, ast.Name) and not {"ClassVar", "KW_ONLY"} & {
+        each.attr if isinstance(each, ast.Attribute) else each.id
+        for each in ast.walk(node.annotation)
+        if isinstance(each, (ast.Attribute, ast.Name))
+    }
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _calling(function: ast.expr) -> ast.Lambda:
+    arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    call = ast.copy_location(ast.Call(function, [], []), function)
+    return ast.copy_location(ast.Lambda(arguments, call), function)
+
+
+def read_source(path: Path) -> str:
+    """The text of a file; undecodable bytes are replaced, so that the parser can complain about them."""
+    return path.read_bytes().decode("utf-8-sig", errors="replace")
+
+
+def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
+    """The file that an import of ``name`` would run, if it is below one of ``roots``."""
+    for root in roots:
+        base = root.joinpath(*name.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def mentions(node: ast.ClassDef, name: str) -> bool:
+    """Whether a class, or one that it inherits from and that is not looked at, may have the attribute ``name``."""
+    if any(not (isinstance(base, ast.Name) and base.id == "object") for base in node.bases):
+        return True
+    return any(
+        (isinstance(each, ast.Attribute) and each.attr == name and isinstance(each.ctx, ast.Store))
+        or (isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and each.name == name)
+        or (isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Store))
+        for each in ast.walk(node)
+    )
+
+
+def _absolute(name: str, home: Module) -> str:
+    level = len(name) - len(name.lstrip("."))
+    package = home.name.split(".") if home.is_package else home.name.split(".")[:-1]
+    base = package[: len(package) - level + 1]
+    return ".".join([*base, name.lstrip(".")]).rstrip(".")
+
+
+def _is_read(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
+    return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
+
+
+def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value | None) -> Value | None:
+    static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
+    return None if static else receiver
+
+
+def _for_class(found: list[Value], kind: Value) -> list[Value]:
+    """The same, but for class methods, whose first parameter is the class."""
+    return [
+        replace(each, receiver=kind) if isinstance(each, Defined) and _is_class_method(each.node) else each
+        for each in found
+    ]
+
+
+def _is_class_method(node: FunctionNode) -> bool:
+    decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
+    return any(isinstance(each, ast.Name) and each.id == "classmethod" for each in decorators)
+
+
+def _is_class_name(value: Value) -> bool:
+    return isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper()
+
+
+def _source_around(scope: Scope) -> Source:
+    current: Scope | None = scope
+    while current is not None and current.source is None:
+        current = current.parent
+    assert current is not None, "every scope of a project is inside of a module's"
+    source: Source = current.source
+    return source
+
+
+def _yields(node: ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))

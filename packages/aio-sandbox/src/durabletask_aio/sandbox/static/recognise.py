@@ -1,0 +1,222 @@
+"""From a live object to the entry of the catalogue it stands for, or to nothing.
+
+The look-up is by identity, never by name alone: a function called ``time`` is harmless unless it is the one of the
+``time`` module, under whatever name it was bound.  Two things make this harder than a dictionary of objects.  A
+built-in method is a new object at every access (``datetime.now is not datetime.now``), so those are compared by
+equality; and the functions of ``random`` are methods of one hidden instance, so the instance is compared as well, or
+else seeded generators would be reported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any, Final
+
+from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
+from durabletask_aio.sandbox.rules.catalogue import default as default_catalogue
+
+_DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
+_NEVER_JUDGED: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
+_TIMEZONE_METHODS: Final = frozenset({"astimezone"})
+_MISSING: Final = object()
+
+
+class Recogniser:
+    """An index of a catalogue over the modules that are imported.
+
+    Modules imported later are added when an unknown callable is met after :data:`sys.modules` has grown.  Nothing is
+    ever imported by the index itself.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._by_id: dict[int, Call] = {}
+        self._by_equality: dict[Any, Call] = {}
+        self._bound: dict[tuple[int, int], Call] = {}
+        """By the ids of a function and of the object it is bound to."""
+        self._by_code: dict[int, Call] = {}
+        self._bound_codes: dict[tuple[int, int], Call] = {}
+        self._codes_of_methods: set[int] = set()
+        self._closures: dict[int, list[tuple[types.FunctionType, Call]]] = {}
+        """By id of a code object, the functions with a closure that were made of it; see :meth:`of_frame`."""
+        self._owners: set[int] = set()
+        self._keep: list[object] = []
+        self._pending: set[str] = set()
+        self._modules_seen = -1
+        self._version = -1
+        self.watched_codes: set[int] = set()
+        """Ids of the code objects for which :meth:`of_frame` may have an answer."""
+        self.leaf_names: frozenset[str] = frozenset()
+        self.builtin_names: set[str] = set()
+        """Names under which built-in functions know themselves, of those for which :meth:`find` may have an answer."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was imported, and what was added to the catalogue, since the last time."""
+        if self._version != self.catalogue.version:
+            self._version = self.catalogue.version
+            self._pending = set(self.catalogue.calls)
+            for index in (self._by_id, self._by_equality, self._by_code, self._bound, self._bound_codes):
+                index.clear()
+            self._closures.clear()
+            self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
+            # For those that are not imported yet, the name in the catalogue is the best guess.
+            self.builtin_names.update(self.leaf_names, _DATE_METHODS, _TIMEZONE_METHODS)
+        elif self._modules_seen == len(sys.modules):
+            return
+        self._modules_seen = len(sys.modules)
+        # One object can have two names (open and io.open): the first one entered is the one that messages use.
+        for name in sorted(self._pending, key=lambda name: (name.startswith("_"), name)):
+            found = _find(name)
+            if found is not None:
+                self._pending.discard(name)
+                self._enter(found, self.catalogue.calls[name])
+                owner = _find(name.rpartition(".")[0])
+                self._owners.add(id(owner))
+                self._keep.append(owner)
+        self.watched_codes.update(self._by_code, self._closures, self._codes_of_methods)
+
+    def owns_calls(self, owner: object) -> bool:
+        """Whether ``owner`` is a module or class that something in the catalogue is taken from."""
+        self.refresh()
+        return id(owner) in self._owners
+
+    def _enter(self, found: object, call: Call) -> None:
+        self._keep.append(found)
+        if isinstance(found, types.MethodType):
+            self._enter_method(found, call)
+            return
+        if isinstance(found, types.BuiltinFunctionType):
+            self._by_equality.setdefault(found, call)
+            self.builtin_names.add(found.__name__)
+            return
+        self._by_id.setdefault(id(found), call)
+        if isinstance(found, Mapping):
+            self._enter_mapping(_interpreter.kind_of(found), found, call)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(found, types.FunctionType):
+            self._enter_code(found, call)
+        elif isinstance(found, type):
+            initialiser = vars(found).get("__init__")
+            if isinstance(initialiser, types.FunctionType):
+                self._enter_code(initialiser, call)
+
+    def _enter_code(self, function: types.FunctionType, call: Call) -> None:
+        if function.__closure__:
+            self._closures.setdefault(id(function.__code__), []).append((function, call))
+        else:
+            self._by_code.setdefault(id(function.__code__), call)
+
+    def _enter_method(self, found: types.MethodType, call: Call) -> None:
+        function, owner = _interpreter.function_behind(found), found.__self__
+        if isinstance(owner, type):
+            # A class method, which subclasses share.
+            self._by_id.setdefault(id(function), call)
+            self._enter_code(function, call)
+            return
+        # A method of one hidden object: random.choice, secrets.choice.  Other objects' are none of our business.
+        self._bound.setdefault((id(function), id(owner)), call)
+        self._bound_codes.setdefault((id(function.__code__), id(owner)), call)
+        self._codes_of_methods.add(id(function.__code__))
+
+    def _enter_mapping(self, kind: type[Any], mapping: object, call: Call) -> None:
+        """The methods of ``os.environ``, for when they are met without the name; not those of other mappings."""
+        for name in dir(kind):
+            function = inspect.getattr_static(kind, name)
+            if isinstance(function, types.FunctionType) and name not in _NEVER_JUDGED:
+                self._bound.setdefault((id(function), id(mapping)), call)
+                self._bound_codes.setdefault((id(function.__code__), id(mapping)), call)
+                self._codes_of_methods.add(id(function.__code__))
+
+    def find(self, candidate: Any, first: object = None) -> Call | None:
+        """The entry for ``candidate``; ``first`` is the first argument where the caller knows it (``self``, mostly).
+
+        Never calls into user code: nothing of unknown type is hashed or compared.
+        """
+        call = self._look_up(candidate, first)
+        if call is None and self._modules_seen != len(sys.modules):
+            self.refresh()
+            call = self._look_up(candidate, first)
+        return call
+
+    def _look_up(self, candidate: Any, first: object) -> Call | None:
+        kind = _interpreter.kind_of(candidate)
+        if kind is types.BuiltinFunctionType:
+            call = self._by_equality.get(candidate)
+            return call if call is not None else self._of_subclass(candidate)
+        if kind is types.FunctionType:
+            call = self._by_id.get(id(candidate))
+            return call if call is not None else self._bound.get((id(candidate), id(first)))
+        if kind is types.MethodType:
+            function = id(candidate.__func__)
+            call = self._bound.get((function, id(candidate.__self__)))
+            return call if call is not None else self._by_id.get(function)
+        if kind is functools.partial:
+            return self._look_up(candidate.func, first)
+        if kind is types.MethodDescriptorType or isinstance(candidate, type):
+            return self._by_id.get(id(candidate))
+        return self._by_id.get(id(candidate))
+
+    def _of_subclass(self, candidate: Any) -> Call | None:
+        """``Sub.now`` of a subclass of ``datetime``, which is equal to no other object."""
+        owner = candidate.__self__
+        name = candidate.__name__
+        if isinstance(owner, type) and name in _DATE_METHODS and issubclass(owner, dt.date):
+            kind = "datetime" if issubclass(owner, dt.datetime) else "date"
+            return self.catalogue.calls.get(f"datetime.{kind}.{name}")
+        if name in _TIMEZONE_METHODS and isinstance(owner, dt.datetime):
+            return self.catalogue.calls.get(f"datetime.datetime.{name}")
+        return None
+
+    def of_frame(self, frame: types.FrameType) -> Call | None:
+        """The entry whose Python function runs in ``frame``: all that a profile hook sees of a call."""
+        code = id(frame.f_code)
+        if code in self._codes_of_methods:
+            owner = frame.f_locals.get(frame.f_code.co_varnames[0])
+            return self._bound_codes.get((code, id(owner)))
+        # Whatever a decorator wraps has the decorator's code, contextlib.contextmanager's for one: the function that
+        # runs is told by what its closure holds.
+        for function, call in self._closures.get(code, ()):
+            if _has_closure_of(frame, function):
+                return call
+        return self._by_code.get(code)
+
+
+def _has_closure_of(frame: types.FrameType, function: types.FunctionType) -> bool:
+    names = frame.f_locals
+    return all(
+        names.get(name, _MISSING) is _interpreter.cell_content(cell, _MISSING)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    )
+
+
+def _find(name: str) -> Any | None:
+    """The object that ``name`` stands for, if the module it lives in is imported."""
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        module = sys.modules.get(".".join(parts[:split]))
+        if module is None:
+            continue
+        found: Any = module
+        for part in parts[split:]:
+            # Modules with a lazy __getattr__ would import for our sake; their own dictionaries do not.
+            found = vars(found).get(part) if isinstance(found, types.ModuleType) else getattr(found, part, None)
+        return found
+    return None
+
+
+_shared: dict[int, Recogniser] = {}
+
+
+def recogniser(catalogue: Catalogue | None = None) -> Recogniser:
+    """The index of a catalogue, built once for each."""
+    catalogue = catalogue if catalogue is not None else default_catalogue()
+    index = _shared.get(id(catalogue))
+    if index is None:
+        index = _shared[id(catalogue)] = Recogniser(catalogue)
+    return index
