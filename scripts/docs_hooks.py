@@ -49,7 +49,7 @@ def refused_methods() -> str:
     """What the loop of a workflow refuses, with the advice that the error gives."""
     from durabletask_aio.core.refusals import ADVICE
 
-    return table(("`loop.…`", "Do this instead"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))
+    return table(("`loop.…`", "Alternative"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))
 
 
 def errors() -> str:

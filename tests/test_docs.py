@@ -88,7 +88,7 @@ PAGES = {
         runs=[
             Run("side_by_side", None, ["<second>", "<first>", "<first>"]),
             Run("fan_out", ["a", "b"], ["<<a>>", "<<b>>"]),
-            Run("patient", None, "nobody answered in 2 seconds"),
+            Run("wait_for_approval", None, "no answer after 2 seconds"),
             Run("race", ["a", "b"], "there was a winner"),
             Run("collect", 2, ["a", "b"], events=(("arrived", "a"), ("arrived", "b"))),
             Run("pipeline", ["b", "a"], ["<a>", "<b>"]),
@@ -114,7 +114,7 @@ PAGES = {
     "docs/workflows.md": Page(
         runs=[
             Run("buy", TWO_TEAS, 12, ("charge",)),
-            Run("buy_patiently", TWO_TEAS, 6, ("charge",)),
+            Run("buy_with_retries", TWO_TEAS, 6, ("charge",)),
             Run("buy_unless_refused", TWO_TEAS, 6, ("charge",)),
             Run("buy_all", [TWO_TEAS, {"item": "cup", "count": 1}], 18, ("charge",), children=("buy",)),
             Run("pay", ["Ada", "Bob"], [-5, 5], (), entities=("account",)),

@@ -1,6 +1,6 @@
-"""What becomes of each public name of asyncio inside a workflow; and the page of the documentation that says so.
+"""The status of each public name of asyncio inside a workflow, and the reference page that documents it.
 
-``python packages/aio-core/tests/support/asyncio_names.py`` writes the page; a test compares it with what this gives.
+`python packages/aio-core/tests/support/asyncio_names.py` writes the page; a test compares it with the output.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "reference" / "asyncio.md"
 
 
 class Works(NamedTuple):
-    """May be used; ``note`` says what is special about it, ``since`` which Python brought it."""
+    """Supported; `note` describes special behaviour, `since` is the Python version that added it."""
 
     note: str = ""
     since: str = ""
 
 
 class Refused(NamedTuple):
-    """Raises at the call; ``instead`` is what to do."""
+    """Raises when it is called; `instead` names the alternative."""
 
     instead: str
     raises: str = "`UnsupportedInWorkflowError`"
 
 
 class Outside(NamedTuple):
-    """Has nothing to do with running code in a loop: types, protocols, policies."""
+    """Not related to running code in a loop: types, protocols, policies."""
 
 
 ACTIVITY = "an activity"
@@ -41,36 +41,38 @@ RUNTIME = "`RuntimeError`"
 
 NAMES: dict[str, Works | Refused | Outside] = {
     # Time
-    "sleep": Works("a durable timer; `sleep(0)` gives way and sets none"),
-    "wait_for": Works("[changed in 3.12](../asyncio.md#between-pythons); `ctx.with_timeout` is the same on all"),
-    "timeout": Works("a durable timer, taken back when it is not needed", "3.11"),
-    "timeout_at": Works("on the loop's clock, which starts at 0 with the execution", "3.11"),
-    "Timeout": Works("with `reschedule`", "3.11"),
+    "sleep": Works("a durable timer; `sleep(0)` only yields and creates no timer"),
+    "wait_for": Works(
+        "[changed in 3.12](../asyncio.md#between-python-versions); `ctx.with_timeout` is the same on all versions"
+    ),
+    "timeout": Works("a durable timer, cancelled when it is not needed", "3.11"),
+    "timeout_at": Works("uses the loop's clock, which starts at 0 with the execution", "3.11"),
+    "Timeout": Works("including `reschedule`", "3.11"),
     # Tasks
-    "create_task": Works("takes operations too; names are numbered per instance"),
+    "create_task": Works("also accepts operations; default names are numbered per instance"),
     "ensure_future": Works(),
-    "current_task": Works("a real `Task`; the first one is named after the workflow"),
-    "all_tasks": Works("of this instance, in the same order on replay"),
-    "Task": Works("make them with `create_task`"),
-    "TaskGroup": Works("takes operations too; aborts in the same order on replay", "3.11"),
-    "gather": Works("[changed in 3.12](../asyncio.md#between-pythons); `ctx.gather` is the same, and faster"),
-    "wait": Works("over operations and tasks; not over `asyncio.gather(...)`: use `ctx.gather(...)`"),
-    "as_completed": Works("over operations and tasks; not over bare coroutines: use `create_task(...)`"),
+    "current_task": Works("a real `Task`; the first task is named after the workflow"),
+    "all_tasks": Works("the tasks of this instance, in the same order on replay"),
+    "Task": Works("create tasks with `create_task`"),
+    "TaskGroup": Works("also accepts operations; cancels its tasks in the same order on replay", "3.11"),
+    "gather": Works("[changed in 3.12](../asyncio.md#between-python-versions); `ctx.gather` is the same, and faster"),
+    "wait": Works("accepts operations and tasks; not the result of `asyncio.gather(...)`: use `ctx.gather(...)`"),
+    "as_completed": Works("accepts operations and tasks; not bare coroutines: use `create_task(...)`"),
     "shield": Works(),
-    "Future": Works("make them with `loop.create_future()`"),
+    "Future": Works("create futures with `loop.create_future()`"),
     "isfuture": Works("true for operations"),
     "iscoroutine": Works(),
     "iscoroutinefunction": Works(),
     "get_running_loop": Works("the instance's own loop"),
     "get_event_loop": Works("the same"),
-    "CancelledError": Works("with counts of `uncancel` as ever"),
+    "CancelledError": Works("including the counts of `uncancel`"),
     "InvalidStateError": Works(),
     "TimeoutError": Works(),
     "FIRST_COMPLETED": Works(),
     "FIRST_EXCEPTION": Works(),
     "ALL_COMPLETED": Works(),
-    "Handle": Works("what `loop.call_soon` returns"),
-    "TimerHandle": Works("what `loop.call_later` and `loop.call_at` return: a durable timer"),
+    "Handle": Works("returned by `loop.call_soon`"),
+    "TimerHandle": Works("returned by `loop.call_later` and `loop.call_at`: a durable timer"),
     # Synchronisation
     "Queue": Works(),
     "LifoQueue": Works(),
@@ -82,7 +84,7 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "Lock": Works(),
     "Semaphore": Works(),
     "BoundedSemaphore": Works(),
-    "Condition": Works("with [traps](../asyncio.md#queues-events-locks)"),
+    "Condition": Works("with [caveats](../asyncio.md#queues-events-locks)"),
     "Barrier": Works("", "3.11"),
     "BrokenBarrierError": Works("", "3.11"),
     # Refused
@@ -130,7 +132,7 @@ LOOP_WORKS = (
     "call_exception_handler",
     "default_exception_handler",
 )
-"""The methods of a loop that a workflow may call; every other public method of the abstract class is refused."""
+"""The loop methods that a workflow may call. All other public methods of the abstract class are refused."""
 
 
 def page() -> str:
@@ -138,43 +140,44 @@ def page() -> str:
     works = [(f"`{name}`", v.since, v.note) for name, v in NAMES.items() if isinstance(v, Works)]
     refused = [(f"`{name}`", v.raises, v.instead) for name, v in NAMES.items() if isinstance(v, Refused)]
     return f"""\
-# asyncio, name by name
+# asyncio API status
 
 <!-- Written by packages/aio-core/tests/support/asyncio_names.py, and compared with it by a test. -->
 
-What becomes of the public names of `asyncio` inside a workflow. [asyncio in workflows](../asyncio.md) is the guide.
+The status of each public name of `asyncio` inside a workflow: supported, or refused with an alternative. For an
+introduction, see [asyncio in workflows](../asyncio.md).
 
-## What works
+## Supported
 
-Each has a test that runs it in a workflow and replays that from its history. CPython's own tests of locks, queues,
-timeouts, task groups, `wait_for`, `gather`, `wait` and `shield` pass inside a workflow as well.
+Each name has a test that runs it in a workflow and replays the workflow from its history. CPython's own tests of locks,
+queues, timeouts, task groups, `wait_for`, `gather`, `wait` and `shield` also pass inside a workflow.
 
 {table(("`asyncio.…`", "Since Python", "In a workflow"), works)}
 
-Asynchronous generators and context managers, `contextlib.aclosing` and `AsyncExitStack`, and `contextvars` work too.
-An asynchronous generator that is abandoned half-way does not run its `finally`: close it where it is used, with
+Asynchronous generators and context managers, `contextlib.aclosing`, `AsyncExitStack` and `contextvars` also work. An
+asynchronous generator that is abandoned before its end does not run its `finally` blocks: close it explicitly with
 `aclosing`.
 
-## What is refused
+## Refused
 
-Each raises at the call, and says what to do instead.
+Each of these raises when it is called, and the message names the alternative.
 
 {table(("`asyncio.…`", "Raises", "Use instead"), refused)}
 
-## The loop
+## The event loop
 
-These methods of `asyncio.get_running_loop()` work: {", ".join(f"`{name}`" for name in LOOP_WORKS)}.
+These methods of `asyncio.get_running_loop()` are supported: {", ".join(f"`{name}`" for name in LOOP_WORKS)}.
 
-These are refused with advice of their own; all that are left concern sockets, pipes and servers, and belong in an
-activity.
+These methods are refused with specific advice. All remaining methods concern sockets, pipes and servers; use an
+activity instead.
 
-{table(("`loop.…`", "Do this instead"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))}
+{table(("`loop.…`", "Alternative"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))}
 
 ## anyio
 
-Task groups, cancel scopes (`move_on_after`, `fail_after`, shielded ones), events, locks, limiters and memory streams of
-[anyio](https://anyio.readthedocs.io/) work: they are made of the above. Its threads (`anyio.to_thread`,
-`anyio.open_file`), processes and sockets are refused as those of asyncio are: use an activity.
+Task groups, cancel scopes (`move_on_after`, `fail_after`, shielded scopes), events, locks, limiters and memory streams
+of [anyio](https://anyio.readthedocs.io/) are supported, because they are built on the APIs above. Its threads
+(`anyio.to_thread`, `anyio.open_file`), processes and sockets are refused like those of asyncio: use an activity.
 """
 
 
@@ -184,7 +187,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def refused_by_loop() -> set[str]:
-    """The public methods of this Python's abstract loop that a workflow's refuses, as they say themselves."""
+    """The public methods of this Python's abstract loop that a workflow's loop refuses."""
     return {
         name
         for name in dir(asyncio.AbstractEventLoop)
