@@ -1,6 +1,6 @@
-"""The Quick Start, with all it needs in one process: engine, worker and client.
+"""The Quick Start in one process: engine, worker and client.
 
-Run it with ``python3 scripts/quickstart.py``, or in an environment that has ``durabletask-aio-core[all]``.
+Run it with `python3 scripts/quickstart.py`, or in an environment that has `durabletask-aio-core[all]` installed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ COLOURS = sys.stdout.isatty()
 
 
 async def enhanced_workflow(ctx: AsyncWorkflowContext, input_data: Any) -> dict[str, Any]:
-    # A time limit for a durable operation: the timer is durable too.
+    # A time limit for a durable operation. The timer is durable, too.
     try:
         result = await ctx.with_timeout(ctx.call_activity("my_activity", input=input_data), 30.0)
     except TimeoutError:
         result = "Activity timed out"
 
-    # Three activities run side by side; the first to finish wins.
+    # Three activities run concurrently; the first result is used.
     tasks = [ctx.call_activity(f"task_{i}") for i in range(3)]
     completed_index, _ = await ctx.when_any_with_result(tasks)
 
-    # Clock, randomness and identifiers that come out the same on every replay.
+    # Time, random numbers and identifiers that are the same on every replay.
     return {
         "result": result,
         "first_completed": completed_index,
@@ -47,7 +47,7 @@ async def enhanced_workflow(ctx: AsyncWorkflowContext, input_data: Any) -> dict[
     }
 
 
-# The activities: ordinary functions, free to do what a workflow may not ----------------------------------------
+# The activities: ordinary functions, which need not be deterministic -----------------------------------------
 
 
 def my_activity(ctx: ActivityContext, name: str) -> str:
@@ -68,11 +68,11 @@ def task_2(ctx: ActivityContext, _: Any) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the Quick Start on a local engine inside this process.")
-    parser.add_argument("--port", type=int, default=4001, help="where the engine listens (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=4001, help="port of the engine (default: %(default)s)")
     parser.add_argument("--name", default="durable world", help="input of the workflow (default: %(default)s)")
     arguments = parser.parse_args()
 
-    # Upstream reports every connection and every turn; here the history is what one wants to read.
+    # Upstream logs every connection and every turn; keep the output to the result and the history.
     quiet = logging.getLogger("quick_start")
     quiet.setLevel(logging.ERROR)
 
@@ -113,7 +113,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def print_history(history: list[HistoryEvent]) -> None:
-    print(bold("History") + faint("   (seconds since the start; what a worker replays to get back to where it was)"))
+    print(bold("History") + faint("   (seconds since the start; on replay, a worker reads these events)"))
     started = min(event.timestamp for event in history)
     names: dict[int, str] = {}
     for event in history:
@@ -127,7 +127,7 @@ def print_history(history: list[HistoryEvent]) -> None:
 
 
 def describe(event: HistoryEvent, names: dict[int, str], started: datetime) -> str:
-    """One line for an event, or nothing for those that only mark where a turn begins and ends."""
+    """Return one line for an event, or an empty string for the events that mark the start and end of a turn."""
     kind = type(event).__name__.removesuffix("Event")
     about = {field.name: getattr(event, field.name) for field in fields(event)}
     scheduled = names.get(about.get("task_scheduled_id", -1), "?")

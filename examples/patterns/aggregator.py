@@ -1,4 +1,4 @@
-"""Aggregator: events are added up as they come, until a month is over."""
+"""Aggregator: add up events as they arrive, for one month."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Approval: a person is asked, and somebody else if there is no answer in three days."""
+"""Approval: ask one person, and another if there is no answer within three days."""
 
 import asyncio
 from datetime import timedelta
@@ -22,7 +22,7 @@ async def expense(ctx: AsyncWorkflowContext, amount: int) -> str:
         except TimeoutError:
             continue
         return f"{amount} euros {'approved' if approved else 'refused'} by {whom}"
-    return "nobody answered"
+    return f"{amount} euros: no answer"
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Chaining: each step takes what the one before has made; a step that may fail is tried again."""
+"""Chaining: each step uses the result of the previous one; a step that may fail is retried."""
 
 import asyncio
 from datetime import timedelta
@@ -7,7 +7,7 @@ from durabletask.aio import AsyncWorkflowContext, RetryPolicy
 from durabletask.aio.testing import WorkflowEnvironment
 from durabletask.task import ActivityContext
 
-PATIENT = RetryPolicy(
+BACKOFF = RetryPolicy(
     first_retry_interval=timedelta(seconds=5),
     max_number_of_attempts=3,
     backoff_coefficient=2,
@@ -27,7 +27,7 @@ def publish(ctx: ActivityContext, summary: str) -> str:
 
 
 async def digest(ctx: AsyncWorkflowContext, page: str) -> str:
-    text = await ctx.call_activity(fetch, input=page, retry_policy=PATIENT)
+    text = await ctx.call_activity(fetch, input=page, retry_policy=BACKOFF)
     summary = await ctx.call_activity(summarise, input=text)
     return await ctx.call_activity(publish, input=summary)
 

@@ -1,4 +1,4 @@
-"""Fan out, fan in: many pieces side by side, not more than three at a time, each a workflow of its own."""
+"""Fan out, fan in: process many items concurrently, at most three at a time, each in its own sub-workflow."""
 
 import asyncio
 

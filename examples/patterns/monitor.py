@@ -1,4 +1,4 @@
-"""Monitor: something is looked at again and again, with growing pauses, and never with a long history."""
+"""Monitor: poll a status with increasing intervals; `continue_as_new` keeps the history short."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from durabletask.aio import AsyncWorkflowContext
 from durabletask.aio.testing import WorkflowEnvironment
 from durabletask.task import ActivityContext
 
-looks = iter(["queued", "running", "running", "running", "done"])
+statuses = iter(["queued", "running", "running", "running", "done"])
 
 
 @dataclass
-class Watch:
+class Poll:
     job: str
-    pause: int = 60
-    look: int = 1
+    interval: int = 60
+    number: int = 1
 
 
 def status(ctx: ActivityContext, job: str) -> str:
-    return next(looks)
+    return next(statuses)
 
 
-async def monitor(ctx: AsyncWorkflowContext, watch: Watch) -> str | None:
-    if await ctx.call_activity(status, input=watch.job) == "done":
-        return f"{watch.job} was done at look {watch.look}"
-    await ctx.sleep(watch.pause)
-    ctx.continue_as_new(Watch(watch.job, min(2 * watch.pause, 3600), watch.look + 1))
+async def monitor(ctx: AsyncWorkflowContext, poll: Poll) -> str | None:
+    if await ctx.call_activity(status, input=poll.job) == "done":
+        return f"{poll.job} was done at poll {poll.number}"
+    await ctx.sleep(poll.interval)
+    ctx.continue_as_new(Poll(poll.job, min(2 * poll.interval, 3600), poll.number + 1))
     return None
 
 
 async def main() -> None:
     async with WorkflowEnvironment(orchestrators=[monitor], activities=[status]) as env:
         began = env.now
-        print(await env.execute(monitor, input=Watch("backup")))
+        print(await env.execute(monitor, input=Poll("backup")))
         print(f"after {round((env.now - began).total_seconds() / 60)} minutes")
 
 

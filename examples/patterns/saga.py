@@ -1,4 +1,4 @@
-"""Saga: what has been done is undone, the latest first, when a later step fails."""
+"""Saga: when a step fails, compensate the completed steps in reverse order."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Stop on request: an event ends the work at its next step, and what is half done is tidied up."""
+"""Stop on request: an event cancels the work at its next step, and an activity cleans up."""
 
 import asyncio
 from datetime import timedelta
