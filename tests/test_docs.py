@@ -222,7 +222,7 @@ async def test_the_tests_on_the_testing_page_pass(tmp_path: Path) -> None:
     page = execute(write_module("docs/testing.md", tmp_path))
     await page["test_a_customer_who_never_pays"]()
     await page["test_a_customer_who_pays"]()
-    page["test_todays_code_goes_on_where_yesterdays_was"](await page["record"](tmp_path))
+    page["test_the_current_code_replays_the_history"](await page["record"](tmp_path))
     await asyncio.to_thread(page["test_over_grpc"])
 
 
