@@ -282,7 +282,7 @@ def test_an_operation_that_loses_many_races_does_not_remember_them():
         loser = ctx.wait_for_external_event("never")
         for n in range(50):
             await ctx.when_any([loser, ctx.call_activity("echo", input=n)])
-        return loser._watchers is None
+        return loser._listeners is None
 
     assert result_of(workflow) is True
 

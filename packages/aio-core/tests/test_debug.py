@@ -12,7 +12,9 @@ from durabletask.aio import ActivityFailedError, AsyncWorkflowContext, as_orches
 from turns import Instance, canonical, execute, replay
 from workflows import boom, finished, line_in, result_of, started
 
-from durabletask_aio.core import debug, state
+from durabletask_aio.core import driver
+from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.serialization import SERIALIZABLE, find_unserializable
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +93,7 @@ def test_every_key_is_documented():
         return list(ctx.get_debug_info())
 
     for key in result_of(workflow):
-        assert f"``{key}``" in text
+        assert f"`{key}`" in text
 
 
 @pytest.mark.parametrize("debug_mode", ["true", ""])
@@ -150,8 +152,8 @@ def test_any_of_the_words_in_any_case_will_do(monkeypatch, variable, value):
     assert result_of(workflow) == []
 
 
-def test_off_nothing_is_recorded_and_no_recorder_is_made(monkeypatch):
-    monkeypatch.setattr(state, "OperationHistory", lambda loop: pytest.fail("a recorder was made"))
+def test_off_nothing_is_recorded_and_no_log_is_made(monkeypatch):
+    monkeypatch.setattr(driver, "OperationLog", lambda logger: pytest.fail("an operation log was made"))
     finished(busy, None, {"boom": boom})
 
 
@@ -240,7 +242,7 @@ def test_a_task_that_has_not_begun_waits_at_its_first_line():
 
     async def workflow(ctx):
         task = asyncio.create_task(child())
-        shown.append(debug.where(task))
+        shown.append(waiting_line(task))
         await task
 
     finished(workflow)
@@ -253,7 +255,7 @@ def test_a_task_made_of_an_operation_is_where_that_was_scheduled():
     async def workflow(ctx):
         task = asyncio.create_task(ctx.call_activity("a"))  # <-
         await asyncio.sleep(0)
-        shown.append(debug.where(task))
+        shown.append(waiting_line(task))
 
     finished(workflow)
     assert shown == [f"activity 'a' ({line_in(workflow)})"]
@@ -273,7 +275,7 @@ def test_a_task_in_an_async_generator_is_found():
 
         task = asyncio.create_task(child())
         await asyncio.sleep(0)
-        shown.append(debug.where(task))
+        shown.append(waiting_line(task))
         task.cancel()
 
     finished(workflow)
@@ -289,7 +291,7 @@ def test_a_task_in_an_async_generator_is_found():
     ],
 )
 def test_the_part_of_a_value_that_cannot_be_serialised_is_found(value, path):
-    assert debug.culprit(value, "v", json.dumps).path == path
+    assert find_unserializable(value, "v", json.dumps).path == path
 
 
 @dataclass
@@ -311,26 +313,26 @@ def test_the_part_comes_with_a_reason_and_with_what_to_send_instead(value, path,
     def serialize(value):
         return json.dumps(value, default=lambda each: vars(each) if isinstance(each, Order) else [][each])
 
-    found = debug.culprit(value, "v", serialize)
-    assert (found.path, found.reason, found.right) == (path, reason, right)
+    found = find_unserializable(value, "v", serialize)
+    assert (found.path, found.reason, found.replacement) == (path, reason, right)
 
 
 def test_a_value_that_can_be_serialised_has_none():
-    assert debug.culprit({"a": [1]}, "v", json.dumps).value is debug.INNOCENT
+    assert find_unserializable({"a": [1]}, "v", json.dumps).value is SERIALIZABLE
 
 
 def test_a_value_that_contains_itself_does_not_recurse_for_ever():
     value = []
     value.append(value)
-    found = debug.culprit(value, "v", json.dumps)
+    found = find_unserializable(value, "v", json.dumps)
     assert (found.path, found.reason) == ("v[0]", "it contains itself")
 
 
-def test_the_state_of_an_execution_has_no_history_by_default():
+def test_an_execution_has_no_operation_log_by_default():
     seen = []
 
     async def workflow(ctx):
-        seen.append(ctx._state.history)
+        seen.append(asyncio.get_running_loop().operation_log)
         await ctx.call_activity("a")
 
     started(workflow)

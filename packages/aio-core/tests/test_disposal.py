@@ -42,11 +42,11 @@ def silence(capfd, recwarn, monkeypatch):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(repr(args)))
     gc.collect()
-    disposal.close_buried()
+    disposal.dispose_pending()
     others = set(disposal._live)  # of tests that leave a worker's sessions open
     yield
     gc.collect()
-    disposal.close_buried()
+    disposal.dispose_pending()
     gc.collect()
     assert capfd.readouterr() == ("", "")
     assert unraisable == []
@@ -159,7 +159,7 @@ class TestEndings:
         )
         if not scoped:
             gc.collect()
-            disposal.close_buried()
+            disposal.dispose_pending()
         return instance, witness
 
     @pytest.mark.parametrize("end", [returns, fails, continues])
@@ -185,7 +185,7 @@ class TestEndings:
         instance = started(eventful(witness, waits), scoped=scoped)
         instance.turn(pb.HistoryEvent(eventId=-1, executionTerminated=pb.ExecutionTerminatedEvent()))
         gc.collect()
-        disposal.close_buried()
+        disposal.dispose_pending()
 
         assert instance.outcome.orchestrationStatus == pb.ORCHESTRATION_STATUS_TERMINATED
         assert witness.names[-2:] == ["resource of main", "main"]
@@ -196,7 +196,7 @@ class TestEndings:
         for number in range(100):
             started(eventful(witness, waits), instance_id=f"i-{number}", scoped=scoped)
         gc.collect()
-        disposal.close_buried()
+        disposal.dispose_pending()
 
         assert witness.names.count("main") == witness.names.count("child 1") == 100
         assert witness.all_were_muted()
@@ -221,7 +221,7 @@ class TestEndings:
 
         started(workflow, scoped=scoped)
         gc.collect()
-        disposal.close_buried()
+        disposal.dispose_pending()
         assert witness.names == ["child", "main"]
         assert witness.all_were_muted()
 
@@ -306,16 +306,16 @@ def test_a_coroutine_that_refuses_to_close_is_given_up_after_a_while(caplog, mon
         finally:
             await Forever()
 
-    monkeypatch.setattr(disposal, "_refused", [])
+    monkeypatch.setattr(disposal, "_leaked", [])
     with caplog.at_level(logging.WARNING, "durabletask.aio"):
         started(workflow)
 
     assert 90 <= len(attempts) <= 100
-    assert len(disposal._refused) == 1, "kept, or the collector would try again"
+    assert len(disposal._leaked) == 1, "kept, or the collector would try again"
     assert "workflow 'workflow', instance 'instance-1': the code at" in caplog.text
     assert "test_disposal.py" in caplog.text
     assert "went on awaiting after 100 attempts to close it, and is left as it is" in caplog.text
-    for coroutine in disposal._refused:
+    for coroutine in disposal._leaked:
         refuses.clear()
         coroutine.close()
 
@@ -452,14 +452,14 @@ def test_code_that_catches_everything_and_tries_again_for_ever_is_given_up(form,
             with contextlib.suppress(BaseException):  # as `except: pass` does
                 await FORMS[form](ctx)
 
-    monkeypatch.setattr(disposal, "_refused", [])
+    monkeypatch.setattr(disposal, "_leaked", [])
     with caplog.at_level(logging.WARNING, "durabletask.aio"):
         started(workflow)
 
     assert 100 < len(rounds) < 3_000
     assert "Does it have an 'except:' or 'except BaseException:' that does not raise again?" in caplog.text
     stopped.append(True)
-    for coroutine in disposal._refused:
+    for coroutine in disposal._leaked:
         coroutine.close()
 
 
@@ -510,7 +510,7 @@ def test_the_collector_only_hands_a_dropped_run_over_whatever_thread_it_runs_on(
         collector.start()
         collector.join()
         assert witness.notes == [], "nothing of the workflow ran on the collector's thread"
-        disposal.close_buried()
+        disposal.dispose_pending()
     finally:
         gc.enable()
     assert witness.names[-1] == "main"
@@ -530,7 +530,7 @@ def test_a_collection_inside_another_workflow_does_not_disturb_it():
         return "undisturbed"
 
     assert Instance(as_orchestrator(workflow), instance_id="live", scoped=False).run().result == "undisturbed"
-    disposal.close_buried()
+    disposal.dispose_pending()
     assert witness.all_were_muted()
 
 
@@ -592,7 +592,7 @@ def test_dropped_runs_do_not_accumulate():
     Instance(as_orchestrator(returns), scoped=False).start()
 
     assert sum(reference() is not None for reference in references) == 0
-    assert len(disposal._graveyard) == 0
+    assert len(disposal._pending_disposal) == 0
 
 
 @pytest.mark.parametrize("scoped", [True, False])

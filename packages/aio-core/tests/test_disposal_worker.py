@@ -72,7 +72,7 @@ def complaints(monkeypatch, capfd, recwarn):
     monkeypatch.setattr(threading, "excepthook", lambda args: found.append(repr(args)))
     yield found
     gc.collect()
-    disposal.close_buried()
+    disposal.dispose_pending()
     gc.collect()
     found += [str(warning.message) for warning in recwarn]
     assert found == []
@@ -183,7 +183,7 @@ def test_everything_ends_well_on_upstreams_untouched_worker(engine, collector, c
     assert {end.failure_details.error_type for end in ends[fails]} == {"durabletask.task.TaskFailedError"}
     assert {end.runtime_status for end in ends[exits]} == {OrchestrationStatus.FAILED}
 
-    disposal.close_buried()
+    disposal.dispose_pending()
     assert {note[1:] for note in witness.notes} == {("InstanceEvicted", True)}
     assert collector.name not in witness.threads
     assert len(witness.notes) >= 20
@@ -219,7 +219,7 @@ def test_terminated_and_suspended_instances_end_well_too(engine, collector, comp
 
     worker.stop()
     gc.collect()
-    disposal.close_buried()
+    disposal.dispose_pending()
     assert {note[1:] for note in witness.notes} == {("InstanceEvicted", True)}
     assert collector.name not in witness.threads
     assert not {terminated, resumed} & {run.instance_id for run in disposal._live.values()}

@@ -46,7 +46,7 @@ def installed(monkeypatch):
         return groups.get(group, [])
 
     monkeypatch.setattr(importlib.metadata, "entry_points", find)
-    monkeypatch.setattr(plugins, "_told", False)
+    monkeypatch.setattr(plugins, "_advised", False)
     monkeypatch.setattr(plugins, "_loaded", None)
     monkeypatch.delenv("DAPR_WF_DEBUG", raising=False)
     monkeypatch.delenv("DT_DEBUG", raising=False)

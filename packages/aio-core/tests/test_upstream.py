@@ -15,7 +15,8 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from workflows import started
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream, retries
+from durabletask_aio.core.divergence import describe_action, describe_event
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def test_upstream_is_as_expected():
 
 def test_a_task_tells_those_in_its_parents_when_it_completes(context):
     timer, ear = context.create_timer(timedelta(seconds=1)), Ear()
-    _upstream.subscribe(timer, ear)
+    _upstream.add_listener(timer, id(ear), ear)
     timer.complete(None)
     assert ear.heard == [timer], "Task._parents is no longer a mapping of those that hear of a task's completion"
 
@@ -86,7 +87,7 @@ def test_scheduling_an_activity_leaves_in_a_context_what_upstreams_own_method_le
     made = _upstream.call_activity(ours, activity, *given.values())
     theirs.call_activity(activity, **given)
 
-    assert type(ours) is _upstream._known, (
+    assert type(ours) is _upstream._known_context, (
         "upstream's call_activity has changed, so it is called as it is, which is slower: see _upstream.call_activity"
     )
     assert made is ours._pending_tasks[1]
@@ -115,7 +116,7 @@ def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monke
             self.new_in_this_version = True
 
     monkeypatch.setattr(task, "CompletableTask", Task)
-    monkeypatch.setattr(_upstream, "_known", None)
+    monkeypatch.setattr(_upstream, "_known_context", None)
     _upstream._is_known.cache_clear()
     try:
         made = _upstream.call_activity(context, "a", 1, None, None, None)
@@ -126,42 +127,46 @@ def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monke
 
 def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):
     ear, timer = Ear(), context.create_timer(timedelta(seconds=1))
-    _upstream.subscribe(timer, ear)
-    assert _upstream.pending_task(context, 1, ear) is timer, "_pending_tasks no longer holds tasks by sequence number"
-    assert _upstream.pending_task(context, 7, ear) is timer, (
+    _upstream.add_listener(timer, id(ear), ear)
+    assert _upstream.pending_task(context, 1, id(ear)) is timer, (
+        "_pending_tasks no longer holds tasks by sequence number"
+    )
+    assert _upstream.pending_task(context, 7, id(ear)) is timer, (
         "found under another number too, as a long timer's chunks are"
     )
-    assert _upstream.pending_task(context, 1, Ear()) is None
-    assert _upstream.listeners_of(context, 1) == [ear]
-    assert _upstream.listeners_of(context, 2) == []
+    assert _upstream.pending_task(context, 1, id(Ear())) is None
+    assert _upstream.listeners_of_step(context, 1) == [ear]
+    assert _upstream.listeners_of_step(context, 2) == []
 
 
 def test_a_context_keeps_waits_for_events_by_casefolded_name(context):
     ear, waiting = Ear(), context.wait_for_external_event("Go")
-    _upstream.subscribe(waiting, ear)
-    assert _upstream.pending_event(context, "gO", ear) is waiting, (
+    _upstream.add_listener(waiting, id(ear), ear)
+    assert _upstream.pending_event(context, "gO", id(ear)) is waiting, (
         "_pending_events no longer holds lists by folded name"
     )
-    assert _upstream.pending_event(context, "other", ear) is None
+    assert _upstream.pending_event(context, "other", id(ear)) is None
 
 
 def test_a_retried_task_is_found_while_it_runs_and_while_it_waits_to_be_retried(context):
     ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
-    _upstream.subscribe(retried, ear)
-    assert _upstream.retryable_task(context, 1, ear) is retried
+    _upstream.add_listener(retried, id(ear), ear)
+    assert _upstream.retryable_task(context, 1, id(ear)) is retried
 
     del context._pending_tasks[1]
     context.create_timer_internal(timedelta(seconds=1), retried)
-    assert _upstream.retryable_task(context, 1, ear) is retried, "TimerTask._retryable_parent no longer names the task"
-    assert _upstream.retryable_task(context, 1, Ear()) is None
+    assert _upstream.retryable_task(context, 1, id(ear)) is retried, (
+        "TimerTask._retryable_parent no longer names the task"
+    )
+    assert _upstream.retryable_task(context, 1, id(Ear())) is None
 
 
 def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
     ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
-    _upstream.subscribe(retried, ear)
+    _upstream.add_listener(retried, id(ear), ear)
     del context._pending_tasks[1]
     timer = context.create_timer_internal(timedelta(seconds=1), retried)
-    _upstream.stop_retrying(context, retried, 1, ear)
+    _upstream.stop_retrying(context, retried, 1, id(ear))
     assert timer.is_cancelled
     assert retried.compute_next_delay() is None, "RetryableTask.compute_next_delay no longer decides about retries"
 
@@ -200,7 +205,7 @@ def test_the_delay_before_a_retry_is_upstreams_formula(context):
     ):
         theirs = context.call_activity("a", retry_policy=policy)
         ours = context.call_activity("a", retry_policy=policy)
-        _upstream.retry_on_workflow_time(context, ours)
+        retries.use_workflow_clock(context, ours)
         for _ in range(policy.max_number_of_attempts + 1):
             assert ours.compute_next_delay() == theirs.compute_next_delay()
             ours.increment_attempt_count()
@@ -218,7 +223,7 @@ def test_a_policy_with_a_longest_interval_can_go_on_for_ever(context, attempt):
         max_retry_interval=timedelta(minutes=1),
     )
     pending = context.call_activity("a", retry_policy=policy)
-    _upstream.retry_on_workflow_time(context, pending)
+    retries.use_workflow_clock(context, pending)
     pending._attempt_count = attempt
     assert pending.compute_next_delay() == timedelta(minutes=1)
 
@@ -233,7 +238,7 @@ def test_a_delay_beyond_the_calendar_ends_the_retries(context, first, attempt, d
         first_retry_interval=timedelta(seconds=first), max_number_of_attempts=1_000_000, backoff_coefficient=2.0
     )
     pending = context.call_activity("a", retry_policy=policy)
-    _upstream.retry_on_workflow_time(context, pending)
+    retries.use_workflow_clock(context, pending)
     pending._attempt_count = attempt
     assert pending.compute_next_delay() == delay
 
@@ -312,7 +317,7 @@ def test_the_frames_of_a_mismatch_hold_event_context_and_action():
     try:
         executor.process_event(context, scheduled)
     except task.NonDeterminismError as error:
-        found, event, action = _upstream.scene_of(error)
+        found, event, action = _upstream.mismatch_context(error)
     assert found is context, "process_event no longer has a local 'ctx'"
     assert event is scheduled, "process_event no longer has a local 'event'"
     assert action.scheduleTask.name == "b", "process_event no longer has a local 'action'"
@@ -341,7 +346,7 @@ def test_every_scheduling_event_of_the_history_can_be_described():
             part.name = "n"
         if kind == "eventSent":
             part.instanceId = "i"
-        assert _upstream.describe_event(event) == text
+        assert describe_event(event) == text
 
 
 @pytest.mark.parametrize(
@@ -356,11 +361,11 @@ def test_every_scheduling_event_of_the_history_can_be_described():
     ],
 )
 def test_every_action_can_be_described(fields, text):
-    assert _upstream.describe_action(pb.OrchestratorAction(id=1, **fields)) == text
+    assert describe_action(pb.OrchestratorAction(id=1, **fields)) == text
 
 
 def test_no_action_can_be_described():
-    assert _upstream.describe_action(None) == "scheduled nothing by that number"
+    assert describe_action(None) == "scheduled nothing by that number"
 
 
 @pytest.mark.parametrize(
@@ -394,8 +399,13 @@ def test_an_attribute_of_tasks_that_is_gone_is_reported(monkeypatch, name):
 CONTEXT_ATTRIBUTES = [
     "_completion_status",
     "_data_converter",
+    "_encoded_custom_status",
     "_entity_context",
+    "_generator",
     "_is_complete",
+    "_is_replaying",
+    "_orchestration_trace_context",
+    "_parent_trace_context",
     "_pending_actions",
     "_pending_events",
     "_pending_tasks",
@@ -410,7 +420,7 @@ def test_the_attributes_of_the_runtime_context_are_still_there(context, name):
 
 
 def test_the_list_of_attributes_above_is_complete():
-    used = set(re.findall(r"context\.(_[a-z_]+)", inspect.getsource(_upstream))) - {"_exit_critical_section"}
+    used = set(re.findall(r"(?:context|ctx)\.(_[a-z_]+)", inspect.getsource(_upstream))) - {"_exit_critical_section"}
     assert used <= {*CONTEXT_ATTRIBUTES, "_context"}, (
         "a new private name is used, and nothing here would notice its end"
     )

@@ -6,7 +6,8 @@ import inspect
 import pytest
 from durabletask.aio import WorkflowValidationError, as_orchestrator
 
-from durabletask_aio.core.validation import accepts, callable_name, describe, is_coroutine_callable
+from durabletask_aio.core.functions import describe_function, function_name, is_coroutine_callable
+from durabletask_aio.core.validation import accepts
 
 
 async def workflow(ctx, input):
@@ -201,12 +202,12 @@ def test_a_lambda_with_a_name_is_fine():
     ],
 )
 def test_names_are_upstreams(function, name):
-    assert callable_name(function) == name
+    assert function_name(function) == name
 
 
 def test_objects_without_code_are_described_by_name_alone():
-    assert describe(Service()) == "'Service'"
-    assert describe(print) == "'print'"
+    assert describe_function(Service()) == "'Service'"
+    assert describe_function(print) == "'print'"
 
 
 def test_accepts():

@@ -277,7 +277,7 @@ async def test_it(workflow_env):
         result = run(self.CLOCK)
         result.stdout.fnmatch_lines([">*workflow_env(orchestrators=[[]clock])", "E *DET101*"])
         assert "driver.py" not in result.stdout.str()
-        assert "driver.py" in run(self.CLOCK, "--full-trace").stdout.str()
+        assert "orchestrator.py" in run(self.CLOCK, "--full-trace").stdout.str()
 
     def test_an_environment_that_the_test_makes_itself_is_shown_too(self, run):
         result = run(

@@ -15,7 +15,7 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 from google.protobuf import wrappers_pb2
 from worker_support import QUIET
 
-from durabletask_aio.core.validation import is_orchestrator
+from durabletask_aio.core.functions import is_orchestrator
 from durabletask_aio.testing.clock import VirtualClock
 from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.handouts import Taker

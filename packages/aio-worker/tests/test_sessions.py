@@ -19,7 +19,7 @@ from durabletask.entities import EntityInstanceId
 from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
 from session_hub import Hub, Recorder
 
-from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.worker import _upstream, sessions, turns
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker

@@ -18,7 +18,7 @@ from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from session_hub import Hub, Recorder
 from worker_support import QUIET, finished, run, started, wait_until
 
-from durabletask_aio.core.disposal import close_buried
+from durabletask_aio.core.disposal import dispose_pending
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -222,7 +222,7 @@ class TestAnInstanceThatIsDropped:
             await ctx.wait_for_external_event("never")
 
         def runs() -> int:
-            close_buried()
+            dispose_pending()
             return sum(type(each) is WorkflowRun for each in gc.get_objects())
 
         hub = Hub(lambda worker: worker.add_orchestrator(holding) and None, sessions=sessions)

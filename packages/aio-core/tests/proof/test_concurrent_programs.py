@@ -11,14 +11,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import concurrent_programs
 import pytest
 from concurrent_programs import Program, digest
 from durabletask.aio import as_orchestrator
-from replays import assert_replays, live
+from replays import assert_replays
 from turns import Instance, canonical
 
 DIGESTED = 150
@@ -111,36 +110,6 @@ def test_random_concurrent_programs_do_not_depend_on_the_hash_seed(hash_seed: st
 
     assert process.returncode == 0, process.stderr
     assert process.stdout.split()[1::2] == FIRST_DIGESTS
-
-
-@pytest.mark.not_replayed("there are many of them, to be in the way, and what matters is compared here")
-def test_all_tasks_are_in_one_order_whatever_else_the_process_runs():
-    # Of a hundred tasks those stay whose hashes collide in a small table: the order of the set then is that in which
-    # it was filled, which is that of a weak set with the tasks of all instances.
-    async def program(ctx: Any, others: int) -> Any:
-        stay = asyncio.Event()
-        for number in range(100):
-            asyncio.create_task(stay.wait() if number % 32 < 3 else asyncio.sleep(0), name=f"t{number}")
-        await ctx.call_activity("between")
-        return [each.get_name() for each in asyncio.all_tasks()]
-
-    async def other(ctx: Any, size: int) -> Any:
-        await asyncio.gather(*(asyncio.sleep(5) for _ in range(size)))
-
-    orchestrator, neighbour = as_orchestrator(program), as_orchestrator(other)
-    seen = set()
-    random = Random(7)
-    for number in range(40):
-        kept = [
-            live(Instance(neighbour, random.randint(1, 90), instance_id=f"other-{number}").start(), {2}) for _ in "ab"
-        ]
-        moments = [next(each) for each in kept]
-        instance = Instance(orchestrator, 0).start()
-        instance.turn(instance.completed(1))
-        seen.add(tuple(instance.result))
-        del moments
-
-    assert len(seen) == 1
 
 
 def test_bare_coroutines_that_would_start_in_the_order_of_addresses_are_refused():

@@ -43,8 +43,6 @@ NOTICED_BY = {
     "test_retry_timeout_is_measured_on_the_clock_of_the_workflow",
     "entities_left_locked": "proof/test_twins.py::"
     "test_a_lock_left_with_a_call_outstanding_is_released_where_upstream_keeps_it",
-    "all_tasks_in_the_order_of_the_process": CONCURRENT
-    + "test_all_tasks_are_in_one_order_whatever_else_the_process_runs",
     "failures_recorded_under_our_types": TWINS,
     "task_names_numbered_by_the_process": CONCURRENT + "test_a_random_concurrent_program_is_the_same_on_every_python",
     "running_loop_left_behind": "proof/test_threads.py::test_a_thread_is_left_as_it_was_found",

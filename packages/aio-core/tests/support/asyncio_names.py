@@ -52,7 +52,9 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "create_task": Works("also accepts operations; default names are numbered per instance"),
     "ensure_future": Works(),
     "current_task": Works("a real `Task`; the first task is named after the workflow"),
-    "all_tasks": Works("the tasks of this instance, in the same order on replay"),
+    "all_tasks": Works(
+        "the tasks of this instance, as a set: iterate over `sorted(asyncio.all_tasks(), key=asyncio.Task.get_name)`"
+    ),
     "Task": Works("create tasks with `create_task`"),
     "TaskGroup": Works("also accepts operations; cancels its tasks in the same order on replay", "3.11"),
     "gather": Works("[changed in 3.12](../asyncio.md#between-python-versions); `ctx.gather` is the same, and faster"),
@@ -89,7 +91,7 @@ NAMES: dict[str, Works | Refused | Outside] = {
     "BrokenBarrierError": Works("", "3.11"),
     # Refused
     "to_thread": Refused(ACTIVITY),
-    "wrap_future": Refused(ACTIVITY),
+    "wrap_future": Refused(ACTIVITY, "`DeadlockError`, at its `await`"),
     "run_coroutine_threadsafe": Refused(EVENT),
     "run": Refused(AWAIT, RUNTIME),
     "Runner": Refused(AWAIT, RUNTIME),

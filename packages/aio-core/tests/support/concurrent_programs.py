@@ -26,7 +26,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from random_engine import RandomEngine
 from turns import Instance, canonical
 
-from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.orchestrator import as_orchestrator
 
 EVENTS = ("go", "stop")
 HAS_TASK_GROUP = hasattr(asyncio, "TaskGroup")
@@ -199,7 +199,7 @@ class _Writer:
                     "note(ctx.random().random())",
                     "note(str(ctx.uuid4()))",
                     "note(asyncio.get_running_loop().time())",
-                    "note([t.get_name() for t in asyncio.all_tasks()])",
+                    "note(len(asyncio.all_tasks()))",
                     "note(sorted(t.get_name() for t in asyncio.all_tasks()), variable.get())",
                     "variable.set(len(log))",
                     "note(variable.get())",

@@ -172,16 +172,12 @@ class LiveLoop(WorkflowLoop):
     live: LiveInstance
     _stopping = False
 
-    @property
-    def _ready(self) -> collections.deque[asyncio.Handle]:
-        return self.ready
-
     def set_task_factory(self, factory: Any) -> None:
         """The tests set one that makes a certain kind of task; here tasks are to be the workflow's."""
 
     def _run_once(self) -> None:
         """One iteration as other loops have it: what is ready now, and not what becomes ready meanwhile."""
-        current, self.ready = self.ready, collections.deque()
+        current, self._ready = self._ready, collections.deque()
         saved = _interpreter.swap_loop(self)
         try:
             while current:
@@ -190,12 +186,12 @@ class LiveLoop(WorkflowLoop):
                     handle._run()
         finally:
             _interpreter.restore_loop(saved)
-            self.ready.extendleft(reversed(current))
+            self._ready.extendleft(reversed(current))
 
     def run_forever(self) -> None:
         self._stopping = False
         while not self._stopping:
-            if not self.ready:
+            if not self._ready:
                 self.live.fire_next_timer()
             self._run_once()
 
@@ -274,7 +270,7 @@ class LiveInstance:
         self._attach()
 
     def _attach(self) -> None:
-        self.loop.host.attach(self.context)
+        self.loop.execution.attach(self.context)
 
     def fire_next_timer(self) -> None:
         """Let the engine fire the earliest timer; the clock moves to its time."""

@@ -14,13 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from durabletask_aio.core import (
-    _interpreter,
     _upstream,
+    asyncio_order,
     cleanup,
     context,
+    disposal,
+    execution,
     failures,
-    host,
     loop,
+    retries,
 )
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.operations import Operation
@@ -84,12 +86,12 @@ def ready_queue_left_undrained() -> None:
     original = loop.WorkflowLoop.run_ready
 
     def run_ready(self: Any) -> None:
-        if type(self.ready) is not _Round:
-            self.ready = _Round(self.ready)
-        self.ready.later = []
+        if type(self._ready) is not _Round:
+            self._ready = _Round(self._ready)
+        self._ready.later = []
         original(self)
-        left, self.ready.later = self.ready.later, None
-        self.ready.extend(left)
+        left, self._ready.later = self._ready.later, None
+        self._ready.extend(left)
 
     set_(loop.WorkflowLoop, "run_ready", run_ready)
 
@@ -122,23 +124,23 @@ def work_left_to_the_end_of_the_batch() -> None:
 
 @defect
 def user_code_inside_of_upstreams_event() -> None:
-    attach, done = host.Host.attach, Operation.on_child_completed
+    attach, complete = execution.Execution.attach, Operation._complete
     latest: dict[int, Any] = {}
 
     def remembering(self: Any, upstream: Any) -> None:
         latest[id(self)] = upstream
         attach(self, upstream)
 
-    def on_child_completed(self: Any, task: Any) -> None:
-        done(self, task)
-        its_host = self._loop.host
-        if id(its_host) in latest and not its_host.evicted and not its_host.attached:
-            its_host.attach(latest[id(its_host)])
+    def complete_and_run(self: Any, task: Any) -> None:
+        complete(self, task)
+        its = self._loop.execution
+        if id(its) in latest and not its.evicted and not its.attached:
+            its.attach(latest[id(its)])
             self._loop.run_ready()
-            its_host.detach()
+            its.detach()
 
-    set_(host.Host, "attach", remembering)
-    set_(Operation, "on_child_completed", on_child_completed)
+    set_(execution.Execution, "attach", remembering)
+    set_(Operation, "_complete", complete_and_run)
 
 
 @defect
@@ -153,25 +155,20 @@ def timer_not_taken_back() -> None:
 
 @defect
 def wake_up_call_missed() -> None:
-    original = Operation.on_child_completed
+    original = Operation._complete
 
-    def on_child_completed(self: Any, task: Any) -> None:
-        wake = self._loop.host.wake
+    def complete(self: Any, task: Any) -> None:
+        wake = self._loop.wake
         before = wake.is_complete
         original(self, task)
         wake.is_complete = before
 
-    set_(Operation, "on_child_completed", on_child_completed)
+    set_(Operation, "_complete", complete)
 
 
 @defect
 def unordered_start_let_through() -> None:
-    set_(_interpreter, "UNORDERED", {})
-
-
-@defect
-def all_tasks_in_the_order_of_the_process() -> None:
-    set_(_interpreter, "skipped_by_all_tasks", nothing)
+    set_(asyncio_order, "_UNORDERED", {})
 
 
 @defect
@@ -231,12 +228,12 @@ def metadata_not_sent_again() -> None:
 
 @defect
 def retry_timeout_by_the_wall_clock() -> None:
-    set_(_upstream, "retry_on_workflow_time", nothing)
+    set_(retries, "use_workflow_clock", nothing)
 
 
 @defect
 def entities_left_locked() -> None:
-    set_(_upstream, "own_available_locks", nothing)
+    set_(_upstream, "separate_available_locks", nothing)
 
 
 @defect
@@ -259,7 +256,8 @@ def task_names_numbered_by_the_process() -> None:
 
 @defect
 def running_loop_left_behind() -> None:
-    set_(_interpreter, "restore_loop", nothing)
+    set_(loop, "restore_loop", nothing)
+    set_(disposal._interpreter, "restore_loop", nothing)
 
 
 if VARIABLE in os.environ:

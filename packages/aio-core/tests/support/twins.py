@@ -27,7 +27,7 @@ from random_engine import RandomEngine, shortest_completing
 from replays import Moment, readable, replayed
 from turns import Instance, canonical
 
-from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.orchestrator import as_orchestrator
 
 EVENTS = ("go", "Stop", "STOP")
 GENERATIONS = 2

@@ -1,31 +1,55 @@
-"""The core of durabletask-aio; its public import path is ``durabletask.aio``.
+"""The core of durabletask-aio; its public import path is `durabletask.aio`.
 
-A map for the reader, from the outside in:
+The modules, from what users see to what they never see (a test compares this list with the files):
 
-``context``        what workflow code sees; thin; ``arguments`` is what it refuses at the line of the call
-``operations``     the futures it awaits; ``combinators`` and ``events`` build on them
-``loop``           the asyncio event loop all of it runs on; ``refusals`` is what that loop says no to
-``driver``         makes an orchestrator of a coroutine function, and takes it through its turns
-``disposal``       closes instances that will not go on; ``host`` explains why that takes care
-``failures``       how an exception leaves a workflow; ``errors`` are the types
-``state``          what belongs to one execution: ``deterministic``, ``cleanup``, ``metadata``, ``debug`` hold the parts
-``validation``, ``registration``, ``installation``   what is checked before anything runs
-``plugins``        how sandbox, worker and test kit are found
-``sites``          where in the user's code something was called
-``_upstream``, ``_interpreter``   every private name of durabletask and of asyncio that is touched
+What workflow code uses:
+    context: `AsyncWorkflowContext`, a few lines per method over the modules below.
+    operations: `Operation`, the future that workflow code awaits, and entity locks.
+    combinators: `when_all`, `when_any`, `gather`, `with_timeout`.
+    events: `ctx.events`, external events as an async iterator.
+    arguments, timers: checks of what the context's methods are given.
+    cleanup, deterministic, metadata, workflow_logger: what `ctx.add_cleanup`, `ctx.random`, `ctx.get_metadata` and
+        `ctx.logger` are made of.
+    errors, settings, workflow: the public exception types, the sandbox modes, the type of a workflow function.
+
+What runs it:
+    orchestrator: `as_orchestrator`, from a coroutine function to an orchestrator of upstream's.
+    driver: `WorkflowRun`, which takes one instance through its turns.
+    loop: `WorkflowLoop`, the deterministic event loop.
+    refusals: the methods of an event loop that a workflow's loop refuses.
+    asyncio_order: uses of asyncio whose order would depend on memory addresses.
+    execution: `Execution`, identity, clock, lifecycle and the connection to upstream's context.
+    detached: what stands in for upstream's context while no workflow code runs.
+    continuation: the arguments of `continue_as_new` until the function returns.
+    retries: when a failed activity is tried again.
+    disposal: closes the coroutines of instances that will not be continued.
+
+What is said about it:
+    failures: what the history records of an exception.
+    divergence: the error for a history that does not fit the code.
+    serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.
+
+What is checked before it runs:
+    functions, validation: kind and name of a function; whether it can be a workflow.
+    registration: the two methods of upstream's worker that accept async functions.
+    installation: whether the installed distributions fit.
+
+For other packages and for upstream:
+    hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
+    plugins: the protocols of the entry points.
+    cli: the command `durabletask-aio`.
+    _upstream, _interpreter, _compat_anyio: the adapters to `durabletask`, CPython and anyio.
 """
 
 from __future__ import annotations
 
 from durabletask_aio.core import installation
 
-# Before anything of upstream's is imported that an unfit one may not have; the companions import us first.
+# First, because an upstream that does not fit may lack what the modules below import.
 installation.glance()
 
-from durabletask.task import RetryPolicy
-
+from durabletask_aio.core._upstream import RetryPolicy
 from durabletask_aio.core.context import AsyncWorkflowContext
-from durabletask_aio.core.driver import as_orchestrator
 from durabletask_aio.core.errors import (
     ActivityFailedError,
     AsyncWorkflowError,
@@ -43,6 +67,7 @@ from durabletask_aio.core.errors import (
 )
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.operations import HeldLock, Operation
+from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.core.workflow import WorkflowFunction
 
@@ -70,7 +95,7 @@ __all__ = [
     "as_orchestrator",
 ]
 
-# Tracebacks, pickles and the documentation then show the names that users import.
+# Tracebacks, pickles and the documentation show the names that users import.
 for _public in (AsyncWorkflowContext, EventStream, HeldLock, Operation, SandboxMode, WorkflowFunction, as_orchestrator):
     _public.__module__ = "durabletask.aio"
 del _public

@@ -1,7 +1,8 @@
-"""Every private name of ``durabletask`` that the core touches, and why nothing public would do.
+"""The adapter to `durabletask`: the only module of the core that imports it, and the home of its private names.
 
-:func:`self_check` runs when the core is imported by the facade: a name that is gone becomes one plain sentence there,
-instead of an ``AttributeError`` in the middle of somebody's workflow.
+Other modules take upstream's classes from here, so that another executor of the family can stand in this place.  Each
+function below says which private names it uses and why nothing public would do.  `self_check` runs when the core is
+imported: a name that is gone becomes one sentence there, and not an `AttributeError` in the middle of a workflow.
 """
 
 # pyright: reportPrivateUsage=false
@@ -9,63 +10,99 @@ instead of an ``AttributeError`` in the middle of somebody's workflow.
 from __future__ import annotations
 
 import functools
-import math
+import logging
 import operator
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+import durabletask.worker as worker
 from durabletask import task
+from durabletask.entities import EntityInstanceId
+from durabletask.internal import helpers, type_discovery
 from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.internal import type_discovery
 from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
+from durabletask.task import CompletableTask, RetryPolicy, TaskFailedError
 
-__all__ = ["Listener", "UnserializableResult", "Wake", "self_check", "subscribe"]
+__all__ = [
+    "ActivityContext",
+    "CompletableTask",
+    "EntityInstanceId",
+    "ExecutionResults",
+    "HistoryExecutor",
+    "Listener",
+    "RetryPolicy",
+    "TaskFailedError",
+    "TaskHubGrpcWorker",
+    "UnserializableResult",
+    "WakeTask",
+    "new_failure_details",
+    "pb",
+    "self_check",
+    "task",
+]
 
+ActivityContext = task.ActivityContext
+ExecutionResults = worker.ExecutionResults
+TaskHubGrpcWorker = worker.TaskHubGrpcWorker
 UnserializableResult = JsonEncodeOutputException
+new_failure_details = helpers.new_failure_details
+
+
+# -- being told when a task completes ---------------------------------------------------------------------------------
 
 
 class Listener(Protocol):
-    """What upstream calls when a task completes: the one method of ``CompositeTask`` that completion goes through."""
+    """What upstream calls when a task completes: the one method of `CompositeTask` that completion goes through."""
 
-    def on_child_completed(self, task: task.Task[Any]) -> None: ...
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Called once, when `task` has completed."""
+        ...
 
 
-subscribers: Callable[[task.Task[Any]], dict[int, Listener]] = operator.attrgetter("_parents")
-"""Whom a task tells when it completes, by ``id``.
+listeners_by_key: Callable[[task.Task[Any]], dict[int, Listener]] = operator.attrgetter("_parents")
+"""The listeners of a task, by the key they were added under.
 
-The public way to be told is a ``CompositeTask`` per task; measured, it costs 0.1 of a replayed step, for an object that
-does nothing but pass the call on.  (An ``attrgetter`` is C: this one is asked at each step.)
+The public way to be told is a `CompositeTask` per task, an object that does nothing but pass the call on; see
+`benchmarks/hot_path.py`, `composite_task`.
 """
 
 
-def subscribe(upstream_task: task.Task[Any], listener: Listener) -> None:
-    """Tell ``listener`` when ``upstream_task`` completes."""
-    subscribers(upstream_task)[id(listener)] = listener
+def add_listener(upstream_task: task.Task[Any], key: int, listener: Listener) -> None:
+    """Call `listener` when `upstream_task` completes; `key` is the `id` of what waits for it."""
+    listeners_by_key(upstream_task)[key] = listener
 
 
-class Wake(task.Task[None]):
+def listeners_of_step(context: Any, sequence: int) -> list[Any]:
+    """Return the listeners of the pending task with that sequence number."""
+    pending = context._pending_tasks.get(sequence)
+    return [] if pending is None else list(pending._parents.values())
+
+
+class WakeTask(task.Task[None]):
     """The one upstream task that an async workflow ever yields; complete whenever its loop has something to do.
 
-    Upstream resumes a generator while the task it yielded is complete, so one reusable flag does what a ``when_any``
-    over everything outstanding would do, without being rebuilt for each wait.  It never fails: upstream would throw
-    into a generator that has already returned.
+    Upstream resumes a generator while the task it yielded is complete, so one reusable flag does what a `when_any` over
+    everything outstanding would do, without being rebuilt for each wait.  It never fails: upstream would throw into a
+    generator that has already returned.
     """
 
-    # Upstream's are properties over private attributes; these shadow them, and are read far more often than written.
+    # Upstream's are properties over private attributes; these plain attributes hide them.
     is_complete: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
     is_failed: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    # Returns False, which nobody looks at; a function in C costs a fifth of one in Python.
-    get_result: Callable[[], Any] = bool  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_result(self) -> None:
+        """Return `None`; upstream sends it into the generator, which ignores it."""
 
+
+# -- scheduling an activity -------------------------------------------------------------------------------------------
 
 _new: Any = object.__new__
 
 
 def _activity_task(expected_type: type | None) -> task.CompletableTask[Any]:
-    """Upstream's task, filled in by hand: its three constructors cost a twentieth of a replayed step."""
+    """Make upstream's task without its three constructors; see `benchmarks/hot_path.py`, `call_activity`."""
     made: task.CompletableTask[Any] = _new(task.CompletableTask)
     made._is_complete = False
     made._exception = None
@@ -80,26 +117,27 @@ _CALL_ACTIVITY = {
     "next_sequence_number": 3215559156,
     "call_activity_function_helper": 3739713078,
 }
-"""The methods of upstream's context that our ``call_activity`` stands in for, or calls, by the names they use."""
+"""Fingerprints of the methods of upstream's context that `call_activity` below replaces or calls."""
 
-_known: Any = None
-"""The latest class of context found to have these; at each step the cache of :func:`_is_known` would cost more."""
+_known_context: Any = None
+"""The class of context that was last found to have these methods; cheaper to compare than the cache of `_is_known`."""
 
 
 def _fingerprint(method: Any) -> int | None:
+    """Return a number that changes with the names that the code of `method` uses."""
     code = getattr(method, "__code__", None)
     return None if code is None else zlib.crc32(repr((code.co_names, code.co_varnames)).encode())
 
 
-@functools.lru_cache(maxsize=8)  # for those that are not, or each of their calls would be looked through again
+@functools.lru_cache(maxsize=8)  # for the classes that are not known, or each call would examine them again
 def _is_known(kind: Any) -> bool:
-    global _known
+    global _known_context
     if any(_fingerprint(getattr(kind, name, None)) != known for name, known in _CALL_ACTIVITY.items()):
         return False
     theirs: task.CompletableTask[Any] = task.CompletableTask(None)
     if vars(_activity_task(None)) != vars(theirs):
         return False
-    _known = kind
+    _known_context = kind
     return True
 
 
@@ -107,19 +145,19 @@ def call_activity(
     context: Any,
     activity: Any,
     input: Any,  # noqa: A002 - upstream's name for it
-    retry_policy: task.RetryPolicy | None,
+    retry_policy: RetryPolicy | None,
     tags: dict[str, str] | None,
     return_type: type | None,
 ) -> task.Task[Any]:
-    """``context.call_activity(...)``, an eighth of a replayed step cheaper.
+    """Do what `context.call_activity(...)` does, with fewer objects; see `benchmarks/hot_path.py`, `call_activity`.
 
-    Upstream makes two tasks for an activity, of which it throws one away (it is the default in
-    ``_pending_tasks.get(id, CompletableTask())``), and both through the ``[...]`` of ``typing``, which takes longer
-    than all that the task does.  Given a task and an encoded input, as for a retry, the same method makes none.  A
-    context whose methods are not the ones known here, another host's or version's, is asked in the ordinary way.
+    Upstream makes two tasks for an activity, of which it drops one (the default in
+    `_pending_tasks.get(id, CompletableTask())`), both through the `[...]` of `typing`.  Given a task and an encoded
+    input, as for a retry, the same method makes none.  A context whose methods have other fingerprints, because it is
+    another host's or version's, is called in the ordinary way.
     """
     kind: Any = type(context)  # pyright: ignore[reportUnknownVariableType]
-    if kind is not _known and not _is_known(kind):
+    if kind is not _known_context and not _is_known(kind):
         scheduled: task.Task[Any] = context.call_activity(
             activity, input=input, retry_policy=retry_policy, tags=tags, return_type=return_type
         )
@@ -128,7 +166,7 @@ def call_activity(
     if return_type is None and not isinstance(activity, str):
         return_type = type_discovery.activity_output_type(activity, context._data_converter)
     encoded = None if retry_policy is not None else context._data_converter.serialize(input)
-    if encoded is None:  # a retry policy wants a task of another class; and no input would be sent as the text "None"
+    if encoded is None:  # A retry policy needs a task of another class, and no input would be sent as the text "None".
         context.call_activity_function_helper(
             number, activity, input=input, retry_policy=retry_policy, tags=tags, return_type=return_type
         )
@@ -139,49 +177,32 @@ def call_activity(
     return made
 
 
-class Nowhere:
-    """Takes the calls of a context, schedules nothing and completes nothing."""
-
-    is_replaying = True
-    parent_instance_id = None
-    version = None
-    _sequence_number = 0
-
-    def __init__(self, instance_id: str, now: datetime) -> None:
-        self.instance_id = instance_id
-        self.current_utc_datetime = now
-        self._pending_tasks: dict[int, Any] = {}
-        self._pending_events: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return self._schedule
-
-    def _schedule(self, *args: Any, **kwargs: Any) -> Any:
-        return task.CompletableTask[Any]()
-
+# -- what is pending --------------------------------------------------------------------------------------------------
 
 sequence_number: Callable[[Any], int] = operator.attrgetter("_sequence_number")
-"""The sequence number of the action that was scheduled last: what the history will call this operation."""
+"""The sequence number of the action that was scheduled last, under which the history records the operation."""
 
 
-def pending_task(context: Any, sequence: int, listener: Listener) -> task.Task[Any] | None:
-    """The incomplete upstream task with that sequence number that ``listener`` subscribed to.
+def pending_task(context: Any, sequence: int, key: int) -> task.Task[Any] | None:
+    """Return the incomplete task with that sequence number that has a listener under `key`.
 
-    A timer longer than the worker's chunk goes on under a new number for each chunk, hence the search when the number
-    is no longer its own.
+    A timer that is longer than the worker's interval continues under a new number for each interval, hence the search
+    when the number is no longer its own.
     """
     found = context._pending_tasks.get(sequence)
-    if found is not None and id(listener) in found._parents:
+    if found is not None and key in found._parents:
         return cast("task.Task[Any]", found)
     for candidate in context._pending_tasks.values():
-        if id(listener) in candidate._parents:
+        if key in candidate._parents:
             return cast("task.Task[Any]", candidate)
     return None
 
 
-def retryable_task(context: Any, sequence: int | None, listener: Listener) -> task.Task[Any] | None:
-    """The incomplete task with a retry policy that ``listener`` subscribed to, running or waiting to be retried."""
-    key = id(listener)
+def retryable_task(context: Any, sequence: int | None, key: int) -> task.Task[Any] | None:
+    """Return the incomplete task with a retry policy that has a listener under `key`.
+
+    It is either running, under `sequence`, or waiting for the timer after which it is tried again.
+    """
     found = context._pending_tasks.get(sequence)
     if found is not None and key in found._parents:
         return cast("task.Task[Any]", found)
@@ -190,10 +211,10 @@ def retryable_task(context: Any, sequence: int | None, listener: Listener) -> ta
 
 
 def _retry_timer(context: Any, key: int) -> int | None:
-    """The number of the timer after which the task that the listener ``key`` waits for is tried again.
+    """Return the number of the timer after which the task with a listener under `key` is tried again.
 
-    From an index, made when it does not have the answer: when thousands are cancelled together, as by the end of a
-    group, one search through all that is pending then serves them all.
+    The index is rebuilt when it lacks the answer: when thousands are cancelled together, as by the end of a group, one
+    search through all that is pending serves them all.
     """
     pending = context._pending_tasks
     number: int | None = vars(cast(object, context)).get(_RETRY_TIMERS, _NOT_INDEXED).get(key)
@@ -215,23 +236,28 @@ def _retries(timer: Any, key: int) -> bool:
     return timer is not None and timer._retryable_parent is not None and key in timer._retryable_parent._parents
 
 
-def pending_event(context: Any, name: str, listener: Listener) -> task.CancellableTask[Any] | None:
-    """The wait for an external event that ``listener`` subscribed to."""
+def pending_event(context: Any, name: str, key: int) -> task.CancellableTask[Any] | None:
+    """Return the wait for the external event `name` that has a listener under `key`."""
     for waiting in context._pending_events.get(name.casefold(), ()):
-        if id(listener) in waiting._parents:
+        if key in waiting._parents:
             return cast("task.CancellableTask[Any]", waiting)
     return None
 
 
-def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
-    """Cancel ``timer``, and let it fire into the void if the engine already has it.
+def is_pending_action(context: Any, sequence: int) -> bool:
+    """Whether the action with that number has not been confirmed by the engine."""
+    return sequence in context._pending_actions
 
-    Upstream forgets a cancelled timer at once; when the engine fires it all the same, its worker logs a warning
-    about an unexpected event for what is an everyday case.  A completed placeholder under the same number keeps it
-    quiet, and changes no action.
+
+def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
+    """Cancel `timer`; if the engine already has it, its firing is ignored.
+
+    Upstream forgets a cancelled timer at once; when the engine fires it all the same, its worker logs a warning about
+    an unexpected event for what is an everyday case.  A completed placeholder under the same number prevents that, and
+    changes no action.
     """
     pending = context._pending_tasks
-    if pending.get(sequence) is not timer:  # a long timer, by now under the number of a later chunk
+    if pending.get(sequence) is not timer:  # A long timer, by now under the number of a later interval.
         sequence = next((number for number in reversed(pending) if pending[number] is timer), sequence)
     sent = sequence in pending and sequence not in context._pending_actions
     timer.cancel()
@@ -239,64 +265,53 @@ def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
         pending[sequence] = task.TimerTask()
 
 
-def stop_retrying(context: Any, retryable: task.Task[Any], sequence: int | None, listener: Listener) -> None:
-    """See to it that a cancelled activity or sub-orchestration with a retry policy is not tried again."""
+def stop_retrying(context: Any, retryable: task.Task[Any], sequence: int | None, key: int) -> None:
+    """Do not try a cancelled activity or sub-orchestration with a retry policy again."""
     pending = context._pending_tasks
-    if pending.get(sequence) is not retryable:  # not running, and so waiting to be
-        number = _retry_timer(context, id(listener))
+    if pending.get(sequence) is not retryable:  # It is not running, and so it waits for the next attempt.
+        number = _retry_timer(context, key)
         if number is not None:
             cancel_timer(context, pending[number], number)
     if isinstance(retryable, task.RetryableTask):
-        setattr(retryable, "compute_next_delay", lambda: None)  # noqa: B010
+        set_next_delay(retryable, lambda: None)
 
 
-def retry_on_workflow_time(context: Any, retryable: task.Task[Any]) -> None:
-    """Have ``RetryPolicy.retry_timeout`` measured on the workflow's clock.
+class RetryState(NamedTuple):
+    """What decides when a task with a retry policy is tried again."""
 
-    Upstream compares with ``datetime.now()`` while it processes the failure, on replay too: a history that is
-    replayed after the timeout takes another branch than it took live, returns no actions, and the instance hangs.
-    The delay itself is upstream's formula, without its overflow: a policy that retries for ever, a minute at most
-    between two attempts, would fail its instance with ``math range error`` after a thousand of them.
-    """
-    if not isinstance(retryable, task.RetryableTask):
-        return
-    pending: task.RetryableTask[Any] = retryable
-    policy = pending._retry_policy
-    timeout, coefficient = policy.retry_timeout, policy.backoff_coefficient
-    if timeout is None and coefficient in (None, 1):
-        return  # then upstream's computation looks at the clock in no way that matters, and cannot overflow
-    try:
-        expires_at = datetime.max if timeout is None else pending._start_time + timeout  # noqa: DTZ901 - naive, too
-    except OverflowError:
-        expires_at = datetime.max  # noqa: DTZ901 - the clock it is compared with is naive too
+    policy: RetryPolicy
+    started_at: datetime
+    """When the first attempt was scheduled: naive UTC, on the workflow's clock."""
+    retryable: Any
 
-    def compute_next_delay() -> timedelta | None:
-        attempt = pending._attempt_count
-        now = context.current_utc_datetime
-        if attempt >= policy.max_number_of_attempts or now >= expires_at:
-            return None
-        first = policy.first_retry_interval.total_seconds()
-        try:
-            seconds = math.pow(1.0 if coefficient is None else coefficient, attempt - 1) * first
-        except OverflowError:  # after a thousand attempts; upstream lets this fail the instance
-            seconds = math.inf if first else 0.0
-        if policy.max_retry_interval is not None:
-            seconds = min(seconds, policy.max_retry_interval.total_seconds())
-        try:
-            delay = timedelta(seconds=seconds)
-            _ = now + delay
-        except OverflowError:  # no time is left in the calendar
-            return None
-        return delay
+    @property
+    def attempts(self) -> int:
+        """How many attempts have been made so far."""
+        count: int = self.retryable._attempt_count
+        return count
 
-    setattr(pending, "compute_next_delay", compute_next_delay)  # noqa: B010
+
+def retry_state(scheduled: task.Task[Any]) -> RetryState | None:
+    """Return the retry state of a task; `None` if it was not scheduled with a retry policy."""
+    if not isinstance(scheduled, task.RetryableTask):
+        return None
+    retryable: Any = scheduled
+    return RetryState(retryable._retry_policy, retryable._start_time, retryable)
+
+
+def set_next_delay(retryable: Any, next_delay: Callable[[], timedelta | None]) -> None:
+    """Have `next_delay` decide after each failure whether and when this one task is tried again."""
+    retryable.compute_next_delay = next_delay
+
+
+# -- actions on their way out -----------------------------------------------------------------------------------------
 
 
 def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None:
-    """Add ``tags_of[sequence]`` to the sub-orchestrations that ``context`` is about to send, now and at each retry.
+    """Add `tags_of[sequence]` to the sub-orchestrations that `context` is about to send, now and at each retry.
 
-    ``tags_of[None]`` go to the next execution, if this one continues as new.  Upstream's calls have no parameter for
-    tags, and a retry builds the action anew; so they are added on the way out.
+    `tags_of[None]` go to the next execution, if this one continues as new.  Upstream's calls have no parameter for
+    tags, and a retry builds the action anew; so they are added to the actions of each turn.
     """
     original = context.get_actions
 
@@ -314,16 +329,35 @@ def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None
     context.get_actions = get_actions
 
 
+def return_event(context: Any, name: str, payload: Any) -> None:
+    """Put an event that was delivered but not consumed back to the front of the buffer.
+
+    `continue_as_new(save_events=True)` carries over what is in the buffer, and nothing else.
+    """
+    buffered = context._received_events.setdefault(name.casefold(), [])
+    index = buffered[0][0] - 1 if buffered else -1
+    encoded = None if payload is None else context._data_converter.serialize(payload)
+    buffered.insert(0, (index, encoded))
+
+
+def serializer(context: Any) -> Any:
+    """Return what `context` serialises inputs and results with; it raises `TypeError` or `ValueError`."""
+    return context._data_converter.serialize
+
+
+# -- entity locks -----------------------------------------------------------------------------------------------------
+
+
 def exit_critical_section(context: Any) -> None:
-    """Release the entity locks of ``context``: what upstream's ``EntityLock`` does when it is left."""
+    """Release the entity locks of `context`, as leaving upstream's `EntityLock` does."""
     context._exit_critical_section()
 
 
 class _AvailableLocks(list[Any]):
-    """The locked entities without a call outstanding, beside the list of all that are locked.
+    """The locked entities without a call outstanding, apart from the list of all that are locked.
 
-    Upstream has one list for both.  The other list gets here what that one would get, but for the entities with a
-    call outstanding, which it keeps.
+    Upstream has one list for both.  This list passes on to the other one what upstream does to it, except for the
+    removal of an entity with a call outstanding.
     """
 
     def __init__(self, locked: list[Any]) -> None:
@@ -340,61 +374,45 @@ class _AvailableLocks(list[Any]):
         if entity in self._called:
             self._called.remove(entity)
             self._locked.remove(entity)
-        # At the end, since in this order the messages of release go out; and an entity that was called before the
-        # lock, and not locked, too: it gets a message that it ignores.
+        # At the end, because the messages of release are sent in this order.  An entity that was called before the
+        # lock, and is not locked, is appended too: it gets a release that it ignores.
         self._locked.append(entity)
 
 
-def own_available_locks(lock: Any) -> None:
-    """Give the set of unused locks a list of its own.
+def separate_available_locks(lock: Any) -> None:
+    """Give the list of unused locks a list of its own.
 
-    Upstream's ``complete_acquire`` makes it the very list of all locks held, from which an outstanding call is taken
-    out: leaving the lock then sends no unlock message for that entity, which stays locked for ever.
+    Upstream's `complete_acquire` makes it the very list of all locks held, from which an outstanding call is taken
+    out: leaving the lock then sends no unlock message for that entity, which stays locked forever.
     """
     entities = lock._context._entity_context
     if entities.available_locks is entities.critical_section_locks:
         entities.available_locks = _AvailableLocks(entities.critical_section_locks)
 
 
-def return_event(context: Any, name: str, payload: Any) -> None:
-    """Put an event that was delivered but not consumed back to the front of the buffer.
-
-    ``continue_as_new(save_events=True)`` carries over what is in the buffer, and nothing else.
-    """
-    buffered = context._received_events.setdefault(name.casefold(), [])
-    index = buffered[0][0] - 1 if buffered else -1
-    encoded = None if payload is None else context._data_converter.serialize(payload)
-    buffered.insert(0, (index, encoded))
+# -- how an execution ends --------------------------------------------------------------------------------------------
 
 
-def is_mismatch(error: Any) -> bool:
-    """Whether upstream raised ``error`` because history and code do not go together."""
-    if isinstance(error, task.NonDeterminismError):
-        return True
-    # When the code has ended at this step, upstream fails to name what it did (a ``NotImplementedError``).
-    action = scene_of(error)[2] if isinstance(error, NotImplementedError) else None
-    return action is not None and action.HasField("completeOrchestration")
+def is_finished(context: Any) -> bool:
+    """Whether upstream has recorded an end for this execution: a result, a failure or a termination."""
+    return bool(context._is_complete)
 
 
-def _reopen(context: Any) -> None:
-    """Take back the end of an execution whose history goes on.
-
-    Upstream ignores a mismatch that it finds after the code has returned, and has by then lost the completion of which
-    it is one: it answers with no action at all, and the instance hangs.
-    """
-    if context._completion_status == pb.ORCHESTRATION_STATUS_TERMINATED:
-        return
-    context._is_complete = False
-    for sequence, action in list(context._pending_actions.items()):
-        if action.HasField("completeOrchestration"):
-            del context._pending_actions[sequence]
+def has_continued_as_new(context: Any) -> bool:
+    """Whether this execution has continued as new."""
+    return bool(context._completion_status == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW)
 
 
-def has_ended_unsaid(context: Any) -> bool:
-    """Whether upstream takes the execution for complete, and has nothing to tell the engine about it.
+def generator_of(context: Any) -> Any:
+    """Return the generator that upstream drives; `None` before the start and for orchestrators that are none."""
+    return context._generator
 
-    So it is left when the data converter raises what upstream does not expect there, a ``RecursionError`` say, while it
-    writes the result: no failure is recorded any more, and the instance would stay running for ever.
+
+def has_unsent_end(context: Any) -> bool:
+    """Whether upstream takes the execution for complete, and has no action that tells the engine so.
+
+    It is left in that state when the data converter raises what upstream does not expect there, a `RecursionError` for
+    example, while it writes the result: no failure is recorded any more, and the instance would stay running forever.
     """
     return (
         context._is_complete
@@ -403,29 +421,31 @@ def has_ended_unsaid(context: Any) -> bool:
     )
 
 
-def on_failure(context: Any, translate: Any) -> None:
-    """Let ``translate(context, error)`` say what to record when upstream is about to fail this execution.
-
-    Set on the one context object, for the failures that upstream raises outside of workflow code: a history that does
-    not match, and a result that cannot be serialised.
-    """
-    original = context.set_failed
-
-    def set_failed(error: Any) -> None:
-        if is_mismatch(error) or has_ended_unsaid(context):
-            _reopen(context)
-        original(translate(context, error))
-
-    context.set_failed = set_failed
+def reopen_unsent_end(context: Any) -> None:
+    """Take back the end of an execution that upstream has not sent, so that a failure can be recorded."""
+    if has_unsent_end(context):
+        context._is_complete = False
 
 
-def serializer(context: Any) -> Any:
-    """What ``context`` serialises inputs and results with; raises ``TypeError`` or ``ValueError``."""
-    return context._data_converter.serialize
+def is_mismatch(error: Any) -> bool:
+    """Whether upstream raised `error` because history and code do not fit."""
+    if isinstance(error, task.NonDeterminismError):
+        return True
+    # When the code has ended at this step, upstream fails to name what it did (a `NotImplementedError`).
+    action = mismatch_context(error).action if isinstance(error, NotImplementedError) else None
+    return action is not None and action.HasField("completeOrchestration")
 
 
-def scene_of(error: BaseException) -> tuple[Any, pb.HistoryEvent | None, pb.OrchestratorAction | None]:
-    """Upstream's context, the history event and the action it was comparing when it raised ``error``.
+class MismatchContext(NamedTuple):
+    """What upstream was comparing when it raised a mismatch."""
+
+    context: Any
+    event: pb.HistoryEvent | None
+    action: pb.OrchestratorAction | None
+
+
+def mismatch_context(error: BaseException) -> MismatchContext:
+    """Return upstream's context, the history event and the action it was comparing when it raised `error`.
 
     Taken from the frames of the traceback: upstream's message has the facts as prose only, and not all of them.
     """
@@ -438,59 +458,227 @@ def scene_of(error: BaseException) -> tuple[Any, pb.HistoryEvent | None, pb.Orch
             context, found = names.get("ctx"), event
             compared = action if isinstance(action, pb.OrchestratorAction) else None
         traceback = traceback.tb_next
-    return context, found, compared
+    return MismatchContext(context, found, compared)
 
 
-def describe_action(action: pb.OrchestratorAction | None) -> str:
-    """What the code did at a step, where no operation can tell."""
-    if action is None:
-        return "scheduled nothing by that number"
-    if action.HasField("createTimer"):
-        return "started a timer, with asyncio.sleep or a timeout"
-    if action.HasField("sendEvent"):
-        return f"sent event {action.sendEvent.name!r} to {action.sendEvent.instance.instanceId!r}"
-    if action.HasField("completeOrchestration"):
-        return "had ended by then"
-    if action.sendEntityMessage.HasField("entityOperationSignaled"):
-        return f"signalled entity operation {action.sendEntityMessage.entityOperationSignaled.operation!r}"
-    return f"scheduled an action of type {action.WhichOneof('orchestratorActionType')!r}"
+def _reopen(context: Any) -> None:
+    """Take back the end of an execution whose history continues.
+
+    Upstream ignores a mismatch that it finds after the code has returned, and has by then lost the completion of which
+    it is one: it answers with no action at all, and the instance hangs.
+    """
+    if context._completion_status == pb.ORCHESTRATION_STATUS_TERMINATED:
+        return
+    context._is_complete = False
+    for sequence, action in list(context._pending_actions.items()):
+        if action.HasField("completeOrchestration"):
+            del context._pending_actions[sequence]
 
 
-def describe_event(event: pb.HistoryEvent) -> str:
-    """A scheduling event of the history, in the words of the context's methods."""
-    kind = event.WhichOneof("eventType")
-    if kind == "taskScheduled":
-        return f"activity {event.taskScheduled.name!r}"
-    if kind == "subOrchestrationInstanceCreated":
-        return f"sub-orchestration {event.subOrchestrationInstanceCreated.name!r}"
-    if kind == "timerCreated":
-        return f"a timer for {event.timerCreated.fireAt.ToDatetime().isoformat()}Z"
-    if kind == "entityOperationCalled":
-        return f"call of entity operation {event.entityOperationCalled.operation!r}"
-    if kind == "entityOperationSignaled":
-        return f"signal of entity operation {event.entityOperationSignaled.operation!r}"
-    if kind == "entityLockRequested":
-        return f"entity lock of {', '.join(event.entityLockRequested.lockSet)}"
-    if kind == "eventSent":
-        return f"event {event.eventSent.name!r} sent to {event.eventSent.instanceId!r}"
-    return f"an event of type {kind!r}"
+def on_failure(context: Any, translate: Any) -> None:
+    """Let `translate(context, error)` say what to record when upstream is about to fail this execution.
+
+    Set on the one context object, for the failures that upstream raises outside of workflow code: a history that does
+    not match, and a result that cannot be serialised.
+    """
+    original = context.set_failed
+
+    def set_failed(error: Any) -> None:
+        if is_mismatch(error) or has_unsent_end(context):
+            _reopen(context)
+        original(translate(context, error))
+
+    context.set_failed = set_failed
 
 
-def listeners_of(context: Any, sequence: int) -> list[Any]:
-    """Whoever subscribed to the pending task with that sequence number."""
-    pending = context._pending_tasks.get(sequence)
-    return [] if pending is None else list(pending._parents.values())
+# -- running turns ----------------------------------------------------------------------------------------------------
 
 
-def is_finished(context: Any) -> bool:
-    """Whether upstream has recorded an end for this execution (a termination, say)."""
-    return bool(context._is_complete)
+def _summary(name: str) -> Callable[[Any], object]:
+    """Return upstream's helper of that name for a DEBUG line; counting stands in for one that is gone."""
+    found: Callable[[Any], object] = getattr(worker, name, len)
+    return found
+
+
+if TYPE_CHECKING:
+    _ExecutorBase = worker._OrchestrationExecutor
+else:
+    # `object` where it is gone, so that this module can be imported and `self_check` says so in a sentence.
+    _ExecutorBase = getattr(worker, "_OrchestrationExecutor", object)
+
+
+class HistoryExecutor(_ExecutorBase):
+    """Upstream's executor of a history, with names for what its subclass `TurnExecutor` needs.
+
+    `continue_live` is upstream's `execute` written out again, because a turn that continues a live instance must not
+    begin with an empty context; `tests/test_upstream.py` compares the two and fails when upstream changes its own.
+    """
+
+    context: Any = None
+    """Upstream's `_RuntimeOrchestrationContext` once the first event has been processed."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Where upstream and we log what happens in a turn."""
+        return self._logger
+
+    @property
+    def exception_properties_provider(self) -> Any:
+        """Upstream's provider of properties of exceptions, or `None`."""
+        return self._exception_properties_provider
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the instance is suspended."""
+        return self._is_suspended
+
+    @is_suspended.setter
+    def is_suspended(self, suspended: bool) -> None:
+        self._is_suspended = suspended
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the instance has reached an end, continue-as-new included; also true if it never began."""
+        return self.context is None or bool(self.context._is_complete)
+
+    @property
+    def awaited_events(self) -> list[str]:
+        """The names of the external events that the orchestrator waits for, in lower case."""
+        return [] if self.context is None else list(self.context._pending_events)
+
+    @property
+    def trace_context(self) -> Any:
+        """The trace context of the orchestration's span, or `None` if it is not traced."""
+        return None if self.context is None else self.context._orchestration_trace_context
+
+    def open(self, instance_id: str) -> None:
+        """Make an empty context, marked as replaying, to which events are fed one by one."""
+        self.context = worker._RuntimeOrchestrationContext(
+            instance_id,
+            self._registry,
+            self._data_converter,
+            maximum_timer_interval=self._maximum_timer_interval,
+            exception_properties_provider=self._exception_properties_provider,
+            logger=self._logger,
+        )
+        self.context._is_replaying = True
+        self._orchestration_name = ""
+
+    def set_replaying(self, is_replaying: bool) -> None:
+        """Say whether the events that follow are being replayed."""
+        self.context._is_replaying = is_replaying
+
+    def fail(self, error: Exception | pb.TaskFailureDetails) -> None:
+        """Mark the instance as failed."""
+        self.context.set_failed(error)
+
+    def keep_actions_in(self, actions: dict[int, pb.OrchestratorAction]) -> None:
+        """Collect the actions of the instance in this mapping from now on; called before its first event."""
+        self.context._pending_actions = actions
+
+    def take_actions(self) -> list[pb.OrchestratorAction]:
+        """Return the actions that are to be sent."""
+        actions: list[pb.OrchestratorAction] = self.context.get_actions()
+        return actions
+
+    def continue_live(
+        self,
+        instance_id: str,
+        old_events: Sequence[pb.HistoryEvent],
+        processed: int,
+        new_events: Sequence[pb.HistoryEvent],
+    ) -> ExecutionResults:
+        """Run a turn with the context of the previous one and only the events it has not processed."""
+        ctx = self.context
+        name = next((e.executionStarted.name for e in old_events if e.HasField("executionStarted")), "<unknown>")
+        self._orchestration_name = name
+        try:
+            unseen = old_events[processed:]
+            self._logger.debug(
+                "%s: Continuing live instance of %s with %d history event...", instance_id, name, len(unseen)
+            )
+            ctx._is_replaying = True
+            for event in unseen:
+                self.process_event(ctx, event)
+            if self._logger.level <= logging.DEBUG:
+                summary = _summary("_get_new_event_summary")(new_events)
+                self._logger.debug("%s: Processing %d new event(s): %s", instance_id, len(new_events), summary)
+            ctx._is_replaying = False
+            for event in new_events:
+                self.process_event(ctx, event)
+        except Exception as error:
+            self._logger.debug("%s: Orchestration %s failed", instance_id, name)
+            ctx.set_failed(error)
+        return self._results(instance_id, name)
+
+    def _results(self, instance_id: str, name: str) -> ExecutionResults:
+        ctx = self.context
+        if not ctx._is_complete:
+            self._logger.info(
+                "%s: Orchestrator %s yielded with %d task(s) and %d event(s) outstanding.",
+                instance_id,
+                name,
+                len(ctx._pending_tasks),
+                len(ctx._pending_events),
+            )
+        elif ctx._completion_status and ctx._completion_status is not pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            status = helpers.get_orchestration_status_str(ctx._completion_status)
+            self._logger.info("%s: Orchestration %s completed with status: %s", instance_id, name, status)
+        actions = ctx.get_actions()
+        if self._logger.level <= logging.DEBUG:
+            summary = _summary("_get_action_summary")(actions)
+            self._logger.debug("%s: Returning %d action(s): %s", instance_id, len(actions), summary)
+        return ExecutionResults(
+            actions=actions,
+            encoded_custom_status=ctx._encoded_custom_status,
+            orchestration_trace_context=ctx._orchestration_trace_context,
+        )
+
+    def detach_request(self) -> None:
+        """Copy what is kept of the messages of the last turn: one of them would keep the whole history in memory."""
+        ctx = self.context
+        if ctx._parent_trace_context is not None:
+            ctx._parent_trace_context = _copied(ctx._parent_trace_context)
+        if self._suspended_events:
+            self._suspended_events = [_copied(event) for event in self._suspended_events]
+        # Replayed completions are never removed from this table, and only pending tasks are ever looked up in it.
+        self._task_scheduled_info = {
+            task_id: (*info[:4], _copied(info[4]), info[5])
+            for task_id, info in self._task_scheduled_info.items()
+            if task_id in ctx._pending_tasks
+        }
+
+    def fresh_copy(self, logger: logging.Logger) -> Any:
+        """Return a new executor of this class with the same settings, which logs to `logger`."""
+        return type(self)(
+            self._registry,
+            logger,
+            self._data_converter,
+            persisted_orch_span_id=self._persisted_orch_span_id,
+            maximum_timer_interval=self._maximum_timer_interval,
+            exception_properties_provider=self._exception_properties_provider,
+        )
+
+
+def _copied(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+# -- the self-check ---------------------------------------------------------------------------------------------------
 
 
 def self_check() -> str | None:
-    """``None``, or the sentence that says what of ``durabletask`` is not as this version of the core expects."""
+    """Compare `durabletask` with what this module expects.
+
+    Returns:
+        `None`, or the sentence that says which name is gone.
+    """
     retryable = vars(task.RetryableTask)
     timer = vars(task.TimerTask())
+    executor = getattr(worker, "_OrchestrationExecutor", None)
+    context = getattr(worker, "_RuntimeOrchestrationContext", None)
     gone = [
         name
         for name, found in {
@@ -499,6 +687,10 @@ def self_check() -> str | None:
             "RetryableTask.compute_next_delay": "compute_next_delay" in retryable,
             "CancellableTask.cancel": hasattr(task.CancellableTask, "cancel"),
             "OrchestrationContext._exit_critical_section": hasattr(task.OrchestrationContext, "_exit_critical_section"),
+            "worker._OrchestrationExecutor.execute": hasattr(executor, "execute"),
+            "worker._OrchestrationExecutor.process_event": hasattr(executor, "process_event"),
+            "worker._RuntimeOrchestrationContext.set_failed": hasattr(context, "set_failed"),
+            "worker._RuntimeOrchestrationContext.get_actions": hasattr(context, "get_actions"),
         }.items()
         if not found
     ]

@@ -1,4 +1,4 @@
-"""Cleanups registered with ``ctx.add_cleanup``, and the blocks of ``async with ctx:`` at whose end they run."""
+"""Cleanups registered with `ctx.add_cleanup`, and the `async with ctx:` blocks at whose end they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durabletask_aio.core.errors import add_note, message_of
 
 
 class _Block:
-    """The cleanups of one ``async with ctx:``, and the block around it."""
+    """The cleanups of one `async with ctx:`, and the block around it."""
 
     __slots__ = ("around", "cleanups", "is_open")
 
@@ -25,13 +25,13 @@ class _Block:
 _innermost: ContextVar[_Block | None] = ContextVar("durabletask_aio_cleanups", default=None)
 """The block that the running code is in.
 
-A context variable, not a stack of the instance: tasks that run side by side open and close blocks in any order, and
-each is to clean up after itself.  A task that is started inside a block is in that block, as long as it is open.
+A context variable, and not a stack of the instance, because concurrent tasks open and close blocks in any order, and
+each runs the cleanups of its own.  A task that is started inside a block is in that block, as long as it is open.
 """
 
 
 def _note(first: BaseException, problem: BaseException) -> None:
-    """Note a ``problem`` of a cleanup on the failure that comes first, as far as the two let themselves be handled."""
+    """Add a failure of a cleanup as a note to the exception before it; errors of odd exception types are ignored."""
     with contextlib.suppress(Exception):
         add_note(first, f"a cleanup failed too, with {type(problem).__name__}: {message_of(problem)}")
 
@@ -44,7 +44,7 @@ class Cleanups:
     def __init__(self) -> None:
         self._function = _Block(None)
         self._blocks = {self._function: None}
-        """Those that are open, in the order they were opened."""
+        """The open blocks, in the order they were opened."""
 
     def _current(self) -> _Block:
         block = _innermost.get()
@@ -53,20 +53,24 @@ class Cleanups:
         return self._function if block is None else block
 
     def add(self, cleanup: Callable[[], Any]) -> None:
-        """Register ``cleanup`` with the innermost open block."""
+        """Register `cleanup` with the innermost open block."""
         self._current().cleanups.append(cleanup)
 
     def open(self) -> None:
-        """A block begins."""
+        """Open a block."""
         block = _Block(self._current())
         self._blocks[block] = None
         _innermost.set(block)
 
     async def close(self, error: BaseException | None) -> None:
-        """A block ends, with ``error`` or without: run its cleanups, the latest first, each one in any case.
+        """Close the current block and run all its cleanups, the latest first.
 
-        The first cleanup that fails makes a block fail that would not have failed; it does not replace ``error``, of
-        which it becomes a note.
+        Args:
+            error: the exception with which the block ends, or `None`.
+
+        Raises:
+            BaseException: the first failure of a cleanup, if the block ends without an error; otherwise a failure is
+                added to `error` as a note.
         """
         block = self._current()
         if block is not self._function:
@@ -91,6 +95,6 @@ class Cleanups:
         if failed is not None:
             raise failed
 
-    def as_data(self) -> int:
-        """How many cleanups are waiting to be run."""
+    def pending_count(self) -> int:
+        """Return how many cleanups have not been run yet."""
         return sum(len(block.cleanups) for block in self._blocks)

@@ -1,8 +1,11 @@
-"""Combinations of operations, tasks and coroutines: ``when_all``, ``when_any``, ``gather`` and ``with_timeout``.
+"""Combinations of operations, tasks and coroutines: `when_all`, `when_any`, `gather` and `with_timeout`.
 
-Each is an operation itself, so it can be awaited twice, raced and cancelled.  They listen to operations directly, not
-through the loop's ready queue, which is what makes them cheaper than ``asyncio.gather`` at ten thousand parts.
+Each is an operation itself, so it can be awaited twice, raced and cancelled.  They listen to operations directly, and
+not through the loop's ready queue, which makes them cheaper than `asyncio.gather` (`benchmarks/core_replay.py`).
 """
+
+# ruff: noqa: SLF001 - a combination is a listener of operations; see operations
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ import contextlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from durabletask import task
-
-from durabletask_aio.core import _interpreter, debug, failures
+from durabletask_aio.core import _interpreter
+from durabletask_aio.core._upstream import task
+from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, WorkflowValidationError, shown
+from durabletask_aio.core.failures import foreign_future
 from durabletask_aio.core.operations import Operation
+from durabletask_aio.core.timers import in_words
 
 if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
@@ -27,18 +31,19 @@ T = TypeVar("T")
 
 
 def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Future[Any]:
-    """A future for anything that can be awaited; a coroutine becomes a task, and starts with the next step.
+    """Return a future for anything that can be awaited; a coroutine becomes a task.
 
-    Raises :class:`WorkflowValidationError` for what cannot, naming the ``function`` it was given to.
+    Raises:
+        WorkflowValidationError: for what cannot be awaited; the message names the `function` it was given to.
     """
     if isinstance(awaitable, asyncio.Future):
         if awaitable.get_loop() is not loop:
-            raise failures.foreign_future(loop.host, f"ctx.{function} was given", _shown(awaitable))
+            raise foreign_future(loop.execution, f"ctx.{function} was given", _shown(awaitable))
         return awaitable  # pyright: ignore[reportUnknownVariableType]
     if inspect.iscoroutine(awaitable):
         return loop.create_task(awaitable)
     if isinstance(awaitable, task.Task):
-        raise loop.host.slip(
+        raise loop.execution.usage_error(
             f"ctx.{function} was given a task of upstream's own context, which cannot be awaited",
             f"await ctx.{function}([ctx.upstream_context.call_activity(...)])",
             f"await ctx.{function}([ctx.call_activity(...)])",
@@ -47,7 +52,7 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
         return loop.create_task(_awaiting(awaitable))
     if function == "gather" and isinstance(awaitable, list | tuple | set | frozenset | Iterator):
         kind = "generator" if isinstance(awaitable, Iterator) else type(cast(object, awaitable)).__name__
-        raise loop.host.slip(
+        raise loop.execution.usage_error(
             f"ctx.gather takes awaitables, and was given a {kind} of them",
             "await ctx.gather([first, second])",
             "await ctx.gather(first, second) or await ctx.gather(*several)",
@@ -55,7 +60,7 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
     kind = type(awaitable).__name__
     form = {"gather": "ctx.gather({0})", "with_timeout": "ctx.with_timeout({0}, 30)"}
     call = form.get(function, f"ctx.{function}([{{0}}])")
-    raise loop.host.slip(
+    raise loop.execution.usage_error(
         f"ctx.{function} takes operations, tasks and coroutines, and not {kind!r}: {shown(awaitable)}",
         "await " + call.format("work" if callable(awaitable) else shown(awaitable)),
         "await " + call.format("ctx.call_activity(work)"),
@@ -63,10 +68,10 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
 
 
 def futures_of(loop: WorkflowLoop, awaitables: Iterable[Any], function: str) -> list[asyncio.Future[Any]]:
-    """The futures of several awaitables, in order.
+    """Return the futures of several awaitables, in order.
 
-    As for ``asyncio.gather``, one that is given twice is one part; and if one is no awaitable, what comes before it has
-    been started.  The coroutines after it are closed.
+    As with `asyncio.gather`, an awaitable that is given twice is one part; and if one cannot be awaited, those before
+    it have been started.  The coroutines after it are closed.
     """
     made: dict[int, asyncio.Future[Any]] = {}
     futures: list[asyncio.Future[Any]] = []
@@ -75,13 +80,13 @@ def futures_of(loop: WorkflowLoop, awaitables: Iterable[Any], function: str) -> 
             future = made.get(id(awaitable)) if made else None
             if future is None:
                 future = as_future(loop, awaitable, function)
-                if future is not awaitable:  # whose task keeps it, so that nothing else has its id
+                if future is not awaitable:  # Its task refers to it, so that its id stays unique.
                     made[id(awaitable)] = future
             futures.append(future)
     except WorkflowValidationError:
         for awaitable in awaitables if isinstance(awaitables, Sequence) else ():
             if id(awaitable) not in made:
-                debug.discard(awaitable)
+                close_if_coroutine(awaitable)
         raise
     return futures
 
@@ -91,18 +96,18 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
 
 
 def _shown(value: Any) -> str:
-    return value.describe() if isinstance(value, Operation) else repr(value)
+    return value.description if isinstance(value, Operation) else repr(value)
 
 
 def parts_of(
     loop: WorkflowLoop, awaitables: Any, function: str, separate: tuple[Any, ...] = ()
 ) -> list[asyncio.Future[Any]]:
-    """The futures of an iterable of awaitables, in order; ``separate`` is what was wrongly given beside it."""
+    """Return the futures of an iterable of awaitables, in order; `separate` are wrong additional arguments."""
     given: object = awaitables
     if separate or isinstance(given, asyncio.Future) or not isinstance(given, Iterable):
         for value in (awaitables, *separate):
-            debug.discard(value)
-        raise loop.host.slip(
+            close_if_coroutine(value)
+        raise loop.execution.usage_error(
             f"ctx.{function} takes one list of awaitables, and was given {shown(awaitables)}",
             f"await ctx.{function}(first, second)",
             f"await ctx.{function}([first, second])",
@@ -110,8 +115,8 @@ def parts_of(
     mapping: Mapping[object, object] = cast("Any", given) if isinstance(given, Mapping) else {}
     if mapping and not any(map(inspect.isawaitable, mapping)):
         for value in mapping.values():
-            debug.discard(value)
-        raise loop.host.slip(
+            close_if_coroutine(value)
+        raise loop.execution.usage_error(
             f"ctx.{function} takes a list of awaitables, and was given a mapping, which lists its keys",
             f"await ctx.{function}(operations)",
             f"await ctx.{function}(operations.values())",
@@ -119,8 +124,8 @@ def parts_of(
     several: Iterable[Any] = awaitables
     if isinstance(given, set | frozenset) and any(map(inspect.iscoroutine, several)):
         for value in several:
-            debug.discard(value)
-        raise loop.host.error(
+            close_if_coroutine(value)
+        raise loop.execution.error(
             NonDeterministicUseError,
             f"ctx.{function} was given a set of coroutines, which would start in the order of their memory addresses, "
             f"and that is another one on replay\n"
@@ -131,44 +136,47 @@ def parts_of(
 
 
 class Combination(Operation[T]):
-    """An operation made of others.  ``cancel`` cancels the parts, and takes effect when the last of them is done."""
+    """An operation made of others.  `cancel` cancels the parts, and takes effect when the last of them is done."""
 
     __slots__ = ("_cancel_requested", "_parts")
 
     def __init__(self, loop: WorkflowLoop, kind: str, parts: Sequence[asyncio.Future[Any]]) -> None:
-        super().__init__(loop=loop)
-        self.begin(loop, kind, f"{len(parts)} awaitables", None)
+        super().__init__(loop, kind, f"{len(parts)} awaitables", None)
         self._parts = parts
         self._cancel_requested = False
 
     def _listen(self, part: asyncio.Future[Any]) -> None:
         if isinstance(part, Operation):
-            part.watch(self)
+            part._add_listener(self)
         else:
-            part.add_done_callback(self.operation_done)
+            part.add_done_callback(self._operation_done)
 
     def _ignore(self, part: asyncio.Future[Any]) -> None:
         if isinstance(part, Operation):
-            part.unwatch(self)
+            part._remove_listener(self)
         else:
-            part.remove_done_callback(self.operation_done)
+            part.remove_done_callback(self._operation_done)
 
-    def operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
         raise NotImplementedError
 
     def _succeed(self, result: Any) -> None:
         self.set_result(result)
-        self.completed()
+        self._finished()
 
     def _fail(self, error: BaseException) -> None:
         self.set_exception(error)
-        # The loser of a race may fail with nobody looking, as any operation may.
+        # As with any operation, a failure that nobody retrieves is not reported: it may have lost a race.
         _interpreter.mute_exception(self)
-        self.completed()
+        self._finished()
 
     def _cancelled(self, msg: Any = None) -> None:
-        super(Operation, self).cancel(msg)  # the future alone: there is nothing of upstream's to take back
-        self.completed()
+        super(Operation, self).cancel(msg)  # The future alone: there is no task of upstream's to take back.
+        self._finished()
+
+    def _finished(self) -> None:
+        self._order = self._loop.next_completion()
+        self._notify_listeners()
 
     def cancel(self, msg: Any = None) -> bool:
         if self.done():
@@ -180,19 +188,19 @@ class Combination(Operation[T]):
 
 
 def failure_of(part: asyncio.Future[Any]) -> BaseException | None:
-    """The exception of a done future, a cancellation included; having looked at it counts as having handled it."""
+    """Return the exception of a done future, a cancellation included; it then counts as retrieved."""
     if part.cancelled():
         return asyncio.CancelledError()
     return part.exception()
 
 
 def _outcome(part: asyncio.Future[Any]) -> Any:
-    """The result of a done future, or its failure."""
+    """Return the result of a done future, or its exception."""
     failure = failure_of(part)
     return part.result() if failure is None else failure
 
 
-class All(Combination[list[Any]]):
+class WhenAll(Combination[list[Any]]):
     """The results of all parts, in the order they were given."""
 
     __slots__ = ("_fail_fast", "_first_failure", "_left", "_return_exceptions")
@@ -210,7 +218,7 @@ class All(Combination[list[Any]]):
         self._fail_fast = fail_fast
         self._return_exceptions = return_exceptions
         self._first_failure: BaseException | None = None
-        # By id, which is ten times as fast as by our hash; a part that was given twice is listened to once.
+        # By id, which is faster than by our hash; a part that was given twice is listened to once.
         distinct = parts if len(set(map(id, parts))) == len(parts) else dict.fromkeys(parts)
         done = [part for part in distinct if part.done()]
         self._left = len(distinct) - len(done)
@@ -223,7 +231,7 @@ class All(Combination[list[Any]]):
         if not self._left and not self.done():
             self._finish()
 
-    def operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
         self._left -= 1
         if (operation.cancelled() or operation.exception() is not None) and not self.done():
             self._note_failure(operation)
@@ -256,8 +264,8 @@ class All(Combination[list[Any]]):
             self._succeed([part.result() for part in self._parts])
 
 
-class First(Combination[Any]):
-    """The index and the value of whichever part is done first; the others go on."""
+class WhenAny(Combination[Any]):
+    """The index and the value of the part that is done first; the others continue."""
 
     __slots__ = ("_with_index",)
 
@@ -273,12 +281,12 @@ class First(Combination[Any]):
         for part in dict.fromkeys(parts):
             self._listen(part)
 
-    def operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
         if self.done():
             return
         for part in self._parts:
             if part is not operation:
-                # Or an operation that loses race after race in a loop would remember every one of them.
+                # Otherwise an operation that takes part in race after race in a loop keeps a listener of each.
                 self._ignore(part)
         self._won_by(operation)
 
@@ -288,7 +296,7 @@ class First(Combination[Any]):
         if failure is None:
             self._succeed((index, winner.result()) if self._with_index else winner.result())
             return
-        with contextlib.suppress(AttributeError):  # an exception type with slots
+        with contextlib.suppress(AttributeError):  # An exception type with slots.
             failure.winner_index = index  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(failure, asyncio.CancelledError):
             self._cancelled()
@@ -296,7 +304,7 @@ class First(Combination[Any]):
             self._fail(failure)
 
     def cancel(self, msg: Any = None) -> bool:
-        """Stop waiting; the parts go on, as the losers of a race do, and can be awaited by whoever holds them."""
+        """Stop waiting; the parts continue, as the losers of a race do, and can still be awaited."""
         if self.done():
             return False
         for part in self._parts:
@@ -306,11 +314,14 @@ class First(Combination[Any]):
 
 
 def _completion_order(future: asyncio.Future[Any]) -> float:
-    """When a done future got done: tasks are stamped a step later than operations, so one without a stamp is fresh."""
-    return getattr(future, "order", 0) or math.inf
+    """Return the place of a done future among all that has completed.
+
+    A task gets its place by a callback, one step after it is done; one without a place is therefore the latest.
+    """
+    return getattr(future, "_order", 0) or math.inf
 
 
-class Deadline(Combination[Any]):
+class Timeout(Combination[Any]):
     """The outcome of one part, unless a timer is done before it."""
 
     __slots__ = ("_expired", "_seconds", "_timer")
@@ -323,21 +334,21 @@ class Deadline(Combination[Any]):
         self._timer = timer
         self._expired = False
         if part.done():
-            self.operation_done(part)
+            self._operation_done(part)
             return
         self._listen(part)
         if timer is not None:
-            timer.watch(self)
-        elif seconds is not None:  # none left: as in asyncio.wait_for, what is not done by now is late
+            timer._add_listener(self)
+        elif seconds is not None:  # No time at all: as in asyncio.wait_for, what is not done by now has timed out.
             self._expire(part)
 
-    def operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
         part = self._parts[0]
         if operation is not part:
             self._when_running(self._expire, part)
             return
         if self._timer is not None:
-            self._timer.unwatch(self)
+            self._timer._remove_listener(self)
             self._when_running(self._timer.cancel)
         if self.done():
             return
@@ -352,11 +363,11 @@ class Deadline(Combination[Any]):
             self._succeed(part.result())
 
     def _when_running(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function`` where upstream can be called: now, or, from within one of upstream's events, right after.
+        """Call `function` where upstream can be called: now, or, from within one of upstream's events, right after it.
 
-        It is then ahead of everything that this event makes ready.
+        It is then run before everything that this event makes ready.
         """
-        if self._loop.host.attached:
+        if self._loop.execution.attached:
             function(*args)
         else:
             self._loop.call_soon(function, *args)
@@ -366,39 +377,9 @@ class Deadline(Combination[Any]):
         part.cancel()
 
     def _timeout(self, part: asyncio.Future[Any]) -> WorkflowTimeoutError:
-        what = part.describe() if isinstance(part, Operation) else "the awaitable"
-        return self._loop.host.error(
+        what = part.description if isinstance(part, Operation) else "the awaitable"
+        return self._loop.execution.error(
             WorkflowTimeoutError,
-            f"{what} did not finish within {_in_words(self._seconds or 0)}",
+            f"{what} did not finish within {in_words(self._seconds or 0)}",
             step=part.step if isinstance(part, Operation) else None,
         )
-
-
-def seconds_of(loop: WorkflowLoop, awaitable: Any, timeout: Any) -> float | None:
-    """``timeout`` in seconds; raises :class:`WorkflowValidationError` if it is none, or stands in the wrong place."""
-    if isinstance(awaitable, int | float | timedelta) and not isinstance(timeout, int | float | timedelta):
-        debug.discard(timeout)
-        raise loop.host.slip(
-            "the arguments of ctx.with_timeout are swapped",
-            f"ctx.with_timeout({shown(awaitable)}, operation)",
-            f"ctx.with_timeout(operation, {shown(awaitable)})",
-        )
-    if timeout is None:
-        return None
-    if isinstance(timeout, timedelta):
-        return timeout.total_seconds()
-    is_seconds = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if is_seconds and (isinstance(timeout, int) or math.isfinite(timeout)):
-        seconds: float = timeout
-        return seconds
-    debug.discard(awaitable)
-    raise loop.host.slip(
-        f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
-        f"ctx.with_timeout(operation, {shown(timeout)})",
-        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits for ever",
-    )
-
-
-def _in_words(seconds: float) -> str:
-    exact = f"{seconds:.15g} seconds"
-    return f"{exact} ({timedelta(seconds=seconds)})" if seconds >= 3600 else exact

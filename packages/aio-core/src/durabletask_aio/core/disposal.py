@@ -1,15 +1,14 @@
-"""Closing what will not go on: the coroutines of instances that ended, were dropped by their host, or evicted.
+"""Disposal: closes the coroutines of instances that ended, were dropped by their host, or evicted.
 
-A coroutine that is left to the garbage collector runs its ``finally`` blocks whenever and on whichever thread the
-collector likes, with a context that may by then schedule into nowhere.  So every run is closed by us: on its own loop,
-in the thread that executes turns, children before the main task, and mute (see :mod:`.host`).  Python offers no way to
-drop a suspended coroutine without running its ``finally`` blocks; all that can be had is that they run at a known time
-and have no effect on the workflow.
+A coroutine that is left to the garbage collector runs its `finally` blocks at any time, on the thread on which the
+collector happens to run, with a context that no longer belongs to a turn.  So every run is closed explicitly: on its
+own loop, in the thread that executes turns, children before the main task, and without effect outside (see
+`execution`).  Python offers no way to drop a suspended coroutine without running its `finally` blocks; disposal makes
+them run at a known time and keeps them from changing the workflow.
 
-Who does it depends on the host.  A worker that knows us wraps each turn in a :func:`turn_scope`.  Any other host just
-drops our generator, and the collector finds it sooner or later; it then only hands the run to a graveyard, and the
-next turn, on whichever thread, closes it.  That is why live runs are held here by a strong reference, and why nothing
-reachable from them may refer to upstream's context.
+A host that knows us wraps each turn in a `turn_scope`.  Any other host drops our generator, and the collector finds it
+sooner or later; the finalizer then only enqueues the run, and the next turn, on any thread, closes it.  For that, live
+runs are held here by a strong reference, and nothing that is reachable from them refers to upstream's context.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core import _interpreter
+from durabletask_aio.core.call_sites import suspended_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,19 +32,23 @@ if TYPE_CHECKING:
     from durabletask_aio.core.driver import WorkflowRun
     from durabletask_aio.core.loop import WorkflowLoop
 
-_CLOSE_ATTEMPTS = 100
-"""How often a coroutine may answer its closing with another ``await`` before it is left to its fate."""
+_MAX_CLOSE_ATTEMPTS = 100
+"""Maximum number of close() attempts on a coroutine that awaits again; after that it is leaked on purpose."""
 
-_refused: list[Any] = []
-"""What could not be closed, kept for good: if it were freed, the collector would try again, and print the failure."""
+_leaked: list[Any] = []
+"""Coroutines that could not be closed.  Freed, they would be closed once more by the collector, with an error."""
 
 _live: dict[int, WorkflowRun] = {}
-_graveyard: deque[WorkflowRun] = deque()
+_pending_disposal: deque[WorkflowRun] = deque()
 _scopes = threading.local()
 
 
 def register(run: WorkflowRun) -> bool:
-    """Hold ``run`` until it finishes or is disposed, and show it to the scope of this thread; whether there is one."""
+    """Hold `run` until it finishes or is disposed, and add it to the scope of this thread.
+
+    Returns:
+        Whether there is a scope.
+    """
     _live[id(run)] = run
     scope: TurnScope | None = getattr(_scopes, "current", None)
     if scope is None:
@@ -54,27 +58,30 @@ def register(run: WorkflowRun) -> bool:
 
 
 def unregister(run: WorkflowRun) -> None:
-    """``run`` has been closed."""
+    """Do not hold `run` any more: it has been closed."""
     _live.pop(id(run), None)
 
 
-def bury(run: WorkflowRun) -> None:
-    """The host has dropped ``run``.  May be called by the garbage collector on any thread, so it only notes it."""
-    _graveyard.append(run)
+def enqueue_disposal(run: WorkflowRun) -> None:
+    """Dispose of `run`, which its host has dropped, at the next turn.
+
+    May be called by the garbage collector on any thread, so it does nothing else.
+    """
+    _pending_disposal.append(run)
 
 
-def close_buried() -> None:
-    """Close, in this thread, what the collector has found since the last time."""
-    while _graveyard:
+def dispose_pending() -> None:
+    """Dispose, in this thread, of the runs that have been enqueued."""
+    while _pending_disposal:
         try:
-            run = _graveyard.popleft()
-        except IndexError:  # another thread took the last one
+            run = _pending_disposal.popleft()
+        except IndexError:  # Another thread took the last one.
             return
         run.dispose()
 
 
 class TurnScope:
-    """Collects the runs that start on this thread while it is entered; see :func:`turn_scope`."""
+    """Collects the runs that start on this thread while it is entered; see `turn_scope`."""
 
     def __init__(self, metadata: Mapping[str, str] | None) -> None:
         self.runs: list[WorkflowRun] = []
@@ -84,14 +91,14 @@ class TurnScope:
         self._hooks: Any = None
 
     def keep(self) -> None:
-        """Do not dispose of the runs at the end: the host goes on with them later, and disposes of them itself.
+        """Do not dispose of the runs at the end: the host continues them later, and disposes of them itself.
 
         Each of their later turns has to be in a scope too.
         """
         self._kept = True
 
     def __enter__(self) -> Self:
-        close_buried()
+        dispose_pending()
         self._outer = getattr(_scopes, "current", None)
         _scopes.current = self
         self._hooks = _interpreter.abandon_async_generators()
@@ -109,28 +116,32 @@ class TurnScope:
 
 
 def turn_scope(metadata: Mapping[str, str] | None = None) -> TurnScope:
-    """A context manager for the host of a turn, entered on the thread that executes it.
+    """Return a context manager for the host of a turn, to be entered on the thread that executes it.
 
-    Runs that start inside are listed in ``.runs``; at the end those that are still suspended are disposed of in this
-    thread, unless ``.keep()`` was called.  ``metadata`` is what ``ctx.get_metadata()`` of those runs starts with.
+    Args:
+        metadata: the initial metadata of the runs that start inside.
+
+    Returns:
+        The scope.  Runs that start inside are listed in `.runs`; at its end those that are still suspended are disposed
+        of in this thread, unless `.keep()` was called.
     """
     return TurnScope(metadata)
 
 
 def current_metadata() -> Mapping[str, str] | None:
-    """The metadata of the scope this thread is in."""
+    """Return the metadata of this thread's scope."""
     scope: TurnScope | None = getattr(_scopes, "current", None)
     return None if scope is None else scope.metadata
 
 
 def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
-    """Close the coroutines of ``tasks``, in that order, as ``loop``'s own code and with nobody listening."""
+    """Close the coroutines of `tasks` in that order, with `loop` as the running loop."""
     saved_loop = _interpreter.swap_loop(loop)
     saved_hooks = _interpreter.abandon_async_generators()
     try:
         for task in tasks:
             _interpreter.forget_pending(task)
-            _interpreter.enter_task(loop, task)  # asyncio.timeout asks for it
+            _interpreter.enter_task(loop, task)  # asyncio.timeout needs a current task
             try:
                 _close(task.get_coro(), loop, _interpreter.context_of(task))
             finally:
@@ -142,13 +153,13 @@ def close_coroutines(loop: WorkflowLoop, tasks: Iterable[Any]) -> None:
 
 
 def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | None) -> None:
-    """Close ``coroutine`` from the inside out, in the context it ran in, or its ``finally`` could reset no variable.
+    """Close `coroutine` from the inside out, in the context it ran in, so that its `finally` can reset variables.
 
-    Closing the outermost one would do, if none of those inside answered by awaiting something else: then it is left
-    suspended without its caller, and the collector closes it again, at any time and complaining.
+    Closing the outermost coroutine is not enough: if one inside awaits something else instead, it stays suspended
+    without its caller, and the collector closes it again later, with an error.
     """
     refusals = 0
-    while refusals < _CLOSE_ATTEMPTS:
+    while refusals < _MAX_CLOSE_ATTEMPTS:
         innermost = _interpreter.innermost_unfinished(coroutine)
         if innermost is None:
             return
@@ -161,25 +172,23 @@ def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | No
         except RuntimeError as error:
             refusals += "ignored GeneratorExit" in str(error)
         except BaseException:
-            pass  # whatever cleanup code raises now, nobody is waiting for it
-    _refused.append(coroutine)
-    _interpreter.keep_for_ever(coroutine)
-    from durabletask_aio.core.debug import place_of
-
+            pass  # Discard: errors during disposal are not reported.
+    _leaked.append(coroutine)
+    _interpreter.leak_reference(coroutine)
     logging.getLogger("durabletask.aio").warning(
         "workflow %r, instance %r: the code at %s went on awaiting after %d attempts to close it, and is left as it "
         "is. Does it have an 'except:' or 'except BaseException:' that does not raise again? 'except Exception:' would "
         "let the end through",
-        loop.host.workflow_name,
-        loop.host.instance_id,
-        place_of(coroutine),
-        _CLOSE_ATTEMPTS,
+        loop.execution.workflow_name,
+        loop.execution.instance_id,
+        suspended_line(coroutine),
+        _MAX_CLOSE_ATTEMPTS,
     )
 
 
 def _close_all() -> None:
-    """At the end of the process: the interpreter would run the same ``finally`` blocks, live, while it shuts down."""
-    close_buried()
+    """Dispose of everything at the end of the process, before the interpreter runs the same `finally` blocks."""
+    dispose_pending()
     for run in list(_live.values()):
         run.dispose()
 

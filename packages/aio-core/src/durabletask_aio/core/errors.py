@@ -1,8 +1,8 @@
-"""What can go wrong, as types.  Messages are composed where the facts are; the types say what the reader may do next.
+"""The public exception types, and the helpers that messages are made with.
 
-Two rules hold for all of them.  An exception of the user's own is never wrapped: it fails the instance under its own
-type, and what we know beside it goes into notes.  And whatever upstream or the standard library has a type for is a
-subclass of that type too, so ``except TimeoutError`` and ``except TaskFailedError`` go on working.
+Two rules hold for all types.  An exception of the user's own is never wrapped: it fails the instance under its own
+type, and the workflow and instance are added as notes.  And where upstream or the standard library has a type for a
+failure, ours is a subclass of it, so that `except TimeoutError` and `except TaskFailedError` keep working.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import sys
 from typing import Any
 
-from durabletask import task
+from durabletask_aio.core._upstream import task
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
@@ -21,8 +21,11 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 class AsyncWorkflowError(Exception):
     """Base of the errors that durabletask-aio raises in workflows.
 
-    ``instance_id``, ``workflow_name`` (as registered) and ``step`` (the sequence number that the history uses for the
-    operation concerned) are ``None`` where there is no such thing, as for errors at registration.
+    Attributes:
+        message: the message without the facts below, which `str()` adds to its first line.
+        instance_id: the instance, or `None` if there is none, as for errors at registration.
+        workflow_name: the name under which the workflow is registered, or `None`.
+        step: the sequence number that the history uses for the operation concerned, or `None`.
     """
 
     def __init__(
@@ -33,9 +36,17 @@ class AsyncWorkflowError(Exception):
         workflow_name: str | None = None,
         step: int | None = None,
     ) -> None:
-        # Messages quote values, and go into the history, where a memory address would be another one on each replay.
+        """Create the error from its facts.
+
+        Args:
+            message: what was wrong and what to do instead; memory addresses are removed from it.
+            instance_id: the instance concerned.
+            workflow_name: the name under which the workflow is registered.
+            step: the sequence number of the operation concerned.
+        """
+        # Messages quote values and are recorded in the history; a memory address would differ on each replay.
         message = _ADDRESS.sub("", message)
-        # Not super(): beside us in the bases of some subtypes is upstream's TaskFailedError, with other parameters.
+        # Not super(): some subtypes also derive from upstream's TaskFailedError, which has other parameters.
         Exception.__init__(self, message)
         self.message = message
         self.instance_id = instance_id
@@ -51,38 +62,38 @@ class AsyncWorkflowError(Exception):
         context = ", ".join(filter(None, facts))
         if not context:
             return self.message
-        # Behind the first line: the ones below it are code to copy from, or a list.
+        # After the first line; the lines below it are code to copy, or a list.
         first, newline, rest = self.message.partition("\n")
         return f"{first} [{context}]{newline}{rest}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own reduction would call the type with self.args alone and lose the keyword facts.
+        # Exception's own reduction would call the type with self.args alone and lose the keyword arguments.
         return _rebuild, (type(self), self.args, vars(self))
 
 
 def add_note(error: Any, text: str) -> None:
-    """Add a note to an exception: its own method for that came with 3.11, what tracebacks make of it with 3.11 too."""
+    """Add a note to an exception, on Python 3.10 as the attribute that 3.11's `add_note` sets."""
     if hasattr(error, "add_note"):
         error.add_note(text)
     else:
         error.__notes__ = [*getattr(error, "__notes__", []), text]
 
 
-_LONGEST = 200
-"""Characters of a value that a message quotes: enough to know it again, and not a payload in the history."""
+_MAX_SHOWN = 200
+"""Characters of a value that a message quotes: enough to recognise it, without a payload in the history."""
 
 
 def shown(value: object) -> str:
-    """``repr(value)`` for a message: shortened, and never an error of its own in place of the one to report."""
+    """Return `repr(value)` for a message: shortened, without memory addresses, and without raising."""
     try:
-        text = _ADDRESS.sub("", repr(value))  # before its length is looked at
+        text = _ADDRESS.sub("", repr(value))  # before the length is compared
     except Exception:
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text):,} characters)"
 
 
 def message_of(error: BaseException) -> str:
-    """The message of an exception of anybody's, as text that a history can hold."""
+    """Return `str(error)` as text that a history can hold, without raising."""
     try:
         text = str(error)
     except BaseException as problem:
@@ -108,30 +119,30 @@ def _rebuild_failed(
 
 
 class WorkflowValidationError(AsyncWorkflowError, TypeError, ValueError):
-    """A mistake that can be seen before anything runs, or in the arguments of a call: mend the call it names.
+    """A mistake in a registration or in the arguments of a call; correct the call that the message names.
 
-    Both a ``TypeError`` and a ``ValueError``, since upstream's registration raises the latter for what Python itself
-    would call the former.
+    Both a `TypeError` and a `ValueError`, because upstream's registration raises the latter for mistakes for which
+    Python raises the former.
     """
 
 
 class UnsupportedInWorkflowError(AsyncWorkflowError, NotImplementedError):
-    """An asyncio feature that cannot be deterministic was used in a workflow: the message says what to use instead.
+    """An asyncio feature that cannot be deterministic was used in a workflow; the message says what to use instead.
 
-    A ``NotImplementedError``, because that is what libraries look for when they probe an event loop.
+    A `NotImplementedError`, because libraries catch that when they probe what an event loop supports.
     """
 
 
 class NonDeterministicUseError(AsyncWorkflowError):
-    """A use of asyncio whose order would depend on memory addresses: the message shows the form that does not."""
+    """A use of asyncio whose order would depend on memory addresses; the message shows the form that does not."""
 
 
 class SandboxViolationError(AsyncWorkflowError):
-    """A workflow in ``strict`` mode did something that gives another result on replay."""
+    """A workflow in `strict` mode did something that gives another result on replay."""
 
 
 class DeadlockError(AsyncWorkflowError):
-    """Nothing is ready, nothing is outstanding, and the workflow is not done: it would wait for ever."""
+    """Nothing is ready, nothing is outstanding, and the workflow is not done: it would wait forever."""
 
 
 class StepBudgetError(AsyncWorkflowError):
@@ -143,29 +154,29 @@ class HistoryDivergenceError(AsyncWorkflowError, task.NonDeterminismError):
 
 
 class InstanceEvicted(BaseException):
-    """Raised by every call of the context and the event loop while an instance that will not go on is closed.
+    """Raised by every call of the context and the event loop while an instance is closed.
 
     Do not catch it: the worker is closing the coroutines of an instance that ended, was dropped or was evicted, and
-    what the code does now no longer counts.  A ``BaseException``, so that ``except Exception`` lets it through.
+    nothing that the code does now has an effect.  A `BaseException`, so that `except Exception` lets it through.
     """
 
 
 class NonDeterminismWarning(UserWarning):
-    """A workflow in ``best_effort`` mode, or in debug mode, calls something that gives another result on replay."""
+    """A workflow in `best_effort` mode, or in debug mode, calls something that gives another result on replay."""
 
 
 if sys.version_info >= (3, 11):
 
     class WorkflowTimeoutError(AsyncWorkflowError, builtins.TimeoutError):
-        """A timeout set with ``ctx.with_timeout`` ran out; a ``TimeoutError``, as ``asyncio.timeout`` raises."""
+        """A timeout set with `ctx.with_timeout` expired; a `TimeoutError`, as `asyncio.timeout` raises."""
 else:
 
     class WorkflowTimeoutError(AsyncWorkflowError, builtins.TimeoutError, asyncio.TimeoutError):
-        """A timeout set with ``ctx.with_timeout`` ran out; a ``TimeoutError``, as ``asyncio.timeout`` raises."""
+        """A timeout set with `ctx.with_timeout` expired; a `TimeoutError`, as `asyncio.timeout` raises."""
 
 
 class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
-    """What the two public types below share: both are upstream's ``TaskFailedError``, with its ``details``."""
+    """Common base of the two public types below; both are upstream's `TaskFailedError`, with its `details`."""
 
     def __init__(
         self,
@@ -179,26 +190,30 @@ class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
         details = error.details
         message = f"{what} failed with {details.error_type}: {details.message}"
         AsyncWorkflowError.__init__(self, message, instance_id=instance_id, workflow_name=workflow_name, step=step)
-        # Everything upstream's error carries, without naming its private attributes.
+        # All attributes of upstream's error, without naming its private ones.
         vars(self).update(vars(error))
         self.task_error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Upstream's error cannot be unpickled; it goes as its parts.
+        # Upstream's error cannot be unpickled, so its parts are pickled instead.
         own = {name: value for name, value in vars(self).items() if name != "task_error"}
         return _rebuild_failed, (type(self), self.args, own, self.task_error.args, vars(self.task_error))
 
 
 class ActivityFailedError(OperationFailedError):
-    """An awaited activity (or entity operation) failed.
+    """An awaited activity or entity operation failed.
 
-    ``details`` holds the failure as the activity's worker reported it, and ``task_error`` the plain upstream error,
-    which is what the history records if nothing catches this one.
+    Attributes:
+        details: the failure as the activity's worker reported it: `error_type`, `message` and `stack_trace`.
+        task_error: upstream's plain error, which the history records if nothing catches this one.
     """
 
 
 class SubOrchestrationFailedError(OperationFailedError):
-    """An awaited sub-orchestration failed; the attributes are those of :class:`ActivityFailedError`."""
+    """An awaited sub-orchestration failed.
+
+    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].
+    """
 
 
 PUBLIC_ERRORS: tuple[type[BaseException], ...] = (
@@ -218,5 +233,5 @@ PUBLIC_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 for _public in PUBLIC_ERRORS:
-    # Failure details record qualified names: they must be the ones users can import.
+    # Failure details record qualified names, which must be the names that users import.
     _public.__module__ = "durabletask.aio"

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
-from durabletask import task
-
 from durabletask_aio.core import _upstream
+from durabletask_aio.core._upstream import task
 from durabletask_aio.core.operations import Operation
 
 T = TypeVar("T")
 
 
 class EventStream(AsyncIterator[T]):
-    """``async for payload in ctx.events("name")``: each event of that name, in the order they were raised.
+    """`async for payload in ctx.events("name")`: each event of that name, in the order in which they were raised.
 
-    Loses nothing: an iteration that is cancelled, by a timeout for instance, after its event has arrived keeps the
-    event for the next one; and ``continue_as_new(save_events=True)`` carries over what arrived and was not consumed.
-    It never ends by itself.
+    No event is lost: an iteration that is cancelled after its event has arrived, for example by a timeout, keeps the
+    event for the next iteration; and `continue_as_new(save_events=True)` carries over what was not consumed.  It never
+    ends by itself.
     """
 
     def __init__(self, name: str, wait: Callable[[], Operation[T]]) -> None:
@@ -36,7 +35,7 @@ class EventStream(AsyncIterator[T]):
         self._next = None
         return payload
 
-    def give_back(self, upstream: task.OrchestrationContext) -> None:
+    def _return_unconsumed(self, upstream: task.OrchestrationContext) -> None:
         """Return an event that arrived here but was not consumed to upstream's buffer."""
         waiting = self._next
         self._next = None

@@ -1,8 +1,9 @@
-"""How an exception leaves a workflow, and what the history records of it.
+"""What the history records of an exception that a workflow does not catch.
 
-The rule is that failures keep their type: an uncaught ``ValueError`` fails the instance as a ``ValueError``.  What is
-translated here is only what upstream could not survive (exceptions that are no ``Exception``), what it would record
-differently from a generator orchestrator's (our richer failure of an activity), and what it would record unreadably.
+The rule is that failures keep their type: an uncaught `ValueError` fails the instance as a `ValueError`.  Translated
+are only those that upstream would not survive (exceptions that are no `Exception`), those that it would record
+differently from a generator orchestrator's (our richer failure of an activity), and those that it would record
+unreadably.
 """
 
 from __future__ import annotations
@@ -14,64 +15,67 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from durabletask import task
-
-from durabletask_aio.core import _upstream, debug, validation
+from durabletask_aio.core import _upstream
+from durabletask_aio.core._upstream import task
+from durabletask_aio.core.call_sites import user_lines
+from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
+from durabletask_aio.core.divergence import divergence
 from durabletask_aio.core.errors import (
     AsyncWorkflowError,
-    HistoryDivergenceError,
     OperationFailedError,
     WorkflowValidationError,
     add_note,
     message_of,
     shown,
 )
-from durabletask_aio.core.operations import Operation, UnawaitedResultError
+from durabletask_aio.core.functions import describe_function
+from durabletask_aio.core.operations import UnawaitedResultError
+from durabletask_aio.core.serialization import SERIALIZABLE, UnserializablePart, find_unserializable
 
 if TYPE_CHECKING:
-    from durabletask_aio.core.host import Host
+    from durabletask_aio.core.execution import Execution
     from durabletask_aio.core.loop import WorkflowLoop
 
 _GROUP_DEPTH = 10
 _GROUP_LENGTH = 20
 _CHAIN_LENGTH = 10
-"""Upstream records no more causes of causes than these."""
+"""The number of causes that upstream records."""
 
 _FOREIGN_FUTURE = ("attached to a different loop", "await wasn't used with future")
-"""What asyncio says to a future of another loop, the first time and from then on."""
+"""asyncio's messages for a future of another loop, the first time it is awaited and later."""
 
-_NOT_YET = ("Result is not set.", "Exception is not set.")
-"""What asyncio says of the ``result()`` and the ``exception()`` of a future that is not done."""
+_NOT_DONE = ("Result is not set.", "Exception is not set.")
+"""asyncio's messages for `result()` and `exception()` of a future that is not done."""
 
-_STANDARD_LIBRARY = os.path.dirname(os.__file__)  # what sysconfig says, whose import takes a millisecond
+_STANDARD_LIBRARY = os.path.dirname(os.__file__)  # as sysconfig has it, whose import takes a millisecond
 
 _OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
-"""How Python names an operation that a function of its own cannot work with."""
+"""The type name in Python's message for a builtin function that was given an operation."""
 
 
-def as_recorded(error: BaseException, host: Host, loop: WorkflowLoop) -> Exception:
-    """The exception to hand to upstream for ``error``: the same one wherever that is possible."""
-    recorded = _recorded(error, host)
+def as_recorded(error: BaseException, execution: Execution) -> Exception:
+    """Return the exception to raise to upstream for `error`: the same one wherever that is possible."""
+    recorded = _recorded(error, execution)
     if recorded is not error:
         recorded.__traceback__ = error.__traceback__
     _plain_chain(recorded)
-    _add_context(recorded, host)
+    _add_context(recorded, execution)
     return recorded
 
 
-def _recorded(error: BaseException, host: Host) -> Exception:
+def _recorded(error: BaseException, execution: Execution) -> Exception:
     if isinstance(error, OperationFailedError):
         return _upstream_error(error)
     if _is_group(error):
-        return _readable_group(error, host)
+        return _readable_group(error, execution)
     if isinstance(error, RuntimeError) and any(text in message_of(error) for text in _FOREIGN_FUTURE):
-        return _foreign_future(error, host)
-    if isinstance(error, AttributeError) and isinstance(_attribute_of(error, "obj"), Operation):
-        return _missed_attribute(error)
-    if type(error) is asyncio.InvalidStateError and message_of(error) in _NOT_YET:
-        return _asked_too_early(error, host)
+        return _foreign_future(error, execution)
+    if isinstance(error, AttributeError) and (explained := _explained_attribute_error(error)) is not None:
+        return explained
+    if type(error) is asyncio.InvalidStateError and message_of(error) in _NOT_DONE:
+        return _asked_too_early(error, execution)
     if type(error) is TypeError and _OPERATION.search(message_of(error)):
-        return _unawaited_argument(error, host)
+        return _unawaited_argument(error, execution)
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -83,7 +87,7 @@ def _recorded(error: BaseException, host: Host) -> Exception:
         f"the workflow raised {kind}({', '.join(map(shown, error.args))}), which is meant for the process and not for "
         f"a workflow; to end the instance, return from the workflow or raise an Exception"
     )
-    converted = host.error(AsyncWorkflowError, msg)
+    converted = execution.error(AsyncWorkflowError, msg)
     converted.__cause__ = error
     return converted
 
@@ -97,7 +101,7 @@ def _upstream_error(error: OperationFailedError) -> task.TaskFailedError:
 
 
 def _plain_chain(recorded: BaseException) -> None:
-    """In the causes of ``recorded`` too, put back upstream's failures for ours: the history has them by type name."""
+    """Replace our failures by upstream's in the causes of `recorded`, because the history has them by type name."""
     seen: set[int] = set()
     error: BaseException | None = recorded
     while error is not None and id(error) not in seen:
@@ -113,21 +117,21 @@ def _plain_chain(recorded: BaseException) -> None:
         error = _attribute_of(error, "__context__") if cause is None else cause
 
 
-def _add_context(error: BaseException, host: Host) -> None:
-    """Say in a note which instance it was; notes are shown with a traceback and are not part of what is recorded."""
-    note = f"in workflow {host.workflow_name!r}, instance {host.instance_id!r}"
+def _add_context(error: BaseException, execution: Execution) -> None:
+    """Add a note that names workflow and instance; notes are shown with a traceback and are not recorded."""
+    note = f"in workflow {execution.workflow_name!r}, instance {execution.instance_id!r}"
     try:
         if note in (getattr(error, "__notes__", None) or ()):
             return
         add_note(error, note)
         for name in ("instance_id", "workflow_name"):
             if not hasattr(error, name):
-                setattr(error, name, getattr(host, name))
-    except Exception:  # slots, guarded attributes, properties: whatever it is, its failure is what counts
+                setattr(error, name, getattr(execution, name))
+    except Exception:  # An exception type with slots or properties; its failure is recorded without the note.
         pass
 
 
-# -- exception groups: duck-typed, since Python 3.10 has them as a backport only --------------------------------------
+# -- exception groups: duck-typed, because Python 3.10 has them as a backport only ------------------------------------
 
 
 def _is_group(error: BaseException) -> bool:
@@ -135,7 +139,7 @@ def _is_group(error: BaseException) -> bool:
 
 
 def _attribute_of(error: BaseException, name: str) -> Any:
-    """An attribute of an exception of anybody's, ``None`` if there is none or it cannot be had."""
+    """Return an attribute of any exception; `None` if there is none, or if its property raises."""
     try:
         return getattr(error, name, None)
     except Exception:
@@ -157,14 +161,14 @@ def _summary(leaves: list[BaseException]) -> str:
     return "; ".join(listed)
 
 
-def _readable_group(group: Any, host: Host | None = None) -> Exception:
-    """Upstream records a group's message alone: have it say what the exceptions were, with the first as the cause."""
+def _readable_group(group: Any, execution: Execution | None = None) -> Exception:
+    """Return a group whose message lists its exceptions, with the first as the cause: upstream records no more."""
     leaves = list(_leaves(group))
     first = next((leaf for leaf in leaves if isinstance(leaf, Exception)), None)
     recorded: Exception
     kind = cast("Any", type(group))
-    if host is not None and not isinstance(group, Exception):
-        recorded = host.error(AsyncWorkflowError, f"the workflow raised {kind.__name__}: {_summary(leaves)}")
+    if execution is not None and not isinstance(group, Exception):
+        recorded = execution.error(AsyncWorkflowError, f"the workflow raised {kind.__name__}: {_summary(leaves)}")
     elif kind.__name__ == "ExceptionGroup":
         facts: Any = group
         recorded = kind(f"{facts.message}: {_summary(leaves)}", facts.exceptions)
@@ -172,51 +176,55 @@ def _readable_group(group: Any, host: Host | None = None) -> Exception:
         for note in getattr(group, "__notes__", ()):
             add_note(recorded, note)
     else:
-        recorded = group  # a type of the user's own, with a constructor we do not know
+        recorded = group  # A type of the user's, with an unknown constructor.
     if recorded.__cause__ is None:
         recorded.__cause__ = _upstream_error(first) if isinstance(first, OperationFailedError) else first
     return recorded
 
 
-def foreign_future(host: Host, what: str, shown: str, place: str | None = None) -> WorkflowValidationError:
-    """The error for a future of another event loop; ``shown`` is the future, as its description or its ``repr``."""
+def foreign_future(execution: Execution, what: str, shown: str, place: str | None = None) -> WorkflowValidationError:
+    """Return the error for a future of another event loop; `shown` is its description or its `repr`."""
     if "Operation " in shown or ("(" in shown and not shown.startswith("<")):
         owner = "an operation of another instance"
         wrong, right = "await other_ctx_operation", "await ctx.wait_for_external_event('done')  # which the other sends"
     else:
         owner = "a future of the application's event loop"
         wrong, right = "await client.get(url)", "await ctx.call_activity(fetch, input=url)"
-    return host.slip(f"{what} {owner}, which this workflow's loop cannot wait for: {shown}", wrong, right, place=place)
+    return execution.usage_error(
+        f"{what} {owner}, which this workflow's loop cannot wait for: {shown}", wrong, right, place=place
+    )
 
 
-def _foreign_future(error: RuntimeError, host: Host) -> Exception:
+def _foreign_future(error: RuntimeError, execution: Execution) -> Exception:
     _, _, shown = str(error).partition(" got Future ")
     shown = shown.partition(" attached to a different loop")[0] or "<Future awaited elsewhere>"
-    shown = re.sub(r" at 0x[0-9a-fA-F]+", "", shown)  # another one at each replay
-    frames = debug.user_frames(error)  # by now the line has left the stack
-    return foreign_future(host, "the workflow awaited", shown, frames[-1] if frames else None)
+    shown = re.sub(r" at 0x[0-9a-fA-F]+", "", shown)  # An address differs on each replay.
+    lines = user_lines(error)  # The call is not on the stack any more.
+    return foreign_future(execution, "the workflow awaited", shown, lines[-1] if lines else None)
 
 
 def _place(error: BaseException) -> str | None:
-    """``file:line`` of the user's line that ``error`` came through last, or of any other if there is none."""
-    frames = debug.user_frames(error)
-    own = [frame for frame in frames if not frame.startswith(_STANDARD_LIBRARY)] or frames
+    """Return `file:line` of the last line of the user's that `error` was raised through, or else of any line."""
+    lines = user_lines(error)
+    own = [line for line in lines if not line.startswith(_STANDARD_LIBRARY)] or lines
     return own[-1].partition(" in ")[0] if own else None
 
 
-def _asked_too_early(error: BaseException, host: Host) -> Exception:
-    slip = host.slip(
+def _asked_too_early(error: BaseException, execution: Execution) -> Exception:
+    usage_error = execution.usage_error(
         "the workflow asked a future for its outcome before it was done",
         "ctx.call_activity('work').result()",
         "await ctx.call_activity('work')",
         place=_place(error),
     )
-    return UnawaitedResultError(slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name)
+    return UnawaitedResultError(
+        usage_error.message, instance_id=usage_error.instance_id, workflow_name=usage_error.workflow_name
+    )
 
 
-def _unawaited_argument(error: BaseException, host: Host) -> Exception:
-    # Beside what Python said, and not instead of it: the name may be that of a class of the user's.
-    return host.slip(
+def _unawaited_argument(error: BaseException, execution: Execution) -> Exception:
+    # In addition to Python's message, because the name may be that of a class of the user's.
+    return execution.usage_error(
         f"{message_of(error)}; was an operation used without being awaited?",
         "text = ', '.join([ctx.call_activity('name')])",
         "text = ', '.join([await ctx.call_activity('name')])",
@@ -224,38 +232,42 @@ def _unawaited_argument(error: BaseException, host: Host) -> Exception:
     )
 
 
-def _missed_attribute(error: Any) -> Exception:
-    operation: Operation[Any] = error.obj
-    return operation.attribute_missed(error.name, _place(error))
+def _explained_attribute_error(error: Any) -> Exception | None:
+    """Return a better error for an attribute that an operation or the context does not have; `None` for others."""
+    explain = getattr(type(_attribute_of(error, "obj")), "_attribute_error", None)
+    if explain is None or not explain.__module__.startswith("durabletask_aio.core"):
+        return None
+    explained: Exception | None = explain(error.obj, error.name, _place(error))
+    return explained
 
 
 # -- what upstream raises outside of workflow code --------------------------------------------------------------------
 
 
-def translate(host: Host, loop: WorkflowLoop, function: Any, context: Any, error: Any) -> Any:
-    """What to record for an ``error`` with which upstream is about to fail the instance of ``context``."""
+def translate(execution: Execution, loop: WorkflowLoop, function: Any, context: Any, error: Any) -> Any:
+    """Return what to record for an `error` with which upstream is about to fail the instance of `context`."""
     if _upstream.is_mismatch(error) and not isinstance(error, AsyncWorkflowError):
-        return _divergence(host, loop, error)
+        return divergence(execution, loop, error)
     if isinstance(error, _upstream.UnserializableResult):
-        return _unserializable_result(host, function, error, _upstream.serializer(context))
+        return _unserializable_result(execution, function, error, _upstream.serializer(context))
     return recordable(error) if isinstance(error, Exception) else error
 
 
 def of_activity(error: BaseException) -> BaseException:
-    """What to record for an ``error`` of an activity: itself, if its message can be recorded and says enough."""
+    """Return what to record for an `error` of an activity: itself, if its message can be recorded and says enough."""
     if _is_group(error) and type(error).__name__ == "ExceptionGroup":
         return recordable(_readable_group(error).with_traceback(error.__traceback__))
     return recordable(error)
 
 
 def is_recordable(error: BaseException) -> bool:
-    """Whether upstream could record ``error`` as it is.
+    """Whether upstream can record `error` as it is.
 
-    It asks an error and its causes for their messages and tracebacks while it ends the instance.  An answer that is no
-    text for a protobuf, half of a surrogate pair in the name of a file, say, leaves the turn without an end: the engine
-    delivers it again, for ever.
+    Upstream formats messages and tracebacks of an error and its causes while it ends the instance.  One that a protobuf
+    cannot hold, for example a lone surrogate in the name of a file, leaves the turn unanswered, and the engine delivers
+    it again without end.
     """
-    return all(map(_can_be_told, _chain(error)))
+    return all(map(_can_be_recorded, _chain(error)))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -274,7 +286,7 @@ def _cause_of(error: BaseException) -> BaseException | None:
         return None
 
 
-def _can_be_told(error: BaseException) -> bool:
+def _can_be_recorded(error: BaseException) -> bool:
     try:
         _ = error.__cause__ or error.__context__
         return str(error) == message_of(error) and _has_text_traceback(error)
@@ -291,11 +303,11 @@ def _has_text_traceback(error: BaseException) -> bool:
 
 
 def recordable(error: BaseException, depth: int = 0) -> BaseException:
-    """``error``, or what stands for it in the history, under its name, if it is not :func:`is_recordable`."""
+    """Return `error`, or a stand-in of the same type name if it is not `is_recordable`."""
     kept = inner = _cause_of(error)
     if isinstance(inner, Exception) and depth < _CHAIN_LENGTH:
         kept = recordable(inner, depth + 1)
-    recorded = error if _can_be_told(error) else _stand_in(error)
+    recorded = error if _can_be_recorded(error) else _stand_in(error)
     if recorded is not error or kept is not inner:
         recorded.__cause__ = kept
     return recorded
@@ -311,59 +323,32 @@ def _stand_in(error: BaseException) -> Exception:
 _ANY_RESULT = "a dict, list, string, number, dataclass, or whatever the worker's data converter takes"
 
 
-def unawaited_result(host: Host, result: Any, path: str = "result") -> WorkflowValidationError:
-    """The error for a ``result``, or a part of one at ``path``, that was never awaited."""
-    debug.discard(result)
-    call = debug.call_of(result)
+def unawaited_result(execution: Execution, result: Any, path: str = "result") -> WorkflowValidationError:
+    """Return the error for a `result`, or a part of one at `path`, that was never awaited."""
+    close_if_coroutine(result)
+    call = call_of(result)
     what = "the workflow returned" if path == "result" else f"{path} of the workflow is"
     msg = (
-        f"{what} {debug.describe_awaitable(result)} that was never awaited\n"
+        f"{what} {describe_awaitable(result)} that was never awaited\n"
         f"  wrong: return {call}\n"
         f"  right: return await {call}"
     )
-    return host.error(WorkflowValidationError, msg)
+    return execution.error(WorkflowValidationError, msg)
 
 
-def _unserializable_result(host: Host, function: Any, error: Any, serialize: Any) -> Exception:
-    found = debug.culprit(error.problem_object, "result", serialize)
-    if isinstance(found.value, debug.AWAITABLES):
-        converted = unawaited_result(host, found.value, found.path)
+def _unserializable_result(execution: Execution, function: Any, error: Any, serialize: Any) -> Exception:
+    found = find_unserializable(error.problem_object, "result", serialize)
+    if isinstance(found.value, AWAITABLES):
+        converted = unawaited_result(execution, found.value, found.path)
     else:
-        if found.value is debug.INNOCENT:
+        if found.value is SERIALIZABLE:
             kind = type(error.problem_object).__name__
-            found = debug.Culprit("result", error.problem_object, f"its type is {kind!r}")
+            found = UnserializablePart("result", error.problem_object, f"its type is {kind!r}")
         msg = (
-            f"{found.path} of workflow function {validation.describe(function)} cannot be serialised: {found.reason}\n"
+            f"{found.path} of workflow function {describe_function(function)} cannot be serialised: {found.reason}\n"
             f"  wrong: return {found.wrong}\n"
-            f"  right: return {found.right or _ANY_RESULT}"
+            f"  right: return {found.replacement or _ANY_RESULT}"
         )
-        converted = host.error(WorkflowValidationError, msg)
-    # Without upstream's error as the cause: its message has the result in it, down to memory addresses.
-    return converted
-
-
-def _divergence(host: Host, loop: WorkflowLoop, error: Exception) -> Exception:
-    context, event, action = _upstream.scene_of(error)
-    if event is None or context is None:
-        return error
-    step = event.eventId
-    history = _upstream.describe_event(event)
-    listeners = _upstream.listeners_of(context, step)
-    described = [listener.describe() for listener in listeners if isinstance(listener, Operation)]
-    waits = "; ".join(f"{task.get_name()} waits at {debug.where(task)}" for task in loop.tasks)
-    if described:
-        code = f"the code scheduled {described[0]}"
-    elif action is None and not waits:
-        code = "the code had ended by then"
-    else:
-        code = f"the code {_upstream.describe_action(action)}"
-        if waits:
-            code += f" ({waits})"
-    msg = (
-        f"history and code diverge at step {step}: the history has {history}, and {code}. Either the workflow was "
-        f"changed while this instance was running, or it decides by something that is not the same on replay"
-    )
-    converted = host.error(HistoryDivergenceError, msg, step=step)
-    if isinstance(error, task.NonDeterminismError):
-        converted.__cause__ = error
+        converted = execution.error(WorkflowValidationError, msg)
+    # Without upstream's error as the cause: its message contains the result, memory addresses included.
     return converted

@@ -1,13 +1,13 @@
 """The deterministic event loop: an asyncio loop whose only clock is the workflow's and whose only I/O is durable.
 
 There is one per live instance.  It is the running loop of a thread only while workflow code is on that thread's stack,
-so nothing outside a workflow can see it.  It never blocks and never polls: :meth:`WorkflowLoop.run_ready` runs
-callbacks in the order they became ready until none is, and then the instance waits for the engine.
+so nothing outside a workflow can see it.  It never blocks and never polls: `WorkflowLoop.run_ready` runs callbacks in
+the order they became ready until none is left, and then the instance waits for the engine.
 
-Why what happens here is the same on every replay: the ready queue is first in, first out; timers are durable timers,
-fired by the history; and futures and tasks hash to numbers that depend on the instance and the order of creation
-alone, because much of asyncio keeps them in sets (``wait``, ``TaskGroup``, ``all_tasks``), and a set of objects that
-hash by address iterates in another order in every process.
+It behaves the same on every replay because the ready queue is first in, first out; timers are durable timers, fired by
+the history; and futures and tasks hash to numbers that depend on the instance and the order of creation alone.  Much of
+asyncio keeps them in sets (`wait`, `TaskGroup`, `all_tasks`), and a set of objects that hash by address iterates in
+another order in every process.
 """
 
 # ruff: noqa: SLF001 - a handle keeps what it runs in private slots, which every event loop reads
@@ -17,223 +17,179 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
-import inspect
 import math
 import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from durabletask_aio.core import _interpreter
-from durabletask_aio.core._interpreter import get_running_loop, restore_loop, set_running_loop, swap_loop
-from durabletask_aio.core.errors import (
-    InstanceEvicted,
-    NonDeterministicUseError,
-    StepBudgetError,
-    UnsupportedInWorkflowError,
-)
+from durabletask_aio.core import _compat_anyio, _interpreter, _upstream
+from durabletask_aio.core._interpreter import calling_frame, restore_loop, swap_loop
+from durabletask_aio.core._upstream import WakeTask, task
+from durabletask_aio.core.asyncio_order import check_new_future, check_new_task
+from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.errors import InstanceEvicted, StepBudgetError, UnsupportedInWorkflowError
 from durabletask_aio.core.refusals import ADVICE, refuse_unsupported
+from durabletask_aio.core.timers import timer_too_long
 
 if TYPE_CHECKING:
-    from durabletask_aio.core.debug import OperationHistory
-    from durabletask_aio.core.host import Host
+    from durabletask_aio.core.execution import Execution
+    from durabletask_aio.core.operation_log import OperationLog
 
 T = TypeVar("T")
 
 _MICROSECOND = 1e-6
-_new = object.__new__
+"""Delays below this, in seconds, fire at once: a durable timer has no finer resolution."""
 
 
 class WorkflowFuture(asyncio.Future[T]):
-    """A future of a workflow's loop; like any other but for its hash."""
+    """A future of a workflow's loop, with a deterministic hash."""
 
     __slots__ = ("_hash",)
 
     def __init__(self, loop: WorkflowLoop) -> None:
         super().__init__(loop=loop)
-        loop.last_hash = self._hash = loop.last_hash + 1
+        self._hash = loop.next_hash()
 
     def __hash__(self) -> int:
         return self._hash
 
 
 class WorkflowTask(asyncio.Task[T]):
-    """A task of a workflow's loop; like any other but for its hash."""
+    """A task of a workflow's loop, with a deterministic hash."""
 
-    __slots__ = ("_hash", "order")
+    __slots__ = ("_hash", "_order")
 
     def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, **kwargs: Any) -> None:
-        # Before Task.__init__, which puts the task into a weak set and so wants its hash.
-        loop.last_hash = self._hash = loop.last_hash + 1
-        self.order = 0
+        # Before Task.__init__, which adds the task to a weak set and so needs its hash.
+        self._hash = loop.next_hash()
+        self._order = 0
+        """The place among all that has completed in this execution; 0 while it is pending."""
         super().__init__(coro, loop=loop, **kwargs)
 
     def __hash__(self) -> int:
         return self._hash
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        frame = _interpreter.calling_frame(1)
-        if frame.f_code is _interpreter.GET_LOOP and _interpreter.skipped_by_all_tasks(self, frame.f_back):
-            return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
-        return super().get_loop()
-
     def cancel(self, msg: Any | None = None) -> bool:
-        if not _interpreter.goes_through_addresses(_interpreter.calling_frame(1)):
+        """Cancel the task; what anyio cancels in the order of addresses is cancelled in the order of creation."""
+        if not _compat_anyio.delivers_in_address_order(calling_frame(1)):
             return super().cancel(msg)
         loop = cast("WorkflowLoop", self.get_loop())
-        return loop.in_order(self._hash, super().cancel, msg)
-
-
-_CANCELLED = (bool,)
-"""What a cancelled handle calls: nothing to speak of, so that nobody has to look whether it was cancelled."""
+        return loop.call_in_order(self._hash, super().cancel, msg)
 
 
 class WorkflowHandle(asyncio.Handle):
-    """A callback in the ready queue.
+    """A callback in the ready queue of a workflow's loop."""
 
-    There is one for each step of each task, so it is made without ``__init__``, whose call costs more than all it does:
-    :meth:`WorkflowLoop.call_soon` fills the slots.
-    """
-
-    __slots__ = ("call",)
-
-    call: tuple[Any, ...]
-    """The callback and its arguments, as ``Context.run`` takes them."""
-
-    _repr = None
-    _source_traceback = None
-
-    _context: contextvars.Context
-    _loop: WorkflowLoop
-
-    def cancel(self) -> None:
-        self.call = _CANCELLED
-
-    if not TYPE_CHECKING:  # plain attributes there: what asyncio.Handle's other methods, and debuggers, look at
-
-        @property
-        def _cancelled(self) -> bool:
-            return self.call is _CANCELLED
-
-        @property
-        def _callback(self) -> Any:
-            return None if self._cancelled else self.call[0]
-
-        @property
-        def _args(self) -> Any:
-            return None if self._cancelled else self.call[1:]
-
-
-class _InOrder(WorkflowHandle):
-    """Callbacks that became ready in a row, in an order that must not count: they are run in that of their places."""
-
-    __slots__ = ("parts",)
-
-    parts: list[tuple[int, deque[WorkflowHandle | WorkflowTimerHandle]]]
-
-    @classmethod
-    def make(cls, loop: WorkflowLoop) -> _InOrder:
-        handle = cls.__new__(cls)
-        handle.call, handle._context, handle._loop = (handle.unfold, loop), contextvars.copy_context(), loop
-        handle.parts = []
-        return handle
-
-    def unfold(self, loop: WorkflowLoop) -> None:
-        for _, handles in sorted(self.parts, key=lambda part: part[0], reverse=True):
-            loop.ready.extendleft(reversed(handles))
+    __slots__ = ()
 
 
 class WorkflowTimerHandle(asyncio.TimerHandle):
-    """A callback behind a durable timer; the timer tells it directly when it fires."""
+    """A callback behind a durable timer."""
 
-    __slots__ = ("call", "due", "sequence")
+    __slots__ = ("due", "sequence")
 
-    call: tuple[Any, ...]
     due: timedelta
-    """When it fires, since the start: exact, which ``when()`` in floating point is not."""
+    """When it fires, since the start of the execution: exact, unlike `when()`, which is a float."""
     sequence: int
+    """The sequence number of the durable timer."""
 
-    def __init__(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: WorkflowLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        super().__init__(when, callback, args, loop, context)
-        self.call = (callback, *args)
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Mark the callback as ready; called by upstream when the timer fires, and when it is cancelled.
 
-    def cancel(self) -> None:
-        self.call = _CANCELLED
-        super().cancel()
-
-    def on_child_completed(self, task: Any) -> None:
-        """Called by upstream when the timer fires: only marks, as user code must not run inside upstream's event."""
+        Nothing is run here: user code must not run inside upstream's event.
+        """
         loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        # Upstream also calls this from within the cancellation of the timer, when we are no longer among the timers.
-        if not loop.host.evicted and self in loop.timers.get(self.due, ()):
-            loop.timers_due(self.due)
+        loop.timer_fired(self)
 
-    def __hash__(self) -> int:  # TimerHandle hashes by its time, and compares by it too
+    def __hash__(self) -> int:  # TimerHandle hashes and compares by its time.
         return id(self)
 
     def __eq__(self, other: object) -> bool:
         return self is other
 
 
+class _InOrder(WorkflowHandle):
+    """Callbacks that became ready in a row in an arbitrary order; they are run in the order of their places."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        super().__init__(self._unfold, (loop,), loop)
+        self.parts: list[tuple[int, deque[asyncio.Handle]]] = []
+
+    def _unfold(self, loop: WorkflowLoop) -> None:
+        for _, handles in sorted(self.parts, key=lambda part: part[0], reverse=True):
+            loop._ready.extendleft(reversed(handles))
+
+
+class _State(Enum):
+    LIVE = "live"
+    EVICTED = "evicted"
+    """The instance is being closed: each call raises `InstanceEvicted`."""
+    DETACHED = "detached"
+    """Code that is being closed does not stop calling: calls are accepted, and nothing is ever run."""
+
+
+_LIVE = _State.LIVE
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """The event loop of one instance."""
 
-    def __init__(self, host: Host, *, step_budget: int) -> None:
-        self.host = host
-        self.wake = host.wake
-        self.ready: deque[WorkflowHandle | WorkflowTimerHandle] = deque()
-        self.outstanding = 0
+    def __init__(self, execution: Execution, *, step_budget: int) -> None:
+        self.execution = execution
+        self.wake = WakeTask()
+        """Complete whenever the loop has something to do; the task that upstream waits for."""
+        self.operation_log: OperationLog | None = None
+        """The record of the operations, in debug mode."""
+        self.asyncgen_hooks_set = False
+        """Whether the host has set the hooks of asynchronous generators for the whole turn."""
+        self.user_globals: dict[str, Any] | None = None
+        """The namespace of the workflow function's module: a frame that has it is the user's."""
+        self._state = _LIVE
+        self._ready: deque[asyncio.Handle] = deque()
+        self._outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
-        self.timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
+        self._timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
         """The timers that have not fired, by when they do, in the order of their creation."""
-        self.completions = 0
-        """Counts what has finished, so that races can tell who was first.  Whoever finishes counts it up himself."""
+        self._completions = 0
+        """Counts what has completed: races compare the numbers."""
         self._step_budget = step_budget
-        # Without the salt the hashes of all instances would be 1, 2, 3, ..., and the one weak set in which asyncio
-        # keeps every task of the process (up to 3.13) would degrade to a list.  Below 2**31, so that the order is the
-        # same on 32-bit builds.
-        self.last_hash = zlib.crc32(host.instance_id.encode()) & 0x3FFFFFFF
+        # With the instance id in it, because the hashes of all instances would otherwise be 1, 2, 3, ..., and the one
+        # weak set in which asyncio keeps every task of the process (up to 3.13) would degrade to a list.  Below 2**31,
+        # so that the order is the same on 32-bit builds.
+        self._last_hash = zlib.crc32(execution.instance_id.encode()) & 0x3FFFFFFF
         self._task_number = 0
-        # asyncio holds tasks weakly; a workflow's task that nobody else refers to must not vanish mid-way.  By id,
-        # which is cheaper to look up than our hash; the order is that of creation.
+        # asyncio refers to tasks weakly; a workflow's task that nobody else refers to must not be freed while it is
+        # pending.  By id, which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
-        self.history: OperationHistory | None = None
-        """What keeps a record of the operations, in debug mode."""
-        self.hooked = False
-        """Whether the host sees to what becomes of asynchronous generators, for each turn as a whole."""
-        self.home: dict[str, Any] | None = None
-        """The namespace of the workflow function's module: what is called from there is called by the user."""
+        self._debug = False
 
-    # -- stepping -------------------------------------------------------------------------------------------------
+    # -- running --------------------------------------------------------------------------------------------------
 
     def run_ready(self) -> None:
         """Run callbacks in the order they became ready, until none is left.
 
-        Raises :class:`StepBudgetError` if there seems to be no end to it.
+        Raises:
+            StepBudgetError: if more callbacks have run than the step budget allows.
         """
-        ready = self.ready
-        # Only nested in another loop's code is there anything to set aside; else it is a call less for each step.
-        outer = get_running_loop()
-        saved_loop: Any = set_running_loop(self) if outer is None else swap_loop(self)
-        saved_hooks = None if self.hooked else _interpreter.abandon_async_generators()
+        saved_loop: Any = swap_loop(self)
+        saved_hooks = None if self.asyncgen_hooks_set else _interpreter.abandon_async_generators()
         left = self._step_budget
+        ready = self._ready
         try:
             while ready and left:
                 left -= 1
                 handle = ready.popleft()
+                if handle._cancelled:  # type: ignore[attr-defined]
+                    continue
                 try:
-                    handle._context.run(*handle.call)  # type: ignore[union-attr]
+                    handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
                 except (SystemExit, KeyboardInterrupt, InstanceEvicted):
                     raise
                 except BaseException as error:
@@ -245,18 +201,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         finally:
             if saved_hooks is not None:
                 sys.set_asyncgen_hooks(*saved_hooks)
-            if outer is None:
-                set_running_loop(None)
-            else:
-                restore_loop(saved_loop)
+            restore_loop(saved_loop)
 
-    def _raise_budget_exceeded(self, handle: WorkflowHandle | WorkflowTimerHandle) -> NoReturn:
-        owner: Any = getattr(handle.call[0], "__self__", None)
+    def clear_ready(self) -> None:
+        """Drop what is ready: the workflow function is done, and what other tasks have left to do has no effect."""
+        self._ready.clear()
+
+    def _raise_budget_exceeded(self, handle: asyncio.Handle) -> NoReturn:
+        owner: Any = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
         if isinstance(owner, WorkflowTask):
-            from durabletask_aio.core.debug import where
-
             task: WorkflowTask[Any] = owner  # pyright: ignore[reportUnknownVariableType]
-            spinning = f"task {task.get_name()!r}, at {where(task)}"
+            spinning = f"task {task.get_name()!r}, at {waiting_line(task)}"
         else:
             spinning = repr(handle)
         msg = (
@@ -264,109 +219,155 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             f"{spinning}. Wait for an operation, or with 'await ctx.sleep(seconds)', in the loop that does this; "
             f"raise DURABLETASK_AIO_STEP_BUDGET if it is meant to"
         )
-        raise self.host.error(StepBudgetError, msg)
+        raise self.execution.error(StepBudgetError, msg)
+
+    # -- what the instance waits for ------------------------------------------------------------------------------
 
     @property
     def tasks(self) -> list[WorkflowTask[Any]]:
         """The tasks that are not done, in the order of their creation."""
         return [task for task in self._tasks.values() if not task.done()]
 
+    @property
+    def is_deadlocked(self) -> bool:
+        """Whether nothing that could wake the instance is outstanding, once `run_ready` has returned."""
+        return not self._outstanding
+
+    def operation_started(self) -> None:
+        """Count an operation or timer whose completion will wake the instance."""
+        self._outstanding += 1
+
+    def operation_finished(self) -> int:
+        """Count an operation that is done or cancelled.
+
+        Returns:
+            Its place among all that has completed.
+        """
+        self._outstanding -= 1
+        if not self._outstanding:
+            # Otherwise the loop is woken by what awaits the operation; if nothing does, this may be a deadlock.
+            self.wake.is_complete = True
+        self._completions += 1
+        return self._completions
+
+    def next_completion(self) -> int:
+        """Return the place, among all that has completed, of a task or combination that is done now."""
+        self._completions += 1
+        return self._completions
+
+    def next_hash(self) -> int:
+        """Return the hash of a future or task that is created now."""
+        self._last_hash += 1
+        return self._last_hash
+
     # -- callbacks and time ---------------------------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override]  # not generic in the arguments
-        # The callback too: as one tuple they go through to Context.run, and are not packed again.
-        self,
-        *callback_and_args: Any,
-        context: contextvars.Context | None = None,
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        handle = _new(WorkflowHandle)
-        handle.call = callback_and_args
-        handle._context = contextvars.copy_context() if context is None else context
-        handle._loop = self
-        self.ready.append(handle)
+        """Run `callback` after what is ready now."""
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+            return asyncio.Handle(callback, args, self, context)
+        handle = WorkflowHandle(callback, args, self, context)
+        self._ready.append(handle)
         self.wake.is_complete = True
         return handle
 
     def time(self) -> float:
-        """Seconds of workflow time since this execution started; it stands still within a turn."""
-        if _interpreter.starts_a_thread(_interpreter.calling_frame(1)):
+        """Return the seconds of workflow time since this execution started; unchanged within a turn."""
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+            return 0.0
+        if _compat_anyio.starts_thread(calling_frame(1)):
             msg = f"anyio.to_thread cannot be used in a workflow: {ADVICE['run_in_executor']}"
-            raise self.host.error(UnsupportedInWorkflowError, msg)
-        return self.host.elapsed().total_seconds()
+            raise self.execution.error(UnsupportedInWorkflowError, msg)
+        return self.execution.elapsed().total_seconds()
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
+        """Run `callback` in `delay` seconds, after a durable timer."""
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+            return asyncio.TimerHandle(delay, callback, args, self, context)
         handle = WorkflowTimerHandle(self.time() + delay, callback, args, self, context)
         if delay < _MICROSECOND:
-            self.ready.append(handle)
+            self._ready.append(handle)
         elif delay != math.inf:
             try:
                 self._start_timer(handle, timedelta(seconds=delay))
             except OverflowError:
-                raise self.host.beyond_the_calendar(delay, "await asyncio.sleep({})") from None
+                raise timer_too_long(self.execution, delay, "await asyncio.sleep({})") from None
         return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
+        """Run `callback` when `time()` reaches `when`, after a durable timer."""
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+            return asyncio.TimerHandle(when, callback, args, self, context)
         handle = WorkflowTimerHandle(when, callback, args, self, context)
         delay = when - self.time()
         if delay < _MICROSECOND:
-            self.ready.append(handle)
+            self._ready.append(handle)
         elif delay != math.inf:
-            # Through microseconds since the start, where both are exact, and not through the difference of floats.
+            # By microseconds since the start, where both are exact, and not by the difference of floats.
             try:
-                self._start_timer(handle, timedelta(seconds=when) - self.host.elapsed())
+                self._start_timer(handle, timedelta(seconds=when) - self.execution.elapsed())
             except OverflowError:
-                raise self.host.beyond_the_calendar(delay, "async with asyncio.timeout({})") from None
+                raise timer_too_long(self.execution, delay, "async with asyncio.timeout({})") from None
         return handle
 
     def _start_timer(self, handle: WorkflowTimerHandle, delay: timedelta) -> None:
-        handle.sequence = self.host.start_timer(delay, handle)
-        handle.due = self.host.elapsed() + delay
-        self.outstanding += 1
-        self.timers.setdefault(handle.due, {})[handle] = None
+        upstream = self.execution.scheduler("create_timer")
+        timer = upstream.create_timer(delay)
+        handle.sequence = _upstream.sequence_number(upstream)
+        _upstream.add_listener(timer, id(handle), handle)
+        handle.due = self.execution.elapsed() + delay
+        self.operation_started()
+        self._timers.setdefault(handle.due, {})[handle] = None
 
-    def timers_due(self, due: timedelta) -> None:
-        """One of the timers for that moment has fired, and so all of them do.
+    def timer_fired(self, handle: WorkflowTimerHandle) -> None:
+        """Make the callbacks of all timers ready that are due at the same moment as `handle`.
 
         As on any asyncio loop: of nested timeouts with one deadline all have expired, and not only the one whose event
-        the engine happened to deliver first.  The events of the others find nobody.
+        the engine delivered first.  The events of the others then have no effect.
         """
-        handles = self.timers.pop(due)
-        self.outstanding -= len(handles)
-        self.ready.extend(handles)
+        # Upstream also calls the handle while the timer is being cancelled; it is not among the timers then.
+        if self.execution.evicted or handle not in self._timers.get(handle.due, ()):
+            return
+        handles = self._timers.pop(handle.due)
+        self._outstanding -= len(handles)
+        self._ready.extend(handles)
         self.wake.is_complete = True
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        due: Any = getattr(handle, "due", None)  # none if it was to fire at once, or never
-        together = self.timers.get(due, {})
-        if not isinstance(handle, WorkflowTimerHandle) or handle not in together:
+        """Take the durable timer back; called by asyncio when a timer handle is cancelled."""
+        if self._state is not _LIVE or not isinstance(handle, WorkflowTimerHandle):
+            return
+        due: Any = getattr(handle, "due", None)  # Unset if it was to fire at once, or never.
+        together = self._timers.get(due, {})
+        if handle not in together:
             return
         del together[handle]
         if not together:
-            del self.timers[due]
-        self.outstanding -= 1
-        self.host.cancel_timer(handle.sequence, handle)
+            del self._timers[due]
+        self._outstanding -= 1
+        upstream = self.execution.upstream
+        timer = _upstream.pending_task(upstream, handle.sequence, id(handle))
+        if isinstance(timer, task.TimerTask):
+            _upstream.cancel_timer(upstream, timer, handle.sequence)
 
     # -- futures and tasks ----------------------------------------------------------------------------------------
 
     def create_future(self) -> asyncio.Future[Any]:
-        frame = _interpreter.calling_frame(1)
-        names = frame.f_globals
-        if names is _interpreter.TASKS_GLOBALS:
-            if id(frame.f_code) in _interpreter.WAIT_INNER:
-                self._refuse_foreign_futures("wait", frame.f_locals.get("fs", ()))
-        elif names is _interpreter.QUEUES_GLOBALS:
-            if _interpreter.starts_a_race(frame):
-                # What was done when it was given comes in the order of a set; the rest in the order of completion.
-                done = [each for each in map(_interpreter.finished_the_race, self.ready) if each is not None]
-                if len(done) > 1:
-                    self._refuse_foreign_futures("as_completed", done)
-        elif frame.f_code is _interpreter.WRAP_FUTURE:
-            msg = f"asyncio.wrap_future() cannot be used in a workflow: {ADVICE['run_in_executor']}"
-            raise self.host.error(UnsupportedInWorkflowError, msg)
+        """Create a future with a deterministic hash."""
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+        else:
+            check_new_future(self.execution, calling_frame(1), self._ready)
         return WorkflowFuture(self)
 
     def create_task(
@@ -379,11 +380,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[T]:
         """Start a task for a coroutine, or, unlike other loops, for an operation.
 
-        ``tg.create_task(ctx.call_activity(...))`` is too natural a line to be a ``TypeError``.
+        `tg.create_task(ctx.call_activity(...))` is too natural a line to be a `TypeError`.
         """
-        frame = _interpreter.calling_frame(1)
-        if frame.f_globals is _interpreter.TASKS_GLOBALS and id(frame.f_code) in _interpreter.ENSURE_FUTURE:
-            self._refuse_unordered_start(frame, coro)
+        if self._state is not _LIVE:
+            self._refuse_evicted()
+            return self._create_null_task()
+        check_new_task(self.execution, calling_frame(1), coro)
         if isinstance(coro, asyncio.Future):
             coro = _result_of(coro)
         self._task_number += 1
@@ -397,63 +399,31 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         if isinstance(task, WorkflowTask):
-            self.completions = task.order = self.completions + 1
+            task._order = self.next_completion()
             self._tasks.pop(id(task), None)
 
-    def in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
-        """Call ``function``; what it makes ready comes at its ``place`` among what such calls in a row make ready."""
-        ready, self.ready = self.ready, deque()
+    def call_in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
+        """Call `function`; what it makes ready is run at its `place` among what such calls in a row make ready."""
+        ready, self._ready = self._ready, deque()
         try:
             return function(*args)
         finally:
-            made_ready, self.ready = self.ready, ready
+            made_ready, self._ready = self._ready, ready
             if made_ready:
                 if not ready or not isinstance(ready[-1], _InOrder):
-                    ready.append(_InOrder.make(self))
+                    ready.append(_InOrder(self))
                 cast(_InOrder, ready[-1]).parts.append((place, made_ready))
 
-    def _refuse_unordered_start(self, frame: Any, coro: Any) -> None:
-        function, given = _interpreter.called_from(frame, _interpreter.UNORDERED)
-        if function is None:
-            return
-        shown = f"{coro.__name__}(...)" if inspect.iscoroutine(coro) else "work()"
-        for each in (coro, *given):
-            if inspect.iscoroutine(each):
-                each.close()  # or each of them complains, on top, that it was never awaited
-        msg = (
-            f"asyncio.{function} starts bare coroutines in the order of their memory addresses, which is another one "
-            f"on replay\n"
-            f"  wrong: asyncio.{function}([{shown}, ...])\n"
-            f"  right: asyncio.{function}([asyncio.create_task({shown}), ...])"
-        )
-        raise self.host.error(NonDeterministicUseError, msg)
-
-    def _refuse_foreign_futures(self, function: str, futures: Any) -> None:
-        for future in futures:
-            if _hash_of(type(future)) is _hash_of(asyncio.Future):
-                if type(future) is asyncio.Future:
-                    given, right = "asyncio.Future()", "asyncio.get_running_loop().create_future()"
-                elif isinstance(future, asyncio.Task):
-                    given, right = "asyncio.Task(work())", "asyncio.create_task(work())"
-                else:
-                    given, right = "asyncio.gather(a, b)", "ctx.gather(a, b)"
-                msg = (
-                    f"asyncio.{function} was given an {given}, which hashes by memory address, so that its sets "
-                    f"iterate in another order on replay\n"
-                    f"  wrong: asyncio.{function}([{given}, ...])\n"
-                    f"  right: asyncio.{function}([{right}, ...])"
-                )
-                raise self.host.error(NonDeterministicUseError, msg)
-
-    # -- exceptions nobody handles --------------------------------------------------------------------------------
+    # -- exceptions that nobody handles ---------------------------------------------------------------------------
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if not self.host.attached:
+        """Report an exception that nobody handles; errors during disposal are not reported."""
+        if self._state is not _LIVE or not self.execution.attached:
             return
         handler = self._exception_handler
-        # A handler is workflow code: what it sees live it has to see on replay.  What finalizers report it never sees,
-        # for they run when, and on the thread that, the garbage collector likes.
-        if handler is None or _interpreter.told_by_finalizer(context):
+        # A handler is workflow code: it must see the same on replay as it saw live.  It never sees what finalizers
+        # report, because they run at any time, on the thread on which the garbage collector happens to run.
+        if handler is None or _interpreter.is_finalizer_report(context):
             self.default_exception_handler(context)
             return
         try:
@@ -464,13 +434,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log it, once: the logger is silent on replay."""
-        self.host.logger.error(context.get("message", "Unhandled exception"), exc_info=context.get("exception"))
+        """Log it as an error, once: the logger is silent on replay."""
+        self.execution.logger.error(context.get("message", "Unhandled exception"), exc_info=context.get("exception"))
 
     def get_exception_handler(self) -> Any:
+        """Return the handler that was set, or `None`."""
         return self._exception_handler
 
     def set_exception_handler(self, handler: Any) -> None:
+        """Set what is called for exceptions that nobody handles; `None` for the default."""
         if handler is not None and not callable(handler):
             msg = f"a callable or None is expected as exception handler, not {handler!r}"
             raise TypeError(msg)
@@ -479,35 +451,54 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # -- state ----------------------------------------------------------------------------------------------------
 
     def is_running(self) -> bool:
+        """Whether workflow code is on this thread's stack."""
         return _interpreter.get_running_loop() is self
 
     def is_closed(self) -> bool:
-        return False
+        """Whether the instance is being closed, or has been."""
+        return self._state is not _LIVE
 
-    # ``bool()`` is false.  The debug flag is asked for by each future that is made, from C, where a function in C costs
-    # a fifth of one in Python.
-    get_debug: Callable[[], bool] = bool  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_debug(self) -> bool:
+        """Whether asyncio's debug mode is on."""
+        return self._debug
 
     def set_debug(self, enabled: bool) -> None:
-        self.get_debug = functools.partial(bool, enabled)
+        """Switch asyncio's debug mode."""
+        self._debug = enabled
 
     def get_task_factory(self) -> None:
-        return None
+        """Return `None`: tasks of a workflow are always made by its loop."""
+        return
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} instance_id={self.host.instance_id!r} outstanding={self.outstanding}>"
+        return f"<{type(self).__name__} instance_id={self.execution.instance_id!r} outstanding={self._outstanding}>"
 
-    # -- the end --------------------------------------------------------------------------------------------------
+    # -- eviction -------------------------------------------------------------------------------------------------
 
     def evict(self) -> None:
-        """From now on every call but the harmless questions raises :class:`InstanceEvicted`."""
-        self.ready.clear()
+        """From now on, raise `InstanceEvicted` in every call that would start something."""
+        self._ready.clear()
         self._exception_handler = None
-        self.__class__ = EvictedLoop  # type: ignore[type-abstract]  # pyright: ignore[reportAttributeAccessIssue]
+        self._state = _State.EVICTED
 
+    def _refuse_evicted(self) -> None:
+        """Raise `InstanceEvicted`, up to `MAX_REFUSED_CALLS` times; after that, return."""
+        if self._state is _State.DETACHED:
+            return
+        _interpreter.close_unstarted(calling_frame(1))
+        error = self.execution.refused_call("this call")
+        if self.execution.refusals_exhausted:
+            self._state = _State.DETACHED
+        raise error
 
-def _hash_of(kind: Any) -> Any:
-    return kind.__hash__
+    def _create_null_task(self) -> WorkflowTask[Any]:
+        """Create a task that never runs and is never done, and close the coroutine that it was to run."""
+        _interpreter.close_unstarted(calling_frame(1))
+        never = _result_of(WorkflowFuture[Any](self))
+        task = WorkflowTask(never, loop=self)
+        _interpreter.forget_pending(task)
+        never.close()
+        return task
 
 
 async def _result_of(future: asyncio.Future[T]) -> T:
@@ -515,56 +506,3 @@ async def _result_of(future: asyncio.Future[T]) -> T:
 
 
 refuse_unsupported(WorkflowLoop)
-
-
-class EvictedLoop(WorkflowLoop):
-    """What a loop becomes when its instance is closed.  A change of class keeps the check out of every live call."""
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        frame = _interpreter.calling_frame(0)
-        _interpreter.close_unstarted(frame)
-        error = self.host.refusal("this call")
-        if self.host.patience_is_over:
-            self.__class__ = AbandonedLoop  # type: ignore[type-abstract]  # pyright: ignore[reportAttributeAccessIssue]
-        raise error
-
-    call_soon = call_later = call_at = time = create_future = create_task = _refuse
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """The timer is of no interest any more."""
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Mute: nothing that happens while an instance is closed is news."""
-
-    def is_closed(self) -> bool:
-        return True
-
-
-class AbandonedLoop(EvictedLoop):
-    """What it becomes when code that is closed does not stop calling: nothing is refused, and nothing ever happens."""
-
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        return asyncio.Handle(callback, args, self, context)
-
-    def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        return asyncio.TimerHandle(delay, callback, args, self, context)
-
-    call_at = call_later
-
-    def time(self) -> float:
-        return 0.0
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return WorkflowFuture(self)
-
-    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        _interpreter.close_unstarted(_interpreter.calling_frame(0))
-        nothing = _result_of(WorkflowFuture[Any](self))
-        task = WorkflowTask(nothing, loop=self)
-        _interpreter.forget_pending(task)
-        nothing.close()
-        return task

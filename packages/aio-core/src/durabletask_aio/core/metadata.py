@@ -1,7 +1,7 @@
 """Workflow metadata: small strings that travel with a workflow, as tags under a prefix of our own.
 
-The core keeps the mapping and writes it into the tags of what the workflow schedules; reading it from the tags of an
-execution or of an activity's request is up to the host (the worker package).
+The core keeps the mapping and writes it into the tags of what the workflow schedules.  Reading it from the tags of an
+execution or of an activity's request is the task of the host (the worker package).
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from durabletask_aio.core import _upstream
 from durabletask_aio.core.errors import WorkflowValidationError, shown
 
 TAG_PREFIX = "durabletask-aio.md."
-"""Under this prefix metadata travels, so that users' own tags neither leak in nor are overwritten."""
+"""The prefix of the tags that carry metadata, so that users' own tags neither leak in nor are overwritten."""
 
 KEYS_TAG = "durabletask-aio.md"
-"""Holds the keys as a JSON array.
+"""The tag that holds the keys as a JSON array.
 
-Engines merge the tags of a new execution into those of the old one, and never take any away: without this list, a key
-that the workflow dropped would come back after ``continue_as_new``.  It also tells empty metadata from none.
+Engines merge the tags of a new execution into those of the old one, and never remove any: without this list, a key that
+the workflow dropped would come back after `continue_as_new`.  It also tells empty metadata from none.
 """
 
 MAX_BYTES = 8 * 1024
-"""What keys and values may take together, in UTF-8: what gRPC servers accept as headers by default."""
+"""The limit of keys and values together, in bytes of UTF-8: what gRPC servers accept as headers by default."""
 
 
 def _is_list(value: Any) -> bool:
@@ -35,7 +36,11 @@ def _items(metadata: Any) -> Any:
 
 
 def validated(metadata: Any) -> dict[str, str]:
-    """A copy of ``metadata``; raises :class:`WorkflowValidationError` unless it is a small mapping of strings."""
+    """Return a copy of `metadata`.
+
+    Raises:
+        WorkflowValidationError: unless it is a mapping of strings to strings of at most `MAX_BYTES`.
+    """
     if not isinstance(metadata, Mapping):
         given = shown(metadata)
         msg = f"metadata is a mapping of strings to strings, as in set_metadata({{'tenant': 'acme'}}), not {given}"
@@ -67,16 +72,16 @@ def validated(metadata: Any) -> dict[str, str]:
 
 
 def encode(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tags that carry ``metadata``."""
+    """Return the tags that carry `metadata`."""
     tags = {TAG_PREFIX + key: value for key, value in metadata.items()}
     tags[KEYS_TAG] = json.dumps(list(metadata))
     return tags
 
 
 def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
-    """The metadata that ``tags`` carry; ``None`` if they carry none.
+    """Return the metadata that `tags` carry, `None` if they carry none.
 
-    A client that sets tags under :data:`TAG_PREFIX` need not list the keys: then all of them count.
+    A client that sets tags under `TAG_PREFIX` need not list the keys: then all of them count.
     """
     found = {key[len(TAG_PREFIX) :]: value for key, value in tags.items() if key.startswith(TAG_PREFIX)}
     listed = tags.get(KEYS_TAG)
@@ -87,3 +92,50 @@ def decode(tags: Mapping[str, str]) -> dict[str, str] | None:
     except ValueError:
         return found
     return {key: found[key] for key in keys if key in found} if _is_list(keys) else found
+
+
+def from_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return the metadata that these tags carry, or `None` if they carry none or there are none."""
+    return decode(dict(tags)) if tags else None
+
+
+def to_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags with which a client starts an instance that has this metadata.
+
+    Raises:
+        WorkflowValidationError: unless it is a mapping of strings to strings of at most 8 KiB.
+    """
+    return encode(validated(metadata))
+
+
+class WorkflowMetadata:
+    """The metadata of one execution, and how it gets into the tags of what the execution schedules."""
+
+    __slots__ = ("_current", "_tags_of")
+
+    def __init__(self, initial: Mapping[str, str] | None) -> None:
+        self._current: dict[str, str] | None = None if initial is None else dict(initial)
+        self._tags_of: dict[int | None, dict[str, str]] | None = None
+
+    def get(self) -> dict[str, str] | None:
+        """Return a copy; `None` if none was set, by the workflow or by whoever started the instance."""
+        return None if self._current is None else dict(self._current)
+
+    def replace(self, metadata: Any) -> None:
+        """Replace all of it; raises as `validated` does."""
+        self._current = validated(metadata)
+
+    def activity_tags(self, given: dict[str, str] | None) -> dict[str, str] | None:
+        """Return the tags for an activity: the user's, and the metadata where there is any."""
+        if self._current is None:
+            return given
+        return {**(given or {}), **encode(self._current)}
+
+    def carry(self, upstream: Any, step: int | None) -> None:
+        """Have the sub-orchestration of that step, or with `None` the next execution, carry the present metadata."""
+        if self._current is None:
+            return
+        if self._tags_of is None:
+            self._tags_of = {}
+            _upstream.tag_actions(upstream, self._tags_of)
+        self._tags_of[step] = encode(self._current)

@@ -1,9 +1,11 @@
-"""Durable operations: the futures that workflow code awaits, and so the one place where it hands control back.
+"""Durable operations: the futures that workflow code awaits.
 
-An operation is scheduled by upstream at the moment it is called, and what the caller gets is an ``asyncio.Future``.
-It is no upstream task, on purpose: making it both was tried, costs 3 to 7 % of a step, and lets ``task.when_any`` take
-it with another meaning of ``result``.
+An operation is scheduled by upstream at the moment of the call, and the caller gets an `asyncio.Future`.  It is not an
+upstream task; `docs/adr` says what that would cost.
 """
+
+# ruff: noqa: SLF001 - operations and their listeners use methods that users of the class must not see
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -12,22 +14,19 @@ import inspect
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
-
-from durabletask import task
-from durabletask.task import CompletableTask, TaskFailedError
 
 from durabletask_aio.core import _interpreter, _upstream
 from durabletask_aio.core._interpreter import calling_frame
-from durabletask_aio.core._upstream import subscribers
+from durabletask_aio.core._upstream import CompletableTask, TaskFailedError, listeners_by_key, task
+from durabletask_aio.core.call_sites import first_foreign_frame, line_of
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
-from durabletask_aio.core.sites import caller, line_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from durabletask_aio.core.host import Host
+    from durabletask_aio.core.execution import Execution
     from durabletask_aio.core.loop import WorkflowLoop
 
 T = TypeVar("T")
@@ -39,12 +38,7 @@ EVENT = "external event"
 ENTITY = "entity operation"
 LOCK = "entity lock"
 
-
-_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
-_PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum, date, timedelta, Decimal, UUID)
-"""What an operation is never equal to, and its result may well be.  (Not ``None``: libraries do ask for that.)"""
-
-CALLS = {
+METHODS = {
     ACTIVITY: "call_activity",
     SUB_ORCHESTRATION: "call_sub_orchestrator",
     TIMER: "create_timer",
@@ -52,182 +46,212 @@ CALLS = {
     ENTITY: "call_entity",
     LOCK: "lock_entities",
 }
-"""The method of the context that makes an operation of that kind; combinations are of the kind of their method."""
+"""The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
+
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+_PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum, date, timedelta, Decimal, UUID)
+"""Values that a result may equal and an operation never does.  Without `None`, which libraries compare with."""
 
 
-class Watcher(Protocol):
-    """A combination of operations, told about each of its parts in the same step, not by a trip through the loop."""
+class OperationListener(Protocol):
+    """A combination of operations: told of each of its parts at once, and not by a callback through the loop."""
 
-    def operation_done(self, operation: Operation[Any]) -> None: ...
+    def _operation_done(self, operation: Operation[Any]) -> None: ...
+
+
+class CompletionListener:
+    """What upstream calls when the task of an operation completes; keeps that method out of the operation itself."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self._operation = operation
+
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Complete the operation; called by upstream."""
+        self._operation._complete(task)
+
+    @property
+    def description(self) -> str:
+        """What the operation is and where it was scheduled: for messages."""
+        return self._operation.description
 
 
 class Operation(asyncio.Future[T]):
-    """A durable operation that has been scheduled; ``await`` it for its result.
+    """A durable operation that has been scheduled; `await` it for its result.
 
-    It is an ``asyncio.Future`` of the workflow's loop: it can be awaited more than once and from several tasks,
-    gathered, raced, shielded and cancelled.  Cancelling takes back what can be taken back: a timer, or the wait for
-    an external event, which then does not swallow the next event.  An activity or a sub-orchestration goes on, its
-    retries stop, and its result is dropped.
+    It is an `asyncio.Future` of the workflow's loop: it can be awaited more than once and from several tasks, gathered,
+    raced, shielded and cancelled.  Cancelling takes back what can be taken back: a timer, or the wait for an external
+    event, which then does not consume the next event.  An activity or a sub-orchestration continues, its retries stop,
+    and its result is dropped.
 
-    Awaiting it raises :class:`ActivityFailedError` or :class:`SubOrchestrationFailedError` if it failed.
+    Awaiting it raises [`ActivityFailedError`][durabletask.aio.ActivityFailedError] or
+    [`SubOrchestrationFailedError`][durabletask.aio.SubOrchestrationFailedError] if it failed.
+
+    Attributes:
+        kind: `"activity"`, `"sub-orchestration"`, `"timer"`, `"external event"`, `"entity operation"`,
+            `"entity lock"`, or the name of the method that made a combination.
+        name: the name of the activity, orchestrator, event or entity; of a timer, when it fires.
+        step: the sequence number under which the history records it; `None` for waits that are not recorded.
     """
 
-    __slots__ = ("_code", "_hash", "_instruction", "_watchers", "kind", "name", "order", "step")
+    __slots__ = ("_code", "_hash", "_instruction", "_listeners", "_order", "kind", "name", "step")
 
     if TYPE_CHECKING:
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    if TYPE_CHECKING:  # none at run time: see begin()
-
-        def __init__(self, *, loop: WorkflowLoop) -> None: ...
-
-    def begin(
+    def __init__(
         self, loop: WorkflowLoop, kind: str, name: str, step: int | None, scheduled: task.Task[Any] | None = None
     ) -> None:
-        """Complete a new operation, which waits for ``scheduled``, or for what its own class knows.
+        """Create an operation; workflow code gets its operations from the context.
 
-        No ``__init__``, for a future with one in Python takes twice as long to make.
+        Args:
+            loop: the workflow's loop.
+            kind: the kind, as above.
+            name: the name, as above.
+            step: the sequence number, as above.
+            scheduled: upstream's task, or `None` for a combination, which completes itself.
         """
-        loop.last_hash = self._hash = loop.last_hash + 1
+        super().__init__(loop=loop)
+        self._hash = loop.next_hash()
         self.kind = kind
-        """What it is: ``"activity"``, ``"timer"``, ..."""
         self.name = name
-        """The name of the activity, orchestrator, event or entity; of a timer, when it fires."""
         self.step = step
-        """The sequence number by which the history knows it; ``None`` for waits that leave no trace there."""
-        self.order = 0
-        self._watchers: Any = None
-        # Whoever makes an operation was called by a method of the context, and that most often by the workflow itself;
-        # each frame not looked at is time saved.
-        frame = calling_frame(2)
-        if frame.f_globals is not loop.home:
-            frame = caller(frame)
+        self._order = 0
+        """The place among all that has completed in this execution; 0 while it is pending."""
+        self._listeners: Any = None
+        """`None`, one listener, or a list of them."""
+        # Only code and instruction are kept, of which `site` computes the line when a message needs it.  Three calls up
+        # is whoever called the method of the context: most often the workflow function itself.
+        frame = calling_frame(3)
+        if frame.f_globals is not loop.user_globals:
+            frame = first_foreign_frame(frame)
         self._code = frame.f_code
         self._instruction = frame.f_lasti
         if scheduled is None:
             return
-        loop.outstanding += 1
+        loop.operation_started()
         if step is not None or not scheduled.is_complete:
-            subscribers(scheduled)[id(self)] = self
-        else:  # an event that was waiting in the buffer
-            self.on_child_completed(scheduled)
-        if loop.history is not None:
-            loop.history.add(self)
+            listeners_by_key(scheduled)[id(self)] = CompletionListener(self)
+        else:  # An event that was waiting in the buffer.
+            self._complete(scheduled)
+        if loop.operation_log is not None:
+            loop.operation_log.add(self)
 
     def __hash__(self) -> int:
         return self._hash
 
     # -- completion -----------------------------------------------------------------------------------------------
 
-    def on_child_completed(self, task: task.Task[Any]) -> None:
-        """Called by upstream when the operation completes.
+    def _complete(self, task: task.Task[Any]) -> None:
+        """Take over the result or the failure of upstream's task.
 
-        Only marks: user code must not run inside upstream's event, where half of the event's bookkeeping is still to
-        come (an event wait registered from here would be thrown away).
+        Only sets the outcome: user code must not run inside upstream's event, whose processing is not finished (an
+        event wait that is registered from here would be dropped).
         """
         loop = self._loop
-        if self.done() or loop.host.evicted:
+        if self.done() or loop.execution.evicted:
             return
-        loop.outstanding -= 1
-        if not loop.outstanding:
-            # Otherwise it is whoever awaits this that wakes the loop; if nobody does, this may be a deadlock.
-            loop.wake.is_complete = True
+        self._order = loop.operation_finished()
         try:
             result = task.get_result()
         except TaskFailedError as error:
             self.set_exception(self._failure(error.with_traceback(None)))
-            # A generator need not look at a failed task either; the engine's history has it.
+            # A failure that nobody retrieves is not reported, as with a generator's tasks; the history has it.
             _interpreter.mute_exception(self)
         else:
             self.set_result(result)
-        # As in completed(), a call less.
-        loop.completions = self.order = loop.completions + 1
-        if self._watchers is not None:
-            self._tell_watchers()
+        if self._listeners is not None:
+            self._notify_listeners()
 
-    def _failure(self, error: task.TaskFailedError) -> BaseException:
-        host = self._loop.host
+    def _failure(self, error: TaskFailedError) -> BaseException:
+        execution = self._loop.execution
         type_ = SubOrchestrationFailedError if self.kind == SUB_ORCHESTRATION else ActivityFailedError
         return type_(
             error,
             what=f"{self.kind} {self.name!r}",
-            instance_id=host.instance_id,
-            workflow_name=host.workflow_name,
+            instance_id=execution.instance_id,
+            workflow_name=execution.workflow_name,
             step=self.step,
         )
 
-    def completed(self) -> None:
-        """Done, one way or another: note the order, and tell whoever combines this operation with others."""
-        loop = self._loop
-        loop.completions = self.order = loop.completions + 1
-        if self._watchers is not None:
-            self._tell_watchers()
+    def _notify_listeners(self) -> None:
+        listeners, self._listeners = self._listeners, None
+        if type(listeners) is list:
+            several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
+            for listener in several:
+                listener._operation_done(self)
+        elif listeners is not None:
+            listeners._operation_done(self)
 
-    def _tell_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, None
-        if type(watchers) is list:
-            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
-            for watcher in several:
-                watcher.operation_done(self)
+    def _add_listener(self, listener: OperationListener) -> None:
+        """Call `listener` when this operation, which is pending, is done."""
+        listeners: Any = self._listeners
+        if listeners is None:
+            self._listeners = listener
+        elif type(listeners) is list:
+            several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
+            several.append(listener)
         else:
-            watchers.operation_done(self)
+            self._listeners = [listeners, listener]
 
-    def unwatch(self, watcher: Watcher) -> None:
-        """``watcher`` has lost interest."""
-        watchers = self._watchers
-        if watchers is watcher:
-            self._watchers = None
-        elif type(watchers) is list and watcher in watchers:
-            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
-            several.remove(watcher)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Have ``watcher`` told when this operation, which is not done yet, is."""
-        watchers: Any = self._watchers
-        if watchers is None:
-            self._watchers = watcher
-        elif type(watchers) is list:
-            several: list[Watcher] = watchers  # pyright: ignore[reportUnknownVariableType]
-            several.append(watcher)
-        else:
-            self._watchers = [watchers, watcher]
+    def _remove_listener(self, listener: OperationListener) -> None:
+        """Do not call `listener` any more."""
+        listeners = self._listeners
+        if listeners is listener:
+            self._listeners = None
+        elif type(listeners) is list and listener in listeners:
+            several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
+            several.remove(listener)
 
     # -- cancellation ---------------------------------------------------------------------------------------------
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the operation and take back what can be taken back; ``False`` if it is done already."""
-        # First the future, then upstream: its cancel notifies whoever is subscribed, which must find us done.
+        """Cancel the operation and take back what can be taken back.
+
+        Args:
+            msg: the message of the `CancelledError` that awaiting it raises.
+
+        Returns:
+            `False` if it was done already.
+        """
+        # The future first: upstream's cancel notifies the listeners, which must find it done.
         if not super().cancel(msg):
             return False
-        self._loop.outstanding -= 1
+        order = self._loop.operation_finished()
         self._take_back()
-        self.completed()
+        self._order = order
+        self._notify_listeners()
         return True
 
     def _take_back(self) -> None:
-        host = self._loop.host
+        upstream = self._loop.execution.upstream
         if self.kind == TIMER and self.step is not None:
-            host.cancel_timer(self.step, self)
+            timer = _upstream.pending_task(upstream, self.step, id(self))
+            if isinstance(timer, task.TimerTask):
+                _upstream.cancel_timer(upstream, timer, self.step)
         elif self.kind == EVENT:
-            waiting = _upstream.pending_event(host.upstream, self.name, self)
+            waiting = _upstream.pending_event(upstream, self.name, id(self))
             if waiting is not None:
                 waiting.cancel()
 
-    # -- for the reader -------------------------------------------------------------------------------------------
+    # -- descriptions ---------------------------------------------------------------------------------------------
 
     @property
     def site(self) -> str:
-        """``file:line`` of the call that scheduled it."""
+        """`file:line` of the call that scheduled it."""
         return f"{self._code.co_filename}:{line_of(self._code, self._instruction)}"
 
     @property
-    def call(self) -> str:
-        """The call that made it, as its author may have written it: for messages."""
+    def call_text(self) -> str:
+        """The call that made it, as its author may have written it."""
         named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT)
-        return f"ctx.{CALLS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
+        return f"ctx.{METHODS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
 
-    def describe(self) -> str:
-        """What it is and where it was scheduled: for messages."""
+    @property
+    def description(self) -> str:
+        """Kind, name and `file:line` of the call, as messages show them."""
         return f"{self.kind} {self.name!r} ({self.site})"
 
     def __repr__(self) -> str:
@@ -240,40 +264,39 @@ class Operation(asyncio.Future[T]):
         step = "" if self.step is None else f" step={self.step}"
         return f"<Operation {self.kind} {self.name!r}{step} {state}>"
 
-    # -- the slips ------------------------------------------------------------------------------------------------
+    # -- use without await ----------------------------------------------------------------------------------------
 
-    @property
-    def is_complete(self) -> NoReturn:
-        """Not for use: what upstream's combinators look at first, and so the place to say what to use instead."""
-        raise self._loop.host.slip(
-            f"{self.describe()} was given to durabletask.task.when_all or when_any, which combine upstream's tasks",
-            f"await task.when_all([{self.call}, ...])",
-            f"await ctx.when_all([{self.call}, ...])",
-            step=self.step,
-        )
+    def _attribute_error(self, name: str, place: str | None) -> WorkflowValidationError:
+        """Return the error for an attribute that an operation does not have: most likely one of its result.
 
-    def attribute_missed(self, name: str, place: str | None) -> UnawaitedAttributeError:
-        """The error for an ``AttributeError`` about this operation: most likely it was an attribute of the result.
-
-        Made of it when it fails the workflow, and not by a ``__getattr__``: with one, every look at any attribute of
-        an operation, asyncio's own ones included, takes Python's slow path, which is a tenth of a replayed step.
+        Made when the `AttributeError` fails the workflow, and not by a `__getattr__`, with which every access to any
+        attribute takes Python's slow path; see `benchmarks/hot_path.py`, `getattr`.
         """
-        slip = self._unawaited(f"for its attribute {name!r}", place)
+        if name == "is_complete":  # The first attribute that upstream's combinators look at.
+            return self._loop.execution.usage_error(
+                f"{self.description} was given to durabletask.task.when_all or when_any, "
+                f"which combine upstream's tasks",
+                f"await task.when_all([{self.call_text}, ...])",
+                f"await ctx.when_all([{self.call_text}, ...])",
+                step=self.step,
+                place=place,
+            )
+        error = self._unawaited(f"for its attribute {name!r}", place)
         return UnawaitedAttributeError(
-            slip.message, instance_id=slip.instance_id, workflow_name=slip.workflow_name, step=slip.step
+            error.message, instance_id=error.instance_id, workflow_name=error.workflow_name, step=error.step
         )
 
     def _unawaited(self, how: str, place: str | None = None) -> WorkflowValidationError:
-        return self._loop.host.slip(
-            f"{self.describe()} was used {how} without being awaited",
-            f"result = {self.call}",
-            f"result = await {self.call}",
+        return self._loop.execution.usage_error(
+            f"{self.description} was used {how} without being awaited",
+            f"result = {self.call_text}",
+            f"result = await {self.call_text}",
             step=self.step,
             place=place,
         )
 
     if not TYPE_CHECKING:
-        # Hidden from type checkers, which are to find these uses themselves.
+        # Hidden from type checkers, which find these uses themselves.
 
         def _used_without_await(self, *args: Any) -> Any:
             raise self._unawaited("as a value")
@@ -285,43 +308,55 @@ class Operation(asyncio.Future[T]):
         __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
 
         def __iter__(self) -> Any:
-            """Refused, as ``for`` and unpacking would be; for ``yield from`` in a generator it is the ``await``."""
+            """Refuse iteration and unpacking; `yield from` in a generator is an `await`."""
             if _interpreter.calling_frame(1).f_code.co_flags & _GENERATORS:
                 return self.__await__()
             raise self._unawaited("as something to iterate over")
 
         def __eq__(self, other: object) -> bool:
-            # `if ctx.call_activity("check") == "ok"` would take the wrong branch for ever, and silently.
+            # `if ctx.call_activity("check") == "ok"` would always take the wrong branch, and silently.
             if isinstance(other, _PLAIN_VALUES):
                 raise self._unawaited(f"in a comparison with {other!r}")
             return True if self is other else NotImplemented
 
 
 class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
-    """An attribute of the result was looked for on the operation; an ``AttributeError``, as Python's own was."""
+    """An attribute of the result was looked up on the operation; an `AttributeError`, as Python's own was."""
 
 
 class UnawaitedResultError(WorkflowValidationError, asyncio.InvalidStateError):
-    """The result of an operation was asked for before it was there; an ``InvalidStateError``, as asyncio's own was."""
+    """The result of an operation was asked for before it was there; an `InvalidStateError`, as asyncio's own was."""
 
 
-class LockOperation(Operation["HeldLock"]):
-    """The request for a lock of entities: await it for the lock, or use it in ``async with``."""
+class RetriedOperation(Operation[T]):
+    """An activity or a sub-orchestration with a retry policy: cancelling it ends the retries."""
 
     __slots__ = ()
 
-    def on_child_completed(self, task: task.Task[Any]) -> None:
-        host = self._loop.host
-        if host.evicted:
+    def _take_back(self) -> None:
+        upstream = self._loop.execution.upstream
+        pending = _upstream.retryable_task(upstream, self.step, id(self))
+        if pending is not None:
+            _upstream.stop_retrying(upstream, pending, self.step, id(self))
+
+
+class LockOperation(Operation["HeldLock"]):
+    """The request for a lock of entities: await it for the lock, or use it in `async with`."""
+
+    __slots__ = ()
+
+    def _complete(self, task: task.Task[Any]) -> None:
+        execution = self._loop.execution
+        if execution.evicted:
             return
         if self.cancelled():
-            # Requested and given up: release what has been granted now, or the entities stay locked to the end.
+            # The request was given up: release what has been granted now, or the entities stay locked.
             with task.get_result():
                 return
-        _upstream.own_available_locks(task.get_result())
+        _upstream.separate_available_locks(task.get_result())
         granted: CompletableTask[HeldLock] = CompletableTask()
-        granted.complete(HeldLock(host))
-        super().on_child_completed(granted)
+        granted.complete(HeldLock(execution))
+        super()._complete(granted)
 
     async def __aenter__(self) -> HeldLock:
         return await self
@@ -331,17 +366,17 @@ class LockOperation(Operation["HeldLock"]):
 
 
 class HeldLock:
-    """Entities that are locked; leaving its block, with ``with`` or ``async with``, releases them."""
+    """Entities that are locked; leaving its block, with `with` or `async with`, releases them."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_execution",)
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
 
     def release(self) -> None:
-        """Release the entities; harmless to repeat, and without effect while the instance is closed."""
-        if not self._host.evicted:
-            _upstream.exit_critical_section(self._host.upstream)
+        """Release the entities; repeating it does nothing, and neither does a call while the instance is closed."""
+        if not self._execution.evicted:
+            _upstream.exit_critical_section(self._execution.upstream)
 
     def __enter__(self) -> Self:
         return self
@@ -354,15 +389,3 @@ class HeldLock:
 
     async def __aexit__(self, *args: object) -> None:
         self.release()
-
-
-class RetriedOperation(Operation[T]):
-    """An activity or a sub-orchestration with a retry policy: cancelling it ends the retries."""
-
-    __slots__ = ()
-
-    def _take_back(self) -> None:
-        upstream = self._loop.host.upstream
-        pending = _upstream.retryable_task(upstream, self.step, self)
-        if pending is not None:
-            _upstream.stop_retrying(upstream, pending, self.step, self)

@@ -1,9 +1,9 @@
-"""How the core finds its companions, and what it expects of them.
+"""The protocols between the core and its companions, and how the core finds them.
 
-The core imports none of the other distributions.  They announce themselves by entry point, and the core looks
-a group up once, late, and only when it needs what is behind it.  Every object that crosses the border states the
-version of these protocols it was written for; a mismatch is an error that names both distributions, because pip
-resolves each distribution on its own and two that do not fit can meet in one environment.
+The core imports none of the other distributions.  They are announced by entry points, and the core looks a group up
+once, when it first needs it.  Every object behind an entry point states the version of these protocols that it was
+written for; a mismatch is an error that names both distributions, because pip resolves each distribution on its own,
+and two that do not fit can be installed in one environment.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from durabletask_aio.core.context import AsyncWorkflowContext
 
 PROTOCOL_VERSION = 1
-"""Raised by one whenever a protocol below changes in a way that an older companion would not survive."""
+"""Increased by one whenever a protocol below changes in a way that an older companion would not survive."""
 
 INTEGRATIONS_GROUP = "durabletask.aio.integrations"
-"""Callables without arguments, called once when upstream's worker is first given async code (ours: ``install``)."""
+"""Callables without arguments, called once when upstream's worker is first given async code (ours: `install`)."""
 
 SANDBOX_GROUP = "durabletask.aio.sandbox"
-"""One :class:`Sandbox`, looked up when a workflow is registered with a mode other than ``"off"``."""
+"""One `Sandbox`, looked up when a workflow is registered with a mode other than `"off"`."""
 
 COMMANDS_GROUP = "durabletask.aio.commands"
-"""Sub-commands of ``durabletask-aio``: :class:`Command` objects by the name of the sub-command."""
+"""Sub-commands of `durabletask-aio`: `Command` objects by the name of the sub-command."""
 
 AnyWorkflow: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -43,32 +43,42 @@ class Execution(Protocol):
     """What a sandbox may know of one execution of one workflow: facts that are the same on every replay."""
 
     @property
-    def instance_id(self) -> str: ...
+    def instance_id(self) -> str:
+        """The id of the instance."""
+        ...
 
     @property
-    def workflow_name(self) -> str: ...
+    def workflow_name(self) -> str:
+        """The name under which the workflow is registered."""
+        ...
 
     @property
-    def is_replaying(self) -> bool: ...
+    def is_replaying(self) -> bool:
+        """Whether the code has run before, and only rebuilds its state."""
+        ...
 
     def now(self) -> datetime:
-        """The workflow's clock: aware, UTC, and unchanged until the next turn."""
+        """Return the workflow's clock: aware, UTC, and unchanged until the next turn."""
         ...
 
     def stream(self, purpose: str) -> random.Random:
-        """A random stream of this execution; streams of different purposes are independent of one another."""
+        """Return a random stream of this execution; streams of different purposes are independent."""
         ...
 
 
 class ExecutionGuard(Protocol):
-    """Watches one execution.  ``enter`` and ``exit`` bracket every stretch in which its code is on the stack."""
+    """Watches one execution: `enter` and `exit` are called around every stretch in which its code is on the stack."""
 
     def enter(self) -> None:
-        """Workflow code is about to run on this thread."""
+        """Begin to watch: workflow code is about to run on this thread."""
         ...
 
     def exit(self) -> BaseException | None:
-        """Workflow code has left the stack; a violation returned here fails the turn even if user code caught it."""
+        """Stop watching: workflow code has left the stack.
+
+        Returns:
+            A violation that fails the turn even if the workflow caught it, or `None`.
+        """
         ...
 
 
@@ -77,46 +87,60 @@ class WorkflowGuard(Protocol):
 
     @property
     def function(self) -> AnyWorkflow:
-        """The coroutine function to run: the one registered, or an instrumented twin of it."""
+        """The coroutine function to run: the one registered, or an instrumented copy of it."""
         ...
 
     @property
     def context_type(self) -> type[AsyncWorkflowContext] | None:
-        """A subclass of the context to hand to the workflow, or ``None`` for the ordinary one."""
+        """A subclass of the context to pass to the workflow, or `None` for the ordinary one."""
         ...
 
     def begin(self, execution: Execution) -> ExecutionGuard | None:
-        """An execution starts; ``None`` if it need not be watched (detection switched off by the environment)."""
+        """Return the guard of an execution that starts; `None` if detection is switched off by the environment."""
         ...
 
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """The object behind :data:`SANDBOX_GROUP`."""
+    """The object behind `SANDBOX_GROUP`."""
 
     protocol_version: int
 
     def guard(self, function: AnyWorkflow, mode: SandboxMode, *, workflow_name: str) -> WorkflowGuard | None:
-        """Prepare ``function`` for ``mode``; called once per registration.
+        """Prepare a workflow for a mode; called once per registration.
 
-        Raises :class:`SandboxViolationError` for what static analysis is sure of in strict mode, issues
-        :class:`NonDeterminismWarning` in best_effort mode, and returns ``None`` if there is nothing to do at run time.
+        Issues a `NonDeterminismWarning` for each finding in `best_effort` mode.
+
+        Args:
+            function: the workflow function.
+            mode: any mode but `off`.
+            workflow_name: the name it is registered under.
+
+        Returns:
+            The guard; `None` if there is nothing to do at run time.
+
+        Raises:
+            SandboxViolationError: in `strict` mode, for what static analysis finds with certainty.
         """
         ...
 
     def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
-        """Issue warnings by static analysis alone: a workflow in mode ``"off"`` while debugging is switched on."""
+        """Issue warnings by static analysis alone: for a workflow in mode `off` while debugging is switched on."""
         ...
 
 
 class Registrar(Protocol):
-    """Who takes over when async code is given to a worker of upstream's: the worker package, or our refusal."""
+    """Registers async code that is given to a worker of upstream's: the worker package, or a refusal."""
 
     protocol_version: int
 
-    def add_orchestrator(self, worker: Any, function: AnyWorkflow, *, name: str | None, sandbox_mode: Any) -> str: ...
+    def add_orchestrator(self, worker: Any, function: AnyWorkflow, *, name: str | None, sandbox_mode: Any) -> str:
+        """Register an async workflow, and return the name it is registered under."""
+        ...
 
-    def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str: ...
+    def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
+        """Register an async activity, and return the name it is registered under."""
+        ...
 
 
 class Command(Protocol):
@@ -134,9 +158,12 @@ class Command(Protocol):
 
 
 def load_integrations() -> bool:
-    """Call every integration there is, once; ``False`` if there is none.
+    """Call every installed integration.
 
-    A broken one warns, at the line that registers async code, and is left out: it must not break the others.
+    A broken one is skipped with a warning at the line that registers async code, so that it does not break the others.
+
+    Returns:
+        Whether there is one that works.
     """
     from importlib.metadata import entry_points
 
@@ -155,12 +182,13 @@ _loaded: Sandbox | None = None
 
 
 def load_sandbox() -> Sandbox | None:
-    """The sandbox, or ``None`` if none is installed.
+    """Return the sandbox, or `None` if none is installed.
 
-    Raises :class:`AsyncWorkflowError` if there is one that does not fit this core.
+    Raises:
+        AsyncWorkflowError: if there is one that does not fit this core.
     """
     global _loaded
-    if _loaded is None:  # once: the search reads the metadata of everything that is installed
+    if _loaded is None:  # Once, because the search reads the metadata of all distributions.
         from importlib.metadata import entry_points
 
         for entry in entry_points(group=SANDBOX_GROUP):
@@ -172,7 +200,11 @@ def load_sandbox() -> Sandbox | None:
 
 
 def check_protocol(plugin: Any, entry: EntryPoint) -> None:
-    """Raise :class:`AsyncWorkflowError`, naming both distributions, if ``plugin`` was written for other protocols."""
+    """Check that a plugin was written for these protocols.
+
+    Raises:
+        AsyncWorkflowError: if not; the message names both distributions.
+    """
     version = getattr(plugin, "protocol_version", None)
     if version != PROTOCOL_VERSION:
         msg = (
@@ -184,9 +216,11 @@ def check_protocol(plugin: Any, entry: EntryPoint) -> None:
 
 
 def guard_for(function: AnyWorkflow, name: str, mode: SandboxMode) -> WorkflowGuard | None:
-    """What the sandbox has to say about a workflow at registration; ``None`` if it is not to be watched.
+    """Return the sandbox's guard of a workflow that is registered; `None` if it is not watched.
 
-    Raises :class:`WorkflowValidationError` with the line to install if a mode needs the sandbox and there is none.
+    Raises:
+        WorkflowValidationError: if the mode needs the sandbox, and it is not installed; with the line to install it.
+        SandboxViolationError: in `strict` mode, for what static analysis finds with certainty.
     """
     if mode is SandboxMode.OFF:
         if debug_enabled() and not detection_disabled():
@@ -204,16 +238,16 @@ def guard_for(function: AnyWorkflow, name: str, mode: SandboxMode) -> WorkflowGu
     return sandbox.guard(function, mode, workflow_name=name)
 
 
-_told = False
+_advised = False
 
 
 def _advise(function: AnyWorkflow, name: str) -> None:
-    global _told
+    global _advised
     sandbox = load_sandbox()
     if sandbox is not None:
         sandbox.advise(function, workflow_name=name)
-    elif not _told:
-        _told = True
+    elif not _advised:
+        _advised = True
         logging.getLogger("durabletask.aio").warning(
             "debug mode warns of non-deterministic calls once the sandbox is installed: "
             'pip install "durabletask-aio-core[sandbox]"'

@@ -1,7 +1,7 @@
-"""What a workflow's event loop refuses, and what it says to do instead.
+"""The methods that a workflow's event loop refuses, and what their errors say to do instead.
 
-The list is made from the abstract class of the Python at hand, so that a method added to asyncio is refused with a
-sentence too, and not with an empty ``NotImplementedError`` somewhere inside a library.
+The list is derived from the abstract class of the running Python, so that a method that asyncio adds is refused with a
+sentence too, and not with an empty `NotImplementedError` from inside a library.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ ADVICE: dict[str, str] = {
     "add_signal_handler": _SIGNAL,
     "remove_signal_handler": _SIGNAL,
 }
-"""Advice by method; everything that is not listed is network or pipe I/O."""
+"""Advice by method; every method that is not listed is network or pipe I/O."""
 
-_HARMLESS = frozenset({"slow_callback_duration"})
+_ATTRIBUTES = frozenset({"slow_callback_duration"})
+"""Names in the abstract class that are no methods."""
 
 
 def refused_methods(loop_type: type[asyncio.AbstractEventLoop]) -> list[str]:
-    """The public methods of ``AbstractEventLoop`` that ``loop_type`` does not define itself."""
+    """Return the public methods of `AbstractEventLoop` that `loop_type` does not define itself."""
     return [
         name
         for name in dir(asyncio.AbstractEventLoop)
-        if not name.startswith("_") and name not in vars(loop_type) and name not in _HARMLESS
+        if not name.startswith("_") and name not in vars(loop_type) and name not in _ATTRIBUTES
     ]
 
 
 def refuse_unsupported(loop_type: type[Any]) -> None:
-    """Define every method that ``loop_type`` inherits from the abstract class as one that raises, at the call."""
+    """Define every method that `loop_type` inherits from the abstract class as one that raises at the call."""
     for name in refused_methods(loop_type):
         setattr(loop_type, name, _refusal(name, ADVICE.get(name, _NETWORK)))
 
@@ -62,8 +63,8 @@ def _refusal(name: str, advice: str) -> Any:
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         for argument in args:
             if asyncio.iscoroutine(argument):
-                argument.close()  # or Python complains, on top, that it was never awaited
-        raise self.host.error(UnsupportedInWorkflowError, f"loop.{name}() cannot be used in a workflow: {advice}")
+                argument.close()  # Unclosed, it warns that it was never awaited.
+        raise self.execution.error(UnsupportedInWorkflowError, f"loop.{name}() cannot be used in a workflow: {advice}")
 
     refuse.__name__ = name
     refuse.__qualname__ = f"WorkflowLoop.{name}"

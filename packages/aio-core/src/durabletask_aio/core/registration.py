@@ -1,10 +1,9 @@
-"""The two methods of upstream's worker that accept async functions once ``durabletask.aio`` is imported.
+"""The two methods of upstream's worker that accept async functions once `durabletask.aio` is imported.
 
-Exactly ``TaskHubGrpcWorker.add_orchestrator`` and ``.add_activity`` are wrapped, on the class, because the programs
-people already have construct that class themselves.  Everything that is not async goes straight through to upstream's
-own functions.  What happens to async functions is up to the :class:`Registrar`: the worker package brings one; without
-it they are refused here and now, since upstream would accept a coroutine function and fail each instance later with
-"the orchestration result could not be encoded".
+Exactly `TaskHubGrpcWorker.add_orchestrator` and `.add_activity` are wrapped, on the class, because existing programs
+construct that class themselves.  Functions that are not async go straight to upstream's own methods.  Async functions
+go to a `Registrar`: the worker package has one; without it they are refused at once, because upstream would accept a
+coroutine function and fail each instance later with "the orchestration result could not be encoded".
 """
 
 from __future__ import annotations
@@ -14,32 +13,28 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from durabletask.worker import TaskHubGrpcWorker
-
 from durabletask_aio.core import installation, plugins
+from durabletask_aio.core._upstream import TaskHubGrpcWorker
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.validation import (
-    callable_name,
-    is_coroutine_callable,
-    is_plain_wrapper,
-    validate_workflow_function,
-)
+from durabletask_aio.core.functions import function_name, is_coroutine_callable, is_plain_wrapper
+from durabletask_aio.core.validation import validate_workflow_function
 
 
 class Originals(NamedTuple):
-    """Upstream's own functions, as they were before :func:`install`."""
+    """Upstream's own methods, as they were before `install`."""
 
     add_orchestrator: Callable[..., str]
     add_activity: Callable[..., str]
 
 
 class RefusingRegistrar:
-    """What async functions meet while the worker package is not installed."""
+    """Refuses async functions while the worker package is not installed."""
 
     protocol_version = plugins.PROTOCOL_VERSION
 
     def add_orchestrator(self, worker: Any, function: Any, *, name: str | None, sandbox_mode: Any) -> str:
-        shown = name or callable_name(function)
+        """Refuse an async workflow, with the two ways to run it."""
+        shown = name or function_name(function)
         msg = (
             f"{shown!r} is an async function, and upstream's worker runs generator orchestrators only\n"
             f"  either: pip install durabletask-aio-worker   # then add_orchestrator({shown}) works as it is\n"
@@ -48,12 +43,13 @@ class RefusingRegistrar:
         raise WorkflowValidationError(msg)
 
     def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
+        """Refuse an async activity; pass a plain function around one to upstream."""
         is_async = is_coroutine_callable(function) or _is_misplaced_async(function)
         if is_plain_wrapper(function):
             if name is None and originals is not None:
-                return originals.add_activity(worker, function)  # it may well run the coroutine itself
+                return originals.add_activity(worker, function)  # It may run the coroutine itself.
             is_async = False
-        shown = name or callable_name(function)
+        shown = name or function_name(function)
         if not is_async:
             msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: pip install durabletask-aio-worker"
             raise WorkflowValidationError(msg)
@@ -66,23 +62,25 @@ class RefusingRegistrar:
 
 
 class LateRegistrar:
-    """Looks for an integration when the first async function comes, and steps aside for it.
+    """Loads the integrations when the first async function is registered; one of them then replaces it.
 
-    Not when ``durabletask.aio`` is imported: the search reads the metadata of everything that is installed, and the
-    integration imports its own modules, in every program, also in those that never give async code to that class.
+    Not when `durabletask.aio` is imported: the search reads the metadata of all distributions, and the integration
+    imports its own modules, in every program, also in those that never give async code to that class.
     """
 
     protocol_version = plugins.PROTOCOL_VERSION
 
     def add_orchestrator(self, worker: Any, function: Any, *, name: str | None, sandbox_mode: Any) -> str:
+        """Register an async workflow with the registrar of the integration."""
         return self._found().add_orchestrator(worker, function, name=name, sandbox_mode=sandbox_mode)
 
     def add_activity(self, worker: Any, function: Any, *, name: str | None) -> str:
+        """Register an async activity with the registrar of the integration."""
         return self._found().add_activity(worker, function, name=name)
 
     def _found(self) -> plugins.Registrar:
         installation.check()
-        plugins.load_integrations()  # which install() a registrar of theirs
+        plugins.load_integrations()  # The worker package's calls install() with its own registrar.
         if _registrar is self:
             install()
         return _registrar
@@ -93,7 +91,7 @@ _registrar: plugins.Registrar = RefusingRegistrar()
 
 
 def install(registrar: plugins.Registrar | None = None) -> None:
-    """Wrap the two methods, if they are not wrapped yet, and send async functions to ``registrar``.
+    """Wrap the two methods, if they are not wrapped yet, and pass async functions to `registrar`.
 
     Without a registrar, async functions are refused.  Calling it again only changes the registrar.
     """
@@ -117,13 +115,13 @@ def install(registrar: plugins.Registrar | None = None) -> None:
             return _registrar.add_activity(self, fn, name=name)
         return kept.add_activity(self, fn)
 
-    # mypy and pyright see upstream's signatures; our own TaskHubGrpcWorker is the typed way to the keywords.
+    # Type checkers see upstream's signatures; the worker package's TaskHubGrpcWorker has the keywords in its own.
     setattr(TaskHubGrpcWorker, "add_orchestrator", add_orchestrator)  # noqa: B010
     setattr(TaskHubGrpcWorker, "add_activity", add_activity)  # noqa: B010
 
 
 def uninstall() -> None:
-    """Put upstream's own two functions back."""
+    """Put upstream's own two methods back."""
     global originals, _registrar
     if originals is None:
         return
@@ -142,8 +140,8 @@ def _refuse_for_plain_function(method: str, function: Any, *, name: str | None, 
         validate_workflow_function(function)
     keyword = "sandbox_mode" if sandbox_mode is not None else "name"
     msg = (
-        f"{keyword}= is for async workflows, and {callable_name(function)!r} is not one\n"
-        f"  wrong: worker.{method}({callable_name(function)}, {keyword}=...)\n"
-        f"  right: worker.{method}({callable_name(function)})"
+        f"{keyword}= is for async workflows, and {function_name(function)!r} is not one\n"
+        f"  wrong: worker.{method}({function_name(function)}, {keyword}=...)\n"
+        f"  right: worker.{method}({function_name(function)})"
     )
     raise WorkflowValidationError(msg)

@@ -1,4 +1,4 @@
-"""What users can switch: the sandbox mode of a workflow, and the environment variables."""
+"""Settings: the sandbox mode of a workflow, and the environment variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DISABLE_DETECTION_VARIABLE = "DAPR_WF_DISABLE_DETECTION"
 STEP_BUDGET_VARIABLE = "DURABLETASK_AIO_STEP_BUDGET"
 
 DEFAULT_STEP_BUDGET = 1_000_000
-"""Callbacks that may run between two waits: ten times what starting and finishing 10,000 tasks takes."""
+"""Callbacks that may run between two waits: ten times what it takes to start and finish 10,000 tasks."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -21,26 +21,35 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 class SandboxMode(str, Enum):
     """How the sandbox treats non-deterministic calls of a workflow.
 
-    Members equal their values, so ``"strict"`` and ``SandboxMode.STRICT`` can be used alike everywhere.
+    Members equal their values, so `"strict"` and `SandboxMode.STRICT` can be used interchangeably.
     """
 
     OFF = "off"
-    """Nothing is checked, imported or run: the default, and free of cost."""
+    """Nothing is checked, imported or run: the default, without cost."""
 
     BEST_EFFORT = "best_effort"
-    """A :class:`NonDeterminismWarning` for each call site; clock, random and uuid calls give deterministic values."""
+    """A [`NonDeterminismWarning`][durabletask.aio.NonDeterminismWarning] for each call site; calls of clock, random and
+    uuid return deterministic values."""
 
     STRICT = "strict"
-    """A :class:`SandboxViolationError`; the instance fails even if the workflow catches it."""
+    """A [`SandboxViolationError`][durabletask.aio.SandboxViolationError]; the instance fails even if the workflow
+    catches it."""
 
     def __str__(self) -> str:
         return self.value
 
     @classmethod
     def parse(cls, value: Any) -> SandboxMode:
-        """Return the mode that ``value``, a member or its string, names.
+        """Return the mode that `value` names.
 
-        Raises :class:`WorkflowValidationError`, naming the modes there are, for anything else.
+        Args:
+            value: a member or its string.
+
+        Returns:
+            The member.
+
+        Raises:
+            WorkflowValidationError: for anything else; the message lists the modes.
         """
         try:
             return cls(value)
@@ -58,19 +67,20 @@ def _is_true(variable: str) -> bool:
 
 
 def debug_enabled() -> bool:
-    """Whether ``DAPR_WF_DEBUG`` or ``DT_DEBUG`` is ``true``, ``1``, ``yes`` or ``on``, in any case."""
+    """Whether `DAPR_WF_DEBUG` or `DT_DEBUG` is `true`, `1`, `yes` or `on`, in any case."""
     return any(map(_is_true, DEBUG_VARIABLES))
 
 
 def detection_disabled() -> bool:
-    """Whether ``DAPR_WF_DISABLE_DETECTION`` switches the detection of non-determinism off for the whole process."""
+    """Whether `DAPR_WF_DISABLE_DETECTION` switches the detection of non-determinism off for the whole process."""
     return _is_true(DISABLE_DETECTION_VARIABLE)
 
 
 def step_budget() -> int:
-    """Callbacks a workflow may run between two waits, from ``DURABLETASK_AIO_STEP_BUDGET`` or the default.
+    """Return the callbacks that may run between two waits: `DURABLETASK_AIO_STEP_BUDGET` or the default.
 
-    Raises :class:`WorkflowValidationError` if the variable holds anything but a positive whole number.
+    Raises:
+        WorkflowValidationError: if the variable holds anything but a positive whole number.
     """
     text = os.environ.get(STEP_BUDGET_VARIABLE)
     if text is None:

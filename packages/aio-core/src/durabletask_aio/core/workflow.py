@@ -1,4 +1,4 @@
-"""The shape of a workflow function, for type checkers and editors."""
+"""The type of a workflow function, for type checkers and editors."""
 
 # ruff: noqa: A002 - `input` is upstream's name for it
 
@@ -16,6 +16,6 @@ TOutput_co = TypeVar("TOutput_co", covariant=True)
 
 @runtime_checkable
 class WorkflowFunction(Protocol[TInput_contra, TOutput_co]):
-    """An async workflow: ``async def workflow(ctx: AsyncWorkflowContext, input: TInput) -> TOutput``."""
+    """An async workflow: `async def workflow(ctx: AsyncWorkflowContext, input: TInput) -> TOutput`."""
 
     def __call__(self, ctx: AsyncWorkflowContext, input: TInput_contra, /) -> Coroutine[Any, Any, TOutput_co]: ...

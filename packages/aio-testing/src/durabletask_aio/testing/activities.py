@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from durabletask.serialization import DataConverter
 
-from durabletask_aio.core.validation import is_coroutine_callable
+from durabletask_aio.core.functions import is_coroutine_callable
 from durabletask_aio.testing._upstream import (
     ActivityNotRegisteredError,
     Registry,

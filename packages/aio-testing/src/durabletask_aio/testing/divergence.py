@@ -11,7 +11,7 @@ from types import CodeType, FrameType
 
 from durabletask.task import NonDeterminismError
 
-from durabletask_aio.core import debug
+from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing._upstream import TurnExecutor
 from durabletask_aio.testing.steps import Step, is_longest_timer, shortened
@@ -58,7 +58,7 @@ def site_of_wait(executor: TurnExecutor, runs: Sequence[WorkflowRun]) -> Site | 
         return _raised_at(executor.error)
     for run in runs:
         for task in run.loop.tasks:
-            where, _, function = debug.where(task).partition(" in ")
+            where, _, function = waiting_line(task).partition(" in ")
             filename, _, line = where.rpartition(":")
             if line.isdigit():
                 return Site(filename, int(line), function)

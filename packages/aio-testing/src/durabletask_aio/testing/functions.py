@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from durabletask_aio.core.driver import as_orchestrator
+from durabletask_aio.core.functions import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable
+from durabletask_aio.core.functions import function_name as callable_name
+from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.core.validation import ORCHESTRATOR_ATTRIBUTE, callable_name, is_coroutine_callable
 from durabletask_aio.testing._upstream import Registry
 from durabletask_aio.worker.registration import discoverable
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from durabletask_aio.core.validation import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable, is_orchestrator
+from durabletask_aio.core.functions import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable, is_orchestrator
 
 
 class OrchestratorLookupError(LookupError):

@@ -122,7 +122,7 @@ def grpc_worker(
     Takes functions in lists or, under other names than their own, in mappings.  Further keyword arguments go to the
     worker's constructor.
     """
-    from durabletask_aio.core.validation import is_coroutine_callable
+    from durabletask_aio.core.functions import is_coroutine_callable
     from durabletask_aio.testing.functions import named
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
 

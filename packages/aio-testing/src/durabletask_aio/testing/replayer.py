@@ -16,7 +16,7 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 from durabletask.serialization import DataConverter, JsonDataConverter
 
-from durabletask_aio.core.driver import turn_scope
+from durabletask_aio.core.disposal import turn_scope
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.testing._upstream import Registry, TurnExecutor, pb, suppress_spans
 from durabletask_aio.testing.divergence import Divergence, ReplayError, Site, site_of_caller, site_of_wait

@@ -16,7 +16,8 @@ from typing import Any
 
 from durabletask.serialization import DataConverter
 
-from durabletask_aio.core.driver import WorkflowRun, turn_scope
+from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing._upstream import (
     OrchestrationInstance,
     Registry,

@@ -28,7 +28,7 @@ from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 
 from durabletask_aio.core import failures
-from durabletask_aio.core._upstream import has_ended_unsaid
+from durabletask_aio.core._upstream import has_unsent_end
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.worker.spans import orchestration_spans
@@ -384,7 +384,7 @@ class OrchestrationExecutor(upstream._OrchestrationExecutor):
                 # Somebody has resumed what runs, or the suspension ended with an execution that has continued as new
                 # meanwhile.  Upstream does not know how to handle the event, and would fail the instance for it.
                 return
-            if has_ended_unsaid(ctx):
+            if has_unsent_end(ctx):
                 ctx._is_complete = False
             if isinstance(error, Exception) and failures.is_recordable(error):
                 raise

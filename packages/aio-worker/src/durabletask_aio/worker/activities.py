@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.validation import is_coroutine_callable
+from durabletask_aio.core.functions import is_coroutine_callable
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
 from durabletask_aio.worker.registration import only_a_call_tells

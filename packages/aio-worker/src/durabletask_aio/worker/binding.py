@@ -14,7 +14,8 @@ from typing import Any, cast
 from durabletask.entities import DurableEntity
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.validation import callable_name, is_coroutine_callable
+from durabletask_aio.core.functions import function_name as callable_name
+from durabletask_aio.core.functions import is_coroutine_callable
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop

@@ -45,8 +45,7 @@ def running_workflow() -> WorkflowLoop | None:
 
 def is_muted(loop: WorkflowLoop) -> bool:
     """Whether nothing that the workflow does now may be seen: it is replaying, or being closed."""
-    host = loop.host
-    return host.evicted or (host.attached and host.is_replaying)
+    return loop.execution.is_muted
 
 
 class WorkflowCurrentSpan(trace.NonRecordingSpan):

@@ -9,18 +9,18 @@ from typing import Any
 
 from durabletask_aio.core import plugins
 from durabletask_aio.core import registration as core_registration
-from durabletask_aio.core.driver import as_orchestrator
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.core.validation import (
+from durabletask_aio.core.functions import (
     ORCHESTRATOR_ATTRIBUTE,
-    callable_name,
-    describe,
     is_coroutine_callable,
     is_plain_wrapper,
     unwrap_partial,
-    validate_workflow_function,
 )
+from durabletask_aio.core.functions import describe_function as describe
+from durabletask_aio.core.functions import function_name as callable_name
+from durabletask_aio.core.orchestrator import as_orchestrator
+from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core.validation import validate_workflow_function
 from durabletask_aio.worker import _upstream
 
 

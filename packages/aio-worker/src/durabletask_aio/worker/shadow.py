@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.driver import turn_scope
+from durabletask_aio.core.disposal import turn_scope
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
 

@@ -93,16 +93,16 @@ class _WorkflowIds(IdGenerator):
         with self._lock:
             stream = self._streams.get(loop)
             if stream is None:
-                streams = Streams(loop.host.instance_id, loop.host.started_at)
+                streams = Streams(loop.execution.instance_id, loop.execution.started_at)
                 stream = self._streams[loop] = streams.stream("opentelemetry")
             return stream
 
 
 def _replayed_at(loop: WorkflowLoop) -> int | None:
     """The time of what replay repeats, in nanoseconds; ``None`` for now."""
-    if not is_muted(loop) or loop.host.evicted:
+    if not is_muted(loop) or loop.execution.evicted:
         return None
-    now: datetime = loop.host.upstream.current_utc_datetime
+    now: datetime = loop.execution.upstream.current_utc_datetime
     since = now - _EPOCH
     return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
@@ -120,7 +120,7 @@ class _WorkflowTracer(trace.Tracer):
         loop = running_workflow()
         if loop is None:
             return self._tracer.start_span(name, context, *arguments, **keywords)
-        if loop.host.evicted:
+        if loop.execution.evicted:
             return trace.INVALID_SPAN
         bound = _START_SPAN.bind(name, _under_the_orchestration(context), *arguments, **keywords).arguments
         if bound.get("start_time") is None:
@@ -238,7 +238,7 @@ class _CurrentSpan(ContextDecorator):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._loop is not None and self._loop.host.evicted:
+        if self._loop is not None and self._loop.execution.evicted:
             return
         otel_context.detach(self._token)
         span = self._span

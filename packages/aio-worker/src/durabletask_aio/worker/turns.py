@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.driver import turn_scope
-from durabletask_aio.core.validation import is_orchestrator
+from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.functions import is_orchestrator
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
 from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, why_not

@@ -14,7 +14,9 @@ from durabletask import worker as upstream
 from durabletask.grpc_options import GrpcChannelOptions
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.validation import callable_name, is_coroutine_callable, validate_workflow_function
+from durabletask_aio.core.functions import function_name as callable_name
+from durabletask_aio.core.functions import is_coroutine_callable
+from durabletask_aio.core.validation import validate_workflow_function
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal

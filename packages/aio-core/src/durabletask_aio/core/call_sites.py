@@ -1,0 +1,81 @@
+"""Where in the user's code something was called, or waits: `file:line` for messages."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from types import CodeType, FrameType
+from typing import Any
+
+from durabletask_aio.core import _interpreter
+
+_PACKAGE = "durabletask_aio."
+_LIBRARIES = (_PACKAGE, "durabletask.", "asyncio.")
+
+UNKNOWN_LINE = "an unknown line"
+
+
+def first_foreign_frame(frame: FrameType | None) -> FrameType:
+    """Return the innermost frame from `frame` outwards that is not ours."""
+    last = frame
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+            return frame
+        last, frame = frame, frame.f_back
+    assert last is not None
+    return last
+
+
+def call_site() -> str:
+    """Return `file:line` of the user's call that led to this one, without the frames of asyncio and upstream."""
+    frame: FrameType | None = _interpreter.calling_frame(1)
+    while frame is not None:
+        if is_user_code(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return UNKNOWN_LINE
+
+
+def line_of(code: CodeType, instruction: int) -> int:
+    """Return the line of the instruction at an offset into `code`."""
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def waiting_line(task: asyncio.Task[Any]) -> str:
+    """Return `file:line in function` of the innermost line of user code that `task` waits at."""
+    return suspended_line(task.get_coro())
+
+
+def suspended_line(coroutine: Any) -> str:
+    """Return `file:line in function` of the innermost line of user code that `coroutine` is suspended at."""
+    user: FrameType | None = None
+    last: FrameType | None = None
+    for awaitable in _interpreter.await_chain(coroutine):
+        last = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if last is not None and is_user_code(last):
+            user = last
+    if user is not None:
+        return f"{user.f_code.co_filename}:{user.f_lineno} in {user.f_code.co_name}"
+    # A task made for an operation, as by TaskGroup.create_task(ctx.call_activity(...)), has no line of the user's own;
+    # the coroutine that the loop made for it has the operation in this variable.
+    operation = None if last is None else last.f_locals.get("future")
+    described: str = getattr(operation, "description", UNKNOWN_LINE)
+    return described
+
+
+def is_user_code(frame: FrameType) -> bool:
+    """Whether a frame is neither ours, nor upstream's, nor asyncio's."""
+    module = frame.f_globals.get("__name__", "")
+    return module != "asyncio" and not module.startswith(_LIBRARIES)
+
+
+def user_lines(error: BaseException) -> list[str]:
+    """Return `file:line in function` of the user's lines that `error` was raised through, outermost first."""
+    return [
+        f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if is_user_code(frame)
+    ]

@@ -1,0 +1,115 @@
+"""What a host of workflows needs of the core: the one module that worker, test kit and engine import of its inside.
+
+A host takes turns from an engine and runs them.  It tells the kind of a registered function (`function_kind`), runs
+each turn with a `TurnExecutor` inside of a `turn_scope`, keeps or disposes the `WorkflowRun` objects that the scope
+lists, and describes failures with `failure_details`.  Everything else in the core may change without notice.
+
+`VERSION` is raised whenever a name below changes in a way that an older companion would not survive.  A companion calls
+`require_version` when it is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.core import installation, registration
+from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.disposal import TurnScope, turn_scope
+from durabletask_aio.core.driver import WorkflowRun
+from durabletask_aio.core.errors import message_of
+from durabletask_aio.core.execution import Execution
+from durabletask_aio.core.failures import is_recordable
+from durabletask_aio.core.functions import (
+    FunctionKind,
+    OrchestratorInfo,
+    describe_function,
+    function_kind,
+    function_name,
+    orchestrator_info,
+    unwrap_partial,
+)
+from durabletask_aio.core.loop import WorkflowLoop
+from durabletask_aio.core.metadata import from_tags as metadata_from_tags
+from durabletask_aio.core.metadata import to_tags as metadata_to_tags
+from durabletask_aio.core.turn_executor import (
+    TurnAborted,
+    TurnExecutor,
+    activity_failure_details,
+    failure_details,
+)
+from durabletask_aio.core.validation import validate_workflow_function
+
+if TYPE_CHECKING:
+    from durabletask_aio.core.plugins import Registrar
+
+__all__ = [
+    "VERSION",
+    "Execution",
+    "FunctionKind",
+    "OrchestratorInfo",
+    "TurnAborted",
+    "TurnExecutor",
+    "TurnScope",
+    "WorkflowRun",
+    "activity_failure_details",
+    "describe_function",
+    "failure_details",
+    "function_kind",
+    "function_name",
+    "is_recordable",
+    "message_of",
+    "metadata_from_tags",
+    "metadata_to_tags",
+    "orchestrator_info",
+    "require_version",
+    "running_execution",
+    "set_registrar",
+    "turn_scope",
+    "unset_registrar",
+    "unwrap_partial",
+    "validate_workflow_function",
+    "waiting_line",
+]
+
+VERSION = 1
+"""The version of this module's interface."""
+
+
+def require_version(version: int, distribution: str) -> None:
+    """Check that a companion was written for this version of the core.
+
+    Args:
+        version: the `VERSION` that the companion was written for.
+        distribution: the companion's distribution, for the message.
+
+    Raises:
+        ImportError: if the versions differ; the message names both distributions and the line to install.
+    """
+    if version == VERSION:
+        return
+    core = installation.CORE
+    raise ImportError(
+        f"{distribution} {installation.version(distribution)} was written for version {version} of the core's hosting "
+        f"interface, and {core} {installation.version(core)} has version {VERSION}\n"
+        f"  pip install --upgrade {core} {distribution}"
+    )
+
+
+def running_execution() -> Execution | None:
+    """Return the execution whose workflow code is on this thread's stack, or `None` if there is none."""
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop.execution if isinstance(loop, WorkflowLoop) else None
+
+
+def set_registrar(registrar: Registrar) -> None:
+    """Have upstream's `TaskHubGrpcWorker` hand async functions to `registrar`, on every instance of that class."""
+    registration.install(registrar)
+
+
+def unset_registrar() -> None:
+    """Put upstream's own registration methods back."""
+    registration.uninstall()

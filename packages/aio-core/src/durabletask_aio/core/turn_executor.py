@@ -1,0 +1,213 @@
+"""`TurnExecutor`: runs the turns of one instance, and can continue an instance that is still alive.
+
+Every host of the family uses it: the worker, the test environment, the replay of recorded histories and the engine's
+tests.  It is upstream's executor, with three differences: an instance can be continued with the events it has not
+processed yet; what upstream would not survive (`SystemExit`, `CancelledError`, an exception that cannot be described)
+fails the one instance; and confirmations that arrive while an instance is suspended are processed at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+from durabletask_aio.core import _upstream, failures
+from durabletask_aio.core._upstream import pb
+from durabletask_aio.core.driver import WorkflowRun
+from durabletask_aio.core.errors import message_of
+
+CONFIRMATIONS = frozenset(
+    {
+        "entityLockRequested",
+        "entityOperationCalled",
+        "entityOperationSignaled",
+        "entityUnlockSent",
+        "eventSent",
+        "subOrchestrationInstanceCreated",
+        "taskScheduled",
+        "timerCreated",
+    }
+)
+"""The events with which an engine confirms that it has taken an action; none of them runs workflow code."""
+
+
+class TurnAborted(Exception):
+    """The instance has been marked as failed; the rest of the batch must not reach its code."""
+
+
+class TurnExecutor(_upstream.HistoryExecutor):
+    """Runs the turns of one instance.
+
+    The whole executor is kept between turns, and not only upstream's context, because suspension, buffered events and
+    the times of timers are stored in the executor.
+    """
+
+    is_async = False
+    """Whether the orchestrator is an async workflow."""
+
+    processed: int | None = None
+    """How many events of the history this instance has processed; `None` before its first turn."""
+
+    actions: Sequence[pb.OrchestratorAction] = ()
+    """The actions of the last turn, before large payloads were moved out of them."""
+
+    error: BaseException | None = None
+    """The exception that failed the instance, as it was raised."""
+
+    _confirmed: frozenset[tuple[str, int]] = frozenset()
+    """What was confirmed during the present suspension."""
+
+    def turn_context(self) -> AbstractContextManager[None]:
+        """Return a context manager that is entered around each turn; for subclasses."""
+        return nullcontext()
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def execute(
+        self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
+    ) -> _upstream.ExecutionResults:
+        """Run one turn.
+
+        Args:
+            instance_id: the instance.
+            old_events: its whole committed history.
+            new_events: the events of this turn; never empty.
+
+        Returns:
+            The actions and the custom status, as upstream's worker sends them.
+
+        Raises:
+            RuntimeError: for an exception outside of workflow code that upstream could not report, such as one of a
+                data converter; upstream turns it into a failure of the instance.
+        """
+        try:
+            with self.turn_context():
+                if self.processed is None:
+                    result = super().execute(instance_id, old_events, new_events)
+                else:
+                    # A rewind never comes here, and neither does an empty batch: hosts replay those in full.
+                    result = self.continue_live(instance_id, old_events, self.processed, new_events)
+            self.actions = result.actions
+            return result
+        except BaseException as error:
+            if isinstance(error, Exception) and failures.is_recordable(error):
+                raise
+            failure = f"{type(error).__name__} while a turn of '{instance_id}' was finished: {message_of(error)}"
+        # Outside of the except block, so that the exception is not recorded as the cause.
+        raise RuntimeError(failure)
+
+    def feed(self, event: pb.HistoryEvent) -> None:
+        """Process one event after `open`; an error fails the instance, as it does in `execute`."""
+        if self.is_complete and not event.HasField("executionRewound"):
+            return
+        try:
+            self.process_event(self.context, event)
+        except Exception as error:
+            self.fail(error)
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        """Process one event; called by upstream for each event of a turn."""
+        self.context = ctx
+        if self.is_suspended:
+            kind = event.WhichOneof("eventType")
+            if kind == "executionSuspended":
+                # Upstream buffers a second suspension like any event.  On resuming it suspends again in the middle of
+                # the loop over the buffer, and from there on appends to the list it iterates over, without end.
+                return
+            if kind in CONFIRMATIONS and self._drives_async(ctx):
+                self._confirm(ctx, event, kind)
+                return
+            if kind == "executionResumed":
+                self._confirmed = frozenset()
+        self._process(ctx, event)
+
+    @staticmethod
+    def _drives_async(ctx: Any) -> bool:
+        """Whether the instance is an async workflow; generators keep upstream's behaviour, its defects included."""
+        return getattr(_upstream.generator_of(ctx), "gi_code", None) is WorkflowRun.drive.__code__
+
+    def _confirm(self, ctx: Any, event: pb.HistoryEvent, kind: str) -> None:
+        """Process a confirmation while the instance is suspended.
+
+        Upstream buffers these events too.  What they confirm then counts as not sent, and every turn until the resume
+        sends it again: an activity whose completion makes the next turn runs for as long as the instance is suspended.
+        A confirmation runs no workflow code, so it need not wait for the resume.
+        """
+        confirmed = (kind, event.eventId)
+        if confirmed in self._confirmed and not _upstream.is_pending_action(ctx, event.eventId):
+            return  # A history that a generator of this name has left, on a worker that sent actions twice.
+        self.is_suspended = False
+        try:
+            self._process(ctx, event)
+        finally:
+            self.is_suspended = True
+        self._confirmed |= {confirmed}
+
+    def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        was_suspended = self.is_suspended
+        try:
+            super().process_event(ctx, event)
+        except BaseException as error:
+            if not was_suspended and event.HasField("executionResumed") and self._drives_async(ctx):
+                # The instance is not suspended: a resume without a suspension, or one whose suspension ended with an
+                # execution that has continued as new.  Upstream does not handle the event, and would fail the instance.
+                return
+            self.error = error
+            if _upstream.has_unsent_end(ctx):
+                _upstream.reopen_unsent_end(ctx)
+            if isinstance(error, Exception) and failures.is_recordable(error):
+                raise
+            # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
+            # instance, CancelledError would leave this one hanging.  And for an exception that it cannot describe it
+            # sends no answer: the engine would deliver this turn again without end.
+            self.fail(failure_details(error, self.exception_properties_provider, self.logger))
+            raise TurnAborted from None
+
+    # -- disposal -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the generator of an instance that will not be continued, in this thread and marked as replaying.
+
+        Of an async workflow only the generator of the driver is left by then; closing it takes the instance out of
+        its reference cycle.
+        """
+        generator = None if self.context is None else _upstream.generator_of(self.context)
+        if generator is None:
+            return
+        self.set_replaying(True)
+        try:
+            generator.close()
+        except BaseException:
+            self.logger.debug("An evicted orchestrator raised while it was closed.", exc_info=True)
+
+
+def failure_details(error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+    """Describe an exception of a workflow in upstream's failure details.
+
+    An empty message of an exception that is no `Exception` becomes `repr(error)`, because upstream's in-memory engine
+    takes a failed activity without a message for a successful one, and `SystemExit()` has none.
+
+    Args:
+        error: any exception; one that cannot be described is replaced by a stand-in of the same type name.
+        provider: upstream's provider of exception properties, or `None`.
+        logger: where upstream logs that the provider failed.
+
+    Returns:
+        The details: type, message, stack trace and the chain of causes.
+    """
+    details = _upstream.new_failure_details(cast(Exception, failures.recordable(error)), provider, logger)
+    if not details.errorMessage and not isinstance(error, Exception):
+        details.errorMessage = repr(error)
+    return details
+
+
+def activity_failure_details(error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+    """Describe an exception of an activity or an entity operation, as `failure_details` does for workflows.
+
+    The message of an exception group lists what is in the group; a workflow's has been rewritten by the driver.
+    """
+    return failure_details(failures.of_activity(error), provider, logger)
