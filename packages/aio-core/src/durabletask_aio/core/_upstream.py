@@ -32,6 +32,7 @@ __all__ = [
     "ExecutionResults",
     "HistoryExecutor",
     "Listener",
+    "NullContext",
     "RetryPolicy",
     "TaskFailedError",
     "TaskHubGrpcWorker",
@@ -489,6 +490,32 @@ def on_failure(context: Any, translate: Any) -> None:
         original(translate(context, error))
 
     context.set_failed = set_failed
+
+
+class NullContext:
+    """Accepts every call of a context, schedules nothing and completes nothing.
+
+    It stands in upstream's place when code that is being closed keeps calling: an operation that never completes
+    suspends that code at its `await`, where `disposal` can leave it.
+    """
+
+    is_replaying = True
+    parent_instance_id = None
+    version = None
+    _sequence_number = 0
+
+    def __init__(self, instance_id: str, now: datetime) -> None:
+        self.instance_id = instance_id
+        self.current_utc_datetime = now
+        # Read below when an operation of this context is cancelled.
+        self._pending_tasks: dict[int, Any] = {}
+        self._pending_events: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return self._schedule
+
+    def _schedule(self, *args: Any, **kwargs: Any) -> Any:
+        return task.CompletableTask[Any]()
 
 
 # -- running turns ----------------------------------------------------------------------------------------------------

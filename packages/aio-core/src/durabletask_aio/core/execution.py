@@ -23,11 +23,11 @@ from enum import Enum
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from durabletask_aio.core._upstream import task
+from durabletask_aio.core._upstream import NullContext, task
 from durabletask_aio.core.call_sites import call_site
 from durabletask_aio.core.cleanup import Cleanups
 from durabletask_aio.core.continuation import Continuation, after_continue_as_new
-from durabletask_aio.core.detached import DetachedContext, NullContext
+from durabletask_aio.core.detached import DetachedContext
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
 from durabletask_aio.core.metadata import WorkflowMetadata

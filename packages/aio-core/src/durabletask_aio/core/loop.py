@@ -397,10 +397,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task.add_done_callback(self._task_done)
         return task
 
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        if isinstance(task, WorkflowTask):
-            task._order = self.next_completion()
-            self._tasks.pop(id(task), None)
+    def _task_done(self, done: asyncio.Task[Any]) -> None:
+        if isinstance(done, WorkflowTask):
+            done._order = self.next_completion()
+            self._tasks.pop(id(done), None)
 
     def call_in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
         """Call `function`; what it makes ready is run at its `place` among what such calls in a row make ready."""
