@@ -1,4 +1,4 @@
-"""The measured matrix as a page of the documentation."""
+"""Render the measured matrix as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -13,41 +13,44 @@ HEAD = """\
 
 # Detection matrix
 
-What the sandbox notices, measured: calls of the catalogue in every way of binding them, each case a module of its own
-that is registered and run. Two things to keep in mind. These cases are the ones that the sandbox was developed with, so
-read "N of N cases of this suite" and not "everything"; the [known limits](#known-limits) name what it cannot see. And a
-row counts a case as noticed whether it was **raised** (`SandboxViolationError`) or **warned** of
-(`NonDeterminismWarning`), which the first table tells apart.
+What the sandbox detects, measured: calls of the catalogue in every way of binding them. Each case is a separate module
+that is registered and run. When you read the tables, note that:
+
+- The sandbox was developed with these cases, so "N of N" means "of this suite", not "everything". The
+  [known limits](#known-limits) list what the sandbox cannot detect.
+- A case counts as noticed whether it was **raised** (`SandboxViolationError`) or **warned** about
+  (`NonDeterminismWarning`). The first table shows the two separately.
 """
 LIMITS = """\
 ## Known limits
 
-Not noticed by any layer, or not in every mode:
+The following is detected by no layer, or not in every mode:
 
-- `hash()` handed to C code (`sorted(words, key=hash)`) is not noticed by the static analysis, only while the workflow
-  runs; `repr()` of an object with an address in it is not noticed at all.
+- The static analysis does not detect `hash()` passed to C code (`sorted(words, key=hash)`); it is detected only while
+  the workflow runs. `repr()` of an object with an address in it is not detected at all.
 - Values that were read before the workflow started: `STARTED = time.time()` or `REGION = os.environ["REGION"]` at the
   top of a module.
 - The static analysis (and so registration, best_effort mode and the checker) does not follow functions through
-  attributes and containers that the workflow fills itself (`box.read = time.time`), through what a function returns
-  (`make_clock()()`), or through `vars(time)["time"]`, `globals()` and `sys.modules`. Strict mode sees those calls when
-  they are made.
-- In strict mode on Python 3.12 and later, a subscript is no call that could be seen: `getattr(os, name)["HOME"]` is not
-  raised, and neither is `os.environ["HOME"]` in a `__getattr__` of an object that was made elsewhere and is reached
-  through more than one container. Python 3.10 and 3.11 see both.
-- `operator.methodcaller("time")(time)`: called from C by name, which nothing sees.
-- What third-party code does inside: only lines of your own are looked at. Follow a package with
+  attributes and containers that the workflow fills itself (`box.read = time.time`), through return values of functions
+  (`make_clock()()`), or through `vars(time)["time"]`, `globals()` and `sys.modules`. Strict mode detects those calls
+  when they are made.
+- In strict mode on Python 3.12 and later, a subscript is not visible as a call: `getattr(os, name)["HOME"]` is not
+  raised, and neither is `os.environ["HOME"]` in the `__getattr__` of an object that was created elsewhere and is
+  reached through more than one container. Python 3.10 and 3.11 detect both.
+- `operator.methodcaller("time")(time)`: it is called by name from C, which no layer can observe.
+- Calls inside third-party code: only your own code is checked. Follow a package with
   `configure(follow_io=["package"])`, for files, network, processes and threads, or `configure(follow=["package"])`.
-- What code does that is made from text while the workflow runs (`exec`, `eval`): the static analysis and best_effort
-  mode warn that it is made, not of what it does. Strict mode sees what it does; on Python 3.12 and later not where
-  `eval` is called under another name, or inside of such text.
+- Calls in code that is created from text while the workflow runs (`exec`, `eval`): the static analysis and best_effort
+  mode warn about the creation, not about the calls. Strict mode detects the calls; on Python 3.12 and later it does not
+  where `eval` is called under another name, or inside such text.
 - In best_effort mode, calls that are reached through a computed name (`getattr(time, name)()`), through a module that
-  is not imported before the workflow runs, or through a class held by value (`functools.partial(random.Random)`) are
-  warned of and give their true values.
-- In strict mode on Python 3.10 and 3.11, a violation removes the profile hook until the workflow next uses its context,
-  so that a second violation right after a swallowed one may pass; the instance fails all the same. While another
+  is not imported before the workflow runs, or through a class held by value (`functools.partial(random.Random)`) cause
+  a warning but return their real values.
+- In strict mode on Python 3.10 and 3.11, a violation removes the profile hook until the workflow next uses its context.
+  A second violation directly after a swallowed one may not be detected; the instance fails in any case. While another
   profiler (cProfile) is active on the thread, the hook is not installed at all.
-- Values of objects that were made elsewhere and handed in, such as a `random.Random` kept in an input's attribute.
+- Values of objects that were created elsewhere and passed in, such as a `random.Random` kept in an input's attribute.
+
 """
 
 
@@ -70,15 +73,15 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
             warned = found["warned"] + found["replaced"]
             cells = (each["python"], f"`{mode}`", f"{noticed} of {total}", found["raised"], warned, found["missed"])
             yield f"| {' | '.join(map(str, cells))} |"
-    yield "\nOf the warnings in strict mode, all but a few come from rules that only warn (such as `id()`):"
-    yield "no violation of a rule that raises is only warned of, except where this table says so:"
+    yield "\nAlmost all warnings in strict mode come from rules that only warn (such as `id()`)."
+    yield "These are the only violations of raising rules that strict mode only warns about:"
     yield ""
     for each in results:
         names = _only_warned(each)
         yield f"- Python {each['python']}: {', '.join(names) if names else 'none'}"
     yield ""
-    yield "The calls of the clock, `random` and `uuid` that give deterministic values in best_effort mode. A call"
-    yield "counts as replaced if two runs gave the same value, which happens by chance where there are few values, as"
+    yield "The calls of the clock, `random` and `uuid` that return deterministic values in best_effort mode. A call"
+    yield "counts as replaced if two runs gave the same value, which can happen by chance with few values, as"
     yield "in `random.choice('abc')`:"
     yield ""
     yield "| Python | replaced | only warned |"
@@ -87,7 +90,7 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
         replaced, warned = _replaced(each)
         yield f"| {each['python']} | {replaced} of {replaced + warned} | {warned} |"
     yield ""
-    yield "Each layer alone in strict mode, and the static analysis with every call of the standard library in the"
+    yield "Each layer alone in strict mode, and the static analysis with every standard-library call of the"
     yield "catalogue:\n"
     yield "| Python | static | redirected names | watching calls | static, whole catalogue |"
     yield "| --- | --- | --- | --- | --- |"
@@ -98,7 +101,7 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
 
 def _bindings(results: list[dict[str, Any]], bindings: dict[str, str]) -> Iterable[str]:
     newest = results[-1]
-    yield f"\n## By binding\n\nNoticed on Python {newest['python']} and {results[0]['python']}.\n"
+    yield f"\n## By binding\n\nNoticed cases on Python {newest['python']} and {results[0]['python']}.\n"
     columns = [(each, mode) for each in (results[0], newest) for mode in ("best_effort", "strict", "redirect", "watch")]
     yield "| binding | " + " | ".join(f"{each['python']} {mode}" for each, mode in columns) + " |"
     yield "| --- |" + " --- |" * len(columns)
@@ -108,7 +111,7 @@ def _bindings(results: list[dict[str, Any]], bindings: dict[str, str]) -> Iterab
 
 
 def _calls(results: list[dict[str, Any]]) -> Iterable[str]:
-    yield "\n## By call\n\nNoticed of the bindings that apply, in best_effort and strict mode.\n"
+    yield "\n## By call\n\nNoticed cases of the bindings that apply, in best_effort (b.e.) and strict mode.\n"
     yield (
         "| call | rule | "
         + " | ".join(f"{each['python']} {mode}" for each in results for mode in ("b.e.", "strict"))
