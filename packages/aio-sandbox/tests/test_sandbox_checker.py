@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
 import sys
 import textwrap
 import warnings
@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from durabletask_aio.core.cli import main
+from durabletask_aio.core.command_line import run_command
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox.cli.lint import COMMAND
+from durabletask_aio.sandbox.cli.check import check as command
 from durabletask_aio.sandbox.code.sources import Source, parse
 from durabletask_aio.sandbox.rules.catalogue import default
 from durabletask_aio.sandbox.static import project
@@ -88,6 +89,12 @@ def registered():
 """
 
 
+MANY = """
+async def workflow_{0}(ctx: AsyncWorkflowContext):
+    return time.time(), random.random()
+"""
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "shop"
@@ -100,9 +107,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    COMMAND.configure(parser)
-    return COMMAND.run(parser.parse_args(arguments))
+    return run_command(command, arguments, prog_name="durabletask-aio check")
 
 
 def found(report: Any) -> set[tuple[str, str, str | None]]:
@@ -483,7 +488,56 @@ class TestCommand:
         self, shop: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
     ) -> None:
         assert run(*arguments) == 2
-        assert message in capsys.readouterr().err
+        output = capsys.readouterr()
+        assert output.err.startswith("error: ")
+        assert message in output.err
+        assert output.out == ""
+
+    def test_json_is_short_for_its_format(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("shop", "--format", "json") == 1
+        report = capsys.readouterr().out
+        assert run("shop", "--json") == 1
+        assert capsys.readouterr().out == report
+        assert run("shop", "--json", "--format", "sarif") == 2
+        assert "--json and --format sarif exclude each other" in capsys.readouterr().err
+
+    def test_json_about_rules(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--rules", "--json") == 0
+        rules = json.loads(capsys.readouterr().out)["rules"]
+        assert [each["code"] for each in rules] == list(default().rules)
+
+        assert run("--explain", "wall-clock", "--json") == 0
+        rule = json.loads(capsys.readouterr().out)
+        assert rule in rules
+        assert (rule["code"], rule["slug"], rule["severity"]) == ("DET101", "wall-clock", "error")
+        assert "time.time" in rule["calls"]
+
+    def test_a_report_that_cannot_be_written_is_status_two(
+        self, shop: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("shop", "-o", str(shop)) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {shop}: ")
+        assert error.count("\n") == 1
+
+    def test_statistics_do_not_get_into_the_report(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("shop", "--json", "--statistics") == 1
+        output = capsys.readouterr()
+        assert len(json.loads(output.out)["findings"]) == 8
+        assert "3 files, 6 orchestrators, " in output.err
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+    @pytest.mark.parametrize("report_format", ["sarif", "text"])
+    def test_as_a_program_whose_output_is_not_read_to_its_end(self, shop: Path, report_format: str) -> None:
+        (shop / "flows.py").write_text(FLOWS + "".join(MANY.format(number) for number in range(200)))
+        command = [sys.executable, "-m", "durabletask_aio.sandbox", "shop", "--format", report_format]
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr.read() == ""
+        assert process.returncode == 1
 
     @pytest.mark.parametrize("code", list(default().rules))
     def test_every_rule_explains_itself(self, code: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
+import json
 import os
 import queue
 import re
@@ -12,18 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import psutil
 import pytest
 from durabletask.client import TaskHubGrpcClient
 
-from durabletask_aio.testing.dev import COMMAND, DEFAULT_PORT
-
-RUN = (
-    "import argparse, sys; from durabletask_aio.testing.dev import COMMAND as c; p = argparse.ArgumentParser();"
-    " c.configure(p); sys.exit(c.run(p.parse_args()))"
-)
+from durabletask_aio.core.command_line import run_command
+from durabletask_aio.testing.dev import DEFAULT_PORT
+from durabletask_aio.testing.dev import dev as command
 
 
 def is_loopback(text):
@@ -31,11 +29,16 @@ def is_loopback(text):
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def listening_ports(pid):
+    connections = psutil.Process(pid).net_connections(kind="tcp")
+    return {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+
+
 class Dev:
     def __init__(self, *arguments):
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, *arguments],
+            [sys.executable, "-m", "durabletask_aio", "dev", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -100,6 +103,41 @@ def test_it_listens_on_loopback_only(dev):
     assert all(is_loopback(address.ip) for address in listening), listening
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+@pytest.mark.parametrize("options", [(), ("--ui-port", "0")])
+def test_json_is_one_line_with_the_addresses(dev, options):
+    engine = dev("--port", "0", "--json", *options)
+    document = json.loads(engine.line())
+    assert document["address"] == f"localhost:{document['port']}"
+    assert (document["ui"] is not None) == bool(options)
+    if options:
+        with urllib.request.urlopen(document["ui"], timeout=60) as answer:
+            assert answer.status == 200
+    with TaskHubGrpcClient(host_address=document["address"]) as client:
+        client.schedule_new_orchestration("any")
+    assert engine.end(signal.SIGINT) == 0
+    assert engine.output.count("\n") == 1
+    assert engine.process.stderr.read() == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+def test_it_goes_on_when_nobody_reads_what_it_prints():
+    command = [sys.executable, "-m", "durabletask_aio", "dev", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            process.stdout.close()
+            deadline = time.monotonic() + 60
+            while not (ports := listening_ports(process.pid)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(0.5)  # it has printed by then
+            with TaskHubGrpcClient(host_address=f"localhost:{ports.pop()}") as client:
+                client.schedule_new_orchestration("any")
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     "number",
     [
@@ -123,7 +161,7 @@ def test_a_port_in_use_is_one_clear_sentence_and_status_two(dev, local_backend):
     engine = dev("--port", str(local_backend.port))
     assert engine.process.wait(60) == 2
     assert engine.process.stderr.read() == (
-        f"durabletask-aio dev: port {local_backend.port} on localhost is in use by another program, so the local "
+        f"error: port {local_backend.port} on localhost is in use by another program, so the local "
         "engine cannot listen there; stop that program or choose another port (0 takes a free one).\n"
         "For example: durabletask-aio dev --port 0\n"
     )
@@ -173,26 +211,19 @@ class TestUi:
         assert error.endswith("For example: durabletask-aio dev --ui-port 0\n")
 
     def test_without_it_there_is_no_page(self):
-        parser = argparse.ArgumentParser()
-        COMMAND.configure(parser)
-        arguments = parser.parse_args([])
-        assert (arguments.ui, arguments.ui_port) == (False, None)
+        parameters = command.make_context("dev", []).params
+        assert (parameters["ui"], parameters["ui_port"]) == (False, None)
 
 
 def test_the_default_port_is_the_one_that_workers_and_clients_look_for():
-    parser = argparse.ArgumentParser()
-    COMMAND.configure(parser)
     from durabletask.worker import TaskHubGrpcWorker
 
-    assert parser.parse_args([]).port == DEFAULT_PORT
+    assert command.make_context("dev", []).params["port"] == DEFAULT_PORT
     assert TaskHubGrpcWorker()._host_address == f"localhost:{DEFAULT_PORT}"
 
 
 @pytest.mark.parametrize("option", ["--port", "--ui-port"])
 @pytest.mark.parametrize("value", ["99999", "-1", "abc"])
 def test_what_is_no_port_is_said_so(option, value, capsys):
-    parser = argparse.ArgumentParser(prog="dev")
-    COMMAND.configure(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args([f"{option}={value}"])
-    assert f"argument {option}: a port is a number from 0 to 65535, not {value!r}" in capsys.readouterr().err
+    assert run_command(command, [f"{option}={value}"], prog_name="durabletask-aio dev") == 2
+    assert f"{option}': a port is a number from 0 to 65535, not {value!r}" in capsys.readouterr().err

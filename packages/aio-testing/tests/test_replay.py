@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.util
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +17,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from durabletask_aio.core.command_line import run_command
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
-from durabletask_aio.testing.replay_command import COMMAND
+from durabletask_aio.testing.replay_command import replay as command
 from durabletask_aio.testing.replayer import replay
 from durabletask_aio.testing.verify import CutError, HashSeedError, verify_deterministic
 
@@ -404,9 +405,7 @@ class TestCommand:
         monkeypatch.syspath_prepend(str(HERE))
 
     def run(self, *arguments):
-        parser = argparse.ArgumentParser()
-        COMMAND.configure(parser)
-        return COMMAND.run(parser.parse_args([str(each) for each in arguments]))
+        return run_command(command, [str(each) for each in arguments], prog_name="durabletask-aio replay")
 
     async def test_histories_that_replay(self, history, tmp_path, capsys):
         for number in range(3):
@@ -435,6 +434,45 @@ class TestCommand:
         document = json.loads(capsys.readouterr().out)
         assert document["failed"] == 0
         assert document["histories"][0]["workflow"] == "order"
+
+    async def test_json_is_short_for_its_format(self, history, tmp_path, capsys):
+        history.save(tmp_path / "one.json")
+        assert self.run("--orchestrators", "replayed_workflows", "--json", tmp_path) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert [each["workflow"] for each in document["histories"]] == ["order"]
+        assert self.run("--orchestrators", "replayed_workflows", "--json", "--format", "junit", tmp_path) == 2
+        assert "--json and --format junit exclude each other" in capsys.readouterr().err
+
+    async def test_what_modules_and_workflows_print_stays_out_of_json(self, history, tmp_path, monkeypatch, capsys):
+        source = (HERE / "replayed_workflows.py").read_text(encoding="utf-8")
+        (tmp_path / "talkative.py").write_text(f"{source}\n\nprint('imported')\n", encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        history.save(tmp_path / "histories" / "one.json")
+        arguments = ["--orchestrators", "talkative:order", tmp_path / "histories"]
+        assert self.run("--json", *arguments) == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out)["failed"] == 0
+        assert output.err == "imported\n"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+    @pytest.mark.parametrize("place", ["module", "workflow"])
+    async def test_ctrl_c_is_not_taken_for_a_difference(self, history, tmp_path, place):
+        wait = "print('ready', flush=True); import time; time.sleep(60)"
+        module, workflow = (wait, "pass") if place == "module" else ("pass", wait)
+        (tmp_path / "slow.py").write_text(f"{module}\nasync def order(ctx, value):\n    {workflow}\n", encoding="utf-8")
+        history.save(tmp_path / "one.json")
+        arguments = ["replay", "--orchestrators", "slow", str(tmp_path / "one.json")]
+        with subprocess.Popen(
+            [sys.executable, "-m", "durabletask_aio", *arguments],
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            output, error = process.communicate(timeout=60)
+        assert (process.returncode, output, error) == (130, "", "\n")
 
     async def test_junit_into_a_file(self, history, tmp_path):
         history.save(tmp_path / "good.json")
@@ -473,7 +511,7 @@ class TestCommand:
     def test_what_cannot_be_found_is_status_two(self, arguments, message, capsys):
         assert self.run(*arguments) == 2
         error = capsys.readouterr().err
-        assert error.startswith("durabletask-aio replay: ")
+        assert error.startswith("error: ")
         assert message in error
 
     async def test_a_history_of_another_workflow_is_status_two(self, history, tmp_path, capsys):
@@ -519,10 +557,10 @@ class TestCommand:
         (tmp_path / "broken_module.py").write_text(text)
         monkeypatch.syspath_prepend(str(tmp_path))
         assert self.run("--orchestrators", "broken_module", "x.json") == 2
-        assert re.fullmatch(f"durabletask-aio replay: {message}\n", capsys.readouterr().err)
+        assert re.fullmatch(f"error: {message}\n", capsys.readouterr().err)
 
-    async def test_a_long_run_shows_signs_of_life(self, history, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr("durabletask_aio.testing.replay_command._SECONDS_BETWEEN_SIGNS_OF_LIFE", 0)
+    async def test_a_long_run_shows_its_progress(self, history, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("durabletask_aio.testing.replay_command._SECONDS_BETWEEN_PROGRESS_LINES", 0)
         for number in range(3):
             history.save(tmp_path / f"{number}.json")
         assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -16,10 +16,11 @@ from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
 from durabletask.task import RetryPolicy
 
+from durabletask_aio.core.command_line import run_command
 from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.timeline import Kind, Outcome, Timeline, duration_text, payload_text
-from durabletask_aio.testing.timeline_command import COMMAND
+from durabletask_aio.testing.timeline_command import timeline as command
 from durabletask_aio.testing.timeline_html import render_html
 from durabletask_aio.testing.timeline_text import render_text
 
@@ -450,9 +451,7 @@ def _unfilter(kind, line, previous, channels):
 
 class TestCommand:
     def run(self, *arguments):
-        parser = argparse.ArgumentParser()
-        COMMAND.configure(parser)
-        return COMMAND.run(parser.parse_args([str(each) for each in arguments]))
+        return run_command(command, [str(each) for each in arguments], prog_name="durabletask-aio timeline")
 
     async def test_a_page(self, approved, tmp_path, capsys):
         approved.save(tmp_path / "one.json")
@@ -464,6 +463,49 @@ class TestCommand:
         approved.save(tmp_path / "one.json")
         assert self.run(tmp_path / "one.json") == 0
         assert capsys.readouterr().out == render_text(approved) + "\n"
+
+    async def test_json(self, approved, tmp_path, capsys):
+        approved.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "--json") == 0
+        text = capsys.readouterr().out
+        document = json.loads(text)
+        times = {"start": "2024-01-01T00:00:00+00:00", "end": "2024-01-03T07:00:00+00:00", "seconds": 198000.0}
+        assert {key: value for key, value in document.items() if key != "operations"} == {
+            "workflow": "approval",
+            "instance_id": approved.instance_id,
+            "status": "COMPLETED",
+            **times,
+            "turns": 6,
+            "input": '{"id": 17}',
+            "result": '"delivered"',
+            "failure": None,
+            "suspensions": [],
+        }
+        assert [(each["kind"], each["name"], each["outcome"]) for each in document["operations"]] == [
+            ("activity", "publish", "completed"),
+            ("timer", "until 2024-01-04 00:00:01", "dropped"),
+            ("event", "approve", "moment"),
+            ("timer", "until 2024-01-02 07:00:00", "waited"),
+            ("entity", "add of @counter@one", "completed"),
+            ("entity", "note → @counter@one", "moment"),
+            ("event", "sold → warehouse", "moment"),
+            ("sub-orchestration", "delivery", "completed"),
+        ]
+        assert document["operations"][-1]["instance_id"] == "delivery-1"
+        assert self.run(tmp_path / "one.json", "--json", "-o", tmp_path / "document.json") == 0
+        assert (tmp_path / "document.json").read_text(encoding="utf-8") == text
+        assert capsys.readouterr().out == ""
+
+    async def test_json_of_a_retried_activity_has_its_attempts(self, failed, tmp_path, capsys):
+        failed.save(tmp_path / "one.json")
+        assert self.run(tmp_path / "one.json", "--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["status"], document["seconds"]) == ("FAILED", 26.0)
+        assert "no <answer>" in document["failure"]
+        (operation,) = document["operations"]
+        assert (operation["seconds"], operation["input"], operation["number"]) == (26.0, '{"amount": 5}', 1)
+        assert [(each["outcome"], each["seconds"]) for each in operation["attempts"]] == [("failed", 2.0)] * 3
+        assert all("no <answer>" in each["detail"] for each in operation["attempts"])
 
     async def test_redacted(self, approved, tmp_path, capsys):
         approved.save(tmp_path / "one.json")
@@ -488,7 +530,7 @@ class TestCommand:
             (tmp_path / name).write_text(content)
         assert self.run(tmp_path / name) == 2
         error = capsys.readouterr().err
-        assert error.startswith("durabletask-aio timeline: ")
+        assert error.startswith("error: ")
         assert message in error
 
     def test_a_page_that_cannot_be_written_is_status_two(self, tmp_path, capsys):

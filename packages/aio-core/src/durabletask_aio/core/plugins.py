@@ -34,7 +34,15 @@ SANDBOX_GROUP = "durabletask.aio.sandbox"
 """One `Sandbox`, looked up when a workflow is registered with a mode other than `"off"`."""
 
 COMMANDS_GROUP = "durabletask.aio.commands"
-"""Sub-commands of `durabletask-aio`: `Command` objects by the name of the sub-command."""
+"""Sub-commands of `durabletask-aio`: a `click.Command` each, by the name of the sub-command.
+
+A callback ends with `ctx.exit(code)`, where the code is one of `ExitCode` in `command_line`, or returns for success; it
+raises `CommandError` of the same module if it cannot do its work.
+
+`PROTOCOL_VERSION` does not cover sub-commands, since click's own type is the protocol.  An older companion, whose
+sub-commands were written for argparse, offers an object that is not a `click.Command`: that is an error of these
+sub-commands alone, which names both distributions.
+"""
 
 AnyWorkflow: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -143,20 +151,6 @@ class Registrar(Protocol):
         ...
 
 
-class Command(Protocol):
-    """A sub-command of ``durabletask-aio``, loaded only when it is asked for or help is shown."""
-
-    help: str
-
-    def configure(self, parser: Any) -> None:
-        """Add arguments to this sub-command's :class:`argparse.ArgumentParser`."""
-        ...
-
-    def run(self, arguments: Any) -> int:
-        """Do the work; the return value is the exit status."""
-        ...
-
-
 def load_integrations() -> bool:
     """Call every installed integration.
 
@@ -172,7 +166,7 @@ def load_integrations() -> bool:
         try:
             entry.load()()
         except Exception as error:  # noqa: PERF203 - each on its own
-            warnings.warn(f"{_origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=5)
+            warnings.warn(f"{origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=5)
         else:
             found = True
     return found
@@ -208,9 +202,9 @@ def check_protocol(plugin: Any, entry: EntryPoint) -> None:
     version = getattr(plugin, "protocol_version", None)
     if version != PROTOCOL_VERSION:
         msg = (
-            f"{_origin(entry)} speaks version {version} of the plugin protocol, and {installation.CORE} "
+            f"{origin(entry)} speaks version {version} of the plugin protocol, and {installation.CORE} "
             f"{installation.version(installation.CORE)} speaks {PROTOCOL_VERSION}\n"
-            f"  pip install --upgrade {installation.CORE} {_distribution(entry)}"
+            f"  pip install --upgrade {installation.CORE} {distribution_name(entry)}"
         )
         raise AsyncWorkflowError(msg)
 
@@ -254,10 +248,12 @@ def _advise(function: AnyWorkflow, name: str) -> None:
         )
 
 
-def _distribution(entry: EntryPoint) -> str:
+def distribution_name(entry: EntryPoint) -> str:
+    """Name the distribution that an entry point belongs to, or else its module."""
     return entry.dist.name if entry.dist is not None else entry.value
 
 
-def _origin(entry: EntryPoint) -> str:
+def origin(entry: EntryPoint) -> str:
+    """Describe an entry point for an error: distribution, version, name and group."""
     version = f" {entry.dist.version}" if entry.dist is not None else ""
-    return f"{_distribution(entry)}{version} (entry point {entry.name!r} of group {entry.group!r})"
+    return f"{distribution_name(entry)}{version} (entry point {entry.name!r} of group {entry.group!r})"

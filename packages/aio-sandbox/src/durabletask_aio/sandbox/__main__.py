@@ -1,13 +1,11 @@
-"""``python -m durabletask_aio.sandbox``: the checker without the console script."""
+"""`python -m durabletask_aio.sandbox`: the checker without the console script."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from durabletask_aio.sandbox.cli.lint import COMMAND
+from durabletask_aio.core.command_line import run_command
+from durabletask_aio.sandbox.cli.check import check
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m durabletask_aio.sandbox", description=COMMAND.help)
-    COMMAND.configure(parser)
-    sys.exit(COMMAND.run(parser.parse_args()))
+    sys.exit(run_command(check, prog_name="python -m durabletask_aio.sandbox"))

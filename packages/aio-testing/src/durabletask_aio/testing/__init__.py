@@ -18,9 +18,9 @@
 ``replay_command``   ``durabletask-aio replay``
 ``timeline``         an instance as rows of bars
 ``timeline_text``    ... for the terminal
+``timeline_json``    ... for programs
 ``timeline_html``    ... as a page, whose style sheet is ``timeline_style``
 ``timeline_command`` ``durabletask-aio timeline``
-``terminal``         what the commands write
 ``local``            the local engine behind gRPC, loopback only: ``local_backend``
 ``loopback``         ports of this machine
 ``dev``              ``durabletask-aio dev``

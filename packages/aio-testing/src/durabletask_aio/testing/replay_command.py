@@ -1,40 +1,54 @@
-"""``durabletask-aio replay``: a folder of recorded histories against the code that is about to be deployed."""
+"""`durabletask-aio replay`: a folder of recorded histories against the code that is about to be deployed."""
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import re
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from xml.etree import ElementTree as ET
 
-from durabletask_aio.testing import terminal
+import click
+
+from durabletask_aio.core.command_line import (
+    CommandError,
+    ExitCode,
+    json_option,
+    run_command,
+    select_format,
+    write_report,
+)
+from durabletask_aio.testing import replayer
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
-from durabletask_aio.testing.replayer import replay
 from durabletask_aio.testing.verify import OtherProcessError, replay_under_hash_seeds, verify_deterministic
 
-_SECONDS_BETWEEN_SIGNS_OF_LIFE = 5.0
+_SECONDS_BETWEEN_PROGRESS_LINES = 5.0
 
-_EXAMPLES = """\
+_EPILOG = """\
+\b
 examples:
   durabletask-aio replay --orchestrators my.workflows histories/
   durabletask-aio replay --orchestrators my.workflows --format junit -o replay.xml histories/
   durabletask-aio replay --orchestrators my.workflows:place_order=order histories/order-*.json
 
-The status is 0 if every history replays, 1 if one does not, 2 if something could not be read or found.
+The exit code is 0 if every history replays, 1 if one does not, 2 if something could not be read or found.
 """
 
 
 @dataclass
 class _Outcome:
+    """What became of one history; the fields are the keys of the JSON report."""
+
     path: str
     workflow: str
     steps: int
@@ -42,92 +56,117 @@ class _Outcome:
     error: str | None
 
 
-class _UsageError(Exception):
-    """Said on standard error; status 2."""
+@click.command(
+    "replay", short_help="Replay recorded histories against today's code: is it safe to deploy?", epilog=_EPILOG
+)
+@click.argument("histories", nargs=-1, required=True, metavar="HISTORY...", type=click.Path())
+@click.option(
+    "--orchestrators",
+    multiple=True,
+    required=True,
+    metavar="MODULE[:FUNCTION[=NAME]]",
+    help="The module that has the orchestrators, as one imports it; or one function in it, and the name it is "
+    "registered under if that is not its own; may be repeated.",
+)
+@click.option(
+    "--twice",
+    is_flag=True,
+    help="Replay each history also cut at every event, as if the worker had been restarted there (of a longer one, at "
+    "a hundred), and all of them in new processes under two hash seeds: this finds code that looks at is_replaying or "
+    "depends on the order of a set.",
+)
+@click.option(
+    "--structure-only",
+    is_flag=True,
+    help="Compare names and targets only, not inputs, results and times: for redacted histories.",
+)
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "json", "junit"]), help="Format of the report; default: text."
+)
+@json_option
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the report to a file.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    histories: tuple[str, ...],
+    orchestrators: tuple[str, ...],
+    twice: bool,
+    structure_only: bool,
+    format_: str | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Replay recorded histories against today's code: is it safe to deploy?
 
-
-class ReplayCommand:
-    """Status 0 if every history replays, 1 if one does not, 2 if something could not be read or found."""
-
-    help = "replay recorded histories against today's code: is it safe to deploy?"
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.epilog = _EXAMPLES
-        parser.add_argument(
-            "histories",
-            nargs="+",
-            metavar="HISTORY",
-            help="a file written by History.save or by upstream's history export, or a folder of them",
-        )
-        parser.add_argument(
-            "--orchestrators",
-            action="append",
-            required=True,
-            metavar="MODULE[:FUNCTION[=NAME]]",
-            help="the module that has the orchestrators, as one imports it; or one function in it, and the name it is "
-            "registered under if that is not its own; may be given several times",
-        )
-        parser.add_argument(
-            "--twice",
-            action="store_true",
-            help="replay each history also cut at every event, as if the worker had been restarted there (of a longer "
-            "one, at a hundred), and all of them in new processes under two hash seeds: this finds code that looks at "
-            "is_replaying or depends on the order of a set",
-        )
-        parser.add_argument(
-            "--structure-only",
-            action="store_true",
-            help="compare names and targets only, not inputs, results and times: for redacted histories",
-        )
-        parser.add_argument(
-            "--format", choices=["text", "json", "junit"], default="text", help="of the report (default: %(default)s)"
-        )
-        parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the report there")
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        try:
-            return _run(arguments)
-        except (_UsageError, OrchestratorLookupError, HistoryFormatError, OtherProcessError, OSError) as error:
-            terminal.complain("replay", error)
-            return 2
-
-
-def _run(arguments: argparse.Namespace) -> int:
+    Histories are files written by History.save or by upstream's history export, or folders of them.
+    """
     began = time.perf_counter()
-    orchestrators = load_orchestrators(arguments.orchestrators)
-    paths = _expand(arguments.histories)
-    histories = [(path, _load(path, orchestrators)) for path in paths]
+    report_format = select_format(format_, as_json)
+    try:
+        # Modules print while they are imported, and workflows while they run; that must not end up in a report.
+        with nullcontext() if report_format == "text" else redirect_stdout(sys.stderr):
+            outcomes = _replay_all(histories, orchestrators, twice=twice, payloads=not structure_only)
+    except (OrchestratorLookupError, HistoryFormatError, OtherProcessError) as error:
+        raise CommandError(str(error)) from error
+    write_report(_FORMATS[report_format](outcomes, time.perf_counter() - began), output)
+    if any(outcome.error for outcome in outcomes):
+        ctx.exit(ExitCode.FINDINGS)
+
+
+def _replay_all(
+    patterns: Sequence[str], references: Sequence[str], *, twice: bool, payloads: bool
+) -> Sequence[_Outcome]:
+    orchestrators = load_orchestrators(references)
+    histories = [(path, _load(path, orchestrators)) for path in _history_files(patterns)]
     outcomes: list[_Outcome] = []
-    last_sign = began
+    last_line = time.perf_counter()
     for number, (path, history) in enumerate(histories, start=1):
-        outcomes.append(_replay(path, history, orchestrators[history.workflow_name or ""], arguments))
-        if time.perf_counter() - last_sign > _SECONDS_BETWEEN_SIGNS_OF_LIFE:
-            last_sign = time.perf_counter()
-            print(f"{number} of {len(histories)} histories replayed", file=sys.stderr, flush=True)
-    if arguments.twice:
-        _replay_elsewhere(outcomes, histories, arguments)
-    text = _FORMATS[arguments.format](outcomes, time.perf_counter() - began)
-    if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text, encoding="utf-8")
-    else:
-        terminal.write(text)
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+        orchestrator = orchestrators[history.workflow_name or ""]
+        with _reraising_interrupts():
+            outcomes.append(_replay_one(path, history, orchestrator, twice=twice, payloads=payloads))
+        if time.perf_counter() - last_line > _SECONDS_BETWEEN_PROGRESS_LINES:
+            last_line = time.perf_counter()
+            click.echo(f"{number} of {len(histories)} histories replayed", err=True)
+    if twice:
+        _replay_in_other_processes(outcomes, [history for _, history in histories], references, payloads=payloads)
+    return outcomes
 
 
-def _expand(patterns: Sequence[str]) -> list[str]:
+@contextmanager
+def _reraising_interrupts() -> Iterator[None]:
+    """Let Ctrl-C end the command also when it interrupts workflow code, of which it then is a failure."""
+    interrupted = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _history_files(patterns: Sequence[str]) -> list[str]:
+    """Expand patterns and folders; each of them must lead to a file."""
     paths: list[str] = []
     for pattern in patterns:
         # A shell has usually done this already; that of Windows has not.
         found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
         if not found:
-            raise _UsageError(f"no file matches {pattern!r}")
+            raise CommandError(f"no file matches {pattern!r}")
         for path in map(Path, found):
             inside = sorted(each for kind in ("*.json", "*.jsonl.gz") for each in path.rglob(kind))
             # Replaying nothing would be a success, and a typing error in a CI file would stay unseen.
             if path.is_dir() and not inside:
-                raise _UsageError(f"there is no history in the folder {str(path)!r}: no *.json, no *.jsonl.gz")
+                raise CommandError(f"there is no history in the folder {str(path)!r}: no *.json, no *.jsonl.gz")
             paths += map(str, inside or [path])
     return paths
 
@@ -136,42 +175,37 @@ def _load(path: str, orchestrators: dict[str, Callable[..., object]]) -> History
     history = History.load(path)
     name = history.workflow_name
     if name is None:
-        raise _UsageError(f"{path} does not say which workflow was started; is it the whole history?")
+        raise CommandError(f"{path} does not say which workflow was started; is it the whole history?")
     if name not in orchestrators:
-        raise _UsageError(
+        raise CommandError(
             f"{path} is a history of {name!r}; the orchestrators found are: {', '.join(sorted(orchestrators))}. "
             f"For one that is registered under another name than its own: --orchestrators module:function={name}"
         )
     return history
 
 
-def _replay(
-    path: str, history: History, orchestrator: Callable[..., object], arguments: argparse.Namespace
+def _replay_one(
+    path: str, history: History, orchestrator: Callable[..., object], *, twice: bool, payloads: bool
 ) -> _Outcome:
     began = time.perf_counter()
-    payloads = not arguments.structure_only
     error: str | None = None
     steps = 0
     try:
-        if arguments.twice:
+        if twice:
             steps = verify_deterministic(history, orchestrator, payloads=payloads, hash_seeds=()).steps
         else:
-            steps = replay(history, orchestrator, payloads=payloads).steps
+            steps = replayer.replay(history, orchestrator, payloads=payloads).steps
     except ReplayError as found:
         error = str(found)
     return _Outcome(path, history.workflow_name or "", steps, time.perf_counter() - began, error)
 
 
-def _replay_elsewhere(
-    outcomes: Sequence[_Outcome], histories: Sequence[tuple[str, History]], arguments: argparse.Namespace
+def _replay_in_other_processes(
+    outcomes: Sequence[_Outcome], histories: Sequence[History], references: Sequence[str], *, payloads: bool
 ) -> None:
-    """Replay those that pass once more, in other processes: one for all of them, since starting it takes longest."""
-    passed = [
-        (outcome, history) for outcome, (_, history) in zip(outcomes, histories, strict=True) if not outcome.error
-    ]
-    errors = replay_under_hash_seeds(
-        [history for _, history in passed], arguments.orchestrators, payloads=not arguments.structure_only
-    )
+    """Replay those that pass once more, in one process for each hash seed, since starting one takes longest."""
+    passed = [(outcome, history) for outcome, history in zip(outcomes, histories, strict=True) if not outcome.error]
+    errors = replay_under_hash_seeds([history for _, history in passed], references, payloads=payloads)
     for (outcome, _), error in zip(passed, errors, strict=True):
         outcome.error = None if error is None else str(error)
 
@@ -193,7 +227,7 @@ def _text(outcomes: Sequence[_Outcome], seconds: float) -> str:
 
 def _json(outcomes: Sequence[_Outcome], seconds: float) -> str:
     document = {
-        "histories": [vars(outcome) for outcome in outcomes],
+        "histories": [asdict(outcome) for outcome in outcomes],
         "failed": sum(outcome.error is not None for outcome in outcomes),
         "seconds": round(seconds, 3),
     }
@@ -221,20 +255,11 @@ def _junit(outcomes: Sequence[_Outcome], seconds: float) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-# Messages of failures hold what programs put there, colours of a terminal, say.
+# Messages of failures hold whatever programs put there, such as the colours of a terminal.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _FORMATS: dict[str, Callable[[Sequence[_Outcome], float], str]] = {"text": _text, "json": _json, "junit": _junit}
 
-COMMAND = ReplayCommand()
 
-
-def main() -> int:
-    """For ``python -m``: a process of its own under another hash seed."""
-    parser = argparse.ArgumentParser(prog="durabletask-aio replay", description=COMMAND.help)
-    COMMAND.configure(parser)
-    return COMMAND.run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # how `--twice` starts the processes that have another hash seed
+    sys.exit(run_command(replay, prog_name="durabletask-aio replay"))

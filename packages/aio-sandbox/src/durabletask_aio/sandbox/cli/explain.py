@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Call, Catalogue, Rule, Severity
 from durabletask_aio.sandbox.rules.conditions import CONDITIONS
@@ -25,6 +25,23 @@ def explain(rule: Rule, catalogue: Catalogue) -> str:
     if rule.category in REPLACED_CATEGORIES and any(call.name in SUBSTITUTES for call in calls):
         parts.append("In best_effort mode these calls give deterministic values.")
     return "\n\n".join(parts)
+
+
+def rule_to_dict(rule: Rule, catalogue: Catalogue) -> dict[str, Any]:
+    """Everything there is to say about a rule, for programs; the keys are stable."""
+    return {
+        "code": rule.code,
+        "slug": rule.slug,
+        "category": rule.category.value,
+        "severity": rule.severity.value,
+        "title": rule.title,
+        "why": rule.why,
+        "alternative": rule.alternative,
+        "generator_alternative": rule.generator_alternative,
+        "bad": rule.bad,
+        "good": rule.good,
+        "calls": [call.name for call in calls_of(rule, catalogue)],
+    }
 
 
 def calls_of(rule: Rule, catalogue: Catalogue) -> list[Call]:
