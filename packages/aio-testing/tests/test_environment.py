@@ -128,8 +128,8 @@ class TestExecuting:
         ("settings", "error", "message"),
         [
             ({"orchestrators": sequence}, TypeError, r"orchestrators takes a list of .*: orchestrators=\[sequence\]"),
-            ({"activities": ["double"]}, TypeError, "activities takes functions, and 'double' is none"),
-            ({"entities": {"counter": None}}, TypeError, "entities takes functions, and None is none"),
+            ({"activities": ["double"]}, TypeError, "activities takes functions, not 'double'"),
+            ({"entities": {"counter": None}}, TypeError, "entities takes functions, not None"),
             ({"orchestrators": [sequence, sequence]}, ValueError, "A 'sequence' orchestrator already exists"),
             ({"sandbox_mode": "severe"}, ValueError, "severe"),
         ],

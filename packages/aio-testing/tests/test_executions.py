@@ -170,9 +170,9 @@ class TestExecutions:
         harness.engine.RaiseEvent(pb.RaiseEventRequest(instanceId="one", name="again"), None)
         harness.turn(CONTINUE)
         harness.turn(harness.timer(1, seconds=60))
-        assert harness.clock.advance(timedelta(seconds=30))
+        assert harness.clock.advance_to(harness.clock.now() + timedelta(seconds=30))
         assert harness.engine.take(harness.taker) is None
-        harness.clock.advance(timedelta(seconds=60))
+        harness.clock.advance_to(harness.clock.now() + timedelta(seconds=60))
         assert [each.timerFired.timerId for each in harness.turn() if each.HasField("timerFired")] == [1]
 
     def test_an_instance_that_has_ended_is_not_woken_by_a_late_result(self):
@@ -259,7 +259,7 @@ class TestSubOrchestrations:
         harness.start("parent")
         harness.turn(child(1))
         harness.turn(harness.timer(1, seconds=3600))
-        harness.clock.advance(timedelta(hours=2))
+        harness.clock.advance_to(harness.clock.now() + timedelta(hours=2))
         harness.turn(end())
         assert any(each.HasField("subOrchestrationInstanceCompleted") for each in harness.turn())
 
@@ -291,7 +291,7 @@ class TestScheduledStart:
         request.scheduledStartTimestamp.FromDatetime(when)
         harness.engine.StartInstance(request, None)
         assert harness.engine.take(harness.taker) is None
-        harness.clock.advance(timedelta(hours=1))
+        harness.clock.advance_to(harness.clock.now() + timedelta(hours=1))
         new = harness.turn()
         assert new[0].timestamp.ToDatetime(tzinfo=timezone.utc) == when
 
@@ -349,9 +349,9 @@ class TestEntities:
         message = pb.SendEntityMessageAction(entityOperationSignaled=signaled)
         harness.turn(pb.OrchestratorAction(id=1, sendEntityMessage=message))
         assert harness.engine.take(harness.taker) is None
-        harness.clock.advance(timedelta(days=1))
+        harness.clock.advance_to(harness.clock.now() + timedelta(days=1))
         assert harness.engine.take(harness.taker) is None
-        harness.clock.advance(timedelta(days=1))
+        harness.clock.advance_to(harness.clock.now() + timedelta(days=1))
         assert harness.engine.take(harness.taker).kind == "entity"
 
 

@@ -244,7 +244,7 @@ class TestTokens:
         abandon(request(completionToken=handout.token), None)
         assert engine.take(Taker()) is None
 
-        engine.clock.advance(timedelta(seconds=1))
+        engine.clock.advance_to(engine.clock.now() + timedelta(seconds=1))
         again = engine.take(Taker())
         assert again.kind == handout.kind
         assert again.token != handout.token

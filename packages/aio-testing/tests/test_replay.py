@@ -499,8 +499,10 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["--orchestrators", "no_such_module", "x.json"], "cannot import 'no_such_module': No module named"),
-            (["--orchestrators", "my/flows.py", "x.json"], "'my/flows.py' is no name of a module; as one imports it"),
-            (["--orchestrators", "my/flows.py", "x.json"], "it is 'my.flows'"),
+            (
+                ["--orchestrators", "my/flows.py", "x.json"],
+                "'my/flows.py' is not the name of a module; to import it, write 'my.flows'",
+            ),
             (["--orchestrators", "json", "x.json"], "module 'json' has no orchestrators: no async function, no gen"),
             (["--orchestrators", "replayed_workflows:nothing", "x.json"], "has no function 'nothing'"),
             (["--orchestrators", "replayed_workflows:ordr", "x.json"], "did you mean 'order'?"),

@@ -113,7 +113,7 @@ class TestReading:
         handle = await env.start(fan_out, input=2)
         await handle.result()
         timeline = Timeline.of(handle.history)
-        assert [(row.kind, row.name, row.given) for row in timeline.rows] == [
+        assert [(row.kind, row.name, row.input) for row in timeline.rows] == [
             (Kind.ACTIVITY, "resize", '"photo 0"'),
             (Kind.ACTIVITY, "resize", '"photo 1"'),
             (Kind.ACTIVITY, "publish", '["PHOTO 0", "PHOTO 1"]'),

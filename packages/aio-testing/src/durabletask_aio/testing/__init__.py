@@ -4,6 +4,8 @@
 ``environment``      ``WorkflowEnvironment``: workflows in process, on a virtual clock
 ``handle``           one instance in it
 ``stubs``            activities that a test answers itself
+``runner``           the engine of an environment, driven in process
+``event_types``      types of history events, and how to infer them
 ``activities``       activities without a worker
 ``turns``            turns without a worker
 ``functions``        what a test registers

@@ -1,4 +1,4 @@
-"""Activities without a worker: sync ones in a thread of their own, async ones on the loop of the test."""
+"""`Activities`: runs activities without a worker, sync ones in one thread, async ones on the event loop of the test."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _logger = logging.getLogger("durabletask.aio.testing")
 
 
 class Activities:
-    """Performs the activities of one environment."""
+    """Runs the activities of one environment, or the stubs that take their place."""
 
     def __init__(
         self, registry: Registry, converter: DataConverter, clock: Clock, pause: Callable[[timedelta], Awaitable[None]]
     ) -> None:
-        self._functions = registry
+        self._registry = registry
         self._converter = converter
         self._clock = clock
         self._pause = pause
         self._thread: ThreadPoolExecutor | None = None
-        self._in_thread = 0
+        self._calls_in_thread = 0
         self.stubs: dict[str, Stub] = {}
         self.calls: list[ActivityCall] = []
         self.is_stopping = False
 
     async def perform(self, request: pb.ActivityRequest, token: str) -> pb.ActivityResponse:
-        """The answer to a work item.  An activity that is never to answer never returns from here."""
+        """Run an activity and return its response; a call whose outcome is `NEVER` ends by cancellation only."""
         response = pb.ActivityResponse(
             instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId, completionToken=token
         )
@@ -59,7 +59,9 @@ class Activities:
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             if self.is_stopping or isinstance(error, KeyboardInterrupt):
                 raise
-            self._fail(response, call, error)  # it cancelled itself, which a worker reports as a failure too
+            # The activity was not cancelled by `close`: it raised CancelledError itself, which a worker reports as a
+            # failure.
+            self._fail(response, call, error)
         except BaseException as error:
             self._fail(response, call, error)
         else:
@@ -95,7 +97,7 @@ class Activities:
         context = ActivityContext(call.instance_id, call.task_id, call.name, request.tags, lambda: self.is_stopping)
         stub = self.stubs.get(call.name)
         if stub is None:
-            return await self._call(self._function(call.name), context, request)
+            return await self._call(self._registered(call.name), context, request)
         if stub.delay:
             await self._pause(stub.delay)
         value = call.input if stub.function is None else self._input(stub.function, request)
@@ -104,11 +106,11 @@ class Activities:
             await self._pause(timedelta.max)
         return await cast("Awaitable[Any]", outcome) if asyncio.iscoroutine(outcome) else outcome
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        names = self._functions.names("activity")
+    def _registered(self, name: str) -> Callable[..., Any]:
+        names = self._registry.names("activity")
         if name in names:
-            return cast("Callable[..., Any]", self._functions.get_activity(name))
-        # Those stubbed count among those there are: the typing error may be in the name of the stub.
+            return cast("Callable[..., Any]", self._registry.get_activity(name))
+        # The message lists stubs too: the misspelled name may be that of the stub.
         raise ActivityNotRegisteredError(not_registered("activity", name, [*names, *self.stubs]))
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
@@ -120,32 +122,32 @@ class Activities:
         return await result if is_wrapper and inspect.isawaitable(result) else result
 
     def _input(self, function: Callable[..., Any], request: pb.ActivityRequest) -> Any:
-        """The input of the type that the function is annotated with."""
+        """Decode the input, as the type that the function is annotated with."""
         encoded = request.input.value or None
         input_type = activity_input_type(function, self._converter) if encoded else None
         return self._converter.deserialize(encoded, input_type)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call sync user code where it may block, or run an event loop of its own, as it may in a worker.
+        """Call sync user code in a thread, where it may block or run an event loop of its own, as in a worker.
 
-        One thread, so that calls run in the order in which they were made and a test repeats itself.
+        One thread for all calls: they run one after the other, in the order in which they were made.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-environment")
         call = functools.partial(outcome_of, contextvars.copy_context().run, function, *arguments)
-        self._in_thread += 1
+        self._calls_in_thread += 1
         try:
             return (await asyncio.get_running_loop().run_in_executor(self._thread, call)).result()
         finally:
-            self._in_thread -= 1
+            self._calls_in_thread -= 1
 
     @property
     def is_threaded(self) -> bool:
-        """Whether a sync function runs, or waits for its turn to run."""
-        return self._in_thread > 0
+        """Whether a call of `in_thread` is running or queued."""
+        return self._calls_in_thread > 0
 
     def close(self) -> None:
-        """Wait for the sync function that runs, if one does, and end the thread."""
+        """End the thread after the call that is running."""
         self.is_stopping = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)

@@ -1,8 +1,8 @@
-"""The two clocks an engine can run on: the machine's, and one that is moved by hand.
+"""The two clocks an engine can run on: `SystemClock`, the machine's, and `VirtualClock`, which is moved by hand.
 
-Both answer two questions, what time is it and call me at that time, and both keep what was asked for in one heap.
-On the machine's clock **one** thread serves every timer of an engine; a thread per timer, which is what upstream's
-in-memory backend does, makes two hundred sleeping workflows two hundred sleeping threads.
+Both tell the time and run callbacks at a given time, and both keep the callbacks in one heap.  The system clock serves
+every timer of an engine with one thread; upstream's in-memory backend starts a thread for each timer, so that two
+hundred sleeping workflows are two hundred sleeping threads.
 """
 
 from __future__ import annotations
@@ -11,38 +11,37 @@ import heapq
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Protocol
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
-_LONGEST_WAIT = 3600.0
-"""Seconds the timer thread sleeps at most, so that a machine that was suspended catches up with its wall clock."""
+_MAX_WAIT = 3600.0
+"""Longest single wait of the timer thread in seconds, so that it notices a changed wall clock after a suspend."""
 
 
 class Clock(Protocol):
-    """What an engine needs of time.  All datetimes are aware and in UTC."""
+    """The time source and scheduler of an engine.  All datetimes are aware and in UTC."""
 
-    def now(self) -> datetime: ...
+    def now(self) -> datetime:
+        """Return the current time."""
+        ...
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> None:
-        """Run ``callback`` once ``now() >= when``; equal times run in the order in which they were asked for."""
+        """Run `callback` once `now() >= when`; callbacks of equal times run in the order of their registration."""
         ...
 
     def clear(self) -> None:
-        """Forget every callback that has not run yet."""
+        """Drop every callback that has not run yet."""
         ...
 
 
-class _Agenda:
-    """Callbacks by due time, first come first served among equals."""
+class _CallbackQueue:
+    """Callbacks ordered by due time, first in, first out among equal times."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[datetime, int, Callable[[], None]]] = []
         self._added = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
 
     def add(self, when: datetime, callback: Callable[[], None]) -> None:
         self._added += 1
@@ -59,14 +58,14 @@ class _Agenda:
 
 
 class SystemClock:
-    """The machine's clock, with a single daemon thread that runs what is due.
+    """The machine's clock, with a single daemon thread that runs due callbacks.
 
-    The thread lives between :meth:`start` and :meth:`stop`.  What is due while it is stopped runs at the next start:
-    an engine that is stopped and started again has lost no timer.
+    The thread exists between `start` and `stop`.  Callbacks that become due while the clock is stopped run at the next
+    start: an engine that is stopped and started again loses no timer.
     """
 
     def __init__(self) -> None:
-        self._agenda = _Agenda()
+        self._callbacks = _CallbackQueue()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -75,12 +74,12 @@ class SystemClock:
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> None:
         with self._changed:
-            self._agenda.add(when, callback)
+            self._callbacks.add(when, callback)
             self._changed.notify_all()
 
     def clear(self) -> None:
         with self._changed:
-            self._agenda.clear()
+            self._callbacks.clear()
 
     def start(self) -> None:
         with self._changed:
@@ -100,13 +99,13 @@ class SystemClock:
             with self._changed:
                 if self._thread is not threading.current_thread():
                     return
-                due = self._agenda.next_due()
-                wait = _LONGEST_WAIT if due is None else (due - self.now()).total_seconds()
+                due = self._callbacks.next_due()
+                wait = _MAX_WAIT if due is None else (due - self.now()).total_seconds()
                 if wait > 0:
-                    self._changed.wait(min(wait, _LONGEST_WAIT))
+                    self._changed.wait(min(wait, _MAX_WAIT))
                     continue
-                callback = self._agenda.pop()
-            # Outside the condition: a callback takes the engine's lock, and holders of that lock call call_at.
+                callback = self._callbacks.pop()
+            # Without the condition's lock: a callback takes the engine's lock, whose holders call call_at.
             try:
                 callback()
             except Exception:
@@ -114,38 +113,40 @@ class SystemClock:
 
 
 class VirtualClock:
-    """A clock that stands still until it is told to move.  Not thread-safe: whoever moves it runs what is due."""
+    """A clock that changes only in `advance_to`.
+
+    Not thread-safe: due callbacks run in the caller of `advance_to`.
+    """
 
     def __init__(self, start: datetime) -> None:
-        self._agenda = _Agenda()
+        self._callbacks = _CallbackQueue()
         self._now = start.astimezone(timezone.utc)
 
     def now(self) -> datetime:
         return self._now
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> None:
-        self._agenda.add(when, callback)
+        self._callbacks.add(when, callback)
 
     def clear(self) -> None:
-        self._agenda.clear()
+        self._callbacks.clear()
 
     def next_due(self) -> datetime | None:
-        """When the next callback is due, or ``None``; a time in the past means that it is due now."""
-        return self._agenda.next_due()
+        """Return the time of the next callback, `None` if there is none; a past time means that it is due now."""
+        return self._callbacks.next_due()
 
     def advance_to(self, when: datetime) -> bool:
-        """Move to ``when``, or to the first callback before it, and run that one callback.
+        """Move to `when`, or to the first callback before it, and run that one callback.
 
-        Returns whether a callback ran.  One at a time, because what a callback sets in motion may ask for something
-        earlier than the next one.
+        One callback per call, because it may schedule another that is due before the next one.
+
+        Returns:
+            Whether a callback ran; if not, the time is now `when`.
         """
-        due = self._agenda.next_due()
+        due = self._callbacks.next_due()
         if due is None or due > when:
             self._now = max(self._now, when)
             return False
         self._now = max(self._now, due)
-        self._agenda.pop()()
+        self._callbacks.pop()()
         return True
-
-    def advance(self, delta: timedelta) -> bool:
-        return self.advance_to(self._now + delta)

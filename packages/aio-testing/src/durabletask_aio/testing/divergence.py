@@ -1,4 +1,4 @@
-"""Where code and history part, told so that its author knows what to do."""
+"""`ReplayError` and `Divergence`: where the code and a recorded history differ, and the likely cause."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from durabletask.task import NonDeterminismError
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing._upstream import TurnExecutor
-from durabletask_aio.testing.steps import Step, is_longest_timer, shortened
+from durabletask_aio.testing.steps import Step, is_maximum_timer, truncate
 
 _LIBRARIES = ("durabletask", "durabletask_aio", "asyncio", "contextlib")
 
 
 @dataclass(frozen=True)
-class Site:
+class CallSite:
     """A line of user code."""
 
     filename: str
@@ -29,21 +29,21 @@ class Site:
 
     @property
     def source(self) -> str:
-        """The line itself, if its file is there."""
+        """The text of the line, empty if the file is not available."""
         return linecache.getline(self.filename, self.line).strip()
 
     def __str__(self) -> str:
         return f"{self.filename}:{self.line} in {self.function}"
 
 
-def site_of_caller(frame: FrameType | None) -> Site | None:
-    """The innermost line on the stack that is neither this library's, nor upstream's, nor asyncio's."""
+def site_of_caller(frame: FrameType | None) -> CallSite | None:
+    """Return the innermost line on the stack that belongs neither to this library, nor to upstream or asyncio."""
     while frame is not None:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         if package not in _LIBRARIES and not _is_frozen(frame.f_code):
-            return Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            return CallSite(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         if frame.f_code.co_name == "feed":
-            return None  # the call did not come from a workflow: upstream retries on its own account
+            return None  # `TurnExecutor.feed` was reached: upstream made the call itself, for a retry.
         frame = frame.f_back
     return None
 
@@ -52,16 +52,16 @@ def _is_frozen(code: CodeType) -> bool:
     return code.co_filename.startswith("<frozen")
 
 
-def site_of_wait(executor: TurnExecutor, runs: Sequence[WorkflowRun]) -> Site | None:
-    """Where the workflow waits now, or where its error came from."""
+def site_of_wait(executor: TurnExecutor, runs: Sequence[WorkflowRun]) -> CallSite | None:
+    """Return the line where the workflow waits, or where its error was raised."""
     if executor.error is not None:
-        return _raised_at(executor.error)
+        return _site_of_error(executor.error)
     for run in runs:
         for task in run.loop.tasks:
             where, _, function = waiting_line(task).partition(" in ")
             filename, _, line = where.rpartition(":")
             if line.isdigit():
-                return Site(filename, int(line), function)
+                return CallSite(filename, int(line), function)
     frame = getattr(executor.generator, "gi_frame", None)
     inner = executor.generator
     while getattr(inner, "gi_yieldfrom", None) is not None and hasattr(inner.gi_yieldfrom, "gi_frame"):
@@ -69,60 +69,72 @@ def site_of_wait(executor: TurnExecutor, runs: Sequence[WorkflowRun]) -> Site | 
         frame = inner.gi_frame
     if frame is None or frame.f_globals.get("__name__", "").startswith("durabletask_aio."):
         return None
-    return Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    return CallSite(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
-def _raised_at(error: BaseException) -> Site | None:
+def _site_of_error(error: BaseException) -> CallSite | None:
     site = None
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            site = Site(frame.f_code.co_filename, traceback.tb_lineno, frame.f_code.co_name)
+            site = CallSite(frame.f_code.co_filename, traceback.tb_lineno, frame.f_code.co_name)
         traceback = traceback.tb_next
     return site
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The facts of the first step where code and history differ."""
+    """The first step at which code and history differ."""
 
     instance_id: str
     workflow_name: str
     turn: int
+    """The number of the turn, from 1."""
+
     recorded: Step | None
-    """What the history has there; ``None`` if it has nothing."""
+    """The step of the history, `None` if it has none there."""
 
     actual: Step | None
-    """What the code did there; ``None`` if it did nothing."""
+    """The step of the code, `None` if it made none there."""
 
     history_text: str | None = None
-    """The recorded end, if that is what differs."""
+    """The recorded end, if the ends differ."""
 
     code_text: str | None = None
-    """The code's end, if that is what differs."""
+    """The end of the code, if the ends differ."""
 
-    site: Site | None = None
-    """The line that did it or, if nothing was done, where the code waits."""
+    site: CallSite | None = None
+    """The line that made the step or, if there is none, the line where the code waits or has failed."""
 
     error: BaseException | None = None
-    before: Sequence[tuple[Step, Site | None]] = ()
+    """The exception that failed the replayed workflow, if there is one."""
+
+    before: Sequence[tuple[Step, CallSite | None]] = ()
+    """The last steps that agreed, with the lines that made them."""
+
     recorded_here: Sequence[Step] = field(default=(), repr=False)
+    """The steps that the history has in this turn."""
+
     recorded_later: Sequence[Step] = field(default=(), repr=False)
+    """All steps of the history."""
+
     wanted_here: Sequence[Step] = field(default=(), repr=False)
+    """The steps that the code has requested and the history has not confirmed."""
+
     same_code: bool = False
-    """Whether it was this very code that made the history."""
+    """Whether the history was recorded by the code that is replayed."""
 
     @property
     def number(self) -> int | None:
-        """The number of the step."""
+        """The sequence number of the step, `None` if the ends differ."""
         step = self.recorded or self.actual
         return None if step is None else step.number
 
     def describe(self) -> str:
-        """The whole message."""
-        at = "its end" if self.number is None else f"step #{self.number}"
-        what = (
+        """Return the message of the error: the step on both sides, the line, the steps before, and the likely cause."""
+        position = "its end" if self.number is None else f"step #{self.number}"
+        summary = (
             f"workflow {self.workflow_name!r} is not deterministic: replayed, it does something else than it did as "
             f"instance {self.instance_id!r}"
             if self.same_code
@@ -130,8 +142,8 @@ class Divergence:
             "records"
         )
         lines = [
-            what,
-            f"  at {at}, in turn {self.turn}:",
+            summary,
+            f"  at {position}, in turn {self.turn}:",
             f"    {'then:    ' if self.same_code else 'history: '} {self.history_text or self.recorded or 'nothing'}",
             f"    {'replayed:' if self.same_code else 'code:    '} {self.code_text or self.actual or 'nothing'}",
         ]
@@ -146,7 +158,7 @@ class Divergence:
         return "\n".join(lines)
 
     def likely_cause(self) -> str:
-        """A guess, from what the two sides have around this step."""
+        """Return the most likely cause, inferred from the steps of both sides around this one."""
         recorded, actual = self.recorded, self.actual
         if self.same_code:
             return self._cause_in_same_code()
@@ -155,32 +167,32 @@ class Divergence:
         if recorded is not None and actual is not None:
             return self._cause_of_change(recorded, actual)
         if actual is not None:
-            return f"a call of {_what(actual)} was added, or a branch is taken that was not taken then; {_BRANCH}"
+            return f"a call of {_call(actual)} was added, or a branch is taken that was not taken then; {_BRANCH}"
         assert recorded is not None
         if self.error is not None:
-            return f"the code raises {type(self.error).__name__} where it went on then: {shortened(str(self.error))}"
+            return f"the code raises {type(self.error).__name__} where it went on then: {truncate(str(self.error))}"
         if self.code_text:
-            return f"{_what(recorded)} and what follows were removed, or the code returns earlier; {_BRANCH}"
+            return f"{_call(recorded)} and what follows were removed, or the code returns earlier; {_BRANCH}"
         waits = ", or the code waits for something it did not wait for then" if self.site is not None else ""
-        return f"the call of {_what(recorded)} was removed, or a branch that led to it is not taken{waits}; {_BRANCH}"
+        return f"the call of {_call(recorded)} was removed, or a branch that led to it is not taken{waits}; {_BRANCH}"
 
     def _cause_in_same_code(self) -> str:
         recorded, actual = self.recorded, self.actual
         if self.error is not None:
             return f"the code raises {type(self.error).__name__} only when replayed, so it depends on {_NOT_RECORDED}"
-        if recorded is not None and actual is not None and recorded.shape == actual.shape:
-            part = "the length of the wait" if recorded.kind == "create_timer" else f"what {_what(actual)} is given"
+        if recorded is not None and actual is not None and recorded.call_key == actual.call_key:
+            part = "the length of the wait" if recorded.kind == "create_timer" else f"what {_call(actual)} is given"
             return f"{part} comes from {_NOT_RECORDED}"
         if recorded is None and actual is None:
             return f"its end depends on {_NOT_RECORDED}"
         return f"which way it goes depends on {_NOT_RECORDED}"
 
     def _cause_of_change(self, recorded: Step, actual: Step) -> str:
-        if recorded.shape == actual.shape and recorded.target == actual.target:
+        if recorded.call_key == actual.call_key and recorded.target == actual.target:
             if recorded.kind == "create_timer":
                 return "the length of the wait has changed, or is computed from something that is not in the history"
             return (
-                f"the input of {_what(actual)} has changed, or is computed from something that is not in the history: "
+                f"the input of {_call(actual)} has changed, or is computed from something that is not in the history: "
                 "a clock, random, the environment, the order of a set, a global"
             )
         if (recorded.kind == "create_timer") is not (actual.kind == "create_timer") and self._is_in_long_wait():
@@ -188,30 +200,30 @@ class Divergence:
             return (
                 f"a wait of many days, which is recorded as several timers, takes {longer} than it did then; {_BRANCH}"
             )
-        if recorded.shape == actual.shape:
+        if recorded.call_key == actual.call_key:
             return (
-                f"{_what(actual)} goes to {actual.target!r} and not to {recorded.target!r}: the instance or entity "
+                f"{_call(actual)} goes to {actual.target!r} and not to {recorded.target!r}: the instance or entity "
                 "it is for has changed, or is computed from something that is not in the history"
             )
-        recorded_shapes = [step.shape for step in self.recorded_here if step.number >= recorded.number]
-        wanted_shapes = [step.shape for step in self.wanted_here if step.number >= actual.number]
-        if len(recorded_shapes) > 1 and sorted(recorded_shapes) == sorted(wanted_shapes):
+        recorded_calls = [step.call_key for step in self.recorded_here if step.number >= recorded.number]
+        wanted_calls = [step.call_key for step in self.wanted_here if step.number >= actual.number]
+        if len(recorded_calls) > 1 and sorted(recorded_calls) == sorted(wanted_calls):
             return "the same calls are made in another order; keep the order, or iterate over a list and not a set"
-        later = [step.shape for step in self.recorded_later if step.number > recorded.number]
-        if actual.shape in later:
-            return f"the call of {_what(recorded)} was removed, or comes later now; {_BRANCH}"
-        if recorded.shape in [step.shape for step in self.wanted_here if step.number > actual.number]:
-            return f"a call of {_what(actual)} was added before the one of {_what(recorded)}; {_BRANCH}"
-        if recorded.kind == actual.kind and _alike(recorded.name, actual.name):
+        later = [step.call_key for step in self.recorded_later if step.number > recorded.number]
+        if actual.call_key in later:
+            return f"the call of {_call(recorded)} was removed, or comes later now; {_BRANCH}"
+        if recorded.call_key in [step.call_key for step in self.wanted_here if step.number > actual.number]:
+            return f"a call of {_call(actual)} was added before the one of {_call(recorded)}; {_BRANCH}"
+        if recorded.kind == actual.kind and _is_similar(recorded.name, actual.name):
             return f"{recorded.name!r} was renamed to {actual.name!r}; register the new code under the old name"
-        return f"{_what(recorded)} was replaced by {_what(actual)}, or another branch is taken; {_BRANCH}"
+        return f"{_call(recorded)} was replaced by {_call(actual)}, or another branch is taken; {_BRANCH}"
 
     def _is_in_long_wait(self) -> bool:
         last = [step for step, _ in self.before][-2:]
         if [step.kind for step in last] != ["create_timer", "create_timer"]:
             return False
         first, second = (datetime.fromisoformat(step.name) for step in last)
-        return is_longest_timer(second - first)
+        return is_maximum_timer(second - first)
 
     def _cause_of_end(self) -> str:
         if self.error is not None:
@@ -234,20 +246,25 @@ _BRANCH = (
 )
 
 
-def _what(step: Step) -> str:
+def _call(step: Step) -> str:
     return "create_timer" if step.kind == "create_timer" else f"{step.name!r}"
 
 
-def _alike(one: str, other: str) -> bool:
-    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() > 0.5
+def _is_similar(first: str, second: str) -> bool:
+    return difflib.SequenceMatcher(None, first.lower(), second.lower()).ratio() > 0.5
 
 
 class ReplayError(NonDeterminismError):
-    """Today's code does not do what a recorded history says.
+    """The code does not do what a recorded history says.
 
-    Deploying it would fail the instances that are in flight at this point, or send them another way.  Either deploy it
+    Deployed, it would fail the instances that are at this point, or make them continue differently.  Either deploy it
     under another name or version and let the old instances end on the old code, or make the new code do what the old
-    one did up to here.  ``.divergence`` has the facts, and the message tells them.
+    one did up to here.
+
+    The message names the step, what the history has and what the code did there, the line, and the likely cause.
+
+    Attributes:
+        divergence: the same facts as an object.
     """
 
     def __init__(self, divergence: Divergence) -> None:

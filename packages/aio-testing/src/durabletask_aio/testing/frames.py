@@ -1,4 +1,4 @@
-"""Tracebacks without the frames that say nothing to who reads them."""
+"""Removing the frames of libraries from tracebacks, so that a report begins at the user's code."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Collection
 from types import TracebackType
 
 
-def without(packages: Collection[str], traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of these top-level packages; whole, if that would leave none."""
-    frames: list[TracebackType] = []
-    each = traceback
-    while each is not None:
-        if each.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in packages:
-            frames.append(each)
-        each = each.tb_next
-    kept: TracebackType | None = None
-    for each in reversed(frames):
-        kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
-    return kept if kept is not None else traceback
+def strip_frames(traceback: TracebackType | None, packages: Collection[str]) -> TracebackType | None:
+    """Return the traceback without the frames of these top-level packages, unchanged if no other frame is left."""
+    kept: list[TracebackType] = []
+    current = traceback
+    while current is not None:
+        if current.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in packages:
+            kept.append(current)
+        current = current.tb_next
+    stripped: TracebackType | None = None
+    for entry in reversed(kept):
+        stripped = TracebackType(stripped, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return stripped if stripped is not None else traceback

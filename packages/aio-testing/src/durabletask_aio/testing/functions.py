@@ -1,4 +1,4 @@
-"""The functions a test registers, as the executors want them."""
+"""Registering the functions of a test, in the form in which upstream's executors expect them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,43 @@ from durabletask_aio.worker.registration import discoverable
 
 AnyFunction: TypeAlias = Callable[..., Any]
 FunctionsByName: TypeAlias = Iterable[AnyFunction] | Mapping[str, AnyFunction]
-"""Functions registered under their own names, or a mapping that says under which."""
+"""Functions that are registered under their own names, or a mapping of names to functions."""
 
 
-def registry_of(
+def new_registry(
     orchestrators: FunctionsByName = (),
     activities: FunctionsByName = (),
     entities: FunctionsByName = (),
     *,
     sandbox_mode: SandboxMode | str | None = None,
 ) -> Registry:
-    """Register everything.  Raises what a worker would: for taken names, and for what is no workflow."""
+    """Return a registry of these functions.
+
+    Raises:
+        ValueError: as a worker does, for a name that is registered twice, and for an unknown sandbox mode.
+        TypeError: as a worker does, for a function that cannot be an orchestrator, and for anything but a list or
+            mapping of functions.
+    """
     registry = Registry()
     if sandbox_mode is not None:
-        SandboxMode.parse(sandbox_mode)  # also where no workflow is there to ask for it
-    for name, function in named(orchestrators, "orchestrators"):
-        orchestrator = orchestrator_of(function, name=name, sandbox_mode=sandbox_mode)
+        SandboxMode.parse(sandbox_mode)  # Reports an unknown mode even if there is no workflow that would use it.
+    for name, function in named_functions(orchestrators, "orchestrators"):
+        orchestrator = to_orchestrator(function, name=name, sandbox_mode=sandbox_mode)
         registry.add_named_orchestrator(name or callable_name(orchestrator), orchestrator)
-    for name, function in named(activities, "activities"):
+    for name, function in named_functions(activities, "activities"):
         registered_as = name or callable_name(function)
         registry.add_named_activity(registered_as, discoverable(function, registered_as))
-    for name, function in named(entities, "entities"):
+    for name, function in named_functions(entities, "entities"):
         registry.add_entity(function, name)
     return registry
 
 
-def orchestrator_of(
+def to_orchestrator(
     function: AnyFunction, *, name: str | None = None, sandbox_mode: SandboxMode | str | None = None
 ) -> AnyFunction:
-    """A generator orchestrator as it is, an async workflow as an orchestrator in the given mode.
+    """Return a generator orchestrator unchanged, and an async workflow as an orchestrator in the given mode.
 
-    A workflow that says itself in which mode it runs keeps that mode.
+    A workflow with a sandbox mode of its own keeps that mode.
     """
     info = getattr(function, ORCHESTRATOR_ATTRIBUTE, None)
     if info is not None and info.sandbox_mode is not SandboxMode.OFF:
@@ -54,11 +60,21 @@ def orchestrator_of(
     return function
 
 
-def named(functions: FunctionsByName, kind: str) -> list[tuple[str | None, AnyFunction]]:
+def named_functions(functions: FunctionsByName, parameter: str) -> list[tuple[str | None, AnyFunction]]:
+    """Return pairs of name and function; the name is `None` for a function that is registered under its own.
+
+    Args:
+        functions: a list of functions, or a mapping of names to them.
+        parameter: the name of the parameter, for messages.
+
+    Raises:
+        TypeError: for a single function, and for anything in it that is not callable.
+    """
     given = cast("object", functions)
     if callable(given):
         raise TypeError(
-            f"{kind} takes a list of functions, or a mapping of names to them: {kind}=[{callable_name(given)}]"
+            f"{parameter} takes a list of functions, or a mapping of names to them: "
+            f"{parameter}=[{callable_name(given)}]"
         )
     by_name: list[tuple[str | None, AnyFunction]]
     if isinstance(functions, Mapping):
@@ -67,10 +83,10 @@ def named(functions: FunctionsByName, kind: str) -> list[tuple[str | None, AnyFu
         by_name = [(None, function) for function in functions]
     for _, function in by_name:
         if not callable(function):
-            raise TypeError(f"{kind} takes functions, and {function!r} is none")
+            raise TypeError(f"{parameter} takes functions, not {function!r}")
     return by_name
 
 
-def name_of(function: AnyFunction | str) -> str:
-    """The name that a call with this function or string asks for."""
+def registered_name(function: AnyFunction | str) -> str:
+    """Return the name that a call with this function, or this name, refers to."""
     return function if isinstance(function, str) else callable_name(function)

@@ -1,4 +1,4 @@
-"""One workflow instance of an environment, as a test holds it."""
+"""`WorkflowHandle`: one workflow instance of an environment."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 
-from durabletask_aio.testing import frames
 from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
+from durabletask_aio.testing.frames import strip_frames
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.waiting import WorkflowStuckError, outstanding
+from durabletask_aio.testing.waiting import WorkflowStuckError, describe_outstanding
 
 if TYPE_CHECKING:
-    from durabletask_aio.testing.environment import WorkflowEnvironment
+    from durabletask_aio.testing.runner import InProcessRunner
 
 _LIBRARIES = ("durabletask", "durabletask_aio", "asyncio")
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 
+MAX_HISTORIES = 5
+"""The number of workflows that the report of a failed test shows at most."""
 
-MOST_HISTORIES = 5
-"""Of the workflows of a failed test, so many are shown."""
 
-
-def tell_histories(error: BaseException, histories: list[History]) -> None:
-    """Say which workflows an error is about, for the report of the pytest plugin; who says it first knows best."""
+def attach_histories(error: BaseException, histories: list[History]) -> None:
+    """Attach the histories that explain an error, for the report of the pytest plugin, unless it has some already."""
     vars(error).setdefault("workflow_histories", histories)
 
 
 class WorkflowTerminatedError(RuntimeError):
-    """The result of an instance was asked for that has been terminated; ``.output`` is what it was terminated with."""
+    """The result of an instance was requested that has been terminated.
+
+    Attributes:
+        output: the output it was terminated with.
+    """
 
     def __init__(self, instance_id: str, output: Any) -> None:
         super().__init__(f"instance {instance_id!r} was terminated, with the output {output!r}")
@@ -36,123 +39,154 @@ class WorkflowTerminatedError(RuntimeError):
 
 
 class WorkflowHandle:
-    """Made by :meth:`WorkflowEnvironment.start`.
+    """A workflow instance in a [`WorkflowEnvironment`][durabletask.aio.testing.WorkflowEnvironment].
 
-    What it does to the instance takes effect before the call returns: the instance has had its turn by then, as far
-    as it gets without time passing.
+    Returned by its methods `start` and `handle`, not made directly.  What a method does to the instance has taken
+    effect when the call returns: the instance has run as far as it can without time passing.
+
+    Attributes:
+        instance_id: the id of the instance.
     """
 
-    def __init__(self, environment: WorkflowEnvironment, instance_id: str) -> None:
-        self._environment = environment
+    def __init__(self, runner: InProcessRunner, instance_id: str) -> None:
+        self._runner = runner
         self.instance_id = instance_id
 
-    # What it does
+    # -- methods --------------------------------------------------------------------------------------------------
 
     async def result(self, return_type: type | None = None) -> Any:
-        """Wait for the end, letting time pass if the environment may skip it, and return the result.
+        """Wait for the end of the instance and return its result.
 
-        Raises upstream's ``OrchestrationFailedError`` if it failed, with the error as raised by the workflow as its
-        cause; :class:`WorkflowTerminatedError` if it was terminated; :class:`WorkflowStuckError` if it waits for
-        something that cannot happen by itself.
+        Time passes meanwhile, unless the environment was made with `auto_skip=False`.
+
+        Args:
+            return_type: the type that the data converter makes of the result; by default plain data.
+
+        Returns:
+            The result of the workflow.
+
+        Raises:
+            durabletask.client.OrchestrationFailedError: if it failed; the exception of the workflow is its cause.
+            WorkflowTerminatedError: if it was terminated.
+            WorkflowStuckError: if it waits for something that cannot happen without the test.
         """
         __tracebackhide__ = True
         try:
-            await self._environment.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
+            await self._runner.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
             return self._outcome(return_type)
         except (OrchestrationFailedError, WorkflowTerminatedError, WorkflowStuckError) as error:
-            tell_histories(error, self._failed_histories())
+            attach_histories(error, self._histories_of_failure())
             raise
 
     def _outcome(self, return_type: type | None) -> Any:
         __tracebackhide__ = True
         instance = self._instance
-        output = self._environment.converter.deserialize(instance.output or None, return_type)
+        output = self._runner.converter.deserialize(instance.output or None, return_type)
         if self.status is OrchestrationStatus.FAILED:
             details = helpers.failure_details_from_protobuf(instance.failure_details or pb.TaskFailureDetails())
             message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {details.message}"
-            cause = self._environment.turns.errors.get(self.instance_id)
-            # How it got through the driver interests nobody.
+            cause = self._runner.turns.errors.get(self.instance_id)
+            # The frames of the driver and of upstream do not help the author of the workflow.
             raise OrchestrationFailedError(message, details) from (
-                cause and cause.with_traceback(frames.without(_LIBRARIES, cause.__traceback__))
+                cause and cause.with_traceback(strip_frames(cause.__traceback__, _LIBRARIES))
             )
         if self.status is OrchestrationStatus.TERMINATED:
             raise WorkflowTerminatedError(self.instance_id, output)
         return output
 
-    def _failed_histories(self) -> list[History]:
-        """This one and, since the reason is often there, those of the sub-orchestrations that failed it."""
-        engine = self._environment.engine
+    def _histories_of_failure(self) -> list[History]:
+        """Return the history of this instance and those of the failed sub-orchestrations below it."""
+        engine = self._runner.engine
         found = {self.instance_id: self.history}
-        left = [self.history]
-        while left and len(found) < MOST_HISTORIES:
-            children = (event.subOrchestrationInstanceCreated.instanceId for event in left.pop(0).protobuf)
+        to_visit = [self.history]
+        while to_visit and len(found) < MAX_HISTORIES:
+            children = (event.subOrchestrationInstanceCreated.instanceId for event in to_visit.pop(0).protobuf)
             for child in filter(None, map(engine.instance, children)):
                 if child.status == pb.ORCHESTRATION_STATUS_FAILED and child.instance_id not in found:
                     found[child.instance_id] = History(engine.history_of(child.instance_id))
-                    left.append(found[child.instance_id])
-        return list(found.values())[:MOST_HISTORIES]
+                    to_visit.append(found[child.instance_id])
+        return list(found.values())[:MAX_HISTORIES]
 
     async def raise_event(self, name: str, data: Any = None) -> None:
-        """Send the instance an external event; one that it does not wait for yet is kept for it."""
+        """Send the instance an external event; it is kept if the instance does not wait for it yet.
+
+        Args:
+            name: the name of the event; upper and lower case are the same.
+            data: the payload, encoded by the data converter.
+        """
         request = pb.RaiseEventRequest(instanceId=self.instance_id, name=name, input=self._encode(data))
-        await self._environment.call(self._environment.engine.RaiseEvent, request)
+        await self._runner.call(self._runner.engine.RaiseEvent, request)
 
     async def terminate(self, output: Any = None, *, recursive: bool = True) -> None:
-        """End the instance from outside, and by default its sub-orchestrations."""
+        """End the instance from outside.
+
+        Args:
+            output: the output of the instance, encoded by the data converter.
+            recursive: whether to terminate its sub-orchestrations too.
+        """
         request = pb.TerminateRequest(instanceId=self.instance_id, output=self._encode(output), recursive=recursive)
-        await self._environment.call(self._environment.engine.TerminateInstance, request)
+        await self._runner.call(self._runner.engine.TerminateInstance, request)
 
     async def suspend(self, reason: str | None = None) -> None:
-        """Keep what happens from the instance until :meth:`resume`; time goes on."""
+        """Suspend the instance: what happens is kept for it until `resume`.  Time goes on.
+
+        Args:
+            reason: recorded in the history.
+        """
         request = pb.SuspendRequest(instanceId=self.instance_id, reason=helpers.get_string_value(reason))
-        await self._environment.call(self._environment.engine.SuspendInstance, request)
+        await self._runner.call(self._runner.engine.SuspendInstance, request)
 
     async def resume(self, reason: str | None = None) -> None:
-        """Let a suspended instance go on with what has happened meanwhile."""
+        """Resume a suspended instance with what has happened meanwhile.
+
+        Args:
+            reason: recorded in the history.
+        """
         request = pb.ResumeRequest(instanceId=self.instance_id, reason=helpers.get_string_value(reason))
-        await self._environment.call(self._environment.engine.ResumeInstance, request)
+        await self._runner.call(self._runner.engine.ResumeInstance, request)
 
     def _encode(self, value: Any) -> Any:
-        return helpers.get_string_value(self._environment.converter.serialize(value))
+        return helpers.get_string_value(self._runner.converter.serialize(value))
 
-    # What it is
+    # -- properties -----------------------------------------------------------------------------------------------
 
     @property
     def _instance(self) -> OrchestrationInstance:
-        instance = self._environment.engine.instance(self.instance_id)
+        instance = self._runner.engine.instance(self.instance_id)
         assert instance is not None
         return instance
 
     @property
     def status(self) -> OrchestrationStatus:
+        """The status of the instance."""
         return OrchestrationStatus(self._instance.status)
 
     @property
     def custom_status(self) -> Any:
-        """What the workflow last set, as plain data."""
-        return self._environment.converter.deserialize(self._instance.custom_status or None)
+        """The custom status that the workflow set last, as plain data; `None` if it set none."""
+        return self._runner.converter.deserialize(self._instance.custom_status or None)
 
     @property
     def history(self) -> History:
-        """The history so far, of the latest execution."""
-        return History(self._environment.engine.history_of(self.instance_id), instance_id=self.instance_id)
+        """The history of the latest execution so far."""
+        return History(self._runner.engine.history_of(self.instance_id), instance_id=self.instance_id)
 
     @property
     def waiting_for(self) -> list[str]:
-        """What it waits for, in words."""
-        awaited = self._environment.turns.awaited_events(self.instance_id)
-        return outstanding(self.history.protobuf, awaited)
+        """Descriptions of the operations and events that the instance waits for, in the order of scheduling."""
+        awaited = self._runner.turns.awaited_events(self.instance_id)
+        return describe_outstanding(self.history.protobuf, awaited)
 
     def _describe_waiting(self) -> str:
         instance = self._instance
-        what = ", ".join(self.waiting_for) or "nothing that the history shows"
-        why = {
+        operations = ", ".join(self.waiting_for) or "nothing that the history shows"
+        reason = {
             OrchestrationStatus.SUSPENDED: "it is suspended; call resume()",
             OrchestrationStatus.PENDING: "it has not started",
         }.get(self.status, "nothing is running and no timer is set that could bring it")
-        if not self._environment.auto_skip and self._environment.clock.next_due() is not None:
-            why = "auto_skip is off, so time has to be advanced: await env.advance(...)"
-        return f"workflow {instance.name!r}, instance {self.instance_id!r}, waits for {what}: {why}"
+        if not self._runner.settings.auto_skip and self._runner.clock.next_due() is not None:
+            reason = "auto_skip is off, so time has to be advanced: await env.advance(...)"
+        return f"workflow {instance.name!r}, instance {self.instance_id!r}, waits for {operations}: {reason}"
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle of {self._instance.name!r} {self.instance_id!r}: {self.status.name}>"

@@ -1,4 +1,4 @@
-"""A recorded history: fetched, saved, loaded, compared, with its payloads taken out."""
+"""`History`: a recorded history, which can be fetched, saved, loaded, compared and redacted."""
 
 from __future__ import annotations
 
@@ -20,30 +20,49 @@ from durabletask_aio.testing.history_codec import PAYLOAD_FIELDS, HistoryFormatE
 
 FORMAT = "durabletask-history"
 VERSION = 1
+"""The version of the file format that this release writes; it reads every version up to this one."""
 
-Redact = Callable[[str, Any], Any]
+_Replace = Callable[[str, Any], Any]
+"""Returns the replacement of a value, given its path and the value."""
 
 
 class History:
-    """The events of one execution of one instance, in order.  Immutable.
+    """The events of one execution of one instance, in order; immutable.
 
-    Iterating gives upstream's typed events (``durabletask.history``).  Two histories are equal if their events are,
-    timestamps included; :meth:`diff` looks past the time.
+    Iterating yields upstream's typed events (`durabletask.history`), `len()` is their number.  Two histories are equal
+    if their events are, timestamps included; `diff` ignores times.
+
+    Made by `fetch`, `load` and the other class methods, and by
+    [`WorkflowHandle.history`][durabletask.aio.testing.WorkflowHandle.history] and
+    [`LocalBackend.history`][durabletask.aio.testing.LocalBackend.history].
     """
 
     def __init__(self, events: Iterable[pb.HistoryEvent], *, instance_id: str | None = None) -> None:
+        """Make a history of protobuf messages.
+
+        Args:
+            events: the messages, which must not be changed afterwards.
+            instance_id: the instance, for a history whose start does not say it.
+        """
         self._messages = tuple(events)
         self._typed: tuple[HistoryEvent, ...] | None = None
         self._instance_id = instance_id
 
-    # Where histories come from
+    # -- sources --------------------------------------------------------------------------------------------------
 
     @classmethod
     async def fetch(cls, client: TaskHubGrpcClient | AsyncTaskHubGrpcClient, instance_id: str) -> History:
-        """The history of an instance, from the engine that the client is connected to.
+        """Fetch the history of an instance from the engine that the client is connected to.
 
-        Works with upstream's sync client too, which is then called in a thread.  Raises what the client raises, such
-        as the ``grpc.RpcError`` for an unknown instance.
+        Args:
+            client: upstream's async client, or its sync client, which is called in a thread.
+            instance_id: the id of the instance.
+
+        Returns:
+            The history of its latest execution.
+
+        Raises:
+            grpc.RpcError: as raised by the client, for example for an unknown instance.
         """
         if isinstance(client, AsyncTaskHubGrpcClient):
             events = await client.get_orchestration_history(instance_id)
@@ -57,7 +76,18 @@ class History:
     def from_events(
         cls, events: Iterable[HistoryEvent | pb.HistoryEvent], *, instance_id: str | None = None
     ) -> History:
-        """From upstream's typed events or from protobuf messages."""
+        """Make a history of upstream's typed events, of protobuf messages, or of both.
+
+        Args:
+            events: the events, in order.
+            instance_id: the instance, for a history whose start does not say it.
+
+        Returns:
+            The history.
+
+        Raises:
+            HistoryFormatError: for a typed event that has no protobuf message.
+        """
         messages: list[pb.HistoryEvent] = []
         for event in events:
             messages += [event] if isinstance(event, pb.HistoryEvent) else from_typed([event])
@@ -65,15 +95,34 @@ class History:
 
     @classmethod
     def from_dicts(cls, events: Iterable[Mapping[str, Any]], *, instance_id: str | None = None) -> History:
-        """From what upstream's ``to_dict`` returns for each event, with or without ``event_type``.
+        """Make a history of the results of upstream's `to_dict` for each event.
 
-        Raises :class:`HistoryFormatError`, a ``ValueError``, with the position of an event that cannot be read.
+        Args:
+            events: the events, in order.  `event_type` may be missing; it is then inferred from the fields and from the
+                events before.
+            instance_id: the instance, for a history whose start does not say it.
+
+        Returns:
+            The history.
+
+        Raises:
+            HistoryFormatError: for an event that cannot be read, with its position.
         """
         return cls(from_plain(events), instance_id=instance_id)
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        """From the text of :meth:`to_json`, of upstream's history export, or of a list of events as dicts."""
+        """Make a history of a JSON document.
+
+        Args:
+            text: the result of `to_json`, a document of upstream's history export, or a list of events as objects.
+
+        Returns:
+            The history.
+
+        Raises:
+            HistoryFormatError: if the text is not a history, or one of a newer format.
+        """
         try:
             document: Any = json.loads(text)
         except ValueError as error:
@@ -95,12 +144,23 @@ class History:
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """From a file written by :meth:`save` or by upstream's history export (``.json`` or ``.jsonl.gz``)."""
+        """Read a history from a file.
+
+        Args:
+            path: a file written by `save`, or by upstream's history export (`.json` or `.jsonl.gz`).
+
+        Returns:
+            The history.
+
+        Raises:
+            HistoryFormatError: if the file is not a history; the message names the file.
+            OSError: if the file cannot be read.
+        """
         path = Path(path)
         try:
             if path.suffix == ".gz":
                 return cls._from_lines(gzip.decompress(path.read_bytes()).decode("utf-8"))
-            return cls.from_json(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin files with a mark
+            return cls.from_json(path.read_text(encoding="utf-8-sig"))  # Editors on Windows write a byte order mark.
         except UnicodeDecodeError:
             raise HistoryFormatError(f"{path}: this is not a history: not text in UTF-8") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -110,7 +170,7 @@ class History:
 
     @classmethod
     def _from_lines(cls, text: str) -> History:
-        """From upstream's history export: a line that says which instance it is, then a line for each event."""
+        """Make a history of JSON lines: first a header with the instance, then one line for each event."""
         try:
             lines: list[Any] = [json.loads(line) for line in text.splitlines()]
         except ValueError as error:
@@ -120,14 +180,22 @@ class History:
         header = cast("dict[str, Any]", lines[0])
         return cls.from_dicts(lines[1:], instance_id=header.get("instance_id"))
 
-    # Where they go
+    # -- formats --------------------------------------------------------------------------------------------------
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Upstream's ``to_dict`` of each event, with its ``event_type`` and without empty fields."""
+        """Convert the events to plain data.
+
+        Returns:
+            The result of upstream's `to_dict` for each event, with `event_type` and without empty fields.
+        """
         return [to_plain(event) for event in self._messages]
 
     def to_json(self) -> str:
-        """A document that stays the same for the same events: one field a line, in a fixed order."""
+        """Convert the history to a JSON document.
+
+        Returns:
+            The document: one field per line, in a fixed order, always the same for the same events.
+        """
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -137,31 +205,43 @@ class History:
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_json` to a file, making its directories."""
+        """Write the result of `to_json` to a file and make its directories.
+
+        Args:
+            path: the file; an existing one is overwritten.
+
+        Returns:
+            The path.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8", newline="\n")
         return path
 
-    def redacted(self, replace: Redact | None = None) -> History:
-        """The same history without what users passed and returned.
+    def redacted(self, replace: Callable[[str, Any], Any] | None = None) -> History:
+        """Return this history without the data that user code passed and returned.
 
-        ``replace(path, value)`` is called for every leaf of every payload and returns what to put there; the path is
-        like ``"TaskScheduledEvent.input.customer.name"``.  By default texts become ``"***"`` and numbers ``0``, and
-        the shape stays, so that a redacted history can still be replayed by code that only looks at the shape.
-        Messages, stack traces and properties of failures are payload too; names, ids, types of errors and times are
-        not.
+        Payloads are inputs, results, outputs, data of events, and the messages, stack traces and properties of
+        failures. Names, ids, error types and times are kept.
+
+        Args:
+            replace: `replace(path, value)` returns the replacement of one leaf of a payload; the path is like
+                `"TaskScheduledEvent.input.customer.name"`.  By default strings become `"***"` and numbers `0`.
+
+        Returns:
+            The redacted history.  Its payloads have the same shape, so it can be replayed, with `payloads=False`, by
+            code that depends only on the shape.
         """
-        replace = replace or _hide
+        replace = replace or _hide_value
         return History.from_dicts(
             [_redact_event(plain, replace) for plain in self.to_dicts()], instance_id=self._instance_id
         )
 
-    # What is in them
+    # -- content --------------------------------------------------------------------------------------------------
 
     @property
     def protobuf(self) -> list[pb.HistoryEvent]:
-        """The events as protobuf messages, which are not to be changed."""
+        """The events as protobuf messages, which must not be changed."""
         return list(self._messages)
 
     @property
@@ -179,19 +259,19 @@ class History:
 
     @property
     def instance_id(self) -> str | None:
-        """As recorded in the execution's start, or as given."""
+        """The id of the instance: as recorded in the start, else as given; `None` if neither is known."""
         started = self._started
         recorded = started.orchestrationInstance.instanceId if started is not None else ""
         return recorded or self._instance_id
 
     @property
     def workflow_name(self) -> str | None:
-        """What the orchestrator is registered under."""
+        """The name under which the orchestrator is registered, `None` if the start is missing."""
         return None if self._started is None else self._started.name
 
     @property
     def status(self) -> OrchestrationStatus:
-        """``COMPLETED``, ``FAILED`` or ``TERMINATED`` if the history has an end, otherwise ``RUNNING``."""
+        """The recorded final status, `RUNNING` if the history has no end."""
         for event in reversed(self._messages):
             if event.HasField("executionCompleted"):
                 return OrchestrationStatus(event.executionCompleted.orchestrationStatus)
@@ -207,13 +287,20 @@ class History:
     __hash__ = None  # type: ignore[assignment]
 
     def diff(self, other: History) -> str:
-        """How the other history differs, as a unified diff of their events; empty if they tell the same story.
+        """Compare with another history.
 
-        Times do not count, nor do the frames around turns, which depend on how the engine batched its events.
+        Times are ignored, and so are the start and end of turns, which depend on how the engine batches events.
+
+        Args:
+            other: the history to compare with.
+
+        Returns:
+            A unified diff of the events, empty if there is no difference.
         """
-        return "\n".join(unified_diff(self._story(), other._story(), "this", "other", lineterm="", n=2))
+        return "\n".join(unified_diff(self._comparable(), other._comparable(), "this", "other", lineterm="", n=2))
 
-    def _story(self) -> list[str]:
+    def _comparable(self) -> list[str]:
+        """Return one line for each event, without times."""
         lines: list[str] = []
         for plain in self.to_dicts():
             if plain["event_type"] not in ("OrchestratorStartedEvent", "OrchestratorCompletedEvent"):
@@ -226,20 +313,20 @@ class History:
         return f"<History of {self.workflow_name} {self.instance_id!r}: {len(self)} events, {self.status.name}>"
 
 
-def _redact_event(plain: dict[str, Any], replace: Redact) -> dict[str, Any]:
-    kind = plain["event_type"]
+def _redact_event(plain: dict[str, Any], replace: _Replace) -> dict[str, Any]:
+    event_type = plain["event_type"]
     redacted = dict(plain)
     for field, value in plain.items():
         if field in PAYLOAD_FIELDS:
-            redacted[field] = _redact_payload(f"{kind}.{field}", value, replace)
+            redacted[field] = _redact_payload(f"{event_type}.{field}", value, replace)
         elif field == "failure_details":
-            redacted[field] = _redact_failure(f"{kind}.{field}", value, replace)
+            redacted[field] = _redact_failure(f"{event_type}.{field}", value, replace)
     return redacted
 
 
-def _redact_payload(path: str, encoded: str, replace: Redact) -> str:
+def _redact_payload(path: str, encoded: str, replace: _Replace) -> str:
     if not encoded:
-        return encoded  # nothing was passed or returned, and nothing can be read back from anything else
+        return encoded  # An empty payload means that there is no value.
     try:
         decoded = json.loads(encoded)
     except ValueError:
@@ -247,7 +334,7 @@ def _redact_payload(path: str, encoded: str, replace: Redact) -> str:
     return json.dumps(_redact_value(path, decoded, replace))
 
 
-def _redact_value(path: str, value: Any, replace: Redact) -> Any:
+def _redact_value(path: str, value: Any, replace: _Replace) -> Any:
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
         return {key: _redact_value(f"{path}.{key}", item, replace) for key, item in fields.items()}
@@ -257,7 +344,7 @@ def _redact_value(path: str, value: Any, replace: Redact) -> Any:
     return replace(path, value)
 
 
-def _redact_failure(path: str, failure: dict[str, Any], replace: Redact) -> dict[str, Any]:
+def _redact_failure(path: str, failure: dict[str, Any], replace: _Replace) -> dict[str, Any]:
     redacted = dict(failure)
     for field, value in failure.items():
         if field == "inner_failure":
@@ -267,7 +354,7 @@ def _redact_failure(path: str, failure: dict[str, Any], replace: Redact) -> dict
     return redacted
 
 
-def _hide(path: str, value: Any) -> Any:
+def _hide_value(path: str, value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     return "***" if isinstance(value, str) else 0

@@ -1,4 +1,4 @@
-"""Finding the orchestrators of a program by the name of its module."""
+"""Loading the orchestrators of a program from module references such as `shop.workflows:place_order`."""
 
 from __future__ import annotations
 
@@ -16,75 +16,84 @@ from durabletask_aio.core.functions import ORCHESTRATOR_ATTRIBUTE, is_coroutine_
 
 
 class OrchestratorLookupError(LookupError):
-    """A module cannot be imported, or has no such orchestrator."""
+    """A module cannot be imported, or does not have the orchestrator."""
 
 
 def load_orchestrators(references: Iterable[str]) -> dict[str, Callable[..., Any]]:
-    """Orchestrators by the names under which they are registered.
+    """Load orchestrators, keyed by the names under which they are registered.
 
-    A reference is ``package.module``, which means every async function, every result of ``as_orchestrator`` and every
-    generator function in it, or ``package.module:function`` for one of them, or ``package.module:function=name`` if it
-    is registered under another name than its own.  The current directory can be imported from.
-    Raises :class:`OrchestratorLookupError` for what cannot be found.
+    The current directory is put on the import path.
+
+    Args:
+        references: each is one of
+            `package.module` for every async function, generator function and result of `as_orchestrator` in it;
+            `package.module:function` for one function;
+            `package.module:function=name` for a function that is registered under another name than its own.
+
+    Returns:
+        The orchestrators by name.
+
+    Raises:
+        OrchestratorLookupError: for a module that cannot be imported or has no such function.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    found: dict[str, Callable[..., Any]] = {}
+    orchestrators: dict[str, Callable[..., Any]] = {}
     for reference in references:
         module_name, _, attribute = reference.partition(":")
-        module = _imported(module_name)
+        module = _import(module_name)
         if attribute:
-            function, _, name = attribute.partition("=")
-            value = _one(module, function)
-            found[name or _name(value)] = value
+            function_name, _, name = attribute.partition("=")
+            function = _get_function(module, function_name)
+            orchestrators[name or _registered_name(function)] = function
         else:
-            values = [value for value in vars(module).values() if _could_be_one(value)]
-            if not values:
+            functions = [value for value in vars(module).values() if _may_be_orchestrator(value)]
+            if not functions:
                 raise OrchestratorLookupError(
                     f"module {module_name!r} has no orchestrators: no async function, no generator function"
                 )
-            for value in values:
-                found.setdefault(_name(value), value)
-    return found
+            for function in functions:
+                orchestrators.setdefault(_registered_name(function), function)
+    return orchestrators
 
 
-def _imported(name: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
         dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
-        raise OrchestratorLookupError(f"{name!r} is no name of a module; as one imports it, it is {dotted!r}")
+        raise OrchestratorLookupError(f"{name!r} is not the name of a module; to import it, write {dotted!r}")
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        # Whatever a module does while it is imported, and where: a stack of this command would hide it.
-        raise OrchestratorLookupError(f"cannot import {name!r}: {_described(error)}") from error
+        # Importing runs arbitrary code. The message has the line that failed, without the stack of this command.
+        raise OrchestratorLookupError(f"cannot import {name!r}: {_describe_import_error(error)}") from error
 
 
-def _described(error: BaseException) -> str:
+def _describe_import_error(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return str(error)
     lines = [f" ({line.filename}:{line.lineno})" for line in traceback.extract_tb(error.__traceback__)]
-    ours = [line for line in lines if not line.startswith((" (<frozen", f" ({importlib.__file__}"))]
-    # A syntax error says itself where it is.
-    where = ours[-1] if ours and not isinstance(error, SyntaxError) else ""
-    return f"{type(error).__name__}: {error}{where}"
+    outside_importlib = [line for line in lines if not line.startswith((" (<frozen", f" ({importlib.__file__}"))]
+    # The text of a syntax error has its file and line already.
+    location = outside_importlib[-1] if outside_importlib and not isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {error}{location}"
 
 
-def _one(module: ModuleType, attribute: str) -> Callable[..., Any]:
-    value: Callable[..., Any] | None = getattr(module, attribute, None)
-    if not callable(value):
-        names = [name for name, each in vars(module).items() if _could_be_one(each)]
-        close = difflib.get_close_matches(attribute, names, n=1)
+def _get_function(module: ModuleType, name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        candidates = [attribute for attribute, value in vars(module).items() if _may_be_orchestrator(value)]
+        close = difflib.get_close_matches(name, candidates, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise OrchestratorLookupError(f"module {module.__name__!r} has no function {attribute!r}{hint}")
-    return value
+        raise OrchestratorLookupError(f"module {module.__name__!r} has no function {name!r}{hint}")
+    return function
 
 
-def _could_be_one(value: Any) -> bool:
+def _may_be_orchestrator(value: Any) -> bool:
     if is_orchestrator(value):
         return True
     return inspect.isfunction(value) and (is_coroutine_callable(value) or inspect.isgeneratorfunction(value))
 
 
-def _name(function: Any) -> str:
+def _registered_name(function: Any) -> str:
     info = getattr(function, ORCHESTRATOR_ATTRIBUTE, None)
     return str(info.name if info is not None else function.__name__)

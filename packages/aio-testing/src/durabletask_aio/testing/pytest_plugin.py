@@ -123,7 +123,7 @@ def grpc_worker(
     worker's constructor.
     """
     from durabletask_aio.core.functions import is_coroutine_callable
-    from durabletask_aio.testing.functions import named
+    from durabletask_aio.testing.functions import named_functions
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
     workers: list[TaskHubGrpcWorker] = []
@@ -132,12 +132,12 @@ def grpc_worker(
         *, orchestrators: Any = (), activities: Any = (), entities: Any = (), **settings: Any
     ) -> TaskHubGrpcWorker:
         worker = TaskHubGrpcWorker(host_address=local_backend.address, **settings)
-        for name, orchestrator in named(orchestrators, "orchestrators"):
+        for name, orchestrator in named_functions(orchestrators, "orchestrators"):
             mode = _sandbox_mode(request) if is_coroutine_callable(orchestrator) else None
             worker.add_orchestrator(orchestrator, name=name, sandbox_mode=mode)
-        for name, activity in named(activities, "activities"):
+        for name, activity in named_functions(activities, "activities"):
             worker.add_activity(activity, name=name)
-        for name, entity in named(entities, "entities"):
+        for name, entity in named_functions(entities, "entities"):
             worker.add_entity(entity, name)
         worker.start()
         workers.append(worker)
@@ -194,9 +194,9 @@ def _hide_our_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """
     if not excinfo.type.__module__.startswith("durabletask.aio"):
         return
-    from durabletask_aio.testing import frames
+    from durabletask_aio.testing.frames import strip_frames
 
-    excinfo.traceback = type(excinfo.traceback)(frames.without(["durabletask_aio"], excinfo.tb) or excinfo.tb)
+    excinfo.traceback = type(excinfo.traceback)(strip_frames(excinfo.tb, ["durabletask_aio"]) or excinfo.tb)
 
 
 def _histories_of(item: pytest.Item, error: BaseException) -> list[History]:

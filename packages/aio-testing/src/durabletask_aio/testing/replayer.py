@@ -1,8 +1,8 @@
-"""Recorded histories against today's code: is it safe to deploy?
+"""`replay`: runs today's code over a recorded history and compares the steps.
 
-The history is fed to upstream's executor event by event, as after a restart of a worker.  At the end of each recorded
-turn, what the code wants is compared with what the history says it wanted: kind, name and target of each step, which
-is what upstream checks too, and also times of timers and payloads, which it does not.
+The events of the history are processed one by one, as after a restart of a worker.  At the end of each recorded turn
+the actions that the code has requested are compared with the recorded steps: kind, name and target, which upstream
+checks too, and also payloads and the times of timers, which it does not.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from durabletask.serialization import DataConverter, JsonDataConverter
 from durabletask_aio.core.disposal import turn_scope
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.testing._upstream import Registry, TurnExecutor, pb, suppress_spans
-from durabletask_aio.testing.divergence import Divergence, ReplayError, Site, site_of_caller, site_of_wait
-from durabletask_aio.testing.functions import orchestrator_of
+from durabletask_aio.testing.divergence import CallSite, Divergence, ReplayError, site_of_caller, site_of_wait
+from durabletask_aio.testing.functions import to_orchestrator
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.steps import Step, step_of_action, step_of_event
 from durabletask_aio.worker.metadata import from_tags
 
-_FRAMES = ("orchestratorCompleted", "executionCompleted")
-_NAMES = ("TERMINATED", "CONTINUED_AS_NEW")
+_ENDS_WITHOUT_RESULT = ("TERMINATED", "CONTINUED_AS_NEW")
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """A replay that found nothing."""
+    """The result of a replay without a difference.
+
+    Attributes:
+        instance_id: the id of the instance.
+        workflow_name: the name under which the orchestrator is registered.
+        turns: the number of turns in the history.
+        steps: the number of durable operations that were compared.
+    """
 
     instance_id: str
     workflow_name: str
@@ -49,19 +55,30 @@ def replay(
     maximum_timer_interval: timedelta | None = timedelta(days=3),
     live_from: int | None = None,
 ) -> ReplayReport:
-    """Run ``orchestrator``, async or generator, over a recorded history.
+    """Run an orchestrator over a recorded history and compare each step.
 
-    Returns a report if it does exactly what the history says, and raises :class:`ReplayError` at the first step where
-    it does not.  Activities are not called; their recorded results are used.
+    Activities are not called; their recorded results are used.
 
-    ``payloads=False`` compares only what upstream's own replay compares, kinds, names and targets: for redacted
-    histories.  The converter and the timer interval are those of the worker.  ``live_from`` is the number of the event
-    from which on the code is told that it is not replaying.
+    Args:
+        history: the history, which need not have ended.
+        orchestrator: the async workflow or generator orchestrator.
+        payloads: whether to compare payloads and the times of timers too; `False`, for redacted histories, compares
+            only
+            kinds, names and targets, as upstream does.
+        sandbox_mode: the sandbox mode of a workflow that has none of its own.
+        data_converter: the converter of the worker; upstream's JSON converter by default.
+        maximum_timer_interval: the interval of the worker: a longer timer is recorded as several.
+        live_from: the position of the event from which on `ctx.is_replaying` is false; by default it is always true.
 
-    Raises ``ValueError`` for a history without a start.
+    Returns:
+        A report, if the code does exactly what the history says.
+
+    Raises:
+        ReplayError: at the first step where it does not.
+        ValueError: for a history without a start.
     """
     __tracebackhide__ = True
-    return _replayed(
+    return _replay(
         history,
         orchestrator,
         payloads=payloads,
@@ -73,16 +90,16 @@ def replay(
     )
 
 
-def repeat(
+def replay_own_history(
     history: History,
     orchestrator: Callable[..., Any],
     *,
     data_converter: DataConverter,
     maximum_timer_interval: timedelta | None,
 ) -> ReplayReport:
-    """Replay what the same code has just recorded; the error then says that it is not deterministic."""
+    """Replay a history that the same code has just recorded; an error then says that the code is not deterministic."""
     __tracebackhide__ = True
-    return _replayed(
+    return _replay(
         history,
         orchestrator,
         data_converter=data_converter,
@@ -91,7 +108,7 @@ def repeat(
     )
 
 
-def _replayed(
+def _replay(
     history: History,
     orchestrator: Callable[..., Any],
     *,
@@ -107,18 +124,18 @@ def _replayed(
     if name is None:
         raise ValueError(f"{history!r} does not say which workflow was started; is it the whole history?")
     registry = Registry()
-    registry.add_named_orchestrator(name, orchestrator_of(orchestrator, name=name, sandbox_mode=sandbox_mode))
+    registry.add_named_orchestrator(name, to_orchestrator(orchestrator, name=name, sandbox_mode=sandbox_mode))
     executor = TurnExecutor(registry, data_converter or JsonDataConverter(), maximum_timer_interval)
     try:
-        return _Replay(history, executor, payloads=payloads, live_from=live_from, same_code=same_code).run()
+        return _Replayer(history, executor, payloads=payloads, live_from=live_from, same_code=same_code).run()
     except ReplayError as error:
-        # Where this library found it says nothing; the message has the line of the workflow.
+        # The message has the line of the workflow; the traceback would only show this library.
         raise error.with_traceback(None) from None
 
 
 @dataclass
 class _Turn:
-    """The events between two starts of the orchestrator."""
+    """The events from one start of a turn to the next."""
 
     number: int
     first_event: int
@@ -126,15 +143,15 @@ class _Turn:
 
     @property
     def steps(self) -> list[tuple[pb.HistoryEvent, Step]]:
-        found = ((event, step_of_event(event)) for event in self.events)
-        return [(event, step) for event, step in found if step is not None]
+        pairs = ((event, step_of_event(event)) for event in self.events)
+        return [(event, step) for event, step in pairs if step is not None]
 
     @property
     def is_finished(self) -> bool:
         return any(event.HasField("orchestratorCompleted") for event in self.events)
 
 
-def _turns(events: Sequence[pb.HistoryEvent]) -> Iterator[_Turn]:
+def _split_into_turns(events: Sequence[pb.HistoryEvent]) -> Iterator[_Turn]:
     turn: _Turn | None = None
     for position, event in enumerate(events):
         if turn is None or event.HasField("orchestratorStarted"):
@@ -146,19 +163,21 @@ def _turns(events: Sequence[pb.HistoryEvent]) -> Iterator[_Turn]:
         yield turn
 
 
-class _Actions(dict[int, pb.OrchestratorAction]):
-    """Upstream's pending actions, which remember the line of user code that asked for each."""
+class _ActionsWithSites(dict[int, pb.OrchestratorAction]):
+    """Upstream's pending actions, with the line of user code that requested each of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: dict[int, Site | None] = {}
+        self.sites: dict[int, CallSite | None] = {}
 
     def __setitem__(self, number: int, action: pb.OrchestratorAction) -> None:
         self.sites[number] = site_of_caller(inspect.currentframe())
         super().__setitem__(number, action)
 
 
-class _Replay:
+class _Replayer:
+    """One replay of one history."""
+
     def __init__(
         self,
         history: History,
@@ -173,8 +192,8 @@ class _Replay:
         self._payloads = payloads
         self._live_from = live_from
         self._same_code = same_code
-        self._actions = _Actions()
-        self._done: list[tuple[Step, Site | None]] = []
+        self._actions = _ActionsWithSites()
+        self._confirmed: list[tuple[Step, CallSite | None]] = []
 
     def run(self) -> ReplayReport:
         history, executor = self._history, self._executor
@@ -182,25 +201,25 @@ class _Replay:
         instance_id = history.instance_id or "replayed"
         executor.open(instance_id)
         executor.watch_actions(self._actions)
-        tags = next(each.executionStarted.tags for each in events if each.HasField("executionStarted"))
+        tags = next(event.executionStarted.tags for event in events if event.HasField("executionStarted"))
         turns = 0
         with suppress_spans(), turn_scope(metadata=from_tags(tags)) as scope:
             self._runs = scope.runs
             try:
-                for turn in _turns(events):
+                for turn in _split_into_turns(events):
                     turns = turn.number
                     self._replay_turn(turn)
             finally:
                 for run in scope.runs:
                     run.dispose()
                 executor.close()
-        return ReplayReport(instance_id, history.workflow_name or "", turns, len(self._done))
+        return ReplayReport(instance_id, history.workflow_name or "", turns, len(self._confirmed))
 
     def _replay_turn(self, turn: _Turn) -> None:
-        confirmed = {id(event) for event, _ in turn.steps}
+        confirmations = {id(event) for event, _ in turn.steps}
         for offset, event in enumerate(turn.events):
             if (
-                id(event) in confirmed
+                id(event) in confirmations
                 or event.HasField("executionCompleted")
                 or event.HasField("orchestratorCompleted")
             ):
@@ -209,9 +228,9 @@ class _Replay:
             self._executor.feed(event)
         self._compare_steps(turn)
         for event, step in turn.steps:
-            self._done.append((step, self._actions.sites.get(step.number)))
+            self._confirmed.append((step, self._actions.sites.get(step.number)))
             if self._executor.is_complete:
-                # Nothing is left to tell it; that it went on to its end in this turn has been compared.
+                # The instance accepts no more events; `_compare_end` compares that it ended in this turn.
                 self._actions.pop(event.eventId, None)
             else:
                 self._executor.set_replaying(True)
@@ -219,47 +238,50 @@ class _Replay:
         self._compare_end(turn)
 
     def _compare_steps(self, turn: _Turn) -> None:
-        wanted = {number: step for number, action in self._actions.items() if (step := step_of_action(action))}
+        requested = {number: step for number, action in self._actions.items() if (step := step_of_action(action))}
         for _, recorded in turn.steps:
-            actual = wanted.pop(recorded.number, None)
-            if actual is None or not self._agrees(recorded, actual):
+            actual = requested.pop(recorded.number, None)
+            if actual is None or not self._is_same(recorded, actual):
                 raise self._error(turn, recorded, actual)
-        # A turn without its end is still running, or its engine writes none: what is wanted may follow.
-        if wanted and turn.is_finished:
-            extra = wanted[min(wanted)]
-            raise self._error(turn, None, extra)
+        # A turn without an end event is still running, or its engine writes none: the steps may follow.
+        if requested and turn.is_finished:
+            raise self._error(turn, None, requested[min(requested)])
 
-    def _agrees(self, recorded: Step, actual: Step) -> bool:
+    def _is_same(self, recorded: Step, actual: Step) -> bool:
         if recorded.kind != actual.kind:
             return False
         if recorded.kind == "create_timer":
             return not self._payloads or recorded.name == actual.name
-        # Upstream's rule for events: their names are the same in any case of their letters.
+        # Upstream compares the names of events without regard to upper and lower case.
         fold = str.casefold if recorded.kind == "send_event" else str
         if fold(recorded.name) != fold(actual.name) or recorded.target != actual.target:
             return False
         return not self._payloads or recorded.same_payload(actual)
 
     def _compare_end(self, turn: _Turn) -> None:
-        recorded = next((e.executionCompleted for e in turn.events if e.HasField("executionCompleted")), None)
-        actual = next(
-            (a.completeOrchestration for a in self._actions.values() if a.HasField("completeOrchestration")), None
+        recorded = next(
+            (event.executionCompleted for event in turn.events if event.HasField("executionCompleted")), None
         )
+        actual = self._completion()
         if recorded is None:
             if actual is not None and turn.is_finished and not self._executor.has_continued:
-                raise self._error(turn, None, None, code=_end(actual))
+                raise self._error(turn, None, None, code=_describe_end(actual))
             return
         if actual is None:
             continued = "continue_as_new" if self._executor.has_continued else None
-            raise self._error(turn, None, None, history=_end(recorded), code=continued)
+            raise self._error(turn, None, None, history=_describe_end(recorded), code=continued)
         same = recorded.orchestrationStatus == actual.orchestrationStatus
         if same and recorded.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED:
             same = recorded.failureDetails.errorType == actual.failureDetails.errorType
         elif same and self._payloads:
-            one = Step(0, "", "", payload=recorded.result.value if recorded.HasField("result") else None)
-            same = one.same_payload(Step(0, "", "", payload=actual.result.value if actual.HasField("result") else None))
+            same = _result(recorded).same_payload(_result(actual))
         if not same:
-            raise self._error(turn, None, None, history=_end(recorded), code=_end(actual))
+            raise self._error(turn, None, None, history=_describe_end(recorded), code=_describe_end(actual))
+
+    def _completion(self) -> Any:
+        """Return the requested completion of the orchestration, `None` if there is none."""
+        actions = self._actions.values()
+        return next((each.completeOrchestration for each in actions if each.HasField("completeOrchestration")), None)
 
     def _error(
         self,
@@ -270,13 +292,11 @@ class _Replay:
         history: str | None = None,
         code: str | None = None,
     ) -> ReplayError:
-        failure = next(
-            (a.completeOrchestration for a in self._actions.values() if a.HasField("completeOrchestration")), None
-        )
-        if actual is None and code is None and failure is not None:
-            code = _end(failure)
+        completion = self._completion()
+        if actual is None and code is None and completion is not None:
+            code = _describe_end(completion)
         site = self._actions.sites.get(actual.number) if actual is not None else None
-        wanted = [step for action in self._actions.values() if (step := step_of_action(action))]
+        requested = [step for action in self._actions.values() if (step := step_of_action(action))]
         return ReplayError(
             Divergence(
                 instance_id=self._history.instance_id or "",
@@ -288,20 +308,25 @@ class _Replay:
                 code_text=code,
                 site=site or site_of_wait(self._executor, self._runs),
                 error=self._executor.error,
-                before=self._done[-5:],
+                before=self._confirmed[-5:],
                 recorded_here=[step for _, step in turn.steps],
                 recorded_later=[step for event in self._history.protobuf if (step := step_of_event(event))],
-                wanted_here=wanted,
+                wanted_here=requested,
                 same_code=self._same_code,
             )
         )
 
 
-def _end(completion: Any) -> str:
+def _describe_end(completion: Any) -> str:
     status = OrchestrationStatus(completion.orchestrationStatus)
     if status is OrchestrationStatus.FAILED:
         details = completion.failureDetails
         return f"failed with {details.errorType}: {details.errorMessage}"
-    if status.name in _NAMES:
+    if status.name in _ENDS_WITHOUT_RESULT:
         return status.name.lower().replace("_", " ")
     return f"returned {completion.result.value if completion.HasField('result') else 'None'}"
+
+
+def _result(completion: Any) -> Step:
+    """Return the result as the payload of a step, to compare it as one."""
+    return Step(0, "", "", payload=completion.result.value if completion.HasField("result") else None)

@@ -1,4 +1,4 @@
-"""Activities that a test answers itself, and the record of all that were called."""
+"""Stubs of activities: outcomes that a test chooses, and the record of every activity call."""
 
 from __future__ import annotations
 
@@ -17,56 +17,94 @@ class _Never:
 
 
 NEVER: Final = _Never()
-"""In a sequence of outcomes: this call gets no answer."""
+"""An outcome in the `sequence` of a stub: the call never completes."""
 
 NOTHING: Final = object()
-"""No value was given; ``None`` would be one."""
+"""The default of `returns`, since `None` is a possible result."""
 
 
 @dataclass
 class ActivityCall:
-    """One call of one activity, stubbed or not."""
+    """One execution of an activity in a [`WorkflowEnvironment`][durabletask.aio.testing.WorkflowEnvironment].
+
+    Stubbed and real activities are recorded alike; each attempt of a retried activity is a call of its own.
+    """
 
     name: str
+    """The name under which the activity was called."""
+
     input: Any
-    """As the workflow passed it, read back from its encoded form: plain data, no dataclasses."""
+    """The input as plain data: what the data converter reads back from the encoded input without a type."""
 
     instance_id: str
+    """The instance that called it."""
+
     task_id: int
+    """The number of the step in the history of the instance."""
+
     at: datetime
-    """When it started, on the environment's clock."""
+    """When it started on the environment's clock; aware, UTC."""
 
     tags: Mapping[str, str]
+    """The tags of the call, metadata included."""
+
     result: Any = None
+    """What it returned, `None` until then."""
+
     error: BaseException | None = None
+    """What it raised, if it failed."""
+
     is_done: bool = False
+    """Whether it has returned or raised."""
 
 
 class StubExhaustedError(AssertionError):
-    """A stub was called more often than it has outcomes."""
+    """A stub was called more often than its `sequence` has outcomes.
+
+    The activity fails with this error, so its workflow sees it as a failed activity.
+    """
 
 
 class Stub:
-    """What an activity does in a test; made by :meth:`WorkflowEnvironment.stub`."""
+    """Takes the place of an activity.
+
+    Made by [`WorkflowEnvironment.stub`][durabletask.aio.testing.WorkflowEnvironment.stub], not directly.
+
+    Attributes:
+        name: the name of the activity.
+        delay: how long each call takes on the environment's clock.
+        function: the function that was given as `calls`, else `None`; its annotation is the type of the input.
+        calls: the calls so far, oldest first.
+    """
 
     def __init__(
         self,
         name: str,
-        answer: Callable[[Any, Any], Any],
+        outcome: Callable[[Any, Any], Any],
         delay: timedelta,
         function: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.name = name
         self.delay = delay
         self.function = function
-        """The test's own, as an activity: its annotation says of which type it wants the input."""
         self.calls: list[ActivityCall] = []
-        """The calls so far, oldest first."""
-        self._answer = answer
+        self._outcome = outcome
 
     def answer(self, context: Any, value: Any) -> Any:
-        """The outcome of the next call: a value, an awaitable of one, :data:`NEVER`; or it raises."""
-        return self._answer(context, value)
+        """Produce the outcome of the next call.
+
+        Args:
+            context: the activity context of the call.
+            value: the input of the call.
+
+        Returns:
+            The result, a coroutine that returns it, or [`NEVER`][durabletask.aio.testing.NEVER].
+
+        Raises:
+            StubExhaustedError: if there is no outcome left.
+            BaseException: the error that the stub was made to raise.
+        """
+        return self._outcome(context, value)
 
     def __repr__(self) -> str:
         return f"<Stub of {self.name!r}: {len(self.calls)} calls>"
@@ -82,7 +120,7 @@ def make_stub(
     never: bool = False,
     delay: timedelta | float = 0,
 ) -> Stub:
-    """See :meth:`WorkflowEnvironment.stub`."""
+    """Make a stub; the parameters are those of `WorkflowEnvironment.stub`."""
     chosen = {
         "returns": returns is not NOTHING,
         "raises": raises is not None,
@@ -98,21 +136,21 @@ def make_stub(
             f"say what the stub for {name!r} does: returns=value, raises=error, calls=function, sequence=[...], "
             "never=True or delay=timedelta(...)"
         )
-    pause = _pause(name, delay)
+    pause = _to_timedelta(name, delay)
     if calls is not None:
         if not callable(calls):
             raise TypeError(f"calls= of the stub for {name!r} takes a function, not {calls!r}; for a value: returns=")
-        function = _fitting(calls)
+        function = _with_activity_signature(calls)
         return Stub(name, function, pause, function)
     if sequence is not None:
-        return Stub(name, _one_by_one(name, sequence), pause)
-    if raises is not None and not _is_error(raises):
+        return Stub(name, _next_of(name, sequence), pause)
+    if raises is not None and not _is_exception(raises):
         raise TypeError(f"raises= of the stub for {name!r} takes an exception, not {raises!r}; for a value: returns=")
     outcome = raises if raises is not None else NEVER if never else None if returns is NOTHING else returns
-    return Stub(name, lambda context, value: _play(outcome), pause)
+    return Stub(name, lambda context, value: _return_or_raise(outcome), pause)
 
 
-def _pause(name: str, delay: timedelta | float) -> timedelta:
+def _to_timedelta(name: str, delay: timedelta | float) -> timedelta:
     try:
         pause = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     except TypeError:
@@ -122,19 +160,19 @@ def _pause(name: str, delay: timedelta | float) -> timedelta:
     return pause
 
 
-def _fitting(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """Accept functions of the context and the input, as activities are, of the input alone, or of nothing."""
+def _with_activity_signature(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """Adapt a function of the context and the input, of the input alone, or of nothing, to the first of these."""
     parameters = inspect.signature(function).parameters.values()
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     if any(each.kind is each.VAR_POSITIONAL for each in parameters) or len(positional) >= 2:
         return function
     if positional:
 
-        def of_the_input(context: Any, value: Any) -> Any:
+        def with_input(context: Any, value: Any) -> Any:
             return function(value)
 
-        of_the_input.__annotations__["value"] = _annotation(function, positional[0])
-        return of_the_input
+        with_input.__annotations__["value"] = _annotation(function, positional[0])
+        return with_input
     return lambda context, value: function()
 
 
@@ -144,36 +182,36 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> A
     is_object = not (inspect.isroutine(function) or inspect.isclass(function))
     try:
         return get_type_hints(type(function).__call__ if is_object else function).get(parameter.name, Any)
-    except Exception:  # annotations are evaluated for this, and some are meant for type checkers only
+    except Exception:  # Evaluating annotations fails for names that only a type checker imports.
         return Any
 
 
-def _one_by_one(name: str, outcomes: Iterable[Any]) -> Callable[[Any, Any], Any]:
-    # Texts and mappings would be played letter by letter and key by key, sets in any order.
+def _next_of(name: str, outcomes: Iterable[Any]) -> Callable[[Any, Any], Any]:
+    # A string or a mapping would give its letters or keys as outcomes, a set its items in no defined order.
     given = cast("object", outcomes)
     if isinstance(given, str | bytes | Mapping | AbstractSet) or not isinstance(given, Iterable):
         raise TypeError(f"sequence= of the stub for {name!r} takes a list of outcomes, one a call, not {outcomes!r}")
-    left: Iterator[Any] = iter(outcomes)
-    played = 0
+    remaining: Iterator[Any] = iter(outcomes)
+    used = 0
 
-    def answer(context: Any, value: Any) -> Any:
-        nonlocal played
-        for outcome in left:
-            played += 1
-            return _play(outcome)
+    def next_outcome(context: Any, value: Any) -> Any:
+        nonlocal used
+        for outcome in remaining:
+            used += 1
+            return _return_or_raise(outcome)
         raise StubExhaustedError(
-            f"the stub for {name!r} has {played} outcomes and was called once more; "
+            f"the stub for {name!r} has {used} outcomes and was called once more; "
             "add outcomes to its sequence, or stub it again"
         )
 
-    return answer
+    return next_outcome
 
 
-def _is_error(outcome: Any) -> bool:
+def _is_exception(outcome: Any) -> bool:
     return isinstance(outcome, BaseException) or (inspect.isclass(outcome) and issubclass(outcome, BaseException))
 
 
-def _play(outcome: Any) -> Any:
-    if _is_error(outcome):
+def _return_or_raise(outcome: Any) -> Any:
+    if _is_exception(outcome):
         raise outcome
     return outcome

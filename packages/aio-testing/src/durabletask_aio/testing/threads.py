@@ -1,4 +1,4 @@
-"""The threads of the local server: as many as there is work, and none that keeps a program from ending."""
+"""`DaemonThreads`: the thread pool of the local server, which grows with its load and never delays interpreter exit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_IDLE_SECONDS = 10.0
+_IDLE_TIMEOUT = 10.0
+"""Seconds after which a thread without work ends."""
 
 
 class DaemonThreads(Executor):
-    """An executor that always has a thread for one more task.
+    """An executor without an upper limit of threads, all of them daemon threads.
 
-    ``ThreadPoolExecutor`` has a limit, and behind it waiting clients would starve the worker whose results they wait
-    for.  It also makes the interpreter wait for its threads, which would keep a program that forgot to stop its engine
-    alive for ever.
+    `ThreadPoolExecutor` has a limit: clients that wait for results would occupy every thread, and the worker that
+    produces these results could not be served.  It also joins its threads at interpreter exit, so a program that forgot
+    to stop its engine would never end.
     """
 
     def __init__(self, name: str) -> None:
@@ -58,10 +59,10 @@ class DaemonThreads(Executor):
         while True:
             with self._changed:
                 self._idle += 1
-                found = self._changed.wait_for(lambda: self._tasks or self._closed, _IDLE_SECONDS)
+                woken = self._changed.wait_for(lambda: self._tasks or self._closed, _IDLE_TIMEOUT)
                 self._idle -= 1
                 if not self._tasks:
-                    if self._closed or not found:
+                    if self._closed or not woken:
                         self._threads.discard(threading.current_thread())
                         return
                     continue
@@ -69,14 +70,14 @@ class DaemonThreads(Executor):
             task()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads end; ``wait`` for them."""
+        """Let the threads end once the queue is empty; `wait` joins them, `cancel_futures` empties the queue first."""
         with self._changed:
             self._closed = True
             if cancel_futures:
                 self._tasks.clear()
             self._changed.notify_all()
-            left = list(self._threads)
+            threads = list(self._threads)
         if wait:
-            for thread in left:
+            for thread in threads:
                 if thread is not threading.current_thread():
                     thread.join()

@@ -1,4 +1,4 @@
-"""An instance as rows of bars: what ran when, how long it took, how it ended.  From a history alone."""
+"""`Timeline`: the operations of an instance as rows of bars, read from its history: start, duration, outcome."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from durabletask.client import OrchestrationStatus
 
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.steps import Step, is_longest_timer, step_of_event
+from durabletask_aio.testing.steps import Step, is_maximum_timer, step_of_event
 
-NOTICEABLE = timedelta(milliseconds=1)
-"""What is closer together happened at one time, as far as anybody is told."""
+RESOLUTION = timedelta(milliseconds=1)
+"""Times that are closer together are shown as equal."""
 
-_NO_TIME = datetime(1980, 1, 1, tzinfo=timezone.utc)
-"""Upstream's own engine leaves most timestamps at zero."""
+_UNSET_BEFORE = datetime(1980, 1, 1, tzinfo=timezone.utc)
+"""Timestamps up to this one are unset: upstream's in-memory engine leaves most of them at zero."""
 
-_STEP = timedelta(microseconds=1)
+_TURN_OFFSET = timedelta(microseconds=1)
+"""Added to the time of each further turn of the same instant, to keep the turns of a virtual clock apart."""
 
 
 class Outcome(str, Enum):
@@ -29,20 +30,20 @@ class Outcome(str, Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     RUNNING = "running"
-    """It had not ended when the history was taken."""
+    """It had no outcome when the history was taken."""
 
     DROPPED = "dropped"
-    """The instance ended first: the loser of a race, or what was left when it failed."""
+    """The instance ended before it: the loser of a race, or an operation that was running when the workflow failed."""
 
     WAITED = "waited"
-    """Time that passed on purpose: a timer, a pause before a retry, a wait for an event."""
+    """Intended waiting: a timer, the delay before a retry, the wait for an event."""
 
     MOMENT = "moment"
-    """No duration: an event that arrived or was sent, a signal."""
+    """No duration: an event that was received or sent, or a signal."""
 
 
 class Kind(str, Enum):
-    """Which lane a row belongs to, in the order in which lanes are drawn."""
+    """The lane of a row, in the order in which lanes are drawn."""
 
     ACTIVITY = "activity"
     TIMER = "timer"
@@ -53,18 +54,18 @@ class Kind(str, Enum):
 
 @dataclass
 class Bar:
-    """One stretch of a row."""
+    """One interval of a row."""
 
     start: datetime
     end: datetime
     outcome: Outcome
     text: str = ""
-    """The result, the failure, or what was waited for."""
+    """The encoded result, the failure, or the description of a wait."""
 
     @property
     def duration(self) -> timedelta:
-        """To the millisecond."""
-        return timedelta(milliseconds=round((self.end - self.start) / NOTICEABLE))
+        """The duration, rounded to milliseconds."""
+        return timedelta(milliseconds=round((self.end - self.start) / RESOLUTION))
 
 
 @dataclass
@@ -74,13 +75,15 @@ class Row:
     kind: Kind
     name: str
     number: int
-    given: str
+    """The sequence number of the operation, -1 for an event that was received."""
+
+    input: str
     """The encoded input."""
 
     bars: list[Bar]
 
     target: str = ""
-    """The instance that a sub-orchestration is."""
+    """The instance id of a sub-orchestration."""
 
     @property
     def start(self) -> datetime:
@@ -92,7 +95,7 @@ class Row:
 
     @property
     def attempts(self) -> list[Bar]:
-        """The bars that are the operation itself, without the pauses between; of what is not retried, the last."""
+        """The bars of the operation itself, without the delays before retries; of a timer or event, the last bar."""
         if self.kind in (Kind.TIMER, Kind.EVENT):
             return self.bars[-1:]
         return [bar for bar in self.bars if bar.outcome is not Outcome.WAITED]
@@ -104,14 +107,14 @@ class Row:
 
 @dataclass
 class Timeline:
-    """Everything that is drawn."""
+    """The rows of one execution, with its turns, suspensions and end."""
 
     workflow_name: str
     instance_id: str
     status: OrchestrationStatus
     start: datetime
     end: datetime
-    given: str
+    input: str
     result: str
     failure: str
     rows: list[Row]
@@ -121,8 +124,19 @@ class Timeline:
 
     @classmethod
     def of(cls, history: History, *, until: datetime | None = None) -> Timeline:
-        """Read a history, as it looks at its last event or ``until`` later.  ``ValueError`` if it has no start."""
-        return _Reader(history).read(until)
+        """Read a history.
+
+        Args:
+            history: the history.
+            until: the time up to which unfinished operations are shown; by default that of the last event.
+
+        Returns:
+            The timeline.
+
+        Raises:
+            ValueError: if the history has no start.
+        """
+        return _TimelineReader(history).read(until)
 
 
 _OPERATIONS = {
@@ -136,7 +150,9 @@ _COMPLETIONS = {"taskCompleted", "subOrchestrationInstanceCompleted", "entityOpe
 _FAILURES = {"taskFailed", "subOrchestrationInstanceFailed", "entityOperationFailed"}
 
 
-class _Reader:
+class _TimelineReader:
+    """Reads one history, event by event."""
+
     def __init__(self, history: History) -> None:
         if history.workflow_name is None:
             raise ValueError(f"{history!r} does not say which workflow was started; is it the whole history?")
@@ -144,11 +160,12 @@ class _Reader:
         self._rows: list[Row] = []
         self._open: dict[int, Row] = {}
         self._by_reference: dict[str, int] = {}
-        self._fired_now: dict[int, Row] = {}
+        self._fired_in_turn: dict[int, Row] = {}
         self._by_number: dict[int, Row] = {}
-        self._now = self._turn_ended = _NO_TIME
-        self._instant: datetime = _NO_TIME
-        self._later = timedelta(0)
+        self._now = self._turn_ended = _UNSET_BEFORE
+        self._turn_time = _UNSET_BEFORE
+        """The recorded time of the latest turn."""
+        self._turn_offset = timedelta(0)
         self._turns: list[datetime] = []
         self._suspensions: list[tuple[datetime, datetime]] = []
         self._suspended_since: datetime | None = None
@@ -157,13 +174,13 @@ class _Reader:
         started = ended = None
         for event in self._history.protobuf:
             kind = event.WhichOneof("eventType") or ""
-            self._tell_time(event, kind)
+            self._update_time(event, kind)
             if kind == "executionStarted":
                 started = event.executionStarted
             elif kind == "executionCompleted":
                 ended = event.executionCompleted
             else:
-                self._read(event, kind)
+                self._add_event(event, kind)
         self._now = max(self._now, until or self._now)
         for row in self._open.values():
             row.bars[-1].end = self._now
@@ -181,7 +198,7 @@ class _Reader:
             status=status,
             start=self._turns[0] if self._turns else self._now,
             end=self._now,
-            given=started.input.value,
+            input=started.input.value,
             result=ended.result.value if ended is not None else "",
             failure=_failure(failure) if failure is not None else "",
             rows=self._rows,
@@ -190,31 +207,32 @@ class _Reader:
             suspensions=self._suspensions,
         )
 
-    def _tell_time(self, event: pb.HistoryEvent, kind: str) -> None:
+    def _update_time(self, event: pb.HistoryEvent, kind: str) -> None:
         stamped = event.timestamp.ToDatetime(tzinfo=timezone.utc)
-        if stamped > _NO_TIME:
+        if stamped > _UNSET_BEFORE:
             if kind == "orchestratorStarted":
-                # On a virtual clock whole workflows take no time; a step for each turn keeps their turns apart.
-                self._later = self._later + _STEP if stamped == self._instant else timedelta(0)
-                self._instant = stamped
-            # What happened before its turn began is recorded after the turn's start.
-            self._now = stamped + (self._later if stamped == self._instant else timedelta(0))
+                # On a virtual clock, turns without a wait between them have the same time.
+                same_time = stamped == self._turn_time
+                self._turn_offset = self._turn_offset + _TURN_OFFSET if same_time else timedelta(0)
+                self._turn_time = stamped
+            # An event that happened before its turn began is recorded after the start of the turn.
+            self._now = stamped + (self._turn_offset if stamped == self._turn_time else timedelta(0))
         if kind == "orchestratorStarted":
             self._turns.append(self._now)
-            self._fired_now = {}
+            self._fired_in_turn = {}
 
-    def _read(self, event: pb.HistoryEvent, kind: str) -> None:
+    def _add_event(self, event: pb.HistoryEvent, kind: str) -> None:
         body: Any = getattr(event, kind)
         if kind in _OPERATIONS and event.eventId >= 0:
-            self._begin(event, kind, body)
+            self._operation_started(event, kind, body)
         elif kind in _COMPLETIONS or kind in _FAILURES:
-            self._end(kind, body)
+            self._operation_ended(kind, body)
         elif kind == "timerFired":
-            self._fire(body.timerId)
+            self._timer_fired(body.timerId)
         elif kind in ("eventSent", "entityOperationSignaled", "entityUnlockSent"):
-            self._moment(event)
+            self._message_sent(event)
         elif kind == "eventRaised":
-            self._receive(body.name, body.input.value)
+            self._event_received(body.name, body.input.value)
         elif kind == "executionSuspended":
             self._suspended_since = self._now
         elif kind == "executionResumed" and self._suspended_since is not None:
@@ -223,20 +241,20 @@ class _Reader:
         elif kind == "orchestratorCompleted":
             self._turn_ended = self._now
 
-    def _begin(self, event: pb.HistoryEvent, kind: str, body: Any) -> None:
+    def _operation_started(self, event: pb.HistoryEvent, kind: str, body: Any) -> None:
         step = step_of_event(event)
         assert step is not None
         bar = Bar(self._now, self._now, Outcome.RUNNING)
         retried = self._by_number.get(event.eventId)
         if retried is not None and kind in ("taskScheduled", "subOrchestrationInstanceCreated"):
-            self._take_pause(retried)
+            self._merge_retry_delay(retried)
             retried.bars.append(bar)
             self._open[event.eventId] = retried
             return
-        name = _timer_name(body) if kind == "timerCreated" else _name(step)
+        name = _timer_name(body) if kind == "timerCreated" else _row_name(step)
         row = Row(_OPERATIONS[kind], name, event.eventId, step.payload or "", [bar])
         if kind == "timerCreated":
-            row = self._continued(row) or row
+            row = self._row_of_long_wait(row) or row
         elif kind == "subOrchestrationInstanceCreated":
             row.target = step.target
         if row.bars[0] is bar:
@@ -246,29 +264,29 @@ class _Reader:
         if reference:
             self._by_reference[reference] = event.eventId
 
-    def _continued(self, timer: Row) -> Row | None:
-        """The row of the wait that this timer goes on with, if it does: one of three days that has just run out."""
-        for number, row in list(self._fired_now.items()):
-            if is_longest_timer(row.bars[-1].duration):
-                del self._fired_now[number]
+    def _row_of_long_wait(self, timer: Row) -> Row | None:
+        """Return the row of the long wait that this timer continues: one whose maximum timer has fired in this turn."""
+        for number, row in list(self._fired_in_turn.items()):
+            if is_maximum_timer(row.bars[-1].duration):
+                del self._fired_in_turn[number]
                 row.bars[-1].text, timer.bars[0].text = row.name, timer.name
                 row.bars += timer.bars
                 row.name = timer.name
                 return row
         return None
 
-    def _take_pause(self, retried: Row) -> None:
-        """Move the timer that ran out for this retry from a row of its own into the row of what is retried."""
-        for number, pause in list(self._fired_now.items()):
-            if pause.start >= retried.end and retried.outcome is Outcome.FAILED:
-                self._rows.remove(pause)
-                del self._fired_now[number]
-                for bar in pause.bars:
+    def _merge_retry_delay(self, retried: Row) -> None:
+        """Move the timer of a retry from its own row into the row of the retried operation."""
+        for number, delay in list(self._fired_in_turn.items()):
+            if delay.start >= retried.end and retried.outcome is Outcome.FAILED:
+                self._rows.remove(delay)
+                del self._fired_in_turn[number]
+                for bar in delay.bars:
                     bar.text = f"pause before attempt {len(retried.attempts) + 1}"
                     retried.bars.append(bar)
                 return
 
-    def _end(self, kind: str, body: Any) -> None:
+    def _operation_ended(self, kind: str, body: Any) -> None:
         reference = getattr(body, "requestId", "") or getattr(body, "criticalSectionId", "")
         number = self._by_reference.get(reference, -1) if reference else body.taskScheduledId
         row = self._open.pop(number, None)
@@ -282,14 +300,14 @@ class _Reader:
             result = getattr(body, "result", None) or getattr(body, "output", None)
             bar.outcome, bar.text = Outcome.COMPLETED, result.value if result is not None else ""
 
-    def _fire(self, number: int) -> None:
+    def _timer_fired(self, number: int) -> None:
         row = self._open.pop(number, None)
         if row is not None:
             row.bars[-1].end = self._now
             row.bars[-1].outcome = Outcome.WAITED
-            self._fired_now[number] = row
+            self._fired_in_turn[number] = row
 
-    def _moment(self, event: pb.HistoryEvent) -> None:
+    def _message_sent(self, event: pb.HistoryEvent) -> None:
         step = step_of_event(event)
         if step is None:
             return
@@ -297,24 +315,24 @@ class _Reader:
         self._rows.append(
             Row(
                 kind,
-                _name(step),
+                _row_name(step),
                 step.number,
                 step.payload or "",
                 [Bar(self._now, self._now, Outcome.MOMENT, step.kind)],
             )
         )
 
-    def _receive(self, name: str, data: str) -> None:
-        """An event has arrived; if nothing else was being done, it is what the instance had been waiting for."""
+    def _event_received(self, name: str, data: str) -> None:
+        """Add an event; if nothing else was running, the instance had been waiting for it."""
         bars = [Bar(self._now, self._now, Outcome.MOMENT, data)]
         idle = not any(row.kind is not Kind.TIMER for row in self._open.values())
-        if idle and self._turn_ended > _NO_TIME and self._now - self._turn_ended >= NOTICEABLE:
+        if idle and self._turn_ended > _UNSET_BEFORE and self._now - self._turn_ended >= RESOLUTION:
             bars.insert(0, Bar(self._turn_ended, self._now, Outcome.WAITED, f"waited for {name!r}"))
         self._rows.append(Row(Kind.EVENT, name, -1, data, bars))
 
 
-def _name(step: Step) -> str:
-    """What a row is called: of entities, also which one it is and what becomes of its lock."""
+def _row_name(step: Step) -> str:
+    """Return the name of a row; for entities and messages it has the target too."""
     if step.kind == "call_entity":
         return f"{step.name} of {step.target}"
     if step.kind in ("send_event", "signal_entity"):
@@ -332,30 +350,30 @@ def _failure(details: Any) -> str:
 
 
 def offset_text(timeline: Timeline, moment: datetime) -> str:
-    """``start``, or how long after it."""
+    """Return `start`, or the time since the start, such as `+2.5 s`."""
     offset = moment - timeline.start
-    return f"+{duration_text(offset)}" if offset >= NOTICEABLE else "start"
+    return f"+{duration_text(offset)}" if offset >= RESOLUTION else "start"
 
 
 def duration_text(duration: timedelta) -> str:
-    """``340 ms``, ``2.5 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    """Return a duration such as `340 ms`, `2.5 s`, `3 min 20 s` or `2 d 4 h`."""
     seconds = duration.total_seconds()
-    # The limits are where rounding reaches the next unit: "1000 ms" and "60 s" are said differently.
+    # The limits are where rounding reaches the next unit, so that there is no "1000 ms" and no "60 s".
     if seconds < 0.9995:
         return f"{round(seconds * 1000)} ms"
     if seconds < 59.95:
         return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
     units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    left, parts = round(seconds), cast("list[str]", [])
+    remainder, parts = round(seconds), cast("list[str]", [])
     for name, size in units:
-        if left >= size:
-            parts.append(f"{left // size} {name}")
-            left %= size
+        if remainder >= size:
+            parts.append(f"{remainder // size} {name}")
+            remainder %= size
     return " ".join(parts[:2])
 
 
 def payload_text(payload: str, length: int = 60) -> str:
-    """A payload as its author would write it, shortened."""
+    """Return a payload without the escapes of JSON, cut to `length` characters."""
     try:
         text = json.dumps(json.loads(payload), ensure_ascii=False) if payload else ""
     except ValueError:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.timeline import (
-    NOTICEABLE,
+    RESOLUTION,
     Bar,
     Kind,
     Outcome,
@@ -110,7 +110,7 @@ class _Axis:
         last_offset = ""
         for moment in self.moments:
             x = self(moment)
-            if ticks and (x - ticks[-1][0] < _BETWEEN_TICKS or moment - previous < NOTICEABLE):
+            if ticks and (x - ticks[-1][0] < _BETWEEN_TICKS or moment - previous < RESOLUTION):
                 continue
             offset = offset_text(timeline, moment)
             ticks.append((x, offset if offset != last_offset else f"{duration_text(moment - previous)} later"))
@@ -125,7 +125,7 @@ def _header(timeline: Timeline, custom_status: str, until: datetime | None) -> s
         ended += f"<dt>custom status</dt><dd><code>{escape(payload_text(custom_status, 300))}</code></dd>"
     if timeline.result:
         ended += f"<dt>result</dt><dd><code>{escape(payload_text(timeline.result, 300))}</code></dd>"
-    given = f"<dt>input</dt><dd><code>{escape(payload_text(timeline.given, 300))}</code></dd>" if timeline.given else ""
+    given = f"<dt>input</dt><dd><code>{escape(payload_text(timeline.input, 300))}</code></dd>" if timeline.input else ""
     turns = f"{duration_text(timeline.end - timeline.start)} in {_count(len(timeline.turns), 'turn')}"
     so_far = turns if until is not None else f"{turns}, up to the last event"
     took = f"<dt>took</dt><dd>{turns}</dd>" if timeline.ended else f"<dt>so far</dt><dd>{so_far}</dd>"
@@ -187,8 +187,8 @@ def _row(timeline: Timeline, axis: _Axis, row: Row, y: float) -> str:
     label = name if len(name) <= 34 else f"{name[:33]}…"
     bars = "".join(_bar(timeline, axis, row, bar, y) for bar in row.bars)
     lasted = row.end - row.start
-    took = duration_text(lasted) if lasted >= NOTICEABLE and row.outcome is not Outcome.DROPPED else ""
-    more = payload_text(row.given, 24) if row.outcome is Outcome.MOMENT else ""
+    took = duration_text(lasted) if lasted >= RESOLUTION and row.outcome is not Outcome.DROPPED else ""
+    more = payload_text(row.input, 24) if row.outcome is Outcome.MOMENT else ""
     if row.outcome is Outcome.RUNNING:
         more = _LEGEND[row.outcome]
     return (
@@ -225,7 +225,7 @@ def _bar(timeline: Timeline, axis: _Axis, row: Row, bar: Bar, y: float) -> str:
 
 def _inside(row: Row, bar: Bar, x: float, y: float, width: float) -> str:
     """What was given, or how it failed, written into the bar if it fits."""
-    text = {Outcome.COMPLETED: payload_text(row.given, 1000), Outcome.FAILED: bar.text}.get(bar.outcome, "")
+    text = {Outcome.COMPLETED: payload_text(row.input, 1000), Outcome.FAILED: bar.text}.get(bar.outcome, "")
     room = int((width - 12) / _LETTER)
     if not text or room < _FEWEST_LETTERS:
         return ""
@@ -236,7 +236,7 @@ def _inside(row: Row, bar: Bar, x: float, y: float, width: float) -> str:
 def _given(row: Row) -> str:
     number = f" #{row.number}" if row.number > 0 else ""
     number += f", instance {row.target}" if row.target else ""
-    return f"{row.kind.value} {row.name}{number}" + (f"\ninput: {payload_text(row.given, 1000)}" if row.given else "")
+    return f"{row.kind.value} {row.name}{number}" + (f"\ninput: {payload_text(row.input, 1000)}" if row.input else "")
 
 
 def _hover(timeline: Timeline, row: Row, bar: Bar) -> str:
@@ -258,7 +258,7 @@ def _legend(timeline: Timeline) -> str:
         items.append("<li><i class='suspended'></i>suspended</li>")
     items.append("<li><i class='turn'></i>a turn of the workflow's code</li>")
     at_once = any(
-        after - before < NOTICEABLE for before, after in zip(timeline.turns, timeline.turns[1:], strict=False)
+        after - before < RESOLUTION for before, after in zip(timeline.turns, timeline.turns[1:], strict=False)
     )
     together = " Turns of one instant are drawn one after the other." if at_once else ""
     return (
@@ -283,10 +283,10 @@ def _table_row(timeline: Timeline, row: Row) -> str:
         for number, bar in enumerate(row.attempts, start=1)
     ]
     lasted = row.end - row.start
-    took = duration_text(lasted) if lasted >= NOTICEABLE else ""
+    took = duration_text(lasted) if lasted >= RESOLUTION else ""
     return (
         f"<tr><td>{offset_text(timeline, row.start)}</td><td>{row.kind.value} <b>{escape(row.name)}</b></td>"
-        f"<td>{took}</td><td><code>{escape(payload_text(row.given, 200))}</code></td>"
+        f"<td>{took}</td><td><code>{escape(payload_text(row.input, 200))}</code></td>"
         f"<td>{'<br>'.join(escape(each) for each in outcomes)}</td></tr>"
     )
 

@@ -24,7 +24,7 @@ def timeline_to_dict(timeline: Timeline) -> dict[str, Any]:
         "status": timeline.status.name,
         **_span(timeline.start, timeline.end),
         "turns": len(timeline.turns),
-        "input": timeline.given or None,
+        "input": timeline.input or None,
         "result": timeline.result or None,
         "failure": timeline.failure or None,
         "suspensions": [_span(start, end) for start, end in timeline.suspensions],
@@ -40,7 +40,7 @@ def _operation(row: Row) -> dict[str, Any]:
         "instance_id": row.target or None,
         "outcome": row.outcome.value,
         **_span(row.start, row.end),
-        "input": row.given or None,
+        "input": row.input or None,
         "attempts": [_attempt(bar) for bar in row.attempts],
     }
 

@@ -1,4 +1,4 @@
-"""A timeline for the terminal: the operations of an instance as a tree."""
+"""A timeline as text: the operations of an instance as a tree with columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.steps import shortened
+from durabletask_aio.testing.steps import truncate
 from durabletask_aio.testing.timeline import Bar, Kind, Outcome, Row, Timeline, duration_text, offset_text, payload_text
 
 _MARKS = {
@@ -18,27 +18,31 @@ _MARKS = {
     Outcome.MOMENT: "•",
 }
 
-_LONGEST_FAILURE = 300
+_MAX_FAILURE_LENGTH = 300
 
 
 @dataclass
 class _Line:
-    """A line of the tree, in columns: what, when, how long, and what went in and came out."""
+    """A line of the tree, in columns."""
 
-    what: str
+    operation: str
     at: str
     took: str
     detail: str
 
 
 def render_text(history: History) -> str:
-    """The operations as a tree, one line each, with offsets from the start, durations, payloads and failures."""
+    """Return the operations as a tree, one line each, with offsets, durations, payloads and failures.
+
+    Raises:
+        ValueError: if the history has no start.
+    """
     timeline = Timeline.of(history)
     took = duration_text(timeline.end - timeline.start)
     turns = f"{len(timeline.turns)} turn{'' if len(timeline.turns) == 1 else 's'}"
-    call = f"{timeline.workflow_name}({payload_text(timeline.given)})"
+    call = f"{timeline.workflow_name}({payload_text(timeline.input)})"
     head = f"{call}  {timeline.instance_id}  {timeline.status.name} after {took}, {turns}"
-    end = [f"└─ {line}" for line in _end(timeline)]
+    end = [f"└─ {line}" for line in _end_lines(timeline)]
     lines = [_suspension(timeline, *times) for times in timeline.suspensions]
     for position, row in enumerate(timeline.rows):
         is_last = position == len(timeline.rows) - 1 and not end
@@ -46,7 +50,7 @@ def render_text(history: History) -> str:
     return "\n".join([head, *_in_columns(lines), *end])
 
 
-def _end(timeline: Timeline) -> list[str]:
+def _end_lines(timeline: Timeline) -> list[str]:
     if timeline.failure:
         return [f"✗ failed: {_one_line(timeline.failure)}"]
     return [f"returned {payload_text(timeline.result)}"] if timeline.result else []
@@ -56,8 +60,10 @@ def _in_columns(lines: list[_Line]) -> list[str]:
     if not lines:
         return []
     lines = [_Line("", "at", "took", "input → result"), *lines]
-    what, at, took = (max(len(getattr(line, name)) for line in lines) for name in ("what", "at", "took"))
-    return [f"{line.what:<{what}}  {line.at:>{at}}  {line.took:>{took}}  {line.detail}".rstrip() for line in lines]
+    operation, at, took = (max(len(getattr(line, name)) for line in lines) for name in ("operation", "at", "took"))
+    return [
+        f"{line.operation:<{operation}}  {line.at:>{at}}  {line.took:>{took}}  {line.detail}".rstrip() for line in lines
+    ]
 
 
 def _suspension(timeline: Timeline, start: datetime, end: datetime) -> _Line:
@@ -67,28 +73,28 @@ def _suspension(timeline: Timeline, start: datetime, end: datetime) -> _Line:
 def _row_lines(timeline: Timeline, row: Row, *, is_last: bool) -> list[_Line]:
     branch, stem = ("└─", "  ") if is_last else ("├─", "│ ")
     took = "" if row.outcome is Outcome.MOMENT and len(row.bars) == 1 else duration_text(row.end - row.start)
-    what = f"{branch} {_MARKS[row.outcome]} {row.kind.value} {row.name}"
-    lines = [_Line(what, offset_text(timeline, row.start), took, _detail(row))]
+    operation = f"{branch} {_MARKS[row.outcome]} {row.kind.value} {row.name}"
+    lines = [_Line(operation, offset_text(timeline, row.start), took, _detail(row))]
     if len(row.attempts) > 1:
         for number, bar in enumerate(row.attempts, start=1):
             fork = "└─" if number == len(row.attempts) else "├─"
             text = _one_line(bar.text) if bar.outcome is Outcome.FAILED else payload_text(bar.text)
-            what = f"{stem} {fork} {_MARKS[bar.outcome]} attempt {number}"
-            lines.append(_Line(what, offset_text(timeline, bar.start), duration_text(bar.duration), text))
+            attempt = f"{stem} {fork} {_MARKS[bar.outcome]} attempt {number}"
+            lines.append(_Line(attempt, offset_text(timeline, bar.start), duration_text(bar.duration), text))
     return lines
 
 
 def _detail(row: Row) -> str:
-    given = payload_text(row.given)
+    detail = payload_text(row.input)
     if len(row.attempts) > 1:
-        return f"{given}  {len(row.attempts)} attempts".strip()
+        return f"{detail}  {len(row.attempts)} attempts".strip()
     if row.kind is Kind.TIMER and len(row.bars) > 1:
-        given = f"recorded as {len(row.bars)} timers"
-    return f"{given}  {_instance(row)}{_outcome(row.bars[-1])}".strip()
+        detail = f"recorded as {len(row.bars)} timers"
+    return f"{detail}  {_instance(row)}{_outcome(row.bars[-1])}".strip()
 
 
 def _one_line(failure: str) -> str:
-    return shortened(" ".join(failure.split()), _LONGEST_FAILURE)
+    return truncate(" ".join(failure.split()), _MAX_FAILURE_LENGTH)
 
 
 def _instance(row: Row) -> str:

@@ -1,9 +1,9 @@
-"""Turns without a worker: history in, actions out.
+"""`Turns`: runs the turns of workflows without a worker; history in, actions out.
 
-An instance stays alive between its turns and is only told what is new, as a worker with extended sessions does.  Else
-a workflow of ten thousand steps would be replayed ten thousand times, and a test that takes milliseconds would take
-minutes.  What that could hide, code that does something else when replayed, the environment finds by replaying every
-execution once at its end.
+An instance stays alive between its turns and receives only the new events, as on a worker with extended sessions.
+Otherwise a workflow of ten thousand steps would be replayed ten thousand times, and a test that takes milliseconds
+would take minutes.  Code that behaves differently when replayed is found nevertheless: the environment replays every
+execution once when it closes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _logger = logging.getLogger("durabletask.aio.testing")
 
 
 @dataclass
-class _Live:
-    """An instance between two turns."""
+class _LiveInstance:
+    """An instance between two turns: its executor, and the coroutines that its turns have started."""
 
     execution: int
     executor: TurnExecutor
@@ -50,15 +50,24 @@ class Turns:
     """Runs the turns of the instances of one engine."""
 
     def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
-        self._functions = registry
+        self._registry = registry
         self._converter = converter
         self._maximum_timer_interval = maximum_timer_interval
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, _LiveInstance] = {}
         self.errors: dict[str, BaseException] = {}
-        """Why instances failed, as raised: a failure in a history is only its description."""
+        """The exceptions that failed instances, by instance id; the history has only a description of them."""
 
     def run(self, instance: OrchestrationInstance, execution: int, token: str) -> pb.OrchestratorResponse:
-        """The answer to the turn that the engine has handed out for this instance."""
+        """Run the turn that the engine has handed out for this instance.
+
+        Args:
+            instance: the instance, with its history and the events of the turn.
+            execution: the number of the execution; after continue-as-new it is another one.
+            token: the completion token of the work item.
+
+        Returns:
+            The actions and the custom status, as a worker would send them.
+        """
         instance_id = instance.instance_id
         live = self._live.pop(instance_id, None)
         if live is not None and live.execution != execution:
@@ -72,7 +81,8 @@ class Turns:
             try:
                 results = executor.execute(instance_id, past, new)
             except Exception as error:
-                # As upstream's worker does with what its executor does not expect, a data converter's error, say.
+                # Upstream's worker also fails the instance for what its executor does not handle, such as an error of
+                # a data converter.
                 executor.error = error
                 details = failure_details(error, None, _logger)
                 failed = helpers.new_complete_orchestration_action(-1, pb.ORCHESTRATION_STATUS_FAILED, "", details)
@@ -82,7 +92,7 @@ class Turns:
                 response.customStatus.CopyFrom(helpers.get_string_value_or_empty(results.encoded_custom_status))
                 if not executor.is_complete:
                     scope.keep()
-                    live = live or _Live(execution, executor, [])
+                    live = live or _LiveInstance(execution, executor, [])
                     live.runs += scope.runs
                     executor.seen = len(past) + len(new)
                     self._live[instance_id] = live
@@ -94,20 +104,20 @@ class Turns:
         return response
 
     def _new_executor(self) -> TurnExecutor:
-        return TurnExecutor(self._functions, self._converter, self._maximum_timer_interval)
+        return TurnExecutor(self._registry, self._converter, self._maximum_timer_interval)
 
     def awaited_events(self, instance_id: str) -> list[str]:
-        """The names of the external events that a live instance waits for."""
+        """Return the names of the external events that a live instance waits for."""
         live = self._live.get(instance_id)
         return [] if live is None else live.executor.awaited_events()
 
     def close(self) -> None:
-        """End what is still alive, in this thread and as quietly as replay."""
+        """Dispose of every live instance, in this thread and marked as replaying, so that nothing is logged."""
         for live in self._live.values():
             live.close()
         self._live.clear()
 
 
 def _tags(events: Sequence[pb.HistoryEvent]) -> Any:
-    # The start is among the first few events, so this does not walk through a long history.
+    # The start is among the first few events of a history, so this is cheap for a long one too.
     return next((event.executionStarted.tags for event in events if event.HasField("executionStarted")), None)

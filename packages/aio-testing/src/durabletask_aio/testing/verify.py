@@ -1,4 +1,7 @@
-"""Finding non-determinism that no catalogue of calls knows: the same history, replayed in other circumstances."""
+"""`verify_deterministic`: replays a history several times under different conditions and compares the results.
+
+It finds non-determinism that depends on the state of the process, which the rules of the sandbox cannot know.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,18 @@ from durabletask_aio.testing.history import History
 from durabletask_aio.testing.replayer import ReplayReport, replay
 
 MAX_CUTS = 100
-"""Of a longer history, this many places to cut at, evenly spread: each one costs a whole replay."""
+"""The number of events at which a history is cut at most, evenly spread: each cut costs a whole replay."""
 
 HASH_SEEDS = (1, 2)
+"""The values of `PYTHONHASHSEED` of the other processes."""
 
 
 class CutError(ReplayError):
-    """Cut at one of its events, as if the worker had been restarted there, the history is replayed differently."""
+    """The replay differs if the history is cut at one of its events, as by a restart of the worker.
+
+    Attributes:
+        cut: the position of the event.
+    """
 
     def __init__(self, error: ReplayError, cut: int) -> None:
         Exception.__init__(
@@ -35,7 +43,11 @@ class CutError(ReplayError):
 
 
 class HashSeedError(ReplayError):
-    """Another process, with another ``PYTHONHASHSEED``, replayed the history differently."""
+    """The replay differs in a process with another `PYTHONHASHSEED`; there is no `divergence` object of it.
+
+    Attributes:
+        seed: the hash seed of that process.
+    """
 
     def __init__(self, message: str, seed: int) -> None:
         Exception.__init__(self, f"with PYTHONHASHSEED={seed}, so probably by the order of a set:\n{message}")
@@ -43,7 +55,7 @@ class HashSeedError(ReplayError):
 
 
 class OtherProcessError(RuntimeError):
-    """Another process could not replay at all."""
+    """The other process could not replay; the message has its standard error."""
 
 
 def verify_deterministic(
@@ -54,38 +66,50 @@ def verify_deterministic(
     hash_seeds: Sequence[int] = HASH_SEEDS,
     **options: Any,
 ) -> ReplayReport:
-    """Replay a history again and again, and raise :class:`ReplayError` if one replay differs.
+    """Replay a history under different conditions.
 
-    Once as :func:`replay` does; then cut at every event, as if the worker had been restarted there, which tells code
-    that behaves differently while replaying; then in processes of their own under other hash seeds, which tells code
-    that depends on the order of a set.  The latter import the orchestrator, so it has to be a function of a module:
-    with ``hash_seeds=()`` it need not be.
+    First as [`replay`][durabletask.aio.testing.replay] does.  Then cut at each event, as if the worker had been
+    restarted there, which finds code that behaves differently while replaying; a history of more than a hundred events
+    is cut at a hundred of them, evenly spread.  Then in one new process for each hash seed, which finds code that
+    depends on the iteration order of a set.
 
-    A history of more than a hundred events is cut at a hundred of them, evenly spread.
+    Args:
+        history: the history.
+        orchestrator: the async workflow or generator orchestrator.  For other processes it must be importable, that is,
+            a function of a module.
+        payloads: whether to compare inputs, results and times too; `False` for redacted histories.
+        hash_seeds: the values of `PYTHONHASHSEED`; an empty sequence starts no other process.
+        **options: those of [`replay`][durabletask.aio.testing.replay] for the replays in this process.
 
-    ``options`` are those of :func:`replay`.
+    Returns:
+        The report of the first replay.
+
+    Raises:
+        ReplayError: for the first replay that differs; the message says under which condition.
+        ValueError: for a history without a start, and for an orchestrator that cannot be imported.
+        RuntimeError: if another process could not replay.
     """
     report = replay(history, orchestrator, payloads=payloads, **options)
-    for cut in _cuts(len(history)):
+    for cut in _cut_positions(len(history)):
         try:
             replay(history, orchestrator, payloads=payloads, live_from=cut, **options)
-        except ReplayError as found:  # noqa: PERF203 - the first one ends it
-            raise CutError(found, cut) from None
+        except ReplayError as difference:  # noqa: PERF203 - the first one ends the loop
+            raise CutError(difference, cut) from None
     if hash_seeds:
-        reference = f"{_reference(orchestrator)}={history.workflow_name}"
+        reference = f"{_module_reference(orchestrator)}={history.workflow_name}"
         for error in replay_under_hash_seeds([history], [reference], payloads=payloads, hash_seeds=hash_seeds):
             if error is not None:
                 raise error
     return report
 
 
-def _cuts(length: int) -> list[int]:
+def _cut_positions(length: int) -> list[int]:
     if length <= MAX_CUTS:
         return list(range(length))
     return sorted({round(n * (length - 1) / (MAX_CUTS - 1)) for n in range(MAX_CUTS)})
 
 
-def _reference(orchestrator: Any) -> str:
+def _module_reference(orchestrator: Any) -> str:
     name = getattr(orchestrator, "__qualname__", "<locals>")
     module = getattr(orchestrator, "__module__", "__main__")
     importable = getattr(sys.modules.get(module), name, None)
@@ -104,10 +128,19 @@ def replay_under_hash_seeds(
     payloads: bool = True,
     hash_seeds: Sequence[int] = HASH_SEEDS,
 ) -> list[HashSeedError | None]:
-    """Replay them all in one new process for each seed; says of each how it differs there, if it does.
+    """Replay all histories in one new process for each hash seed.
 
-    ``references`` are those of :func:`~.orchestrators.load_orchestrators`.  Raises :class:`OtherProcessError` if the
-    other process could not replay at all.
+    Args:
+        histories: the histories.
+        references: the orchestrators, as for `load_orchestrators`.
+        payloads: whether to compare payloads and times.
+        hash_seeds: the values of `PYTHONHASHSEED`.
+
+    Returns:
+        The first difference of each history, `None` for one without.
+
+    Raises:
+        OtherProcessError: if another process could not replay.
     """
     errors: list[HashSeedError | None] = [None] * len(histories)
     if not histories:
@@ -125,8 +158,8 @@ def replay_under_hash_seeds(
 def _replay_in_another_process(
     directory: Path, references: Sequence[str], payloads: bool, seed: int
 ) -> Sequence[str | None]:
-    """The errors of the histories in the folder, in the order of their names."""
-    # Not by standard output, where the module may write what it likes while it is imported.
+    """Return the errors of the histories in the directory, in the order of their names."""
+    # The report is a file, since modules may print to standard output while they are imported.
     report = directory / f"report-{seed}"
     orchestrators = [f"--orchestrators={reference}" for reference in references]
     done = subprocess.run(

@@ -1,0 +1,310 @@
+"""`InProcessRunner`: drives the engine of a workflow environment on the event loop of the test.
+
+It takes work items from the engine until there are none, runs them, and moves the virtual clock when everything waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, NoReturn, Protocol
+
+from durabletask.serialization import DataConverter
+
+from durabletask_aio.testing._upstream import Registry, entity_batch, pb
+from durabletask_aio.testing.activities import Activities
+from durabletask_aio.testing.clock import VirtualClock
+from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.handouts import Handout, Taker
+from durabletask_aio.testing.history import History
+from durabletask_aio.testing.turns import Turns
+from durabletask_aio.testing.waiting import WorkflowStuckError
+
+_MAX_IDLE_STEPS = 25
+"""Iterations of the test's event loop in which an async activity may finish before it counts as still running."""
+
+_MAX_TURNS_BETWEEN_YIELDS = 500
+"""Turns after which the test's event loop gets to run other tasks and timeouts: a workflow may never end."""
+
+_logger = logging.getLogger("durabletask.aio.testing")
+
+
+class _CallContext:
+    """The gRPC context of a call in process: aborting raises `ValueError`."""
+
+    def abort(self, code: Any, details: str) -> NoReturn:
+        raise ValueError(details)
+
+
+_CALL_CONTEXT = _CallContext()
+
+
+class Settings(Protocol):
+    """The settings of an environment that may change while it runs."""
+
+    auto_skip: bool
+    patience: float
+    turn_limit: int | None
+
+
+class InProcessRunner:
+    """The engine of one environment, and what runs its work items."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        converter: DataConverter,
+        start_time: datetime,
+        maximum_timer_interval: timedelta | None,
+        settings: Settings,
+    ) -> None:
+        self.registry = registry
+        self.converter = converter
+        self.settings = settings
+        self.clock = VirtualClock(start_time)
+        self.engine = Engine(self.clock)
+        self.turns = Turns(registry, converter, maximum_timer_interval)
+        self.activities = Activities(registry, converter, self.clock, self._sleep_on_clock)
+        self._taker = Taker()
+        self._running: set[asyncio.Task[None]] = set()
+        """Activities and entity operations that may finish without time passing."""
+        self._sleeping: set[asyncio.Task[None]] = set()
+        """Activities that wait for the virtual clock."""
+        self._changed = asyncio.Event()
+        self._turns_per_instance: Counter[str] = Counter()
+        """Turns since the test last began to wait for something."""
+        self._turns_since_yield = 0
+        self._paused_instances: dict[str, str] = {}
+        """The tokens of turns beyond the turn limit, by instance id; they run when the test next uses the instance."""
+        self._past_executions: list[History] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    # -- lifecycle ------------------------------------------------------------------------------------------------
+
+    def bind_to_running_loop(self) -> None:
+        """Remember the event loop; raises `RuntimeError` outside of asyncio."""
+        self._loop = asyncio.get_running_loop()
+
+    def check_usable(self) -> None:
+        """Raise `RuntimeError` on another event loop than that of the environment, and once it has been closed."""
+        __tracebackhide__ = True
+        if self._closed:
+            raise RuntimeError("this workflow environment has been closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError(
+                "this workflow environment belongs to another event loop, where it was entered; in pytest-asyncio, "
+                "an async fixture of a wider scope has a loop of its own unless the test asks for that one: "
+                "@pytest.mark.asyncio(loop_scope=...)"
+            )
+
+    async def close(self) -> None:
+        """Cancel the running activities and dispose of the live workflows."""
+        if self._closed:
+            return
+        self._closed = True
+        self.activities.is_stopping = True
+        tasks = [*self._running, *self._sleeping]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.activities.close()
+        self.turns.close()
+        self._changed.set()  # Wakes tasks of the test that still wait for a result.
+
+    @property
+    def histories(self) -> list[History]:
+        """The executions that continued as new, then the latest execution of each instance."""
+        latest = [History(self.engine.history_of(each.instance_id)) for each in self.engine.all_instances()]
+        return [*self._past_executions, *(history for history in latest if len(history))]
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    async def call(self, method: Callable[[Any, Any], Any], request: Any) -> None:
+        """Call a method of the engine, as a client would, and run everything that follows from it."""
+        __tracebackhide__ = True
+        self.check_usable()
+        self._turns_per_instance.clear()
+        self._resume(getattr(request, "instanceId", ""))
+        method(request, _CALL_CONTEXT)
+        self._changed.set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Run everything that can run without time passing, except activities that wait for something outside."""
+        idle_steps = 0
+        while True:
+            if self._run_work_items():
+                idle_steps = 0
+            if self._turns_since_yield >= _MAX_TURNS_BETWEEN_YIELDS:
+                # Counted and not timed, so that the test's other tasks run at the same turn each time.
+                self._turns_since_yield = 0
+                await asyncio.sleep(0)
+                continue
+            if not self._running or idle_steps == _MAX_IDLE_STEPS:
+                return
+            idle_steps += 1
+            await asyncio.sleep(0)
+            if self.activities.is_threaded and not await self._wait_for_change(self.settings.patience):
+                return
+
+    async def wait_until(self, condition: Callable[[], bool], describe: Callable[[], str]) -> None:
+        """Run, and let time pass if `auto_skip` allows it, until `condition()` is true.
+
+        Raises:
+            WorkflowStuckError: with the text of `describe()`, when nothing is left that could make it true.
+        """
+        __tracebackhide__ = True
+        self._turns_per_instance.clear()
+        has_warned = False
+        while not condition():
+            self.check_usable()
+            await self.settle()
+            if condition():
+                return
+            if self._running:
+                # An activity may take long, because it uses a real database for example; a hanging one is reported.
+                if not await self._wait_for_change(None if has_warned else self.settings.patience):
+                    _logger.warning("%s", self._describe_running())
+                    has_warned = True
+            elif self.settings.auto_skip and self.clock.next_due() is not None:
+                self.clock.advance_to(self.clock.next_due() or self.clock.now())
+            elif not await self._wait_for_change(self.settings.patience):
+                raise WorkflowStuckError(describe())
+
+    async def advance_to(self, when: datetime) -> None:
+        """Let time pass until `when`, and run everything that is due by then.
+
+        Raises:
+            WorkflowStuckError: if activities run longer than `patience`, since they take no time on this clock.
+        """
+        __tracebackhide__ = True
+        self._turns_per_instance.clear()
+        for instance_id in [*self._paused_instances]:
+            self._resume(instance_id)
+        await self._finish_activities()
+        while self.clock.advance_to(when):
+            await self._finish_activities()
+
+    async def _finish_activities(self) -> None:
+        await self.settle()
+        while self._running:
+            if not await self._wait_for_change(self.settings.patience):
+                raise WorkflowStuckError(self._describe_running())
+            await self.settle()
+
+    def _describe_running(self) -> str:
+        names = sorted({task.get_name() for task in self._running})
+        return (
+            f"activities or entities still run after {self.settings.patience:g} seconds of real time, and time stands "
+            f"still for them: {', '.join(names)}; stub one that should take time with delay= or never=True"
+        )
+
+    async def _wait_for_change(self, timeout: float | None) -> bool:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    # -- work items -----------------------------------------------------------------------------------------------
+
+    def _run_work_items(self) -> bool:
+        """Take and run work items until there are none or it is time to yield; return whether there were any."""
+        found = False
+        while self._turns_since_yield < _MAX_TURNS_BETWEEN_YIELDS:
+            # Callbacks that are due at the same time run before the next turn, as on an engine with a timer thread.
+            while (due := self.clock.next_due()) is not None and due <= self.clock.now():
+                self.clock.advance_to(self.clock.now())
+            item = self.engine.take(self._taker)
+            if item is None:
+                return found
+            found = True
+            if item.kind == "orchestration":
+                self._run_turn(item)
+            elif item.kind == "activity":
+                self._run_in_background(self._run_activity(item), item.key)
+            else:
+                self._run_in_background(self._run_entity(item), item.key)
+        return found
+
+    def _run_turn(self, item: Handout) -> None:
+        instance = self.engine.instance(item.key)
+        assert instance is not None
+        self._turns_since_yield += 1
+        self._turns_per_instance[item.key] += 1
+        limit = self.settings.turn_limit
+        if limit is not None and self._turns_per_instance[item.key] > limit:
+            # The turn stays handed out: the instance pauses, and the test can inspect it or go on with others.
+            self._paused_instances[item.key] = item.token
+            raise WorkflowStuckError(
+                f"workflow {instance.name!r}, instance {item.key!r}, has had {limit} turns while the test waited, it "
+                f"is {self.clock.now():%Y-%m-%d %H:%M} by now, and it goes on: if it has no end of its own, "
+                "await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows more"
+            )
+        execution = self.engine.execution_of(item.key)
+        response = self.turns.run(instance, execution, item.token)
+        events = [*instance.history, *instance.dispatched_events] if _continues_as_new(response) else []
+        self.engine.CompleteOrchestratorTask(response, _CALL_CONTEXT)
+        if events:
+            self._past_executions.append(History(events))  # The engine keeps only the history of the next execution.
+        self._changed.set()
+
+    def _resume(self, instance_id: str) -> None:
+        token = self._paused_instances.pop(instance_id, None)
+        if token is not None:
+            self.engine.take_back(token)
+
+    async def _run_activity(self, item: Handout) -> None:
+        response = await self.activities.perform(item.message.activityRequest, item.token)
+        self.engine.CompleteActivityTask(response, _CALL_CONTEXT)
+
+    async def _run_entity(self, item: Handout) -> None:
+        request = item.message.entityRequestV2
+        result = await self.activities.in_thread(entity_batch, self.registry, self.converter, request, item.token)
+        self.engine.CompleteEntityTask(result, _CALL_CONTEXT)
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._sleeping.discard(task)
+        self._changed.set()
+        if not task.cancelled() and task.exception() is not None and not self._closed:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "the workflow environment failed", "exception": task.exception(), "task": task}
+            )
+
+    async def _sleep_on_clock(self, delay: timedelta) -> None:
+        """Sleep in an activity until the virtual clock has moved by `delay`; `timedelta.max` is for ever."""
+        task = asyncio.current_task()
+        assert task is not None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not future.done():
+                self._sleeping.discard(task)
+                self._running.add(task)
+                future.set_result(None)
+
+        self._running.discard(task)
+        self._sleeping.add(task)
+        self._changed.set()
+        if delay != timedelta.max:
+            self.clock.call_at(self.clock.now() + delay, wake)
+        await future
+
+
+def _continues_as_new(response: pb.OrchestratorResponse) -> bool:
+    status = pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
+    return any(each.completeOrchestration.orchestrationStatus == status for each in response.actions)
