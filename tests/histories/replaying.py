@@ -1,4 +1,4 @@
-"""Runs the turns of a recorded history again.  `_executor` is the only function that knows how a turn is run."""
+"""Runs the turns of a recorded history again.  `_executor` and `_run` are all that knows how a turn is run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from durabletask.worker import _Registry
 from google.protobuf import json_format
 from histories.recording import Recording, Turn, canonical
 
-from durabletask_aio.core.disposal import turn_scope
-from durabletask_aio.core.validation import is_coroutine_callable
-from durabletask_aio.worker._upstream import OrchestrationExecutor
-from durabletask_aio.worker.metadata import from_tags
+from durabletask_aio.core.hosting import (
+    FunctionKind,
+    TurnExecutor,
+    WorkflowRun,
+    function_kind,
+    metadata_from_tags,
+    turn_scope,
+)
 
 _QUIET = logging.getLogger("histories")
 _QUIET.setLevel(logging.CRITICAL)
@@ -27,11 +31,11 @@ _QUIET.setLevel(logging.CRITICAL)
 Answer = tuple[list[pb.OrchestratorAction], "str | None"]
 
 
-def _executor(recording: Recording, workflow: Callable[..., Any]) -> OrchestrationExecutor:
-    """The worker's executor for this workflow, before its first turn."""
+def _executor(recording: Recording, workflow: Callable[..., Any]) -> TurnExecutor:
+    """What runs the turns of an instance in a worker, before the first turn."""
     facts = recording.facts
     name = recording.history.workflow_name or ""
-    is_async = is_coroutine_callable(workflow)
+    is_async = function_kind(workflow) is FunctionKind.COROUTINE
     registry = _Registry()
     registry.add_named_orchestrator(
         name, as_orchestrator(workflow, name=name, sandbox_mode=facts.sandbox_mode) if is_async else workflow
@@ -39,7 +43,7 @@ def _executor(recording: Recording, workflow: Callable[..., Any]) -> Orchestrati
     options = (
         {} if facts.timer_interval is None else {"maximum_timer_interval": timedelta(seconds=facts.timer_interval)}
     )
-    executor = OrchestrationExecutor(registry, _QUIET, JsonDataConverter(), **options)
+    executor = TurnExecutor(registry, _QUIET, JsonDataConverter(), **options)
     executor.is_async = is_async
     return executor
 
@@ -54,14 +58,14 @@ def full_replays(recording: Recording, workflow: Callable[..., Any]) -> Iterator
 def continued(recording: Recording, workflow: Callable[..., Any]) -> Iterator[tuple[Turn, Answer]]:
     """Each turn with what the workflow answers to it now, if one execution stays alive, as in a worker's session."""
     executor = _executor(recording, workflow)
-    runs: list[Any] = []
+    runs: list[WorkflowRun] = []
     try:
         for turn in recording.turns:
             with turn_scope(metadata=_metadata(recording)) as scope:
                 answer = _run(recording, turn, executor)
                 scope.keep()
                 runs += scope.runs
-            executor.seen = turn.past + turn.new
+            executor.processed = turn.past + turn.new
             if executor.is_complete:  # nobody keeps what has ended; only a rewind follows
                 executor = _executor(recording, workflow)
             yield turn, answer
@@ -70,7 +74,7 @@ def continued(recording: Recording, workflow: Callable[..., Any]) -> Iterator[tu
             run.dispose()
 
 
-def _run(recording: Recording, turn: Turn, executor: OrchestrationExecutor) -> Answer:
+def _run(recording: Recording, turn: Turn, executor: TurnExecutor) -> Answer:
     events = recording.history.protobuf
     past, new = events[: turn.past], events[turn.past : turn.past + turn.new]
     results = executor.execute(recording.history.instance_id or "", past, new)
@@ -79,7 +83,7 @@ def _run(recording: Recording, turn: Turn, executor: OrchestrationExecutor) -> A
 
 def _metadata(recording: Recording) -> dict[str, str] | None:
     started = next(e.executionStarted for e in recording.history.protobuf if e.HasField("executionStarted"))
-    return from_tags(started.tags)
+    return metadata_from_tags(started.tags)
 
 
 def difference(turn: Turn, answer: Answer) -> str:
