@@ -80,6 +80,13 @@ def test_one_range_of_durabletask_everywhere() -> None:
     assert f"`durabletask` {oldest[1]}" in text_of("docs/compatibility.md")
 
 
+def test_the_docs_name_the_last_tested_version_of_durabletask() -> None:
+    from durabletask_aio.core.installation import LAST_TESTED
+
+    tested = "{}.{}".format(*LAST_TESTED)
+    assert f"| up to {tested}, the last tested minor version |" in text_of("docs/compatibility.md")
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_every_version_has_its_section_in_the_changelog(scripts: Any, part: str) -> None:
     version = re.search(r'^version = "(.+)"$', text_of(f"packages/aio-{part}/pyproject.toml"), re.MULTILINE)

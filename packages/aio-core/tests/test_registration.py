@@ -229,7 +229,7 @@ def test_what_is_installed_is_checked_when_the_first_async_function_comes(worker
     def check():
         raise ImportError("durabletask 1.11 is installed")
 
-    monkeypatch.setattr(registration.installation, "check", check)
+    monkeypatch.setattr(registration.installation, "verify_installation", check)
     registration.install(registration.LateRegistrar())
     worker.add_orchestrator(generator)
 

@@ -46,7 +46,7 @@ from __future__ import annotations
 from durabletask_aio.core import installation
 
 # First, because an upstream that does not fit may lack what the modules below import.
-installation.glance()
+installation.quick_check()
 
 from durabletask_aio.core._upstream import RetryPolicy
 from durabletask_aio.core.context import AsyncWorkflowContext

@@ -1,55 +1,68 @@
-"""Whether what is installed fits together.
+"""Checks that the installed distributions fit together.
 
-:func:`glance` looks at what can be seen for nothing, whenever ``durabletask.aio`` is imported; :func:`check` reads the
-metadata of the distributions, before the first workflow or async activity is registered.
+`quick_check` runs whenever `durabletask.aio` is imported and costs nearly nothing. `verify_installation` reads the
+metadata of the distributions; it runs once per process, before the first workflow or async activity is registered.
 """
 
 from __future__ import annotations
 
 import functools
 import glob
+import logging
 import os
 import re
+import threading
 
 CORE = "durabletask-aio-core"
 UPSTREAM = "durabletask"
-IMPOSTORS = ("durabletask-dapr",)
-"""Distributions that install a ``durabletask`` package of their own over Microsoft's."""
+CONFLICTING = ("durabletask-dapr",)
+"""Distributions that install a `durabletask` package of their own over Microsoft's."""
+
+LAST_TESTED = (1, 12)
+"""Newest minor version of `durabletask` that the tests of this version of the core have run on.
+
+The range that the metadata of the package allows goes further; `verify_installation` decides about the rest of it.
+"""
+
+_logger = logging.getLogger("durabletask.aio")
+_lock = threading.Lock()
 
 
-def glance() -> None:
-    """Raise what :func:`check` raises, if anything looks wrong.
+def quick_check() -> None:
+    """Call `verify_installation` if anything looks wrong at import.
 
-    Importing ``importlib.metadata`` takes longer than importing all of the core, and what it has to say is the same for
-    as long as the process lives; so it waits for whoever registers something, or for a reason to ask.
+    Importing `importlib.metadata` takes longer than importing all of the core, so the metadata is read here only when
+    there is a reason for it, and otherwise at the first registration.
+
+    Raises:
+        ImportError: As for `verify_installation`.
     """
-    try:
-        from durabletask_aio.core import _upstream
-
-        looks_right = _upstream.self_check() is None and not _has_impostor_beside_it()
-    except (ImportError, AttributeError):  # so it goes with one that is too old, or another's
-        looks_right = False
-    if not looks_right:
-        check()
+    if _find_problem() is not None or _has_conflicting_metadata():
+        verify_installation()
 
 
-def _has_impostor_beside_it() -> bool:
-    import durabletask
+def verify_installation() -> None:
+    """Check once per process that `durabletask` is Microsoft's, and a version this core works with.
 
-    patterns = [name.replace("-", "_") + "-*" for name in IMPOSTORS]
-    folders = [os.path.dirname(folder) for folder in durabletask.__path__]
-    return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
+    A version above `LAST_TESTED` is accepted if all private names that the core needs are there, with one warning in
+    the log. A failed check is not remembered: the next call checks again.
+
+    Raises:
+        ImportError: `durabletask` is missing, replaced by another distribution, out of range, or lacks a private name
+            that the core needs. The message says what to install or uninstall.
+    """
+    with _lock:  # the cache alone would let two threads check, and warn, at the same time
+        _verify_once()
 
 
-@functools.cache  # what it raises is not kept
-def check() -> None:
-    """Raise :class:`ImportError`, saying what to uninstall or install, unless ``durabletask`` is one we work with."""
-    for impostor in IMPOSTORS:
-        if version(impostor) is not None:
+@functools.cache  # exceptions are not cached
+def _verify_once() -> None:
+    for conflicting in CONFLICTING:
+        if version(conflicting) is not None:
             msg = (
-                f"{impostor} is installed; it puts a 'durabletask' package of its own in the place of Microsoft's, "
+                f"{conflicting} is installed; it puts a 'durabletask' package of its own in the place of Microsoft's, "
                 f"which {CORE} extends\n"
-                f"  pip uninstall {impostor}\n"
+                f"  pip uninstall {conflicting}\n"
                 f"  pip install --force-reinstall --no-deps {UPSTREAM} {CORE}"
             )
             raise ImportError(msg)
@@ -62,15 +75,23 @@ def check() -> None:
         wanted = _normalized(requirement)
         msg = f"{CORE} {version(CORE)} works with {wanted}, and {found} is installed\n  pip install '{wanted}'"
         raise ImportError(msg)
-    from durabletask_aio.core import _upstream
-
-    problem = _upstream.self_check()
+    problem = _find_problem()
     if problem is not None:
-        raise ImportError(f"{problem} (found: {UPSTREAM} {found})")
+        raise ImportError(f"{problem} (found: {UPSTREAM} {found}, {CORE} {version(CORE)})")
+    if _is_untested(found):
+        _logger.warning(
+            "%s %s is newer than %d.%d, the last minor version that %s %s was tested with; all private names of it "
+            "that the core needs are there",
+            UPSTREAM,
+            found,
+            *LAST_TESTED,
+            CORE,
+            version(CORE),
+        )
 
 
 def version(name: str) -> str | None:
-    """The version of that distribution; ``None`` if it is not installed."""
+    """Return the version of the distribution `name`, or `None` if it is not installed."""
     from importlib import metadata
 
     try:
@@ -79,21 +100,41 @@ def version(name: str) -> str | None:
         return None
 
 
+def _find_problem() -> str | None:
+    """Return the sentence about a private name of `durabletask` that is missing, or `None`."""
+    try:
+        from durabletask_aio.core import _upstream
+
+        return _upstream.self_check()
+    except (ImportError, AttributeError) as error:  # a version that lacks a module or a class that is needed
+        return f"{CORE} cannot use the installed {UPSTREAM}: {error}"
+
+
+def _has_conflicting_metadata() -> bool:
+    """Look for the metadata folder of a conflicting distribution next to the imported `durabletask`."""
+    import durabletask
+
+    patterns = [name.replace("-", "_") + "-*" for name in CONFLICTING]
+    folders = [os.path.dirname(folder) for folder in durabletask.__path__]
+    return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
+
+
 def _requirement() -> str | None:
-    """The range of versions we were built for; its one home is the project's own metadata."""
+    """Return the requirement on `durabletask` from our own metadata, its one home."""
     from importlib import metadata
 
     try:
         lines = metadata.requires(CORE) or []
-    except metadata.PackageNotFoundError:  # run from a source tree that nobody installed
+    except metadata.PackageNotFoundError:  # imported from a source tree that is not installed
         return None
     return next((line for line in lines if re.match(rf"{UPSTREAM}\s*[(<>=!~;]", line)), None)
 
 
 def _allows(requirement: str, found: str) -> bool:
-    """Whether ``found`` is in the range; without ``packaging`` if both are plain, as ours and nearly all releases are.
+    """Return whether `found` is in the range.
 
-    Importing it would double what the first registration of a process takes.
+    Plain bounds and plain versions, as ours and nearly all releases are, are compared without `packaging`: importing
+    it would double the time of the first registration of a process.
     """
     bounds = requirement.removeprefix(UPSTREAM).split(",")
     plain = [re.fullmatch(r"(>=|<)([\d.]+)", bound.strip()) for bound in bounds]
@@ -111,9 +152,15 @@ def _allows(requirement: str, found: str) -> bool:
 
 def _release(version: str) -> tuple[int, ...]:
     numbers = [int(number) for number in version.split(".") if number]
-    while numbers and numbers[-1] == 0:  # 1.12 is 1.12.0
+    while numbers and numbers[-1] == 0:  # 1.12 equals 1.12.0
         numbers.pop()
     return tuple(numbers)
+
+
+def _is_untested(found: str) -> bool:
+    """Return whether `found` is of a newer minor version than `LAST_TESTED`; pre-releases of one count as newer."""
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) > LAST_TESTED
 
 
 def _normalized(requirement: str) -> str:

@@ -84,7 +84,7 @@ def as_orchestrator(fn: Any = None, *, name: str | None = None, sandbox_mode: Sa
     info = orchestrator_info(fn)
     if info is not None:
         return _again(fn, info, name, sandbox_mode)
-    installation.check()
+    installation.verify_installation()
     validate_workflow_function(fn)
     mode = SandboxMode.OFF if sandbox_mode is None else SandboxMode.parse(sandbox_mode)
     info = OrchestratorInfo(fn, name or function_name(fn), mode)

@@ -79,7 +79,7 @@ class LateRegistrar:
         return self._found().add_activity(worker, function, name=name)
 
     def _found(self) -> plugins.Registrar:
-        installation.check()
+        installation.verify_installation()
         plugins.load_integrations()  # The worker package's calls install() with its own registrar.
         if _registrar is self:
             install()
