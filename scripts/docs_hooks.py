@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: tables that are generated from the code they document, and programs that are run by the tests.
+"""Hooks of mkdocs that insert generated tables and example programs into the pages.
 
-A line ``<!-- table: NAME -->`` in a page is replaced by what the function of that name in ``TABLES`` returns, and
-``<!-- program: PATH -->`` by that file.  A name that is not there fails the build, and so does a source that has moved.
+A line `<!-- table: NAME -->` is replaced by the result of the function of that name in `TABLES`, and a line
+`<!-- program: PATH -->` by the contents of that file.  An unknown name or a missing file fails the build.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Docstrings as they come out of mkdocstrings: without reST's roles, and none left out."""
+    """Check that the API page is complete, and remove the roles of reST from docstrings."""
     if page.file.src_uri == "reference/api.md":
         check_api(html)
     return ROLE.sub("", html)
 
 
 def check_api(html: str) -> None:
-    """Fail the build if the page lacks a public name: a page without any is built without a complaint."""
+    """Fail the build if the page lacks a public name; mkdocstrings does not report missing names."""
     missing = [
         f"{part}.{name}"
         for part in ("durabletask.aio", "durabletask.aio.worker", "durabletask.aio.testing", "durabletask.aio.sandbox")
@@ -46,7 +46,7 @@ def check_api(html: str) -> None:
 
 
 def refused_methods() -> str:
-    """What the loop of a workflow refuses, with the advice that the error gives."""
+    """Return the table of refused loop methods, with the advice from the error message."""
     from durabletask_aio.core.refusals import ADVICE
 
     return table(("`loop.…`", "Alternative"), ((f"`{name}()`", advice) for name, advice in ADVICE.items()))
@@ -66,7 +66,7 @@ def errors() -> str:
 
 
 def rules() -> str:
-    """A section per rule of the sandbox, under the anchor that messages link to."""
+    """Return a section for each rule of the sandbox, with the anchor that messages link to."""
     from durabletask_aio.sandbox.cli.explain import calls_of, described
     from durabletask_aio.sandbox.rules.catalogue import default
     from durabletask_aio.sandbox.rules.rules import RULES
@@ -85,14 +85,14 @@ def rules() -> str:
 
 
 def first_sentence(documented: Any) -> str:
-    """The first sentence of a docstring, with reST's roles turned into Markdown."""
+    """Return the first sentence of a docstring, with the roles of reST converted to Markdown."""
     paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
     plain = re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", paragraph).replace("``", "`")
     return re.split(r"(?<=[.:;]) (?=[A-Z])", plain)[0]
 
 
 def program(path: str) -> str:
-    """A program of the repository without its docstring, which the page says in its own words."""
+    """Return a program of the repository without its module docstring."""
     code = (ROOT / path).read_text(encoding="utf-8").rstrip()
     return fenced(re.sub(r'\A""".*?"""\n+', "", code, flags=re.DOTALL), title=path)
 
