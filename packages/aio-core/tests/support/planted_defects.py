@@ -25,7 +25,7 @@ from durabletask_aio.core import (
     retries,
 )
 from durabletask_aio.core.deterministic import Streams
-from durabletask_aio.core.operations import Operation
+from durabletask_aio.core.operations import ScheduledOperation
 
 VARIABLE = "DURABLETASK_AIO_TEST_DEFECT"
 DEFECTS: dict[str, Callable[[], None]] = {}
@@ -61,7 +61,7 @@ def scheduling_at_the_await() -> None:
 
 @defect
 def hashes_by_address() -> None:
-    for kind in (loop.WorkflowTask, loop.WorkflowFuture, Operation):
+    for kind in (loop.WorkflowTask, loop.WorkflowFuture, ScheduledOperation):
         set_(kind, "__hash__", object.__hash__)
 
 
@@ -124,7 +124,7 @@ def work_left_to_the_end_of_the_batch() -> None:
 
 @defect
 def user_code_inside_of_upstreams_event() -> None:
-    attach, complete = execution.Execution.attach, Operation._complete
+    attach, complete = execution.Execution.attach, ScheduledOperation.on_child_completed
     latest: dict[int, Any] = {}
 
     def remembering(self: Any, upstream: Any) -> None:
@@ -140,7 +140,7 @@ def user_code_inside_of_upstreams_event() -> None:
             its.detach()
 
     set_(execution.Execution, "attach", remembering)
-    set_(Operation, "_complete", complete_and_run)
+    set_(ScheduledOperation, "on_child_completed", complete_and_run)
 
 
 @defect
@@ -155,7 +155,7 @@ def timer_not_taken_back() -> None:
 
 @defect
 def wake_up_call_missed() -> None:
-    original = Operation._complete
+    original = ScheduledOperation.on_child_completed
 
     def complete(self: Any, task: Any) -> None:
         wake = self._loop.wake
@@ -163,7 +163,7 @@ def wake_up_call_missed() -> None:
         original(self, task)
         wake.is_complete = before
 
-    set_(Operation, "_complete", complete)
+    set_(ScheduledOperation, "on_child_completed", complete)
 
 
 @defect

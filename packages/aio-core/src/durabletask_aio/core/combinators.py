@@ -4,7 +4,6 @@ Each is an operation itself, so it can be awaited twice, raced and cancelled.  T
 not through the loop's ready queue, which makes them cheaper than `asyncio.gather` (`benchmarks/core_replay.py`).
 """
 
-# ruff: noqa: SLF001 - a combination is a listener of operations; see operations
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from durabletask_aio.core._upstream import task
 from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, WorkflowValidationError, shown
 from durabletask_aio.core.failures import foreign_future
-from durabletask_aio.core.operations import Operation
+from durabletask_aio.core.operations import Operation, ScheduledOperation
 from durabletask_aio.core.timers import in_words
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
 
 
 def _shown(value: Any) -> str:
-    return value.description if isinstance(value, Operation) else repr(value)
+    return value.description if isinstance(value, ScheduledOperation) else repr(value)
 
 
 def parts_of(
@@ -135,7 +134,7 @@ def parts_of(
     return futures_of(loop, several, function)
 
 
-class Combination(Operation[T]):
+class Combination(ScheduledOperation[T]):
     """An operation made of others.  `cancel` cancels the parts, and takes effect when the last of them is done."""
 
     __slots__ = ("_cancel_requested", "_parts")
@@ -146,18 +145,18 @@ class Combination(Operation[T]):
         self._cancel_requested = False
 
     def _listen(self, part: asyncio.Future[Any]) -> None:
-        if isinstance(part, Operation):
-            part._add_listener(self)
+        if isinstance(part, ScheduledOperation):
+            part.add_listener(self)
         else:
-            part.add_done_callback(self._operation_done)
+            part.add_done_callback(self.operation_done)
 
     def _ignore(self, part: asyncio.Future[Any]) -> None:
-        if isinstance(part, Operation):
-            part._remove_listener(self)
+        if isinstance(part, ScheduledOperation):
+            part.remove_listener(self)
         else:
-            part.remove_done_callback(self._operation_done)
+            part.remove_done_callback(self.operation_done)
 
-    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def operation_done(self, operation: asyncio.Future[Any]) -> None:
         raise NotImplementedError
 
     def _succeed(self, result: Any) -> None:
@@ -171,12 +170,12 @@ class Combination(Operation[T]):
         self._finished()
 
     def _cancelled(self, msg: Any = None) -> None:
-        super(Operation, self).cancel(msg)  # The future alone: there is no task of upstream's to take back.
+        super(ScheduledOperation, self).cancel(msg)  # The future alone: there is no task of upstream's to take back.
         self._finished()
 
     def _finished(self) -> None:
-        self._order = self._loop.next_completion()
-        self._notify_listeners()
+        self.order = next(self._loop.completions)
+        self.notify_listeners()
 
     def cancel(self, msg: Any = None) -> bool:
         if self.done():
@@ -231,7 +230,7 @@ class WhenAll(Combination[list[Any]]):
         if not self._left and not self.done():
             self._finish()
 
-    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def operation_done(self, operation: asyncio.Future[Any]) -> None:
         self._left -= 1
         if (operation.cancelled() or operation.exception() is not None) and not self.done():
             self._note_failure(operation)
@@ -281,7 +280,7 @@ class WhenAny(Combination[Any]):
         for part in dict.fromkeys(parts):
             self._listen(part)
 
-    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def operation_done(self, operation: asyncio.Future[Any]) -> None:
         if self.done():
             return
         for part in self._parts:
@@ -318,7 +317,7 @@ def _completion_order(future: asyncio.Future[Any]) -> float:
 
     A task gets its place by a callback, one step after it is done; one without a place is therefore the latest.
     """
-    return getattr(future, "_order", 0) or math.inf
+    return getattr(future, "order", 0) or math.inf
 
 
 class Timeout(Combination[Any]):
@@ -334,21 +333,21 @@ class Timeout(Combination[Any]):
         self._timer = timer
         self._expired = False
         if part.done():
-            self._operation_done(part)
+            self.operation_done(part)
             return
         self._listen(part)
         if timer is not None:
-            timer._add_listener(self)
+            timer.add_listener(self)
         elif seconds is not None:  # No time at all: as in asyncio.wait_for, what is not done by now has timed out.
             self._expire(part)
 
-    def _operation_done(self, operation: asyncio.Future[Any]) -> None:
+    def operation_done(self, operation: asyncio.Future[Any]) -> None:
         part = self._parts[0]
         if operation is not part:
             self._when_running(self._expire, part)
             return
         if self._timer is not None:
-            self._timer._remove_listener(self)
+            self._timer.remove_listener(self)
             self._when_running(self._timer.cancel)
         if self.done():
             return
@@ -377,9 +376,9 @@ class Timeout(Combination[Any]):
         part.cancel()
 
     def _timeout(self, part: asyncio.Future[Any]) -> WorkflowTimeoutError:
-        what = part.description if isinstance(part, Operation) else "the awaitable"
+        what = part.description if isinstance(part, ScheduledOperation) else "the awaitable"
         return self._loop.execution.error(
             WorkflowTimeoutError,
             f"{what} did not finish within {in_words(self._seconds or 0)}",
-            step=part.step if isinstance(part, Operation) else None,
+            step=part.step if isinstance(part, ScheduledOperation) else None,
         )

@@ -39,6 +39,7 @@ from durabletask_aio.core.operations import (
     LockOperation,
     Operation,
     RetriedOperation,
+    ScheduledOperation,
 )
 from durabletask_aio.core.timers import fire_time, timeout_seconds, timer_too_long
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
@@ -343,8 +344,8 @@ class AsyncWorkflowContext:
         *,
         recorded: bool = True,
         retried: bool = False,
-        operation_type: type[Operation[Any]] = Operation,
-    ) -> Operation[Any]:
+        operation_type: type[ScheduledOperation[Any]] = ScheduledOperation,
+    ) -> ScheduledOperation[Any]:
         """Return the operation for a task that upstream has just scheduled.
 
         `recorded` says that the history will have it under the latest sequence number, which is so for everything
@@ -352,7 +353,7 @@ class AsyncWorkflowContext:
         """
         upstream = self._execution.upstream
         if retried:
-            operation_type = cast("type[Operation[Any]]", RetriedOperation)
+            operation_type = cast("type[ScheduledOperation[Any]]", RetriedOperation)
             retries.use_workflow_clock(upstream, scheduled)
         return operation_type(self._loop, kind, name, sequence_number(upstream) if recorded else None, scheduled)
 
@@ -882,7 +883,7 @@ class AsyncWorkflowContext:
 
     # -- errors ---------------------------------------------------------------------------------------------------
 
-    def _attribute_error(self, name: str, place: str | None) -> WrongContextError | None:
+    def _explain_attribute_error(self, name: str, place: str | None) -> WrongContextError | None:
         """Return the error for an attribute that is the activity context's; `None` for any other one.
 
         Made when the `AttributeError` fails the workflow, so that the class does not have these attributes.

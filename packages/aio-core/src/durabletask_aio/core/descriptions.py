@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Coroutine
 from typing import Any
 
-from durabletask_aio.core.operations import Operation
+from durabletask_aio.core.operations import ScheduledOperation
 
 AWAITABLES: tuple[type[Any], ...] = (asyncio.Future, Coroutine)
 """What a forgotten `await` leaves behind, for `isinstance`."""
@@ -15,7 +15,7 @@ AWAITABLES: tuple[type[Any], ...] = (asyncio.Future, Coroutine)
 
 def describe_awaitable(value: Any) -> str:
     """Describe an awaitable as its author knows it."""
-    if isinstance(value, Operation):
+    if isinstance(value, ScheduledOperation):
         return value.description
     if inspect.iscoroutine(value):
         return f"a coroutine, {value.__qualname__}(...),"
@@ -26,7 +26,7 @@ def describe_awaitable(value: Any) -> str:
 
 def call_of(value: Any) -> str:
     """Return the call that made an awaitable, as its author may have written it."""
-    return value.call_text if isinstance(value, Operation) else "work()"
+    return value.call_text if isinstance(value, ScheduledOperation) else "work()"
 
 
 def close_if_coroutine(value: Any) -> None:

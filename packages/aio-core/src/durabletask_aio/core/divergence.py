@@ -8,6 +8,7 @@ from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import pb, task
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.errors import HistoryDivergenceError
+from durabletask_aio.core.operations import ScheduledOperation
 
 if TYPE_CHECKING:
     from durabletask_aio.core.execution import Execution
@@ -33,7 +34,7 @@ def divergence(execution: Execution, loop: WorkflowLoop, error: Exception) -> Ex
 
 def _describe_code(context: object, loop: WorkflowLoop, step: int, action: pb.OrchestratorAction | None) -> str:
     listeners = _upstream.listeners_of_step(context, step)
-    described = [listener.description for listener in listeners if hasattr(listener, "description")]
+    described = [listener.description for listener in listeners if isinstance(listener, ScheduledOperation)]
     if described:
         return f"the code scheduled {described[0]}"
     waits = "; ".join(f"{task.get_name()} waits at {waiting_line(task)}" for task in loop.tasks)

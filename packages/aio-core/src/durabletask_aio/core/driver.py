@@ -96,7 +96,7 @@ class WorkflowRun:
         failure: Exception | None = None
         result: Any = None
         suspended = False
-        execution, loop = self.execution, self.loop
+        execution, loop, guard = self.execution, self.loop, self._guard
         _upstream.on_failure(upstream, functools.partial(failures.translate, execution, loop, function))
         try:
             execution.attach(upstream)
@@ -104,14 +104,17 @@ class WorkflowRun:
             while True:
                 execution.attach(upstream)
                 try:
-                    self._run_ready()
+                    if guard is None:
+                        loop.run_ready()
+                    else:
+                        self._run_guarded(guard)
                 finally:
                     execution.detach()
                 if main.done():
                     break
                 if execution.continuation is not None:
                     raise self._awaiting_after_continuation(main)
-                if loop.is_deadlocked:
+                if not loop.outstanding:
                     raise self._deadlock()
                 loop.wake.is_complete = False
                 suspended = True
@@ -141,12 +144,8 @@ class WorkflowRun:
         self._main = cast("WorkflowTask[Any]", main)
         return self._main
 
-    def _run_ready(self) -> None:
-        """Let the loop run until nothing is ready, watched by the sandbox if there is one."""
-        guard = self._guard
-        if guard is None:
-            self.loop.run_ready()
-            return
+    def _run_guarded(self, guard: plugins.ExecutionGuard) -> None:
+        """Let the loop run until nothing is ready, watched by the sandbox."""
         guard.enter()
         violation: BaseException | None = None
         try:

@@ -19,7 +19,6 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
@@ -42,28 +41,17 @@ MAX_REFUSED_CALLS = 1_000
 """Calls refused during disposal before a `NullContext` accepts them, so that `except BaseException` loops end."""
 
 
-class Lifecycle(Enum):
-    """Where an execution is in its life."""
-
-    LIVE = "live"
-    """Its code may run; whether it is on the stack now, `Execution.attached` says."""
-    CLOSING = "closing"
-    """Its coroutines are being closed: every access raises `InstanceEvicted`."""
-    CLOSED = "closed"
-    """Its coroutines have been closed: every access raises an ordinary error."""
-
-
 class Execution:
     """One execution of one workflow; implements `plugins.Execution` for the sandbox."""
 
     __slots__ = (
         "_detached",
-        "_lifecycle",
         "_refused_calls",
         "_thread",
         "cleanups",
         "continuation",
         "event_streams",
+        "evicted",
         "instance_id",
         "logger",
         "metadata",
@@ -93,7 +81,8 @@ class Execution:
         self.metadata = WorkflowMetadata(metadata)
         self.continuation: Continuation | None = None
         self.logger = ReplaySafeLogger(self)
-        self._lifecycle = Lifecycle.LIVE
+        self.evicted = False
+        """Whether the coroutines are being closed, or have been."""
         self._refused_calls = 0
         self._detached = cast("task.OrchestrationContext", DetachedContext(self._not_running))
         self._thread = 0
@@ -118,16 +107,11 @@ class Execution:
         """Whether workflow code is on the stack."""
         return not isinstance(cast(object, self.upstream), DetachedContext)
 
-    # -- lifecycle ------------------------------------------------------------------------------------------------
-
-    @property
-    def evicted(self) -> bool:
-        """Whether the coroutines are being closed, or have been."""
-        return self._lifecycle is not Lifecycle.LIVE
+    # -- the end --------------------------------------------------------------------------------------------------
 
     def begin_closing(self) -> None:
         """Make every access raise `InstanceEvicted`: the coroutines are about to be closed."""
-        self._lifecycle = Lifecycle.CLOSING
+        self.evicted = True
         self.upstream = cast(
             "task.OrchestrationContext", DetachedContext(lambda name: self.refused_call(f"ctx.{name}"))
         )
@@ -135,7 +119,6 @@ class Execution:
 
     def end_closing(self) -> None:
         """Make every access raise an ordinary error: the coroutines have been closed."""
-        self._lifecycle = Lifecycle.CLOSED
         self.detach()
 
     def refused_call(self, what: str) -> InstanceEvicted:

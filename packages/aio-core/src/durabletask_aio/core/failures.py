@@ -234,7 +234,7 @@ def _unawaited_argument(error: BaseException, execution: Execution) -> Exception
 
 def _explained_attribute_error(error: Any) -> Exception | None:
     """Return a better error for an attribute that an operation or the context does not have; `None` for others."""
-    explain = getattr(type(_attribute_of(error, "obj")), "_attribute_error", None)
+    explain = getattr(type(_attribute_of(error, "obj")), "_explain_attribute_error", None)
     if explain is None or not explain.__module__.startswith("durabletask_aio.core"):
         return None
     explained: Exception | None = explain(error.obj, error.name, _place(error))

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from enum import Enum
+from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _compat_anyio, _interpreter, _upstream
@@ -52,7 +53,7 @@ class WorkflowFuture(asyncio.Future[T]):
 
     def __init__(self, loop: WorkflowLoop) -> None:
         super().__init__(loop=loop)
-        self._hash = loop.next_hash()
+        self._hash = next(loop.hashes)
 
     def __hash__(self) -> int:
         return self._hash
@@ -61,12 +62,12 @@ class WorkflowFuture(asyncio.Future[T]):
 class WorkflowTask(asyncio.Task[T]):
     """A task of a workflow's loop, with a deterministic hash."""
 
-    __slots__ = ("_hash", "_order")
+    __slots__ = ("_hash", "order")
 
     def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, **kwargs: Any) -> None:
         # Before Task.__init__, which adds the task to a weak set and so needs its hash.
-        self._hash = loop.next_hash()
-        self._order = 0
+        self._hash = next(loop.hashes)
+        self.order = 0
         """The place among all that has completed in this execution; 0 while it is pending."""
         super().__init__(coro, loop=loop, **kwargs)
 
@@ -152,17 +153,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The namespace of the workflow function's module: a frame that has it is the user's."""
         self._state = _LIVE
         self._ready: deque[asyncio.Handle] = deque()
-        self._outstanding = 0
+        self.outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
         self._timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
         """The timers that have not fired, by when they do, in the order of their creation."""
-        self._completions = 0
-        """Counts what has completed: races compare the numbers."""
+        self.completions = count(1)
+        """Numbers what has completed: races compare the numbers."""
         self._step_budget = step_budget
         # With the instance id in it, because the hashes of all instances would otherwise be 1, 2, 3, ..., and the one
         # weak set in which asyncio keeps every task of the process (up to 3.13) would degrade to a list.  Below 2**31,
         # so that the order is the same on 32-bit builds.
-        self._last_hash = zlib.crc32(execution.instance_id.encode()) & 0x3FFFFFFF
+        self.hashes = count(1 + (zlib.crc32(execution.instance_id.encode()) & 0x3FFFFFFF))
+        """The hashes of the futures and tasks that are created from now on."""
         self._task_number = 0
         # asyncio refers to tasks weakly; a workflow's task that nobody else refers to must not be freed while it is
         # pending.  By id, which is cheaper to look up than our hash; the order is that of creation.
@@ -228,14 +230,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The tasks that are not done, in the order of their creation."""
         return [task for task in self._tasks.values() if not task.done()]
 
-    @property
-    def is_deadlocked(self) -> bool:
-        """Whether nothing that could wake the instance is outstanding, once `run_ready` has returned."""
-        return not self._outstanding
-
     def operation_started(self) -> None:
         """Count an operation or timer whose completion will wake the instance."""
-        self._outstanding += 1
+        self.outstanding += 1
 
     def operation_finished(self) -> int:
         """Count an operation that is done or cancelled.
@@ -243,22 +240,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Returns:
             Its place among all that has completed.
         """
-        self._outstanding -= 1
-        if not self._outstanding:
+        self.outstanding -= 1
+        if not self.outstanding:
             # Otherwise the loop is woken by what awaits the operation; if nothing does, this may be a deadlock.
             self.wake.is_complete = True
-        self._completions += 1
-        return self._completions
-
-    def next_completion(self) -> int:
-        """Return the place, among all that has completed, of a task or combination that is done now."""
-        self._completions += 1
-        return self._completions
-
-    def next_hash(self) -> int:
-        """Return the hash of a future or task that is created now."""
-        self._last_hash += 1
-        return self._last_hash
+        return next(self.completions)
 
     # -- callbacks and time ---------------------------------------------------------------------------------------
 
@@ -339,7 +325,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self.execution.evicted or handle not in self._timers.get(handle.due, ()):
             return
         handles = self._timers.pop(handle.due)
-        self._outstanding -= len(handles)
+        self.outstanding -= len(handles)
         self._ready.extend(handles)
         self.wake.is_complete = True
 
@@ -354,7 +340,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         del together[handle]
         if not together:
             del self._timers[due]
-        self._outstanding -= 1
+        self.outstanding -= 1
         upstream = self.execution.upstream
         timer = _upstream.pending_task(upstream, handle.sequence, id(handle))
         if isinstance(timer, task.TimerTask):
@@ -399,7 +385,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _task_done(self, done: asyncio.Task[Any]) -> None:
         if isinstance(done, WorkflowTask):
-            done._order = self.next_completion()
+            done.order = next(self.completions)
             self._tasks.pop(id(done), None)
 
     def call_in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
@@ -471,7 +457,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} instance_id={self.execution.instance_id!r} outstanding={self._outstanding}>"
+        return f"<{type(self).__name__} instance_id={self.execution.instance_id!r} outstanding={self.outstanding}>"
 
     # -- eviction -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durabletask_aio.core.operations import Operation
+    from durabletask_aio.core.operations import ScheduledOperation
     from durabletask_aio.core.workflow_logger import ReplaySafeLogger
 
 
@@ -14,9 +14,9 @@ class OperationLog:
 
     def __init__(self, logger: ReplaySafeLogger) -> None:
         self._logger = logger
-        self._operations: list[Operation[Any]] = []
+        self._operations: list[ScheduledOperation[Any]] = []
 
-    def add(self, operation: Operation[Any]) -> None:
+    def add(self, operation: ScheduledOperation[Any]) -> None:
         """Keep an operation that has just been scheduled, and log it at DEBUG."""
         self._operations.append(operation)
         self._logger.debug("scheduled %s", operation.description)
@@ -26,7 +26,7 @@ class OperationLog:
         return [_facts(number, operation) for number, operation in enumerate(self._operations, 1)]
 
 
-def _facts(number: int, operation: Operation[Any]) -> dict[str, Any]:
+def _facts(number: int, operation: ScheduledOperation[Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "sequence": number,
         "step": operation.step,

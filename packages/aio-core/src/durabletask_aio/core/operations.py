@@ -4,7 +4,6 @@ An operation is scheduled by upstream at the moment of the call, and the caller 
 upstream task; `docs/adr` says what that would cost.
 """
 
-# ruff: noqa: SLF001 - operations and their listeners use methods that users of the class must not see
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import inspect
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -57,25 +57,9 @@ _PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum
 class OperationListener(Protocol):
     """A combination of operations: told of each of its parts at once, and not by a callback through the loop."""
 
-    def _operation_done(self, operation: Operation[Any]) -> None: ...
-
-
-class CompletionListener:
-    """What upstream calls when the task of an operation completes; keeps that method out of the operation itself."""
-
-    __slots__ = ("_operation",)
-
-    def __init__(self, operation: Operation[Any]) -> None:
-        self._operation = operation
-
-    def on_child_completed(self, task: task.Task[Any]) -> None:
-        """Complete the operation; called by upstream."""
-        self._operation._complete(task)
-
-    @property
-    def description(self) -> str:
-        """What the operation is and where it was scheduled: for messages."""
-        return self._operation.description
+    def operation_done(self, operation: ScheduledOperation[Any]) -> None:
+        """Called once, when `operation` is done."""
+        ...
 
 
 class Operation(asyncio.Future[T]):
@@ -96,7 +80,38 @@ class Operation(asyncio.Future[T]):
         step: the sequence number under which the history records it; `None` for waits that are not recorded.
     """
 
-    __slots__ = ("_code", "_hash", "_instruction", "_listeners", "_order", "kind", "name", "step")
+    __slots__ = ("_code", "_instruction", "kind", "name", "step")
+
+    if TYPE_CHECKING:
+        _code: CodeType
+        _instruction: int
+        kind: str
+        name: str
+        step: int | None
+
+    @property
+    def site(self) -> str:
+        """`file:line` of the call that scheduled it."""
+        return f"{self._code.co_filename}:{line_of(self._code, self._instruction)}"
+
+    def __repr__(self) -> str:
+        if self.cancelled():
+            state = "cancelled"
+        elif not self.done():
+            state = "pending"
+        else:
+            state = "failed" if self.exception() is not None else "finished"
+        step = "" if self.step is None else f" step={self.step}"
+        return f"<Operation {self.kind} {self.name!r}{step} {state}>"
+
+
+class ScheduledOperation(Operation[T]):
+    """What the context's methods return: an operation with the methods that upstream and combinations call.
+
+    Apart from `Operation`, so that the class that users see has none of them.
+    """
+
+    __slots__ = ("_hash", "_listeners", "order")
 
     if TYPE_CHECKING:
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -104,21 +119,21 @@ class Operation(asyncio.Future[T]):
     def __init__(
         self, loop: WorkflowLoop, kind: str, name: str, step: int | None, scheduled: task.Task[Any] | None = None
     ) -> None:
-        """Create an operation; workflow code gets its operations from the context.
+        """Create an operation.
 
         Args:
             loop: the workflow's loop.
-            kind: the kind, as above.
-            name: the name, as above.
-            step: the sequence number, as above.
+            kind: see `Operation`.
+            name: see `Operation`.
+            step: see `Operation`.
             scheduled: upstream's task, or `None` for a combination, which completes itself.
         """
         super().__init__(loop=loop)
-        self._hash = loop.next_hash()
+        self._hash = next(loop.hashes)
         self.kind = kind
         self.name = name
         self.step = step
-        self._order = 0
+        self.order = 0
         """The place among all that has completed in this execution; 0 while it is pending."""
         self._listeners: Any = None
         """`None`, one listener, or a list of them."""
@@ -133,9 +148,9 @@ class Operation(asyncio.Future[T]):
             return
         loop.operation_started()
         if step is not None or not scheduled.is_complete:
-            listeners_by_key(scheduled)[id(self)] = CompletionListener(self)
+            listeners_by_key(scheduled)[id(self)] = self
         else:  # An event that was waiting in the buffer.
-            self._complete(scheduled)
+            self.on_child_completed(scheduled)
         if loop.operation_log is not None:
             loop.operation_log.add(self)
 
@@ -144,8 +159,8 @@ class Operation(asyncio.Future[T]):
 
     # -- completion -----------------------------------------------------------------------------------------------
 
-    def _complete(self, task: task.Task[Any]) -> None:
-        """Take over the result or the failure of upstream's task.
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Take over the result or the failure of upstream's task; called by upstream when the task completes.
 
         Only sets the outcome: user code must not run inside upstream's event, whose processing is not finished (an
         event wait that is registered from here would be dropped).
@@ -153,7 +168,7 @@ class Operation(asyncio.Future[T]):
         loop = self._loop
         if self.done() or loop.execution.evicted:
             return
-        self._order = loop.operation_finished()
+        self.order = loop.operation_finished()
         try:
             result = task.get_result()
         except TaskFailedError as error:
@@ -163,7 +178,7 @@ class Operation(asyncio.Future[T]):
         else:
             self.set_result(result)
         if self._listeners is not None:
-            self._notify_listeners()
+            self.notify_listeners()
 
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
@@ -176,16 +191,7 @@ class Operation(asyncio.Future[T]):
             step=self.step,
         )
 
-    def _notify_listeners(self) -> None:
-        listeners, self._listeners = self._listeners, None
-        if type(listeners) is list:
-            several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
-            for listener in several:
-                listener._operation_done(self)
-        elif listeners is not None:
-            listeners._operation_done(self)
-
-    def _add_listener(self, listener: OperationListener) -> None:
+    def add_listener(self, listener: OperationListener) -> None:
         """Call `listener` when this operation, which is pending, is done."""
         listeners: Any = self._listeners
         if listeners is None:
@@ -196,7 +202,7 @@ class Operation(asyncio.Future[T]):
         else:
             self._listeners = [listeners, listener]
 
-    def _remove_listener(self, listener: OperationListener) -> None:
+    def remove_listener(self, listener: OperationListener) -> None:
         """Do not call `listener` any more."""
         listeners = self._listeners
         if listeners is listener:
@@ -204,6 +210,16 @@ class Operation(asyncio.Future[T]):
         elif type(listeners) is list and listener in listeners:
             several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
             several.remove(listener)
+
+    def notify_listeners(self) -> None:
+        """Call the listeners: the operation is done."""
+        listeners, self._listeners = self._listeners, None
+        if type(listeners) is list:
+            several: list[OperationListener] = listeners  # pyright: ignore[reportUnknownVariableType]
+            for listener in several:
+                listener.operation_done(self)
+        elif listeners is not None:
+            listeners.operation_done(self)
 
     # -- cancellation ---------------------------------------------------------------------------------------------
 
@@ -219,10 +235,9 @@ class Operation(asyncio.Future[T]):
         # The future first: upstream's cancel notifies the listeners, which must find it done.
         if not super().cancel(msg):
             return False
-        order = self._loop.operation_finished()
+        self.order = self._loop.operation_finished()
         self._take_back()
-        self._order = order
-        self._notify_listeners()
+        self.notify_listeners()
         return True
 
     def _take_back(self) -> None:
@@ -239,11 +254,6 @@ class Operation(asyncio.Future[T]):
     # -- descriptions ---------------------------------------------------------------------------------------------
 
     @property
-    def site(self) -> str:
-        """`file:line` of the call that scheduled it."""
-        return f"{self._code.co_filename}:{line_of(self._code, self._instruction)}"
-
-    @property
     def call_text(self) -> str:
         """The call that made it, as its author may have written it."""
         named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT)
@@ -254,19 +264,9 @@ class Operation(asyncio.Future[T]):
         """Kind, name and `file:line` of the call, as messages show them."""
         return f"{self.kind} {self.name!r} ({self.site})"
 
-    def __repr__(self) -> str:
-        if self.cancelled():
-            state = "cancelled"
-        elif not self.done():
-            state = "pending"
-        else:
-            state = "failed" if self.exception() is not None else "finished"
-        step = "" if self.step is None else f" step={self.step}"
-        return f"<Operation {self.kind} {self.name!r}{step} {state}>"
-
     # -- use without await ----------------------------------------------------------------------------------------
 
-    def _attribute_error(self, name: str, place: str | None) -> WorkflowValidationError:
+    def _explain_attribute_error(self, name: str, place: str | None) -> WorkflowValidationError:
         """Return the error for an attribute that an operation does not have: most likely one of its result.
 
         Made when the `AttributeError` fails the workflow, and not by a `__getattr__`, with which every access to any
@@ -320,6 +320,10 @@ class Operation(asyncio.Future[T]):
             return True if self is other else NotImplemented
 
 
+# Messages of Python itself name the type, and users know it by this name.
+ScheduledOperation.__name__ = ScheduledOperation.__qualname__ = Operation.__name__
+
+
 class UnawaitedAttributeError(WorkflowValidationError, AttributeError):
     """An attribute of the result was looked up on the operation; an `AttributeError`, as Python's own was."""
 
@@ -328,7 +332,7 @@ class UnawaitedResultError(WorkflowValidationError, asyncio.InvalidStateError):
     """The result of an operation was asked for before it was there; an `InvalidStateError`, as asyncio's own was."""
 
 
-class RetriedOperation(Operation[T]):
+class RetriedOperation(ScheduledOperation[T]):
     """An activity or a sub-orchestration with a retry policy: cancelling it ends the retries."""
 
     __slots__ = ()
@@ -340,12 +344,13 @@ class RetriedOperation(Operation[T]):
             _upstream.stop_retrying(upstream, pending, self.step, id(self))
 
 
-class LockOperation(Operation["HeldLock"]):
+class LockOperation(ScheduledOperation["HeldLock"]):
     """The request for a lock of entities: await it for the lock, or use it in `async with`."""
 
     __slots__ = ()
 
-    def _complete(self, task: task.Task[Any]) -> None:
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Take over the lock, or release it if the request was cancelled; called by upstream."""
         execution = self._loop.execution
         if execution.evicted:
             return
@@ -356,7 +361,7 @@ class LockOperation(Operation["HeldLock"]):
         _upstream.separate_available_locks(task.get_result())
         granted: CompletableTask[HeldLock] = CompletableTask()
         granted.complete(HeldLock(execution))
-        super()._complete(granted)
+        super().on_child_completed(granted)
 
     async def __aenter__(self) -> HeldLock:
         return await self
