@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,7 @@ def prose(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import `scripts/prose.py`."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
     monkeypatch.delitem(sys.modules, "prose", raising=False)
-    import prose
-
-    return prose
+    return importlib.import_module("prose")
 
 
 def test_documentation_avoids_the_listed_words(prose: Any) -> None:
