@@ -269,8 +269,8 @@ class ScheduledOperation(Operation[T]):
     def _explain_attribute_error(self, name: str, place: str | None) -> WorkflowValidationError:
         """Return the error for an attribute that an operation does not have: most likely one of its result.
 
-        Made when the `AttributeError` fails the workflow, and not by a `__getattr__`, with which every access to any
-        attribute takes Python's slow path; see `benchmarks/hot_path.py`, `getattr`.
+        Made when the `AttributeError` fails the workflow, and not by a `__getattr__`: libraries probe attributes of
+        futures, and see Python's own `AttributeError`.
         """
         if name == "is_complete":  # The first attribute that upstream's combinators look at.
             return self._loop.execution.usage_error(
