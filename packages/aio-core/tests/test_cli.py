@@ -1,5 +1,6 @@
 """The `durabletask-aio` command: sub-commands of other distributions, and what it says when they are not there."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -172,6 +173,21 @@ def test_it_can_be_run_as_a_module(module):
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("durabletask-aio-core ")
     assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [("KeyboardInterrupt", 130, "\n"), ("ImportError", 2, "error: .*acme is not one that fits.*\n")],
+)
+def test_what_ends_the_import_of_the_core_is_no_traceback(tmp_path, error, code, expected):
+    (tmp_path / "durabletask").mkdir()
+    (tmp_path / "durabletask" / "__init__.py").write_text(f"raise {error}('acme is not one that fits')\n")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from durabletask_aio import __main__ as command"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; sys.exit(command.main())"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert re.fullmatch(expected, done.stderr)
 
 
 def test_the_library_does_not_import_click():

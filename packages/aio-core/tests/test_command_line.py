@@ -205,6 +205,13 @@ class TestProcesses:
             process.stdin.close()
         assert process.returncode == 2
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+    @pytest.mark.parametrize("duty", ["much", "little"])
+    def test_a_full_disk_is_one_error(self, tmp_path, duty):
+        with Path("/dev/full").open("w") as full, self.start(tmp_path, duty, stdout=full) as process:
+            assert process.stderr.read() == "error: No space left on device\n"
+        assert process.returncode == 2
+
     def test_ctrl_c(self, tmp_path):
         with self.start(tmp_path, "wait") as process:
             assert process.stdout.readline() == "ready\n"

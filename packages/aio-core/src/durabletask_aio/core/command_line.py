@@ -89,8 +89,11 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None, 
     """
     with _tolerate_closed_pipes():
         code = _run(command, list(sys.argv[1:] if arguments is None else arguments), prog_name)
-        # Here and not at the exit of the interpreter, which would print an error if the reader is gone.
-        print(end="", flush=True)
+        try:  # at its exit, the interpreter would print an error if the reader is gone
+            print(end="", flush=True)
+        except OSError as error:  # a full disk
+            print_error(_os_error_text(error))
+            return ExitCode.FAILURE
         return code
 
 
@@ -106,13 +109,17 @@ def _run(command: click.Command, arguments: list[str], prog_name: str) -> int:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(f"try: {error.ctx.command_path} --help", err=True)
     except OSError as error:
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(_os_error_text(error))
     except Exception:
         traceback.print_exc()
         print_error(f"this is a defect of {prog_name}; please report it with the lines above")
     else:
         return result if isinstance(result, int) else ExitCode.SUCCESS
     return ExitCode.FAILURE
+
+
+def _os_error_text(error: OSError) -> str:
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
 
 
 def print_error(message: str) -> None:
@@ -227,12 +234,12 @@ class _PipeTolerantStream:
         try:
             yield
         except OSError as error:
-            if error.errno not in _CLOSED_PIPE:
-                raise
             # What is buffered, and the flush at the exit of the interpreter, then have somewhere to go.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+            if error.errno not in _CLOSED_PIPE:
+                raise
 
 
 @contextmanager
