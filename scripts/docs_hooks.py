@@ -67,12 +67,12 @@ def errors() -> str:
 
 def rules() -> str:
     """Return a section for each rule of the sandbox, with the anchor that messages link to."""
-    from durabletask_aio.sandbox.cli.explain import calls_of, described
-    from durabletask_aio.sandbox.rules.catalogue import default
-    from durabletask_aio.sandbox.rules.rules import RULES
+    from durabletask_aio.sandbox.cli.explanation import calls_of, described
+    from durabletask_aio.sandbox.rules.default import default_catalogue
+    from durabletask_aio.sandbox.rules.definitions import RULES
 
     def calls(rule: Any) -> str:
-        found = described(calls_of(rule, default()))
+        found = described(calls_of(rule, default_catalogue()))
         return f"Calls: {found}.\n\n" if found else ""
 
     return "\n\n".join(

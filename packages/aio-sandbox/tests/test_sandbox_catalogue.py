@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox.rules import catalogue
 from durabletask_aio.sandbox.rules.allowance import configure
 from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Severity
 from durabletask_aio.sandbox.rules.conditions import CONDITIONS
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 from durabletask_aio.sandbox.static.analysis import check
-from durabletask_aio.sandbox.static.recognise import Recogniser
+from durabletask_aio.sandbox.static.call_index import CallIndex
 
-RULES = list(catalogue.default().rules.values())
-CALLS = list(catalogue.default().calls.values())
+RULES = list(default_catalogue().rules.values())
+CALLS = list(default_catalogue().calls.values())
 
 
 class TestData:
@@ -31,7 +31,7 @@ class TestData:
         assert {call.condition for call in CALLS} - {None} <= set(CONDITIONS)
 
     def test_every_rule_with_a_call_can_be_reached_by_category_and_slug(self) -> None:
-        known = catalogue.default()
+        known = default_catalogue()
 
         assert all(known.is_known_name(rule.slug) and known.is_known_name(rule.category.value) for rule in RULES)
 
@@ -79,13 +79,13 @@ class TestRecognition:
         names = [
             call.name for call in CALLS if call.name.partition(".")[0] in {"time", "random", "uuid", "os", "secrets"}
         ]
-        index = Recogniser(catalogue.default())
+        index = CallIndex(default_catalogue())
         wrong: list[str] = []
         for name in names:
             value: Any = importlib.import_module(name.partition(".")[0])
             for part in name.split(".")[1:]:
                 value = getattr(value, part, None)
-            found = index.find(value) if value is not None else catalogue.default().calls[name]
+            found = index.find(value) if value is not None else default_catalogue().calls[name]
             # secrets re-exports functions of other modules; either name is right.
             if found is None or found.name.rpartition(".")[2] != name.rpartition(".")[2]:
                 wrong.append(name)

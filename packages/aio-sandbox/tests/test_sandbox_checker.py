@@ -18,8 +18,8 @@ from durabletask_aio.core.command_line import run_command
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.cli.check import check as command
 from durabletask_aio.sandbox.code.sources import Source, parse
-from durabletask_aio.sandbox.rules.catalogue import default
-from durabletask_aio.sandbox.static import project
+from durabletask_aio.sandbox.rules.default import default_catalogue
+from durabletask_aio.sandbox.static import source_resolver
 from durabletask_aio.sandbox.static.analysis import check
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
 
@@ -319,7 +319,7 @@ class TestFiles:
             known.append(weakref.ref(source))
             return source
 
-        monkeypatch.setattr(project, "parse", watched_parse)
+        monkeypatch.setattr(source_resolver, "parse", watched_parse)
         for number in range(20):
             (tmp_path / f"plain_{number:02}.py").write_text(f"import time\n\ndef moment():\n    return {number}\n")
         (tmp_path / "plain_07.py").write_text("import time\n\ndef moment():\n    return time.time()\n")
@@ -504,7 +504,7 @@ class TestCommand:
     def test_json_about_rules(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--rules", "--json") == 0
         rules = json.loads(capsys.readouterr().out)["rules"]
-        assert [each["code"] for each in rules] == list(default().rules)
+        assert [each["code"] for each in rules] == list(default_catalogue().rules)
 
         assert run("--explain", "wall-clock", "--json") == 0
         rule = json.loads(capsys.readouterr().out)
@@ -539,11 +539,11 @@ class TestCommand:
             assert process.stderr.read() == ""
         assert process.returncode == 1
 
-    @pytest.mark.parametrize("code", list(default().rules))
+    @pytest.mark.parametrize("code", list(default_catalogue().rules))
     def test_every_rule_explains_itself(self, code: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--explain", code.lower()) == 0
 
-        rule = default().rules[code]
+        rule = default_catalogue().rules[code]
         text = capsys.readouterr().out
         assert text.startswith(f"{code} ({rule.slug})")
         assert rule.why in text
@@ -551,7 +551,7 @@ class TestCommand:
 
     def test_rules_can_be_listed_and_allowed(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--rules") == 0
-        assert len(default().rules) == len(capsys.readouterr().out.splitlines())
+        assert len(default_catalogue().rules) == len(capsys.readouterr().out.splitlines())
         assert run("shop", "--allow", "clock", "--allow", "sleep", "--allow", "random", "--allow", "DET801") == 0
 
 

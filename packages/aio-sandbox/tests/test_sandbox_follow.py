@@ -15,7 +15,7 @@ import pytest
 from durabletask_aio.core.cli import main
 from durabletask_aio.core.errors import SandboxViolationError, WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.rules import territory
+from durabletask_aio.sandbox.rules import ownership
 from durabletask_aio.sandbox.rules.allowance import configure
 from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
 from durabletask_aio.sandbox.static.analysis import check
@@ -57,7 +57,7 @@ def ratelib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (packages / "ratelib").mkdir(parents=True)
     for name, text in PACKAGE.items():
         (packages / "ratelib" / name).write_text(textwrap.dedent(text))
-    monkeypatch.setattr(territory, "_PACKAGES", territory._as_prefixes([str(packages)]))
+    monkeypatch.setattr(ownership, "_PACKAGES", ownership._as_prefixes([str(packages)]))
     monkeypatch.syspath_prepend(str(packages))
     try:
         yield importlib.import_module("ratelib")

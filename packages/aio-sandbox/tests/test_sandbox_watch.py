@@ -27,7 +27,7 @@ from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.sandbox.rules.allowance import allow
 from durabletask_aio.sandbox.runtime import monitoring
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
-from durabletask_aio.sandbox.static.recognise import recogniser
+from durabletask_aio.sandbox.static.call_index import call_index
 
 logger = logging.getLogger("watched")
 
@@ -153,7 +153,7 @@ class TestCaught:
 
             find("imported_late").pause()
 
-        everywhere = "durabletask_aio.sandbox.runtime.state.allowance.everywhere"
+        everywhere = "durabletask_aio.sandbox.runtime.execution.allowance.everywhere"
         monkeypatch.setattr(everywhere, lambda: frozenset({"dynamic-code"}))
         assert violates(watched, use) == "time.sleep()"
 
@@ -333,7 +333,7 @@ class TestTextRunsAsEver:
 
 
 def _watched_codes() -> dict[int, Any]:
-    return monitoring.monitor(recogniser)._codes
+    return monitoring.monitor(call_index)._codes
 
 
 SETTLED = ["one", "two", "three"]
@@ -395,7 +395,7 @@ class TestInnocent:
 class TestMonitoring:
     def test_settled_sites_are_switched_off_and_open_ones_are_not(self, watched: Any) -> None:
         seen: list[str] = []
-        tool = monitoring.monitor(recogniser)
+        tool = monitoring.monitor(call_index)
         judge = tool._judge
 
         def counting(code: Any, offset: int, called: Any, first: Any) -> Any:
@@ -424,14 +424,14 @@ class TestMonitoring:
             return None
 
         watched(workflow)
-        tool = monitoring.monitor(recogniser)
+        tool = monitoring.monitor(call_index)
 
         assert tool.tool in (3, 4, 5)
         assert sys.monitoring.get_tool(tool.tool) == "durabletask-aio"  # type: ignore[attr-defined,unused-ignore]
 
     def test_without_a_free_id_strict_goes_on_with_one_warning(self) -> None:
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
-        monitoring.monitor(recogniser).stop()
+        monitoring.monitor(call_index).stop()
         monitoring._warned.clear()
         taken = [number for number in (3, 4, 5) if api.get_tool(number) is None]
         for number in taken:
@@ -459,7 +459,7 @@ class TestMonitoring:
             return None
 
         watched(workflow)
-        tool = monitoring.monitor(recogniser)
+        tool = monitoring.monitor(call_index)
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
 
         assert api.get_local_events(tool.tool, workflow.__code__) == api.events.CALL

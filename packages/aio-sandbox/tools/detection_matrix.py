@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.sandbox.rules import catalogue
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 
 HARMLESS: dict[str, str] = {
@@ -303,7 +303,7 @@ def every_call() -> dict[str, str]:
     """Every call of the catalogue that this machine has, with arguments under which its condition holds."""
     given = {"without-time": "'%Y'", "with-argument": "1", "of-text": "'a'", "without-zone": "1"}
     names: dict[str, str] = {}
-    for name, call in catalogue.default().calls.items():
+    for name, call in default_catalogue().calls.items():
         root = name.partition(".")[0]
         # What is only noted is nothing that the sandbox is to notice.
         if call.is_watched and (root in sys.stdlib_module_names or root == "builtins"):

@@ -18,10 +18,11 @@ from durabletask_aio.core.command_line import (
 )
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.cli.config import read_settings
-from durabletask_aio.sandbox.cli.explain import explain, rule_to_dict
+from durabletask_aio.sandbox.cli.explanation import explain, rule_to_dict
 from durabletask_aio.sandbox.cli.reports import FORMATS
 from durabletask_aio.sandbox.rules import allowance
-from durabletask_aio.sandbox.rules.catalogue import Severity, default
+from durabletask_aio.sandbox.rules.catalogue import Severity
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.static.checker import Report, Settings, check_sources
 
 _EPILOG = """\
@@ -117,17 +118,17 @@ def check(
 
 
 def _print_explanation(code: str, as_json: bool) -> None:
-    rule = default().rule(code)
+    rule = default_catalogue().rule(code)
     if as_json:
-        write_json(rule_to_dict(rule, default()))
+        write_json(rule_to_dict(rule, default_catalogue()))
     else:
-        write(f"{rule.code} ({rule.slug})\n\n{explain(rule, default())}\n")
+        write(f"{rule.code} ({rule.slug})\n\n{explain(rule, default_catalogue())}\n")
 
 
 def _print_rules(as_json: bool) -> None:
-    rules = default().rules.values()
+    rules = default_catalogue().rules.values()
     if as_json:
-        write_json({"rules": [rule_to_dict(rule, default()) for rule in rules]})
+        write_json({"rules": [rule_to_dict(rule, default_catalogue()) for rule in rules]})
     else:
         for rule in rules:
             write(f"{rule.code}  {rule.severity.value:<8} {rule.slug:<26} {rule.title}\n")

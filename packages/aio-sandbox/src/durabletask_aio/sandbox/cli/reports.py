@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from durabletask_aio.sandbox.cli.explain import explain
-from durabletask_aio.sandbox.rules.catalogue import Rule, Severity, default
+from durabletask_aio.sandbox.cli.explanation import explain
+from durabletask_aio.sandbox.rules.catalogue import Rule, Severity
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static.checker import Report
 
@@ -84,7 +85,7 @@ def _property(text: str) -> str:
 
 def as_sarif(report: Report) -> str:
     """SARIF 2.1.0, which code scanning services read."""
-    rules = list(default().rules.values())
+    rules = list(default_catalogue().rules.values())
     driver: dict[str, Any] = {
         "name": "durabletask-aio check",
         "rules": [_sarif_rule(rule) for rule in rules],
@@ -106,7 +107,10 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
         "name": rule.slug,
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": rule.why},
-        "help": {"text": f"durabletask-aio check --explain {rule.code}", "markdown": explain(rule, default())},
+        "help": {
+            "text": f"durabletask-aio check --explain {rule.code}",
+            "markdown": explain(rule, default_catalogue()),
+        },
         "defaultConfiguration": {"level": rule.severity.value},
     }
 

@@ -57,14 +57,14 @@ def cell_content(cell: types.CellType, default: object) -> Any:
         return default
 
 
-def function_behind(method: Any) -> Any:
+def wrapped_function(method: Any) -> Any:
     """The function inside a bound, static or class method."""
     return method.__func__
 
 
-def maker_of(kind: Any) -> Any:
+def metaclass_call(kind: Any) -> Any:
     """What calling a class runs: its metaclass's ``__call__``."""
-    return inspect.getattr_static(kind_of(kind), "__call__", None)
+    return inspect.getattr_static(type_of(kind), "__call__", None)
 
 
 def bases(kind: Any) -> tuple[type[Any], ...]:
@@ -73,7 +73,7 @@ def bases(kind: Any) -> tuple[type[Any], ...]:
     return found
 
 
-def kind_of(value: Any) -> type[Any]:
+def type_of(value: Any) -> type[Any]:
     """``type(value)``, whose own type is clear to type checkers."""
     kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     return kind
@@ -84,7 +84,7 @@ def elements(value: Any) -> list[Any]:
     return list(value)
 
 
-def texts(values: Any) -> tuple[str, ...]:
+def strings(values: Any) -> tuple[str, ...]:
     """The elements of a constant tuple, as strings."""
     return tuple(map(str, values))
 

@@ -93,7 +93,7 @@ def local_imports(code: types.CodeType) -> Iterator[LocalImport]:
         level: Any = found[index - 2].argval
         members: Any = found[index - 1].argval
         if level == 0 and (members is None or isinstance(members, tuple)):
-            yield LocalImport(each.offset, each.arg, str(each.argval), _interpreter.texts(members or ()))
+            yield LocalImport(each.offset, each.arg, str(each.argval), _interpreter.strings(members or ()))
 
 
 def callee_index(found: list[dis.Instruction], index: int) -> int | None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Final
 
-CALLS_ITS_ARGUMENTS: Final = [
+ARGUMENT_CALLERS: Final = [
     "builtins.map",
     "builtins.filter",
     "builtins.sorted",
@@ -30,7 +30,7 @@ CALLS_ITS_ARGUMENTS: Final = [
     "copy.",
     "statistics.",
 ]
-CALLS_WITH_ONE: Final = frozenset({"builtins.filter", "builtins.sorted", "builtins.min", "builtins.max"})
+SINGLE_ARGUMENT_CALLERS: Final = frozenset({"builtins.filter", "builtins.sorted", "builtins.min", "builtins.max"})
 """Those that call a function with a single argument each time."""
 METHODS_THAT_CALL: Final = frozenset(
     [

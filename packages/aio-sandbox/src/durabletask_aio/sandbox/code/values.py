@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from durabletask_aio.sandbox.rules.conditions import Arguments
+from durabletask_aio.sandbox.rules.conditions import ArgumentSummary
 
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.code.scopes import Scope
@@ -25,7 +25,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Known(Value):
+class ObjectValue(Value):
     """A live object, compared by identity.  ``receiver`` is what a method was taken from."""
 
     value: object = field(compare=False)
@@ -33,19 +33,19 @@ class Known(Value):
     receiver: Value | None = field(default=None, compare=False)
 
     @staticmethod
-    def of(value: object, receiver: Value | None = None) -> Known:
-        return Known(value, id(value), receiver)
+    def of(value: object, receiver: Value | None = None) -> ObjectValue:
+        return ObjectValue(value, id(value), receiver)
 
 
 @dataclass(frozen=True)
-class Named(Value):
+class ExternalName(Value):
     """Something outside of the checked source, by its full name: ``datetime.datetime.now``."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
-class Defined(Value):
+class SourceFunction(Value):
     """A function or lambda in the checked source, with the scope around it."""
 
     node: FunctionNode
@@ -54,7 +54,7 @@ class Defined(Value):
 
 
 @dataclass(frozen=True, eq=False)
-class DefinedClass(Value):
+class SourceClass(Value):
     """A class in the checked source, with the scope around it."""
 
     node: ast.ClassDef
@@ -66,12 +66,12 @@ class Instance(Value):
     """Some object of a class."""
 
     of: Value
-    outlives: bool = False
+    is_shared: bool = False
     """Whether a variable outside of all functions holds it."""
 
 
 @dataclass(frozen=True)
-class Context(Value):
+class ContextValue(Value):
     """The workflow's context."""
 
 
@@ -83,14 +83,14 @@ class ContextMethod(Value):
 
 
 @dataclass(frozen=True)
-class Pending(Value):
+class UnawaitedValue(Value):
     """A durable operation or coroutine that somebody has to await."""
 
     what: str
 
 
 @dataclass(frozen=True)
-class Unordered(Value):
+class UnorderedValue(Value):
     """A set, or a sequence whose order is that of a set."""
 
     is_set: bool
@@ -101,7 +101,7 @@ class Unordered(Value):
 
 
 @dataclass(frozen=True)
-class Shared(Value):
+class SharedObject(Value):
     """An object that a variable outside of all functions holds; ``kind`` says what it is, in words."""
 
     name: str
@@ -112,12 +112,12 @@ class Shared(Value):
 
 
 @dataclass(frozen=True)
-class Given(Value):
+class Argument(Value):
     """Something that is not known, except that the caller gave it."""
 
 
 @dataclass(frozen=True)
-class Container(Value):
+class ContainerValue(Value):
     """A list, tuple or dictionary whose elements are known."""
 
     elements: tuple[Value, ...]
@@ -135,15 +135,15 @@ class DefaultFactory:
 
 
 @dataclass(frozen=True)
-class Bound(Value):
+class PartialFunction(Value):
     """A function that is looked for, with some of its arguments, from ``functools.partial``."""
 
     of: Value
-    arguments: Arguments
+    arguments: ArgumentSummary
 
 
 @dataclass(frozen=True)
-class Body:
+class FunctionBody:
     """A function of the user's that the analysis goes into."""
 
     key: Hashable
@@ -155,11 +155,11 @@ class Body:
     """Its name, as messages show it."""
     allowed: tuple[str, ...] = ()
     receiver: Value | None = None
-    for_io: bool = False
+    io_only: bool = False
     """Whether it is a followed package's, of which only files, network, processes and threads are told."""
 
 
-class World(Protocol):
+class NameResolver(Protocol):
     """Where names come from: live objects (:mod:`.live`), or import statements alone (:mod:`.project`)."""
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
@@ -184,7 +184,7 @@ class World(Protocol):
         """Whether ``value`` is a module or class that something in the catalogue is taken from."""
         ...
 
-    def bodies(self, value: Value) -> list[Body]:
+    def bodies(self, value: Value) -> list[FunctionBody]:
         """The user's functions that run when ``value`` is called."""
         ...
 
@@ -192,7 +192,7 @@ class World(Protocol):
         """What making an object of the class ``value`` calls for fields that are not given."""
         ...
 
-    def reading(self, value: Value, name: str) -> list[Body]:
+    def reading(self, value: Value, name: str) -> list[FunctionBody]:
         """The user's functions that run when the attribute ``name`` of ``value`` is read."""
         ...
 

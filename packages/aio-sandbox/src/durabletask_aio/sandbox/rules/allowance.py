@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox.rules import catalogue
-from durabletask_aio.sandbox.rules.territory import TERRITORY, paths_of
+from durabletask_aio.sandbox.rules.default import default_catalogue
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, paths_of_package
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -59,7 +59,7 @@ def checked(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         msg = f"allow={names!r} is one string; write a list: allow=[{names!r}]."
         raise WorkflowValidationError(msg)
-    known = catalogue.default()
+    known = default_catalogue()
     for name in names:
         if name != "*" and not known.is_known_name(name):
             rules = ", ".join(f"{rule.code} ({rule.slug})" for rule in known.rules.values())
@@ -79,7 +79,7 @@ def checked_packages(packages: Iterable[str], keyword: str) -> tuple[str, ...]:
     names = tuple(packages)
     try:
         for name in names:
-            paths_of(name)
+            paths_of_package(name)
     except ValueError as error:
         raise WorkflowValidationError(str(error)) from None
     return names
@@ -105,7 +105,7 @@ def configure(
     """
     following = [(checked_packages(follow, "follow"), False), (checked_packages(follow_io, "follow_io"), True)]
     added = set(checked(allow)) - _everywhere
-    current = catalogue.default()
+    current = default_catalogue()
     before = dict(current.calls)
     try:
         for name, code in (forbid or {}).items():
@@ -114,7 +114,7 @@ def configure(
         current.calls = before
         raise WorkflowValidationError(str(error)) from None
     _everywhere.update(added)
-    unfollow = [TERRITORY.follow(packages, io_only=io_only) for packages, io_only in following if packages]
+    unfollow = [OWNERSHIP.follow(packages, io_only=io_only) for packages, io_only in following if packages]
 
     def undo() -> None:
         for take_back in unfollow:

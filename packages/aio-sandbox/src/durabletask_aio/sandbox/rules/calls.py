@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.rules import RULES
+from durabletask_aio.sandbox.rules.definitions import RULES
 
 _BY_CODE: Final = {rule.code: rule for rule in RULES}
 
@@ -270,7 +270,7 @@ def _read_blocks() -> Iterator[Call]:
 CALLS: Final[tuple[Call, ...]] = tuple(_read_blocks())
 # time.localtime(t) with a time is the other mistake, so those names have a second entry under DET102 that is
 # looked up by the name with its condition; see Recogniser.also.
-SECOND_LOOK: Final[dict[str, Call]] = {
+FALLBACK_CALLS: Final[dict[str, Call]] = {
     name: Call(name, _BY_CODE["DET102"], "with-argument", alternative="`time.gmtime(t)`")
     for name in ("time.localtime", "time.ctime")
 }

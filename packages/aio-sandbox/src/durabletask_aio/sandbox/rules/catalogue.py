@@ -163,22 +163,6 @@ class Catalogue:
         return Catalogue(dict(self.rules), dict(self.calls), self.version)
 
 
-_default: Catalogue | None = None
-
-
-def default() -> Catalogue:
-    """The catalogue in force in this process.  What :func:`.allowance.configure` changes, it changes here."""
-    global _default
-    if _default is None:
-        # Imported here because the data modules need the shapes above.
-        from durabletask_aio.sandbox.rules.calls import CALLS
-        from durabletask_aio.sandbox.rules.rules import RULES
-
-        _default = Catalogue({rule.code: rule for rule in RULES})
-        _default.add(CALLS)
-    return _default
-
-
 def allows(allowed: Iterable[str], rule: Rule, call_name: str | None) -> bool:
     """Whether one of the names in ``allowed`` covers a finding of ``rule`` about ``call_name``.
 

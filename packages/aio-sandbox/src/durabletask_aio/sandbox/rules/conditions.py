@@ -14,7 +14,7 @@ from typing import Any, Final
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ArgumentSummary:
     """What is known of a call's arguments."""
 
     positional: int = 0
@@ -29,13 +29,13 @@ class Arguments:
         return self.positional + len(self.keywords)
 
 
-UNKNOWN_ARGUMENTS: Final = Arguments(positional=255)
+UNKNOWN_ARGUMENTS: Final = ArgumentSummary(positional=255)
 """For calls like ``f(*args)`` seen from outside: assume that the optional arguments are there and stay silent."""
 
 
-def of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:
+def summary_of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> ArgumentSummary:
     """The summary of a call that is being made."""
-    return Arguments(
+    return ArgumentSummary(
         len(args),
         frozenset(kwargs),
         bool(args) and args[0] is None,
@@ -43,14 +43,14 @@ def of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments
     )
 
 
-def arguments_of(node: ast.Call, first: int = 0) -> Arguments:
+def arguments_of(node: ast.Call, first: int = 0) -> ArgumentSummary:
     """The summary of a call's arguments from ``first`` on; a starred one may bring any number, so it is enough."""
     given = node.args[first:]
     starred = any(isinstance(argument, ast.Starred) for argument in given)
     open_ended = any(keyword.arg is None for keyword in node.keywords)
     leading = given[0] if given else None
     constant = leading.value if isinstance(leading, ast.Constant) else ...
-    return Arguments(
+    return ArgumentSummary(
         255 if starred or open_ended else len(given),
         frozenset(keyword.arg for keyword in node.keywords if keyword.arg is not None),
         constant is None,
@@ -58,7 +58,7 @@ def arguments_of(node: ast.Call, first: int = 0) -> Arguments:
     )
 
 
-def unwrapped(
+def unwrap_partial(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """The function behind a ``functools.partial`` and all that it will be called with."""
@@ -68,18 +68,18 @@ def unwrapped(
     return target, args, kwargs
 
 
-def with_bound(arguments: Arguments, called: Any) -> Arguments:
+def with_partial(arguments: ArgumentSummary, called: Any) -> ArgumentSummary:
     """``arguments`` and, before them, those that ``called`` holds if it is a ``functools.partial``."""
     if type(called) is not functools.partial:
         return arguments
-    _function, args, kwargs = unwrapped(called, (), {})
-    return joined(of_call(args, kwargs), arguments)
+    _function, args, kwargs = unwrap_partial(called, (), {})
+    return joined(summary_of_call(args, kwargs), arguments)
 
 
-def joined(first: Arguments, then: Arguments) -> Arguments:
+def joined(first: ArgumentSummary, then: ArgumentSummary) -> ArgumentSummary:
     """The arguments of a call that is given some of them early."""
     leading = first if first.positional else then
-    return Arguments(
+    return ArgumentSummary(
         first.positional + then.positional,
         first.keywords | then.keywords,
         leading.first_is_none,
@@ -87,11 +87,11 @@ def joined(first: Arguments, then: Arguments) -> Arguments:
     )
 
 
-def _without_arguments(arguments: Arguments) -> bool:
+def _without_arguments(arguments: ArgumentSummary) -> bool:
     return arguments.total == 0 or (arguments.total == 1 and arguments.first_is_none)
 
 
-CONDITIONS: Final[Mapping[str, tuple[Callable[[Arguments], bool], str]]] = {
+CONDITIONS: Final[Mapping[str, tuple[Callable[[ArgumentSummary], bool], str]]] = {
     "without-arguments": (_without_arguments, "called without an argument"),
     "without-time": (lambda a: a.total < 2, "called without a time"),
     "without-seed": (lambda a: _without_arguments(a) and "x" not in a.keywords, "created without a seed"),
@@ -102,6 +102,6 @@ CONDITIONS: Final[Mapping[str, tuple[Callable[[Arguments], bool], str]]] = {
 """By name: the predicate, and the words that the documentation uses for it."""
 
 
-def holds(condition: str | None, arguments: Arguments) -> bool:
+def condition_holds(condition: str | None, arguments: ArgumentSummary) -> bool:
     """Whether a call with this condition and these arguments is harmful."""
     return condition is None or CONDITIONS[condition][0](arguments)

@@ -64,7 +64,7 @@ class Finding:
         if self.detail:
             return f"{self.detail} ({self.rule.code})."
         title = self.rule.title[0].lower() + self.rule.title[1:]
-        return f"`{shown(self.call)}` is not deterministic: {title} ({self.rule.code})."
+        return f"`{display_name(self.call)}` is not deterministic: {title} ({self.rule.code})."
 
     @property
     def way(self) -> str:
@@ -103,7 +103,7 @@ class Finding:
         }
 
 
-def shown(name: str | None) -> str:
+def display_name(name: str | None) -> str:
     """A call's name as a reader knows it, with parentheses unless it is a mapping."""
     short = (name or "this").removeprefix("builtins.")
     return short if short in {"os.environ", "os.environb"} else f"{short}()"
@@ -114,7 +114,7 @@ def column_of(line: str, offset: int) -> int:
     return len(line.encode()[:offset].decode(errors="replace")) + 1
 
 
-def corrected(
+def correct_line(
     line: str, node: ast.Call | None, call: Call, context: str | None, *, generator: bool, is_async: bool
 ) -> str | None:
     """``line`` with the call at ``node`` replaced, or ``None`` if that is not mechanical.

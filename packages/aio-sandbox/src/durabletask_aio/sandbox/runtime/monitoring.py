@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from durabletask_aio.core.errors import NonDeterminismWarning
 from durabletask_aio.sandbox.code import _interpreter, bytecode
-from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, Arguments, with_bound
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.runtime.state import ACTIVE
-from durabletask_aio.sandbox.static import reach
-from durabletask_aio.sandbox.static.recognise import Recogniser
+from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary, with_partial
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.runtime.execution import ACTIVE
+from durabletask_aio.sandbox.static import reachability
+from durabletask_aio.sandbox.static.call_index import CallIndex
 
 IS_SUPPORTED: Final = sys.version_info >= (3, 12)
 
@@ -40,7 +40,7 @@ _FOLLOWED: Final = 64
 class Monitor:
     """The one tool of this process; see :func:`monitor`."""
 
-    def __init__(self, index: Recogniser) -> None:
+    def __init__(self, index: CallIndex) -> None:
         self._index = index
         self._codes: dict[int, types.CodeType] = {}
         self._classes: dict[int, type[Any]] = {}
@@ -51,7 +51,7 @@ class Monitor:
         self._counts: dict[tuple[int, int], int] = {}
         self._api: Any = getattr(sys, "monitoring", None)
         self.tool: int | None = None
-        self.prepare: Callable[[Iterable[types.FunctionType]], None] = leave_alone
+        self.prepare: Callable[[Iterable[types.FunctionType]], None] = no_preparation
         """Called with functions that are met while a workflow runs, before they are: redirection of their names."""
 
     def start(self) -> bool:
@@ -89,7 +89,7 @@ class Monitor:
 
     def watch_code(self, code: types.CodeType) -> None:
         """Instrument ``code`` and the code inside it."""
-        for each in reach.codes_of(code):
+        for each in reachability.codes_of(code):
             self._watch_code(each)
 
     def forget(self, code: types.CodeType) -> None:
@@ -112,7 +112,7 @@ class Monitor:
 
     def _callback(self) -> Callable[[types.CodeType, int, Any, Any], Any]:
         """The callback, as a closure: it runs at every call of a site that cannot be switched off."""
-        active, codes, open_sites, judge = ACTIVE, self._codes, self._open_sites, self._judge
+        active, codes, open_sites, check_call = ACTIVE, self._codes, self._open_sites, self._check_call
         function_type = types.FunctionType
 
         def on_call(code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
@@ -121,18 +121,18 @@ class Monitor:
                 return None
             if type(called) is function_type and id(called.__code__) in codes and (id(code), offset) in open_sites:
                 return None
-            return judge(code, offset, called, first)
+            return check_call(code, offset, called, first)
 
         return on_call
 
-    def _judge(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
+    def _check_call(self, code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
         execution = ACTIVE.get(get_ident())
         if execution is None:
             return None
-        kind = _interpreter.kind_of(called)
+        kind = _interpreter.type_of(called)
         if kind is types.FunctionType or kind is types.MethodType:
             function = called if kind is types.FunctionType else called.__func__
-            if isinstance(function, types.FunctionType) and TERRITORY.is_followed(function.__code__.co_filename):
+            if isinstance(function, types.FunctionType) and OWNERSHIP.is_followed(function.__code__.co_filename):
                 return self._follow(code, offset, function)
         missing = self._api.MISSING
         call = self._index.find(called, None if first is missing else first)
@@ -142,24 +142,24 @@ class Monitor:
             if call is None or (id(called) == _PARTIAL and call.condition is not None):
                 # What a partial lacks is known where it is called.
                 return None
-        if call is None or not call.is_watched or not TERRITORY.concerns(code.co_filename, call.rule):
+        if call is None or not call.is_watched or not OWNERSHIP.applies(code.co_filename, call.rule):
             if isinstance(called, type):
                 self._watch_class(called)
-            return self._api.DISABLE if self._how(code, offset) is not None else None
+            return self._api.DISABLE if self._stable_callee(code, offset) is not None else None
         frame = _interpreter.frame(2)
         if execution.strict and frame is not None:
             if id(called) in _TAKE_FUNCTIONS:
-                arguments = with_bound(_passed_by(called, bytecode.argument_count(code, offset)), first)
+                arguments = with_partial(_passed_by(called, bytecode.argument_count(code, offset)), first)
             else:
-                arguments = with_bound(_arguments(code, offset, called, first, missing), called)
+                arguments = with_partial(_arguments(code, offset, called, first, missing), called)
             execution.check(call, arguments, frame)
         return None
 
     def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
         """A function of the user's: watch it from now on, and this site until it is settled."""
         if id(function.__code__) not in self._codes:
-            self._take_in([function])
-        how = self._how(code, offset)
+            self._watch_new([function])
+        how = self._stable_callee(code, offset)
         if how == "LOAD_GLOBAL":
             return self._api.DISABLE
         if how is None:
@@ -173,14 +173,14 @@ class Monitor:
     def _watch_class(self, kind: type) -> None:
         if id(kind) not in self._classes:
             self._classes[id(kind)] = kind
-            self._take_in([*reach.methods_of(kind), *reach.methods_of(type(kind))])
+            self._watch_new([*reachability.methods_of(kind), *reachability.methods_of(type(kind))])
 
-    def _take_in(self, functions: list[types.FunctionType]) -> None:
+    def _watch_new(self, functions: list[types.FunctionType]) -> None:
         """Functions that no analysis has seen, and that are about to run."""
         self.prepare(functions)
         self.watch(functions)
 
-    def _how(self, code: types.CodeType, offset: int) -> str | None:
+    def _stable_callee(self, code: types.CodeType, offset: int) -> str | None:
         """The instruction that pushed the callee, if the same site will always push the same kind of callee."""
         sites = self._sites.get(id(code))
         if sites is None:
@@ -205,28 +205,28 @@ class Monitor:
         return None
 
 
-def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missing: object) -> Arguments:
+def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missing: object) -> ArgumentSummary:
     count = bytecode.argument_count(code, offset)
     if count is None:
-        return Arguments(0) if first is missing else UNKNOWN_ARGUMENTS
+        return ArgumentSummary(0) if first is missing else UNKNOWN_ARGUMENTS
     # The first argument of a method is its object, which the count does not include.
     is_own = isinstance(called, (types.MethodDescriptorType, types.FunctionType)) and count == 0
     real_first = None if first is missing or is_own else first
-    return Arguments(
+    return ArgumentSummary(
         count,
         first_is_none=count > 0 and real_first is None,
         is_first_text=isinstance(real_first, (str, bytes)),
     )
 
 
-def _passed_by(called: Any, count: int | None) -> Arguments:
+def _passed_by(called: Any, count: int | None) -> ArgumentSummary:
     """What ``map()`` and the like, given ``count`` arguments, call a function with."""
     if called is map:
-        return UNKNOWN_ARGUMENTS if count is None else Arguments(count - 1)
-    return Arguments({id(filter): 1, id(functools.reduce): 2}.get(id(called), 0))
+        return UNKNOWN_ARGUMENTS if count is None else ArgumentSummary(count - 1)
+    return ArgumentSummary({id(filter): 1, id(functools.reduce): 2}.get(id(called), 0))
 
 
-def leave_alone(_functions: Iterable[types.FunctionType]) -> None:
+def no_preparation(_functions: Iterable[types.FunctionType]) -> None:
     """For :attr:`Monitor.prepare`: functions run as they are."""
 
 
@@ -242,7 +242,7 @@ def _warn_once(message: str) -> None:
 _monitor: Monitor | None = None
 
 
-def monitor(index_of: Callable[[], Recogniser]) -> Monitor:
+def monitor(index_of: Callable[[], CallIndex]) -> Monitor:
     """The tool of this process, made on first use."""
     global _monitor
     if _monitor is None:

@@ -20,10 +20,10 @@ from typing import Any, Final, TypeVar
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.sandbox.code import bytecode
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, Arguments
-from durabletask_aio.sandbox.rules.territory import TERRITORY, Interest
-from durabletask_aio.sandbox.runtime.state import ACTIVE, Policy, WatchedExecution
-from durabletask_aio.sandbox.static.recognise import Recogniser, recogniser
+from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, RuleScope
+from durabletask_aio.sandbox.runtime.execution import ACTIVE, Policy, WatchedExecution
+from durabletask_aio.sandbox.static.call_index import CallIndex, call_index
 
 IS_SUPPORTED: Final = sys.version_info < (3, 12)
 """From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
@@ -37,7 +37,7 @@ class ProfiledExecution(WatchedExecution):
 
     def __init__(self, policy: Policy, execution: Any) -> None:
         super().__init__(policy, execution)
-        self._index: Recogniser = recogniser()
+        self._index: CallIndex = call_index()
         self.hook = self._make_hook()
         self.is_hooked = False
         """Whether the hook is to be on while the execution's code runs; it is off inside the context."""
@@ -70,47 +70,47 @@ class ProfiledExecution(WatchedExecution):
 
     def _make_hook(self) -> Callable[[types.FrameType, str, Any], None]:
         """The hook, as a closure over plain dictionaries: it runs several times for each line of the workflow."""
-        interests, names, watched_codes = TERRITORY.by_code, self._index.builtin_names, self._index.watched_codes
-        judge, judge_frame, interest_in = self._judge, self._judge_frame, TERRITORY.of_code
-        nothing = Interest.NOTHING
+        scopes, names, watched_codes = OWNERSHIP.scopes_by_code, self._index.builtin_names, self._index.watched_codes
+        check_call, check_frame, scope_of = self._check_call, self._check_frame, OWNERSHIP.scope_of
+        nothing = RuleScope.NOTHING
 
         def hook(frame: types.FrameType, event: str, argument: Any) -> None:
             if event == "c_call":
                 if argument.__name__ not in names:
                     return
                 code = frame.f_code
-                known = interests.get(id(code))
+                known = scopes.get(id(code))
                 if known is None:
-                    known = interest_in(code)
+                    known = scope_of(code)
                 if known[1] is not nothing:
-                    judge(frame, argument)
+                    check_call(frame, argument)
             elif event == "call" and id(frame.f_code) in watched_codes:
-                judge_frame(frame)
+                check_frame(frame)
 
         return hook
 
-    def _judge(self, frame: types.FrameType, called: Any) -> None:
+    def _check_call(self, frame: types.FrameType, called: Any) -> None:
         call = self._index.find(called)
         if call is None:
             return
         count = bytecode.argument_count(frame.f_code, frame.f_lasti)
         # Without a count the call came from inside C code, map() for one, or has a starred argument.
-        arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else Arguments(count or 0)
-        self._violate(call, arguments, frame)
+        arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else ArgumentSummary(count or 0)
+        self._report(call, arguments, frame)
 
-    def _judge_frame(self, frame: types.FrameType) -> None:
+    def _check_frame(self, frame: types.FrameType) -> None:
         caller = frame.f_back
         call = self._index.of_frame(frame)
-        if call is None or caller is None or not TERRITORY.is_followed(caller.f_code.co_filename):
+        if call is None or caller is None or not OWNERSHIP.is_followed(caller.f_code.co_filename):
             return
         code = frame.f_code
         names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
         given = [frame.f_locals.get(name) for name in names]
         # Which arguments were left out cannot be told from their defaults; None is the default that matters.
-        arguments = Arguments(sum(value is not None for value in given))
-        self._violate(call, arguments, caller)
+        arguments = ArgumentSummary(sum(value is not None for value in given))
+        self._report(call, arguments, caller)
 
-    def _violate(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+    def _report(self, call: Call, arguments: ArgumentSummary, frame: types.FrameType) -> None:
         # The hook must not see the work of composing the message.
         self.suspend()
         self.check(call, arguments, frame)
@@ -118,7 +118,7 @@ class ProfiledExecution(WatchedExecution):
 
 
 @functools.cache
-def watched_context() -> type[AsyncWorkflowContext]:
+def profiled_context_type() -> type[AsyncWorkflowContext]:
     """The context for workflows under the hook."""
     return watched(AsyncWorkflowContext)
 
@@ -131,9 +131,9 @@ def watched(context_type: type[_T]) -> type[_T]:
             continue
         static = inspect.getattr_static(context_type, name)
         if isinstance(static, types.FunctionType):
-            members[name] = _quiet(static)
+            members[name] = _without_hook(static)
         elif isinstance(static, property) and static.fget is not None:
-            members[name] = property(_quiet(static.fget), static.fset, static.fdel, static.__doc__)
+            members[name] = property(_without_hook(static.fget), static.fset, static.fdel, static.__doc__)
     members["__slots__"] = (_EXECUTION,)
     members["__module__"] = context_type.__module__
     members["__doc__"] = context_type.__doc__
@@ -141,7 +141,7 @@ def watched(context_type: type[_T]) -> type[_T]:
     return subclass  # type: ignore[no-any-return]
 
 
-def _quiet(function: Any) -> Any:
+def _without_hook(function: Any) -> Any:
     """``function``, a method of the context, without the hook.
 
     Each call before the hook is off is seen by it, at nearly a microsecond, so the execution is looked up once and kept
@@ -150,7 +150,7 @@ def _quiet(function: Any) -> Any:
     set_profile = sys.setprofile
 
     @functools.wraps(function)
-    def quiet(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def unhooked(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             execution = self._sandbox_execution
         except AttributeError:
@@ -166,7 +166,7 @@ def _quiet(function: Any) -> Any:
             if execution.is_on_this_thread():
                 set_profile(execution.hook)
 
-    return quiet
+    return unhooked
 
 
 def _keep_execution(context: Any) -> ProfiledExecution | None:

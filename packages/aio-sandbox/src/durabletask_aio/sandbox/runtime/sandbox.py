@@ -27,12 +27,12 @@ from durabletask_aio.core.settings import SandboxMode, detection_disabled
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.runtime import monitoring, profiling, redirect
-from durabletask_aio.sandbox.runtime.state import Policy, WatchedExecution, warn
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.runtime import monitoring, profiling, redirection
+from durabletask_aio.sandbox.runtime.execution import Policy, WatchedExecution, warn
 from durabletask_aio.sandbox.static import analysis
-from durabletask_aio.sandbox.static.reach import functions_of, reachable
-from durabletask_aio.sandbox.static.recognise import recogniser
+from durabletask_aio.sandbox.static.call_index import call_index
+from durabletask_aio.sandbox.static.reachability import functions_of, reachable
 
 
 class Layer(enum.Enum):
@@ -48,7 +48,7 @@ AVAILABLE: Final = frozenset(
     layer
     for layer, works in {
         Layer.STATIC: True,
-        Layer.REDIRECT: redirect.IS_SUPPORTED,
+        Layer.REDIRECT: redirection.IS_SUPPORTED,
         Layer.MONITORING: monitoring.IS_SUPPORTED,
         Layer.PROFILING: profiling.IS_SUPPORTED,
     }.items()
@@ -102,7 +102,7 @@ class WorkflowSandbox:
         if mode is SandboxMode.OFF or detection_disabled():
             return None
         for plain in functions_of(function):
-            TERRITORY.adopt(plain.__code__.co_filename)
+            OWNERSHIP.add_user_package(plain.__code__.co_filename)
         strict = mode is SandboxMode.STRICT
         policy = Policy(
             strict=strict,
@@ -115,7 +115,7 @@ class WorkflowSandbox:
             _announce(result.findings, policy)
         self._instrument([*result.functions, *reachable(function)], policy)
         profiled = strict and Layer.PROFILING in self._layers
-        context_type = profiling.watched_context() if profiled else None
+        context_type = profiling.profiled_context_type() if profiled else None
         return Guard(function, policy, profiled=profiled, context_type=context_type)
 
     def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
@@ -134,9 +134,9 @@ class WorkflowSandbox:
             if names:
                 policy.functions[id(helper.__code__)] = names
         if policy.strict and Layer.MONITORING in self._layers:
-            tool = monitoring.monitor(recogniser)
+            tool = monitoring.monitor(call_index)
             if tool.start():
-                tool.prepare = _redirector.redirect if Layer.REDIRECT in self._layers else monitoring.leave_alone
+                tool.prepare = _redirector.redirect if Layer.REDIRECT in self._layers else monitoring.no_preparation
                 tool.watch(functions)
                 policy.watcher = tool
 
@@ -180,7 +180,7 @@ def _context_name(function: Any) -> str | None:
     return None
 
 
-_redirector: Final = redirect.Redirector(recogniser())
+_redirector: Final = redirection.Redirector(call_index())
 
 SANDBOX: Final = WorkflowSandbox()
 """The sandbox of this process: what the core finds by its entry point."""

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.sandbox.code.values import Known
-from durabletask_aio.sandbox.rules import allowance, catalogue
+from durabletask_aio.sandbox.code.values import ObjectValue
+from durabletask_aio.sandbox.rules import allowance
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.static import reach
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.static import reachability
+from durabletask_aio.sandbox.static.call_index import call_index
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
-from durabletask_aio.sandbox.static.engine import Analysis
-from durabletask_aio.sandbox.static.live import LiveWorld
-from durabletask_aio.sandbox.static.recognise import recogniser
+from durabletask_aio.sandbox.static.live_resolver import LiveResolver
+from durabletask_aio.sandbox.static.scanner import Analysis
 
 
 class Result:
@@ -45,7 +46,7 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
         return check_sources([target], Settings(allow=(*names, *allowance.everywhere()), notes=notes)).findings
     info = getattr(target, "__durabletask_aio__", None)
     plain = getattr(info, "function", target)
-    if next(reach.functions_of(plain), None) is None:
+    if next(reachability.functions_of(plain), None) is None:
         msg = f"check() needs a workflow function, and {target!r} is none."
         raise WorkflowValidationError(msg)
     return analyse(plain, names, notes=notes).findings
@@ -53,15 +54,15 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
 
 def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) -> Result:
     """The same, with the functions reached; ``target`` has been unwrapped already."""
-    for function in reach.functions_of(target):
-        TERRITORY.adopt(function.__code__.co_filename)
-    index = recogniser()
+    for function in reachability.functions_of(target):
+        OWNERSHIP.add_user_package(function.__code__.co_filename)
+    index = call_index()
     index.refresh()
-    world = LiveWorld(index)
+    resolver = LiveResolver(index)
     findings: dict[tuple[object, ...], Finding] = {}
-    for body in world.bodies(Known.of(target)):
-        run = Analysis(world, catalogue.default(), (*allowed, *allowance.everywhere()), notes=notes)
+    for body in resolver.bodies(ObjectValue.of(target)):
+        run = Analysis(resolver, default_catalogue(), (*allowed, *allowance.everywhere()), notes=notes)
         for finding in run.run(body):
             findings.setdefault(finding.key, finding)
-    methods = [method for kind in world.classes.values() for method in reach.methods_of(kind)]
-    return Result(list(findings.values()), [*world.nodes.values(), *methods])
+    methods = [method for kind in resolver.classes.values() for method in reachability.methods_of(kind)]
+    return Result(list(findings.values()), [*resolver.nodes.values(), *methods])

@@ -13,11 +13,12 @@ from typing import Final
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.code.sources import Source
-from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows, default
+from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static.discovery import Orchestrator, may_have_orchestrators, orchestrators
-from durabletask_aio.sandbox.static.engine import Analysis
-from durabletask_aio.sandbox.static.project import ProjectWorld, read_source
+from durabletask_aio.sandbox.static.scanner import Analysis
+from durabletask_aio.sandbox.static.source_resolver import SourceResolver, read_source
 
 _SHALLOWER: Final = "smaller expressions, or leave the file out with --exclude"
 ALWAYS_EXCLUDED: Final = (".*", "__pycache__", "node_modules", "site-packages", "dist", "build", "venv")
@@ -60,17 +61,17 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
     files = list(dict.fromkeys(path for target in targets for path in _files(target, settings.exclude)))
     roots = list(dict.fromkeys([*(_root_of(path) for path in files), Path.cwd()]))
     followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
-    world = ProjectWorld(catalogue, roots, followed)
-    modules = [world.add(_module_name(path), path, read_source(path)) for path in files]
+    resolver = SourceResolver(catalogue, roots, followed)
+    modules = [resolver.add(_module_name(path), path, read_source(path)) for path in files]
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}
     for module in modules:
         is_kept = may_have_orchestrators(module, settings.orchestrators)
         found.extend(_about_file(module.source if is_kept else module.parsed(), catalogue))
-        for each in orchestrators(module, world, settings.orchestrators):
+        for each in orchestrators(module, resolver, settings.orchestrators):
             checked.setdefault(id(each.function.node), each)
     for each in checked.values():
-        found.extend(_about_orchestrator(each, world, catalogue, settings))
+        found.extend(_about_orchestrator(each, resolver, catalogue, settings))
     chosen = [each for each in _distinct(found) if not settings.errors_only or each.severity is Severity.ERROR]
     kept = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
     kept.sort(key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
@@ -78,10 +79,10 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
 
 
 def _about_orchestrator(
-    each: Orchestrator, world: ProjectWorld, catalogue: Catalogue, settings: Settings
+    each: Orchestrator, resolver: SourceResolver, catalogue: Catalogue, settings: Settings
 ) -> list[Finding]:
     try:
-        return Analysis(world, catalogue, settings.allow, notes=settings.notes).run(world.body_of(each.function))
+        return Analysis(resolver, catalogue, settings.allow, notes=settings.notes).run(resolver.body_of(each.function))
     except RecursionError:
         # One generated file with expressions a thousand levels deep must not end the check of all others.
         rule = catalogue.rules["DET902"]
@@ -91,7 +92,7 @@ def _about_orchestrator(
 
 
 def _extended(settings: Settings) -> Catalogue:
-    catalogue = default().copy()
+    catalogue = default_catalogue().copy()
     try:
         for name, code in settings.forbid.items():
             catalogue.forbid(name, code=code)

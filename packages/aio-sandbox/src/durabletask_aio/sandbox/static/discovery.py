@@ -6,28 +6,36 @@ import ast
 from dataclasses import dataclass
 from typing import Final
 
-from durabletask_aio.sandbox.code.evaluate import Evaluator
+from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
-from durabletask_aio.sandbox.code.values import Context, Defined, DefinedClass, Instance, Value
-from durabletask_aio.sandbox.static.engine import is_generator
-from durabletask_aio.sandbox.static.project import CONTEXT_NAMES, Module, ProjectWorld
+from durabletask_aio.sandbox.code.values import ContextValue, Instance, SourceClass, SourceFunction, Value
+from durabletask_aio.sandbox.static.scanner import is_generator
+from durabletask_aio.sandbox.static.source_resolver import CONTEXT_NAMES, Module, SourceResolver
 
-_REGISTERS: Final = frozenset({"add_orchestrator", "add_named_orchestrator", "as_orchestrator", "register_workflow"})
-_DECORATES: Final = frozenset({"as_orchestrator", "orchestrator", "orchestration_trigger", "register_workflow"})
-_MAY_DECORATE: Final = frozenset({"workflow"})
+_REGISTRATION_FUNCTIONS: Final = frozenset(
+    {"add_orchestrator", "add_named_orchestrator", "as_orchestrator", "register_workflow"}
+)
+_DECORATORS: Final = frozenset({"as_orchestrator", "orchestrator", "orchestration_trigger", "register_workflow"})
+_AMBIGUOUS_DECORATORS: Final = frozenset({"workflow"})
 """A word that other libraries use as well, so the first parameter must look like a context."""
 _CONTEXT_NAMES: Final = frozenset({"ctx", "context", "wf_ctx", "workflow_ctx", "workflow_context"})
 _CREATORS: Final = frozenset({"Orchestrator.create"})
 
 
-_TELLING_WORDS: Final = (*_REGISTERS, *_DECORATES, *_MAY_DECORATE, *_CREATORS, *CONTEXT_NAMES)
+_ORCHESTRATOR_WORDS: Final = (
+    *_REGISTRATION_FUNCTIONS,
+    *_DECORATORS,
+    *_AMBIGUOUS_DECORATORS,
+    *_CREATORS,
+    *CONTEXT_NAMES,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Orchestrator:
     """A function to check, and how it was recognised."""
 
-    function: Defined
+    function: SourceFunction
     module: Module
     found_by: str
 
@@ -37,14 +45,14 @@ class Orchestrator:
         return "<lambda>" if isinstance(node, ast.Lambda) else node.name
 
 
-def orchestrators(module: Module, world: ProjectWorld, wanted: frozenset[str] = frozenset()) -> list[Orchestrator]:
+def orchestrators(module: Module, resolver: SourceResolver, wanted: frozenset[str] = frozenset()) -> list[Orchestrator]:
     """Every orchestrator that ``module`` defines or registers, each once.
 
     ``wanted`` are names given by the user: ``function``, or ``module:function``.
     """
     if not may_have_orchestrators(module, wanted) or module.source.tree is None:
         return []
-    finder = _Finder(module, world, wanted)
+    finder = _Finder(module, resolver, wanted)
     finder.visit(module.source.tree.body, module.scope, None)
     return sorted(finder.found.values(), key=lambda each: each.function.node.lineno)
 
@@ -52,18 +60,18 @@ def orchestrators(module: Module, world: ProjectWorld, wanted: frozenset[str] = 
 def may_have_orchestrators(module: Module, wanted: frozenset[str]) -> bool:
     """Most files of a project have nothing to do with workflows, which their text tells without their syntax."""
     names = [name.rpartition(":")[2] for name in wanted]
-    return any(word in module.text for word in (*_TELLING_WORDS, *names))
+    return any(word in module.text for word in (*_ORCHESTRATOR_WORDS, *names))
 
 
 class _Finder:
-    def __init__(self, module: Module, world: ProjectWorld, wanted: frozenset[str]) -> None:
+    def __init__(self, module: Module, resolver: SourceResolver, wanted: frozenset[str]) -> None:
         self._module = module
-        self._world = world
-        self._evaluator = Evaluator(world)
+        self._resolver = resolver
+        self._evaluator = Evaluator(resolver)
         self._wanted = wanted
         self.found: dict[int, Orchestrator] = {}
 
-    def visit(self, statements: list[ast.stmt], scope: Scope, owner: DefinedClass | None) -> None:
+    def visit(self, statements: list[ast.stmt], scope: Scope, owner: SourceClass | None) -> None:
         for statement in statements:
             for node in own_nodes(statement):
                 if isinstance(node, ast.Call):
@@ -71,13 +79,13 @@ class _Finder:
                 elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     self._function(node, scope, owner)
                 elif isinstance(node, ast.ClassDef):
-                    self.visit(node.body, scope, DefinedClass(node, scope))
+                    self.visit(node.body, scope, SourceClass(node, scope))
 
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: DefinedClass | None) -> None:
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: SourceClass | None) -> None:
         how = self._recognise(node, scope, is_method=owner is not None)
         if how is not None:
             receiver = Instance(owner) if owner is not None and not _is_static(node) else None
-            self._enter(Defined(node, scope, receiver), how)
+            self._enter(SourceFunction(node, scope, receiver), how)
         for decorator in node.decorator_list:
             for each in ast.walk(decorator):
                 if isinstance(each, ast.Call):
@@ -94,18 +102,20 @@ class _Finder:
         first = names[0] if names else None
         for decorator in node.decorator_list:
             last = _last_name(decorator)
-            if last in _DECORATES or (last in _MAY_DECORATE and first is not None and first.arg in _CONTEXT_NAMES):
+            if last in _DECORATORS or (
+                last in _AMBIGUOUS_DECORATORS and first is not None and first.arg in _CONTEXT_NAMES
+            ):
                 return "decorated"
         # A plain function that takes a context is a helper of somebody's: it is followed from where it is called.
         waits = isinstance(node, ast.AsyncFunctionDef) or is_generator(node)
         if first is None or first.annotation is None or not waits:
             return None
-        return "annotated" if Context() in self._world.annotated(first.annotation, scope) else None
+        return "annotated" if ContextValue() in self._resolver.annotated(first.annotation, scope) else None
 
     def _registration(self, node: ast.Call, scope: Scope) -> None:
         name = _last_name(node.func)
         creates = isinstance(node.func, ast.Attribute) and ast.unparse(node.func).endswith(tuple(_CREATORS))
-        if name not in _REGISTERS and not creates:
+        if name not in _REGISTRATION_FUNCTIONS and not creates:
             return
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         for argument in given[:3]:
@@ -115,13 +125,13 @@ class _Finder:
                 if function is not None:
                     self._enter(function, "registered")
 
-    def _unwrapped(self, value: Value) -> Defined | None:
-        if isinstance(value, Instance) and isinstance(value.of, DefinedClass):
-            methods = self._world.attribute(value, "__call__")
-            return next((each for each in methods if isinstance(each, Defined)), None)
-        return value if isinstance(value, Defined) and not isinstance(value.node, ast.Lambda) else None
+    def _unwrapped(self, value: Value) -> SourceFunction | None:
+        if isinstance(value, Instance) and isinstance(value.of, SourceClass):
+            methods = self._resolver.attribute(value, "__call__")
+            return next((each for each in methods if isinstance(each, SourceFunction)), None)
+        return value if isinstance(value, SourceFunction) and not isinstance(value.node, ast.Lambda) else None
 
-    def _enter(self, function: Defined, how: str) -> None:
+    def _enter(self, function: SourceFunction, how: str) -> None:
         self.found.setdefault(id(function.node), Orchestrator(function, self._module, how))
 
 

@@ -10,21 +10,21 @@ from typing import Final
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.code.values import (
-    Body,
-    Bound,
-    Container,
-    Context,
+    ContainerValue,
     ContextMethod,
-    Defined,
-    DefinedClass,
+    ContextValue,
+    ExternalName,
+    FunctionBody,
     Instance,
-    Known,
-    Named,
-    Pending,
-    Shared,
-    Unordered,
+    NameResolver,
+    ObjectValue,
+    PartialFunction,
+    SharedObject,
+    SourceClass,
+    SourceFunction,
+    UnawaitedValue,
+    UnorderedValue,
     Value,
-    World,
 )
 from durabletask_aio.sandbox.rules.conditions import arguments_of, joined
 
@@ -67,8 +67,8 @@ _DEPTH: Final = 12
 class Evaluator:
     """Evaluates expressions of one world."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, resolver: NameResolver) -> None:
+        self._resolver = resolver
         self._busy: set[tuple[int, int]] = set()
         self._returns: dict[Hashable, list[Value]] = {}
 
@@ -97,7 +97,7 @@ class Evaluator:
         if isinstance(node, ast.Subscript):
             return [found for value in self.values(node.value, scope) for found in self._element(value)]
         if isinstance(node, ast.Lambda):
-            return [Defined(node, scope)]
+            return [SourceFunction(node, scope)]
         return self._display(node, scope)
 
     def name(self, name: str, scope: Scope) -> list[Value]:
@@ -109,7 +109,7 @@ class Evaluator:
             if name in current.global_names:
                 break
             current = current.parent
-        return self._world.look_up(name, scope)
+        return self._resolver.look_up(name, scope)
 
     def _bound(self, name: str, scope: Scope) -> list[Value]:
         found: list[Value] = list(scope.given.get(name, ()))
@@ -121,42 +121,42 @@ class Evaluator:
             # The default of a nested function is made anew by each execution.
             is_kept = scope.parent.parent is None and is_mutable_default(default)
             if is_kept and name not in scope.given and not scope.is_assigned(name):
-                found.append(Shared(name, f"a default of the parameter `{name}`"))
+                found.append(SharedObject(name, f"a default of the parameter `{name}`"))
         return found
 
     def _of_binding(self, binding: Binding, scope: Scope) -> list[Value]:
         if isinstance(binding, Imported):
             return self._imported(binding, scope)
         if isinstance(binding, Annotated):
-            return self._world.annotated(binding.annotation, scope)
+            return self._resolver.annotated(binding.annotation, scope)
         if isinstance(binding, Entered):
             return self.values(binding.expression, scope)
         if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return [Defined(binding, scope)]
+            return [SourceFunction(binding, scope)]
         if isinstance(binding, ast.ClassDef):
-            return [DefinedClass(binding, scope)]
+            return [SourceClass(binding, scope)]
         return self.values(binding, scope) if isinstance(binding, ast.expr) else []
 
     def _imported(self, binding: Imported, scope: Scope) -> list[Value]:
         module = "." * binding.level + binding.module
-        found = self._world.import_module(module, scope)
+        found = self._resolver.import_module(module, scope)
         if binding.member is None:
             return found
-        members = [member for value in found for member in self._world.attribute(value, binding.member)]
+        members = [member for value in found for member in self._resolver.attribute(value, binding.member)]
         if members:
             return members
         joined = f"{module}{binding.member}" if module.endswith(".") else f"{module}.{binding.member}"
-        return self._world.import_module(joined, scope)
+        return self._resolver.import_module(joined, scope)
 
     def _attribute(self, node: ast.Attribute, scope: Scope) -> list[Value]:
         found: list[Value] = []
         for value in self.values(node.value, scope):
-            if isinstance(value, Context):
+            if isinstance(value, ContextValue):
                 found.append(ContextMethod(node.attr))
             elif node.attr == "__class__" and isinstance(value, Instance):
                 found.append(value.of)
             else:
-                found.extend(self._world.attribute(value, node.attr))
+                found.extend(self._resolver.attribute(value, node.attr))
         return found
 
     def _choice(self, node: ast.IfExp | ast.BoolOp | ast.NamedExpr | ast.BinOp, scope: Scope) -> list[Value]:
@@ -167,40 +167,40 @@ class Evaluator:
         if isinstance(node, ast.NamedExpr):
             return self.values(node.value, scope)
         if isinstance(node.op, _SET_OPERATORS) and (_is_view(node.left) or _is_view(node.right)):
-            return [Unordered(True, False)]
+            return [UnorderedValue(True, False)]
         # path / "name" is a path, and the union of two sets is a set.
         left = self.values(node.left, scope)
-        sets = [each for value in left if (each := unordered_of(value)) is not None]
+        sets = [each for value in left if (each := as_unordered(value)) is not None]
         return [*sets, *(value for value in left if isinstance(value, Instance))]
 
     def _element(self, value: Value) -> list[Value]:
-        return list(value.elements) if isinstance(value, Container) else self._world.element(value)
+        return list(value.elements) if isinstance(value, ContainerValue) else self._resolver.element(value)
 
     def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Set):
-            return [set_of(node)]
+            return [set_from_display(node)]
         if isinstance(node, ast.SetComp):
             element = self.values(node.elt, scope)
-            return [] if any(isinstance(value, Pending) for value in element) else [Unordered(True, False)]
+            return [] if any(isinstance(value, UnawaitedValue) for value in element) else [UnorderedValue(True, False)]
         if isinstance(node, (ast.List, ast.Tuple)):
             starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
             unordered: list[Value] = [*self._order_of(starred, scope)]
             elements = [value for part in node.elts for value in self.values(part, scope)]
-            return [*unordered, Container(tuple(elements[:_DEPTH]))] if elements else unordered
+            return [*unordered, ContainerValue(tuple(elements[:_DEPTH]))] if elements else unordered
         if isinstance(node, ast.Dict):
             elements = [value for part in node.values for value in self.values(part, scope)]
-            return [Container(tuple(elements[:_DEPTH]))] if elements else []
+            return [ContainerValue(tuple(elements[:_DEPTH]))] if elements else []
         if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
             return [*self._order_of([node.generators[0].iter], scope)]
         return []
 
-    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[Unordered]:
+    def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[UnorderedValue]:
         """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
         for node in nodes:
             for value in self.values(node, scope):
-                found = unordered_of(value)
+                found = as_unordered(value)
                 if found is not None:
-                    return [Unordered(False, found.is_certain)]
+                    return [UnorderedValue(False, found.is_certain)]
         return []
 
     def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
@@ -214,7 +214,7 @@ class Evaluator:
         return found
 
     def _of_set(self, method: ast.Attribute, scope: Scope) -> list[Value]:
-        found = map(unordered_of, self.values(method.value, scope))
+        found = map(as_unordered, self.values(method.value, scope))
         sets = [each for each in found if each is not None and each.is_set]
         if method.attr == "pop":
             return [replace(each, is_set=False, is_element=True) for each in sets]
@@ -223,7 +223,7 @@ class Evaluator:
     def _result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
         if isinstance(function, ContextMethod):
             return self._of_context(function.name)
-        name = self._world.full_name(function)
+        name = self._resolver.full_name(function)
         short = (name or "").removeprefix("builtins.")
         if short in {"functools.partial", "functools.wraps", "functools.partialmethod"} and node.args:
             return [self.with_arguments(value, node) for value in self.values(node.args[0], scope)]
@@ -232,38 +232,38 @@ class Evaluator:
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
         if short in {"set", "frozenset"}:
-            return [set_made_by(node)]
+            return [set_from_call(node)]
         if short in _KEEPS_ORDER_OF:
             return [*self._order_of([*node.args], scope)]
         if short in {"next", "type"} and node.args:
             return self._next_or_type(short, node.args[0], scope)
         if short in _LOOPS:
-            return [Instance(Named("asyncio.AbstractEventLoop"))]
+            return [Instance(ExternalName("asyncio.AbstractEventLoop"))]
         if short in _CONSUMERS:
             return []
         return self._of_function(function, node)
 
     def with_arguments(self, function: Value, node: ast.Call) -> Value:
         """``functools.partial(function, ...)``, where it matters what is left out."""
-        if isinstance(function, Bound):
-            return Bound(function.of, joined(function.arguments, arguments_of(node, 1)))
-        return function if self._world.call(function) is None else Bound(function, arguments_of(node, 1))
+        if isinstance(function, PartialFunction):
+            return PartialFunction(function.of, joined(function.arguments, arguments_of(node, 1)))
+        return function if self._resolver.call(function) is None else PartialFunction(function, arguments_of(node, 1))
 
     def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
         if name == "type":
             return [value.of for value in self.values(argument, scope) if isinstance(value, Instance)]
-        return [Unordered(False, each.is_certain, True) for each in self._order_of([argument], scope)]
+        return [UnorderedValue(False, each.is_certain, True) for each in self._order_of([argument], scope)]
 
     def _of_function(self, function: Value, node: ast.Call) -> list[Value]:
-        if self._world.is_async(function):
-            return [Pending(f"{ast.unparse(node.func)}()")]
-        return [*self._world.result(function), *self._returned(function)]
+        if self._resolver.is_async(function):
+            return [UnawaitedValue(f"{ast.unparse(node.func)}()")]
+        return [*self._resolver.result(function), *self._returned(function)]
 
     def _returned(self, function: Value) -> list[Value]:
         """What a helper returns, as far as its order is that of a set."""
         found: list[Value] = []
-        for body in self._world.bodies(function) if isinstance(function, (Defined, Known)) else ():
-            if isinstance(body.node, ast.Lambda) or body.for_io:
+        for body in self._resolver.bodies(function) if isinstance(function, (SourceFunction, ObjectValue)) else ():
+            if isinstance(body.node, ast.Lambda) or body.io_only:
                 continue
             if body.key not in self._returns:
                 # What a function that calls itself returns is what its other statements return.
@@ -272,53 +272,57 @@ class Evaluator:
             found.extend(self._returns[body.key])
         return found
 
-    def _of_returns(self, body: Body, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
+    def _of_returns(self, body: FunctionBody, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
         outer = body.scope
         scope = Scope(outer.home, outer, source=body.source, arguments=node.args, statements=node.body)
         returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
         values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
-        return [value for value in values if isinstance(value, Unordered)]
+        return [value for value in values if isinstance(value, UnorderedValue)]
 
     def _of_context(self, method: str) -> list[Value]:
         if method in OPERATIONS:
-            return [Pending(f"ctx.{method}()")]
+            return [UnawaitedValue(f"ctx.{method}()")]
         if method == "now":
             return [Instance(found) for found in self._named("datetime", "datetime")]
         return []
 
     def _named(self, module: str, member: str) -> list[Value]:
-        return [Named(f"{module}.{member}")]
+        return [ExternalName(f"{module}.{member}")]
 
     def _imported_by_call(self, node: ast.Call, scope: Scope) -> list[Value]:
         name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        return self._world.import_module(name, scope) if isinstance(name, str) else []
+        return self._resolver.import_module(name, scope) if isinstance(name, str) else []
 
     def _getattr(self, node: ast.Call, scope: Scope) -> list[Value]:
         name = node.args[1]
         if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
             return []
         return [
-            found for value in self.values(node.args[0], scope) for found in self._world.attribute(value, name.value)
+            found for value in self.values(node.args[0], scope) for found in self._resolver.attribute(value, name.value)
         ]
 
 
-def unordered_of(value: Value) -> Unordered | None:
+def as_unordered(value: Value) -> UnorderedValue | None:
     """``value`` as a set, or as something in the order of one."""
-    if isinstance(value, Known) and _interpreter.kind_of(value.value) in (set, frozenset):
-        return Unordered(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
-    return value if isinstance(value, Unordered) else None
+    if isinstance(value, ObjectValue) and _interpreter.type_of(value.value) in (set, frozenset):
+        return UnorderedValue(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
+    return value if isinstance(value, UnorderedValue) else None
 
 
-def set_of(node: ast.Set | ast.List | ast.Tuple) -> Unordered:
+def set_from_display(node: ast.Set | ast.List | ast.Tuple) -> UnorderedValue:
     """The set of the elements of a display."""
     constants = [element.value for element in node.elts if isinstance(element, ast.Constant)]
-    return Unordered(True, any(isinstance(value, (str, bytes)) for value in constants))
+    return UnorderedValue(True, any(isinstance(value, (str, bytes)) for value in constants))
 
 
-def set_made_by(node: ast.Call) -> Unordered:
+def set_from_call(node: ast.Call) -> UnorderedValue:
     """What ``set(...)`` or ``frozenset(...)`` gives."""
     literal = node.args[0] if node.args else None
-    return set_of(literal) if isinstance(literal, (ast.Set, ast.List, ast.Tuple)) else Unordered(True, False)
+    return (
+        set_from_display(literal)
+        if isinstance(literal, (ast.Set, ast.List, ast.Tuple))
+        else UnorderedValue(True, False)
+    )
 
 
 def _is_view(node: ast.expr) -> bool:
@@ -333,15 +337,15 @@ def is_mutable_default(node: ast.expr | None) -> bool:
     return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
 
 
-def is_context_class(world: World, value: Value) -> bool:
+def is_context_class(resolver: NameResolver, value: Value) -> bool:
     """Whether ``value`` is the class of a workflow's context."""
-    return (world.full_name(value) or "") in CONTEXT_CLASSES
+    return (resolver.full_name(value) or "") in CONTEXT_CLASSES
 
 
 def identity(value: Value) -> object:
     """Something hashable that tells values apart, for remembering how a function was reached."""
-    if isinstance(value, Known):
+    if isinstance(value, ObjectValue):
         return value.identity
-    if isinstance(value, (Defined, DefinedClass)):
+    if isinstance(value, (SourceFunction, SourceClass)):
         return id(value.node)
     return value

@@ -9,36 +9,42 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from durabletask_aio.sandbox.code.evaluate import Evaluator, identity, is_mutable_default
+from durabletask_aio.sandbox.code.evaluator import Evaluator, identity, is_mutable_default
 from durabletask_aio.sandbox.code.implicit_calls import (
-    CALLS_ITS_ARGUMENTS,
+    ARGUMENT_CALLERS,
     CALLS_METHODS,
-    CALLS_WITH_ONE,
     METHODS_THAT_CALL,
     OPERATORS,
     REFERENCES_ONLY,
+    SINGLE_ARGUMENT_CALLERS,
 )
 from durabletask_aio.sandbox.code.scopes import Annotated, Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.sources import FunctionNode, Source
 from durabletask_aio.sandbox.code.values import (
-    Body,
-    Bound,
-    Context,
+    Argument,
     ContextMethod,
-    Defined,
-    DefinedClass,
-    Given,
+    ContextValue,
+    ExternalName,
+    FunctionBody,
     Instance,
-    Known,
-    Named,
+    NameResolver,
+    ObjectValue,
+    PartialFunction,
+    SourceClass,
+    SourceFunction,
     Value,
-    World,
 )
-from durabletask_aio.sandbox.rules.calls import SECOND_LOOK
+from durabletask_aio.sandbox.rules.calls import FALLBACK_CALLS
 from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
-from durabletask_aio.sandbox.rules.conditions import Arguments, arguments_of, holds, joined, with_bound
-from durabletask_aio.sandbox.rules.findings import Finding, column_of, corrected
-from durabletask_aio.sandbox.static import structure
+from durabletask_aio.sandbox.rules.conditions import (
+    ArgumentSummary,
+    arguments_of,
+    condition_holds,
+    joined,
+    with_partial,
+)
+from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
+from durabletask_aio.sandbox.static import structural_rules
 
 Located: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
 """Syntax that has a place."""
@@ -53,7 +59,7 @@ BODY_LIMIT: Final = 2_000
 class Visit:
     """One function on the way from the workflow, with what is known of its parameters."""
 
-    body: Body
+    body: FunctionBody
     reached: tuple[str, ...]
     given: tuple[tuple[str, Value], ...] = ()
     crossing: Crossing | None = None
@@ -73,12 +79,12 @@ class Analysis:
     """Findings about one workflow function."""
 
     def __init__(
-        self, world: World, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
+        self, resolver: NameResolver, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
     ) -> None:
-        self.world = world
+        self.resolver = resolver
         self.catalogue = catalogue
         self._notes = notes
-        self.evaluator = Evaluator(world)
+        self.evaluator = Evaluator(resolver)
         self.findings: dict[tuple[object, ...], Finding] = {}
         self.is_generator = False
         """Whether the workflow is a generator orchestrator, which has other alternatives."""
@@ -86,7 +92,7 @@ class Analysis:
         self._queue: deque[Visit] = deque()
         self._seen: set[object] = set()
 
-    def run(self, body: Body, *, context: bool = True) -> list[Finding]:
+    def run(self, body: FunctionBody, *, context: bool = True) -> list[Finding]:
         """Everything found from ``body`` on; its first parameter is the workflow's context if ``context``."""
         given: tuple[tuple[str, Value], ...] = ()
         names = [parameter.arg for parameter in parameters(body.node.args)]
@@ -94,7 +100,7 @@ class Analysis:
             names = names[1:]
         self.is_generator = is_generator(body.node)
         if context and names:
-            given = ((names[0], Context()), *((name, Given()) for name in names[1:2]))
+            given = ((names[0], ContextValue()), *((name, Argument()) for name in names[1:2]))
         self._queue.append(Visit(body, (body.label,), given))
         while self._queue and len(self._seen) < BODY_LIMIT:
             visit = self._queue.popleft()
@@ -103,7 +109,7 @@ class Analysis:
 
     def enqueue(
         self,
-        body: Body,
+        body: FunctionBody,
         reached: tuple[str, ...],
         given: tuple[tuple[str, Value], ...],
         crossing: Crossing | None = None,
@@ -128,7 +134,7 @@ class Scanner:
 
     def __init__(self, analysis: Analysis, visit: Visit) -> None:
         self.analysis = analysis
-        self.world = analysis.world
+        self.resolver = analysis.resolver
         self.body = visit.body
         self.node = visit.body.node
         self.reached = visit.reached
@@ -156,7 +162,7 @@ class Scanner:
         names = [*self.scope.bindings, *self.scope.given]
         if self.scope.parent is not None:
             names += [*self.scope.parent.bindings, *self.scope.parent.given]
-        return next((name for name in names if Context() in self.analysis.evaluator.name(name, self.scope)), None)
+        return next((name for name in names if ContextValue() in self.analysis.evaluator.name(name, self.scope)), None)
 
     def scan(self) -> None:
         for statement in self.statements:
@@ -182,7 +188,7 @@ class Scanner:
             self._with(node)
             return
         if isinstance(node, ast.Lambda):
-            self._go_into(Defined(node, self.scope), None)
+            self._go_into(SourceFunction(node, self.scope), None)
             return
         for child in ast.iter_child_nodes(node):
             self._visit(child)
@@ -200,7 +206,7 @@ class Scanner:
             self._follow_methods([node.value], "__format__", "__str__")
         elif isinstance(node, ast.Dict):
             self._follow_methods([key for key in node.keys if key is not None], "__hash__")
-        structure.check(self, node)
+        structural_rules.check(self, node)
 
     def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """A nested function is gone into wherever it is mentioned, unless it is handed on by reference only."""
@@ -213,7 +219,7 @@ class Scanner:
             if isinstance(each, ast.Name) and each.id == node.name and isinstance(each.ctx, ast.Load)
         }
         if mentioned - self._by_reference():
-            self._go_into(Defined(node, self.scope), None)
+            self._go_into(SourceFunction(node, self.scope), None)
 
     def _by_reference(self) -> set[int]:
         return {
@@ -230,7 +236,7 @@ class Scanner:
         before = self._allowed
         for item in node.items:
             self._visit(item.context_expr)
-            allowed = structure.allowed_by(self, item.context_expr)
+            allowed = structural_rules.allowed_by(self, item.context_expr)
             if allowed is not None:
                 self._allowed = (*self._allowed, *allowed)
             for value in self.values(item.context_expr):
@@ -246,30 +252,30 @@ class Scanner:
         if node.args and self._is_text(node.args[0]):
             arguments = replace(arguments, is_first_text=True)
         for value in self.values(node.func):
-            if not self._object_to(node, value, arguments):
+            if not self._report_call(node, value, arguments):
                 self._follow(value, node)
                 self._fill_in(value, node)
-            method = CALLS_METHODS.get(self.world.full_name(value) or "")
+            method = CALLS_METHODS.get(self.resolver.full_name(value) or "")
             if method is not None:
                 self._follow_methods(node.args, method)
             if self._calls_its_arguments(value, node):
-                self._pass_on(node, self.world.full_name(value) or "")
+                self._check_callbacks(node, self.resolver.full_name(value) or "")
         if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS_THAT_CALL:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-                self._passed_on(argument, Arguments())
+                self._check_callback(argument, ArgumentSummary())
 
     def _fill_in(self, made: Value, node: ast.Call) -> None:
         """The fields of a new object that the call leaves to their default factories."""
         given = {keyword.arg for keyword in node.keywords}
         if None in given or any(isinstance(argument, ast.Starred) for argument in node.args):
             return
-        for factory in self.world.factories(made):
+        for factory in self.resolver.factories(made):
             if factory.position < len(node.args) or {factory.name, *factory.aliases} & given:
                 continue
-            call = self.world.call(factory.function)
+            call = self.resolver.call(factory.function)
             if call is None:
                 self._go_into(factory.function, None)
-            elif holds(call.condition, Arguments()):
+            elif condition_holds(call.condition, ArgumentSummary()):
                 advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
                 self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
 
@@ -279,49 +285,49 @@ class Scanner:
             bindings = self.scope.bindings.get(node.id, [])
             return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _TEXT for each in bindings)
         if isinstance(node, ast.Attribute):
-            return node.attr in _TEXTS_OF_CONTEXT and Context() in self.values(node.value)
+            return node.attr in _TEXTS_OF_CONTEXT and ContextValue() in self.values(node.value)
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
 
-    def _pass_on(self, node: ast.Call, callee: str) -> None:
+    def _check_callbacks(self, node: ast.Call, callee: str) -> None:
         """A call of something that calls its own arguments."""
         is_partial = callee == "functools.partial"
-        count = len(node.args) - 1 if callee == "builtins.map" else int(callee in CALLS_WITH_ONE)
+        count = len(node.args) - 1 if callee == "builtins.map" else int(callee in SINGLE_ARGUMENT_CALLERS)
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-            self._passed_on(argument, Arguments(count), is_kept=is_partial)
+            self._check_callback(argument, ArgumentSummary(count), is_kept=is_partial)
 
-    def _passed_on(self, argument: ast.expr, arguments: Arguments, *, is_kept: bool = False) -> None:
+    def _check_callback(self, argument: ast.expr, arguments: ArgumentSummary, *, is_kept: bool = False) -> None:
         """An argument that the callee will call, with ``arguments``; or, if it ``is_kept``, that it may be."""
         for value in self.values(argument):
-            call = self.world.call(value.of if isinstance(value, Bound) else value)
-            if isinstance(value, (DefinedClass, Instance)) or (is_kept and call is not None and call.condition):
+            call = self.resolver.call(value.of if isinstance(value, PartialFunction) else value)
+            if isinstance(value, (SourceClass, Instance)) or (is_kept and call is not None and call.condition):
                 continue
-            self._object_to(argument, value, arguments)
-            if not (isinstance(value, Known) and isinstance(value.value, type)):
+            self._report_call(argument, value, arguments)
+            if not (isinstance(value, ObjectValue) and isinstance(value.value, type)):
                 self._follow(value, None)
 
     def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
-        name = self.world.full_name(value)
-        return name is not None and name.startswith(tuple(CALLS_ITS_ARGUMENTS)) and bool(node.args or node.keywords)
+        name = self.resolver.full_name(value)
+        return name is not None and name.startswith(tuple(ARGUMENT_CALLERS)) and bool(node.args or node.keywords)
 
-    def _object_to(self, node: ast.expr, value: Value, arguments: Arguments) -> bool:
+    def _report_call(self, node: ast.expr, value: Value, arguments: ArgumentSummary) -> bool:
         """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
         is_made_here = True
-        if isinstance(value, Bound):
+        if isinstance(value, PartialFunction):
             arguments = joined(value.arguments, arguments)
             value, is_made_here = value.of, False
-        elif isinstance(value, Known) and isinstance(value.value, functools.partial):
-            arguments, is_made_here = with_bound(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
-        call = self.world.call(value)
+        elif isinstance(value, ObjectValue) and isinstance(value.value, functools.partial):
+            arguments, is_made_here = with_partial(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
+        call = self.resolver.call(value)
         if call is None:
-            return structure.check_shared_random(self, node, value)
-        if not holds(call.condition, arguments):
-            call = SECOND_LOOK.get(call.name, call)
-        if holds(call.condition, arguments):
+            return structural_rules.check_shared_random(self, node, value)
+        if not condition_holds(call.condition, arguments):
+            call = FALLBACK_CALLS.get(call.name, call)
+        if condition_holds(call.condition, arguments):
             self.report(node, call.rule, call=call, is_made_here=is_made_here)
         return True
 
     def _follow(self, value: Value, node: ast.Call | None) -> None:
-        if isinstance(value, (Context, ContextMethod)):
+        if isinstance(value, (ContextValue, ContextMethod)):
             return
         if isinstance(value, Instance):
             self._follow_method(value, "__call__")
@@ -329,25 +335,25 @@ class Scanner:
         self._go_into(value, node)
 
     def _go_into(self, value: Value, node: ast.Call | None) -> None:
-        for body in self.world.bodies(value):
+        for body in self.resolver.bodies(value):
             self._enter(body, self._given(body, node))
 
-    def _enter(self, body: Body, given: tuple[tuple[str, Value], ...]) -> None:
+    def _enter(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> None:
         crossing = None
-        if body.for_io:
+        if body.io_only:
             crossing = self._crossing or Crossing(
                 self.body.source, self._here, self.body.label, (*self._allowed, *self._names_in_pragmas(self._here))
             )
         self.analysis.enqueue(self._with_source(body), self.reached, given, crossing)
 
-    def _with_source(self, body: Body) -> Body:
+    def _with_source(self, body: FunctionBody) -> FunctionBody:
         return replace(body, allowed=(*body.allowed, *self._allowed))
 
-    def _given(self, body: Body, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
+    def _given(self, body: FunctionBody, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
         """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
         kept = _names_of_mutable_defaults(body)
         if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
-            return tuple((name, Given()) for name in kept)
+            return tuple((name, Argument()) for name in kept)
         names = [parameter.arg for parameter in parameters(body.node.args)]
         if body.receiver is not None:
             names = names[1:]
@@ -355,21 +361,22 @@ class Scanner:
         pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
         is_open = any(keyword.arg is None for keyword in node.keywords)
         told = {name for name, _argument in pairs}
-        given = tuple((name, Given()) for name in kept if is_open or name in told)
+        given = tuple((name, Argument()) for name in kept if is_open or name in told)
         return given + tuple(
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
-            if isinstance(value, (Bound, Context, Defined, Instance, Named)) or _is_worth_passing(value)
+            if isinstance(value, (PartialFunction, ContextValue, SourceFunction, Instance, ExternalName))
+            or _is_worth_passing(value)
         )
 
     def _load(self, node: ast.Attribute | ast.Name) -> None:
         if isinstance(node, ast.Attribute):
             for value in self.values(node.value):
-                for body in self.world.reading(value, node.attr):
+                for body in self.resolver.reading(value, node.attr):
                     self._enter(body, ())
         for value in self.values(node):
-            call = self.world.call(value)
+            call = self.resolver.call(value)
             if call is not None and not _is_callable(value, call):
                 self.report_call(node, call)
 
@@ -398,8 +405,8 @@ class Scanner:
                     self._follow_method(value, method)
 
     def _follow_method(self, value: Value, method: str) -> None:
-        if isinstance(value, (Instance, Known)):
-            for found in self.world.attribute(value, method):
+        if isinstance(value, (Instance, ObjectValue)):
+            for found in self.resolver.attribute(value, method):
                 self._go_into(found, None)
 
     def report_call(self, node: ast.expr, call: Call) -> None:
@@ -418,7 +425,7 @@ class Scanner:
     ) -> None:
         """Enter a finding, unless something allows it; ``is_made_here``: ``node`` itself is the call."""
         name = call.name if call is not None else None
-        if self.body.for_io:
+        if self.body.io_only:
             if call is not None and rule.code in IO_RULES:
                 self._report_crossing(node, call)
             return
@@ -428,7 +435,7 @@ class Scanner:
         line = source.line(node.lineno)
         better = None
         if call is not None and isinstance(node, ast.Call) and is_made_here:
-            better = corrected(
+            better = correct_line(
                 line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
             )
         generator = self.analysis.is_generator
@@ -490,7 +497,7 @@ class Scanner:
             yield pragma.names
 
 
-def _names_of_mutable_defaults(body: Body) -> list[str]:
+def _names_of_mutable_defaults(body: FunctionBody) -> list[str]:
     arguments = body.node.args
     names = parameters(arguments)
     pairs = [*zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=True)]
@@ -510,10 +517,10 @@ _COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.Asyn
 
 
 def _is_callable(value: Value, call: Call) -> bool:
-    if isinstance(value, Known):
+    if isinstance(value, ObjectValue):
         return callable(value.value)
     return call.name not in {"os.environ", "os.environb"}
 
 
 def _is_worth_passing(value: Value) -> bool:
-    return isinstance(value, Known) and callable(value.value)
+    return isinstance(value, ObjectValue) and callable(value.value)

@@ -44,7 +44,7 @@ _OURS: Final = _as_prefixes([*durabletask.__path__, *durabletask_aio.__path__])
 _THIS: Final = _as_prefixes([os.path.dirname(os.path.dirname(__file__))])
 
 
-class Interest(enum.Enum):
+class RuleScope(enum.Enum):
     """What the sandbox looks for in a file."""
 
     NOTHING = "nothing"
@@ -54,7 +54,7 @@ class Interest(enum.Enum):
     """The user's own."""
 
 
-class Territory:
+class CodeOwnership:
     """Which files the sandbox looks at, and what for.
 
     A file is the user's if it is outside of the standard library and of ``site-packages``.  A package inside
@@ -63,19 +63,19 @@ class Territory:
     """
 
     def __init__(self) -> None:
-        self._answers: dict[str, Interest] = {}
-        self._adopted: set[str] = set()
-        self._for_io: set[str] = set()
+        self._scopes: dict[str, RuleScope] = {}
+        self._user_packages: set[str] = set()
+        self._io_packages: set[str] = set()
         self.packages: dict[str, bool] = {}
         """By import name, the packages that are followed; whether for I/O alone."""
-        self.by_code: dict[int, tuple[types.CodeType, Interest]] = {}
+        self.scopes_by_code: dict[int, tuple[types.CodeType, RuleScope]] = {}
         """By id of a code object, with the object kept so that the id stays its own; see :meth:`of_code`."""
 
-    def adopt(self, filename: str) -> None:
+    def add_user_package(self, filename: str) -> None:
         """The package that ``filename`` belongs to is the user's: a workflow was registered from it."""
         package = _package_of(_CASE(filename))
-        if package is not None and package not in self._adopted:
-            self._adopted.add(package)
+        if package is not None and package not in self._user_packages:
+            self._user_packages.add(package)
             self._forget()
 
     def follow(self, packages: Sequence[str], *, io_only: bool) -> Callable[[], None]:
@@ -83,8 +83,8 @@ class Territory:
 
         Raises :class:`ValueError` for a name that is not installed; see :func:`paths_of`.
         """
-        followed = self._for_io if io_only else self._adopted
-        added = {path for package in packages for path in paths_of(package)} - followed
+        followed = self._io_packages if io_only else self._user_packages
+        added = {path for package in packages for path in paths_of_package(package)} - followed
         followed.update(added)
         before = dict(self.packages)
         self.packages.update(dict.fromkeys(packages, io_only))
@@ -99,54 +99,54 @@ class Territory:
 
     def is_user_file(self, filename: str) -> bool:
         """Whether a line of this file can be blamed."""
-        return self._interest(filename) is Interest.EVERYTHING
+        return self._scope_of(filename) is RuleScope.EVERYTHING
 
     def is_followed(self, filename: str) -> bool:
         """Whether this file is looked at, for whatever reason."""
-        return self._interest(filename) is not Interest.NOTHING
+        return self._scope_of(filename) is not RuleScope.NOTHING
 
-    def runs_workflows(self, filename: str) -> bool:
+    def is_runtime_file(self, filename: str) -> bool:
         """Whether this file is one that drives workflows: frames outside of it are not the workflow's."""
         path = _CASE(filename)
         return path.startswith(_OURS) and not path.startswith(_THIS)
 
-    def is_by_choice(self, filename: str) -> bool:
+    def is_installed(self, filename: str) -> bool:
         """Whether this file belongs to an installed package, which may be followed now and not later."""
         return _package_of(_CASE(filename)) is not None
 
-    def concerns(self, filename: str, rule: Rule) -> bool:
+    def applies(self, filename: str, rule: Rule) -> bool:
         """Whether breaking ``rule`` in this file is worth a word."""
-        interest = self._interest(filename)
-        return interest is Interest.EVERYTHING or (interest is Interest.IO and rule.code in IO_RULES)
+        interest = self._scope_of(filename)
+        return interest is RuleScope.EVERYTHING or (interest is RuleScope.IO and rule.code in IO_RULES)
 
-    def of_code(self, code: types.CodeType) -> tuple[types.CodeType, Interest]:
+    def scope_of(self, code: types.CodeType) -> tuple[types.CodeType, RuleScope]:
         """The interest in the file that ``code`` comes from; remembered in :attr:`by_code`."""
-        known = self.by_code[id(code)] = (code, self._interest(code.co_filename))
+        known = self.scopes_by_code[id(code)] = (code, self._scope_of(code.co_filename))
         return known
 
     def _forget(self) -> None:
-        self._answers.clear()
-        self.by_code.clear()
+        self._scopes.clear()
+        self.scopes_by_code.clear()
 
-    def _interest(self, filename: str) -> Interest:
-        answer = self._answers.get(filename)
+    def _scope_of(self, filename: str) -> RuleScope:
+        answer = self._scopes.get(filename)
         if answer is None:
-            answer = self._answers[filename] = self._decide(filename)
+            answer = self._scopes[filename] = self._decide(filename)
         return answer
 
-    def _decide(self, filename: str) -> Interest:
+    def _decide(self, filename: str) -> RuleScope:
         if filename.startswith("<"):
             # "<stdin>", "<string>" and notebook cells are the user's; "<frozen importlib._bootstrap>" is not.
             is_known = filename.startswith(("<frozen", "<__array_function__", "<attrs generated"))
-            return Interest.NOTHING if is_known else Interest.EVERYTHING
+            return RuleScope.NOTHING if is_known else RuleScope.EVERYTHING
         path = _CASE(filename)
         if path.startswith(_OURS):
-            return Interest.NOTHING
+            return RuleScope.NOTHING
         if _package_of(path) is not None:
-            if _lies_in(path, self._adopted):
-                return Interest.EVERYTHING
-            return Interest.IO if _lies_in(path, self._for_io) else Interest.NOTHING
-        return Interest.NOTHING if path.startswith(_STANDARD) else Interest.EVERYTHING
+            if _lies_in(path, self._user_packages):
+                return RuleScope.EVERYTHING
+            return RuleScope.IO if _lies_in(path, self._io_packages) else RuleScope.NOTHING
+        return RuleScope.NOTHING if path.startswith(_STANDARD) else RuleScope.EVERYTHING
 
 
 def installed_roots() -> list[Path]:
@@ -158,7 +158,7 @@ def _holds_packages(directory: str) -> bool:
     return "site-packages" in directory or "dist-packages" in directory
 
 
-def paths_of(package: str) -> list[str]:
+def paths_of_package(package: str) -> list[str]:
     """Where an installed package is; for ``"*"``, where all of them are.
 
     Raises :class:`ValueError` for a package that is not there.
@@ -196,5 +196,5 @@ def is_standard_module(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
 
 
-TERRITORY: Final = Territory()
-"""The territory of this process."""
+OWNERSHIP: Final = CodeOwnership()
+"""The code ownership of this process."""

@@ -14,61 +14,61 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.runtime.running_text import RUNNERS, run
-from durabletask_aio.sandbox.runtime.state import ACTIVE
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.runtime.eval_exec import EVAL_AND_EXEC, run
+from durabletask_aio.sandbox.runtime.execution import ACTIVE
+from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE
 
-MARK: Final = "__durabletask_aio_standin__"
 _BOUND_TO_THEIR_FRAME: Final = frozenset({"builtins.compile", "builtins.breakpoint"})
 """They look at the frame that calls them, which a stand-in in between would change."""
 
 
-def can_be_stood_in_for(call: Call) -> bool:
+def can_be_proxied(call: Call) -> bool:
     """Whether a function in the place of this call can do all that it does."""
     return call.is_watched and call.name not in _BOUND_TO_THEIR_FRAME
 
 
-def stand_in(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
+def make_proxy(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
     """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now.
 
     ``home`` is the file whose code was redirected, for files that may stop to be followed.
     """
-    if call.name in RUNNERS:
-        return _for_runner(call, original, look_up)
+    if call.name in EVAL_AND_EXEC:
+        return _eval_exec_proxy(call, original, look_up)
 
-    def standin(*args: Any, **kwargs: Any) -> Any:
+    def proxy(*args: Any, **kwargs: Any) -> Any:
         target = look_up()
         if ACTIVE:
             execution = ACTIVE.get(get_ident())
             # Whoever put something else in the place of the original, a test mostly, wants that to be called.
-            if execution is not None and target == original and (home is None or TERRITORY.concerns(home, call.rule)):
+            if execution is not None and target == original and (home is None or OWNERSHIP.applies(home, call.rule)):
                 return execution.intercept(call, target, args, kwargs)
         return target(*args, **kwargs)
 
-    functools.update_wrapper(standin, original, updated=())
-    setattr(standin, MARK, call)
-    return standin
+    functools.update_wrapper(proxy, original, updated=())
+    setattr(proxy, PROXY_ATTRIBUTE, call)
+    return proxy
 
 
-def _for_runner(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
+def _eval_exec_proxy(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
     """The same for ``eval`` and ``exec``, which look at the frame that calls them: that is handed on."""
 
-    def standin(*args: Any, **kwargs: Any) -> Any:
+    def proxy(*args: Any, **kwargs: Any) -> Any:
         target = look_up()
         caller = _interpreter.frame(1)
         if caller is None or target is not original:
             return target(*args, **kwargs)
         execution = ACTIVE.get(get_ident()) if ACTIVE else None
         if execution is not None:
-            return execution.run_text(call, caller, target, args, kwargs)
+            return execution.run_eval_exec(call, caller, target, args, kwargs)
         return run(None, caller, target, args, kwargs)
 
-    functools.update_wrapper(standin, original, updated=())
-    setattr(standin, MARK, call)
-    return standin
+    functools.update_wrapper(proxy, original, updated=())
+    setattr(proxy, PROXY_ATTRIBUTE, call)
+    return proxy
 
 
-class StandInMapping:
+class MappingProxy:
     """In the place of ``os.environ``: every use of it asks first, then goes to the real mapping."""
 
     def __init__(self, call: Call, original: Any, look_up: Callable[[], Any]) -> None:
@@ -121,7 +121,7 @@ class StandInMapping:
     __hash__ = None  # type: ignore[assignment]  # as the mapping itself
 
 
-class StandInModule(types.ModuleType):
+class ModuleProxy(types.ModuleType):
     """In the place of a module that a function imports for itself; all but a few of its attributes are the module's."""
 
     def __init__(self, original: types.ModuleType, replaced: Mapping[str, Any]) -> None:
@@ -136,13 +136,13 @@ class StandInModule(types.ModuleType):
         return dir(self._original)
 
 
-def stand_in_class(original: type[Any], replaced: Mapping[str, Any]) -> type[Any]:
+def make_class_proxy(original: type[Any], replaced: Mapping[str, Any]) -> type[Any]:
     """A class in the place of ``original``: it makes the original's objects and only some of its attributes differ.
 
     ``isinstance`` and ``issubclass`` answer as for the original, and both compare equal; only ``is`` tells them apart.
     """
 
-    class StandInType(type):
+    class ClassProxyType(type):
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             return original(*args, **kwargs)
 
@@ -164,11 +164,11 @@ def stand_in_class(original: type[Any], replaced: Mapping[str, Any]) -> type[Any
         def __repr__(cls) -> str:
             return repr(original)
 
-    made: Any = StandInType(original.__name__, (original,), {"__slots__": ()})
+    made: Any = ClassProxyType(original.__name__, (original,), {"__slots__": ()})
     return made  # type: ignore[no-any-return]
 
 
-class Names:
+class NamespaceProxy:
     """In the place of a module or class at one kind of site: only the attributes that are taken from it there."""
 
     def __init__(self, look_up: Callable[[], Any]) -> None:

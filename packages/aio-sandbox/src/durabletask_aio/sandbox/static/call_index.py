@@ -19,15 +19,18 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
-from durabletask_aio.sandbox.rules.catalogue import default as default_catalogue
+from durabletask_aio.sandbox.rules.default import default_catalogue
 
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 _NEVER_JUDGED: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
 _MISSING: Final = object()
 
+PROXY_ATTRIBUTE: Final = "__durabletask_aio_proxy__"
+"""Attribute of a proxy function (see `runtime.proxies`) that holds the entry of the call it replaces."""
 
-class Recogniser:
+
+class CallIndex:
     """An index of a catalogue over the modules that are imported.
 
     Modules imported later are added when an unknown callable is met after :data:`sys.modules` has grown.  Nothing is
@@ -98,7 +101,7 @@ class Recogniser:
             return
         self._by_id.setdefault(id(found), call)
         if isinstance(found, Mapping):
-            self._enter_mapping(_interpreter.kind_of(found), found, call)  # pyright: ignore[reportUnknownArgumentType]
+            self._enter_mapping(_interpreter.type_of(found), found, call)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(found, types.FunctionType):
             self._enter_code(found, call)
         elif isinstance(found, type):
@@ -113,7 +116,7 @@ class Recogniser:
             self._by_code.setdefault(id(function.__code__), call)
 
     def _enter_method(self, found: types.MethodType, call: Call) -> None:
-        function, owner = _interpreter.function_behind(found), found.__self__
+        function, owner = _interpreter.wrapped_function(found), found.__self__
         if isinstance(owner, type):
             # A class method, which subclasses share.
             self._by_id.setdefault(id(function), call)
@@ -145,7 +148,7 @@ class Recogniser:
         return call
 
     def _look_up(self, candidate: Any, first: object) -> Call | None:
-        kind = _interpreter.kind_of(candidate)
+        kind = _interpreter.type_of(candidate)
         if kind is types.BuiltinFunctionType:
             call = self._by_equality.get(candidate)
             return call if call is not None else self._of_subclass(candidate)
@@ -210,13 +213,13 @@ def _find(name: str) -> Any | None:
     return None
 
 
-_shared: dict[int, Recogniser] = {}
+_shared: dict[int, CallIndex] = {}
 
 
-def recogniser(catalogue: Catalogue | None = None) -> Recogniser:
+def call_index(catalogue: Catalogue | None = None) -> CallIndex:
     """The index of a catalogue, built once for each."""
     catalogue = catalogue if catalogue is not None else default_catalogue()
     index = _shared.get(id(catalogue))
     if index is None:
-        index = _shared[id(catalogue)] = Recogniser(catalogue)
+        index = _shared[id(catalogue)] = CallIndex(catalogue)
     return index

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from durabletask_aio.sandbox.code import _interpreter
-from durabletask_aio.sandbox.code.evaluate import unordered_of
+from durabletask_aio.sandbox.code.evaluator import as_unordered
 from durabletask_aio.sandbox.code.scopes import own_nodes
 from durabletask_aio.sandbox.code.values import (
     ContextMethod,
-    DefinedClass,
     Instance,
-    Known,
-    Pending,
-    Shared,
-    Unordered,
+    ObjectValue,
+    SharedObject,
+    SourceClass,
+    UnawaitedValue,
+    UnorderedValue,
     Value,
 )
-from durabletask_aio.sandbox.static.live import MUTABLE, is_foreign
+from durabletask_aio.sandbox.static.live_resolver import MUTABLE, is_foreign
 
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.rules.catalogue import Rule
-    from durabletask_aio.sandbox.static.engine import Scanner
+    from durabletask_aio.sandbox.static.scanner import Scanner
 
 _MUTATORS: Final = frozenset(
     [
@@ -117,11 +117,11 @@ def _operation_argument(scanner: Scanner, node: ast.Call) -> None:
             _report_order(scanner, argument, found, "A sequence in the order of a set is given to a durable operation")
 
 
-def _unordered(scanner: Scanner, node: ast.expr) -> Unordered | None:
-    return next(filter(None, map(unordered_of, scanner.values(node))), None)
+def _unordered(scanner: Scanner, node: ast.expr) -> UnorderedValue | None:
+    return next(filter(None, map(as_unordered, scanner.values(node))), None)
 
 
-def _report_order(scanner: Scanner, node: ast.expr, unordered: Unordered, what: str) -> None:
+def _report_order(scanner: Scanner, node: ast.expr, unordered: UnorderedValue, what: str) -> None:
     better = f"`sorted({ast.unparse(node)})`, or a list or dict, which keep their order"
     scanner.report(node, _rule(scanner, "DET703"), detail=what, advice=better, certain=unordered.is_certain)
 
@@ -130,18 +130,19 @@ def _operates(scanner: Scanner, node: ast.AST) -> bool:
     if isinstance(node, (ast.Await, ast.Yield, ast.YieldFrom)):
         return True
     return isinstance(node, ast.Call) and any(
-        isinstance(value, (Pending, ContextMethod)) for value in (*scanner.values(node), *scanner.values(node.func))
+        isinstance(value, (UnawaitedValue, ContextMethod))
+        for value in (*scanner.values(node), *scanner.values(node.func))
     )
 
 
 def _as_completed(scanner: Scanner, node: ast.Call) -> None:
-    names = {scanner.world.full_name(value) for value in scanner.values(node.func)}
+    names = {scanner.resolver.full_name(value) for value in scanner.values(node.func)}
     if not names & {"asyncio.as_completed", "asyncio.tasks.as_completed"} or not node.args:
         return
     given = node.args[0]
     parts = given.elts if isinstance(given, (ast.List, ast.Tuple, ast.Set)) else [getattr(given, "elt", given)]
     for part in parts:
-        made = [value for value in scanner.values(part) if isinstance(value, Pending)]
+        made = [value for value in scanner.values(part) if isinstance(value, UnawaitedValue)]
         if made and not made[0].what.startswith("ctx."):
             scanner.report(node, _rule(scanner, "DET605"), detail="`asyncio.as_completed()` is given coroutines")
             return
@@ -152,10 +153,10 @@ def _as_completed(scanner: Scanner, node: ast.Call) -> None:
 
 def check_shared_random(scanner: Scanner, node: ast.expr, value: Value) -> bool:
     """A method of a generator that outlives the execution."""
-    receiver = value.receiver if isinstance(value, Known) else None
-    held = receiver.value if isinstance(receiver, Known) else None
-    name = receiver.name if isinstance(receiver, Shared) and receiver.is_random else None
-    is_shared = isinstance(value, Shared) and value.is_random
+    receiver = value.receiver if isinstance(value, ObjectValue) else None
+    held = receiver.value if isinstance(receiver, ObjectValue) else None
+    name = receiver.name if isinstance(receiver, SharedObject) and receiver.is_random else None
+    is_shared = isinstance(value, SharedObject) and value.is_random
     if not is_shared and name is None and not isinstance(held, random.Random):
         return False
     if isinstance(held, random.SystemRandom):
@@ -181,13 +182,13 @@ def _moves_on_a_shared_iterator(scanner: Scanner, node: ast.Call) -> bool:
 
 
 def _is_call_of(scanner: Scanner, node: ast.Call, name: str) -> bool:
-    return any(scanner.world.full_name(value) == name for value in scanner.values(node.func))
+    return any(scanner.resolver.full_name(value) == name for value in scanner.values(node.func))
 
 
 def _is_shared_iterator(value: Value) -> bool:
-    if isinstance(value, Shared):
+    if isinstance(value, SharedObject):
         return value.is_iterator
-    return isinstance(value, Known) and isinstance(value.value, Iterator)
+    return isinstance(value, ObjectValue) and isinstance(value.value, Iterator)
 
 
 def _assignment(scanner: Scanner, node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete) -> None:
@@ -210,17 +211,17 @@ def _report_state(scanner: Scanner, node: ast.expr, owner: ast.expr, what: str) 
 
 
 def _shared_kind(value: Value, by_method: bool) -> str | None:
-    if isinstance(value, Shared) and not value.is_random and not value.is_iterator:
+    if isinstance(value, SharedObject) and not value.is_random and not value.is_iterator:
         return value.kind
-    if isinstance(value, DefinedClass) and value.scope.is_module and not by_method:
+    if isinstance(value, SourceClass) and value.scope.is_module and not by_method:
         return f"the class {value.node.name}"
-    if isinstance(value, Instance) and value.outlives and isinstance(value.of, DefinedClass) and not by_method:
+    if isinstance(value, Instance) and value.is_shared and isinstance(value.of, SourceClass) and not by_method:
         return f"an object of the class {value.of.node.name}"
-    return _kind_of_known(value.value, by_method) if isinstance(value, Known) else None
+    return _kind_of_known(value.value, by_method) if isinstance(value, ObjectValue) else None
 
 
 def _kind_of_known(held: object, by_method: bool) -> str | None:
-    kind = _interpreter.kind_of(held)
+    kind = _interpreter.type_of(held)
     if isinstance(held, MUTABLE):
         return f"a {kind.__name__}"
     if by_method:
@@ -239,7 +240,7 @@ def _not_awaited(scanner: Scanner, node: ast.Expr) -> None:
     if not isinstance(node.value, ast.Call) or isinstance(scanner.node, ast.Lambda):
         return
     for value in scanner.values(node.value):
-        if isinstance(value, Pending):
+        if isinstance(value, UnawaitedValue):
             word = "yield" if scanner.analysis.is_generator else "await"
             line = ast.unparse(node.value).split("\n")[0]
             detail = f"The result of `{value.what}` is dropped"
@@ -292,13 +293,13 @@ def _catches_cancellation(scanner: Scanner, kind: ast.expr | None) -> bool:
     if kind is None:
         return True
     kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
-    return any(scanner.world.full_name(value) in _SWALLOWS for each in kinds for value in scanner.values(each))
+    return any(scanner.resolver.full_name(value) in _SWALLOWS for each in kinds for value in scanner.values(each))
 
 
 def _ends_what_it_cancelled(scanner: Scanner, kind: ast.expr | None, body: list[ast.stmt]) -> bool:
     """``task.cancel()``, then a wait for the end of that same task: the way to stop one."""
     kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind is not None else []
-    names = {scanner.world.full_name(value) for each in kinds for value in scanner.values(each)}
+    names = {scanner.resolver.full_name(value) for each in kinds for value in scanner.values(each)}
     if not kinds or "builtins.BaseException" in names:
         return False
     cancelled = {
@@ -317,10 +318,10 @@ def _computed_name(scanner: Scanner, node: ast.Call) -> None:
     """``getattr(module, name)`` with a computed name, where the module has something in the catalogue."""
     if len(node.args) < 2 or isinstance(node.args[1], ast.Constant):
         return
-    if "builtins.getattr" not in {scanner.world.full_name(value) for value in scanner.values(node.func)}:
+    if "builtins.getattr" not in {scanner.resolver.full_name(value) for value in scanner.values(node.func)}:
         return
     for value in scanner.values(node.args[0]):
-        if scanner.world.owns_calls(value):
+        if scanner.resolver.owns_calls(value):
             detail = f"An attribute of `{ast.unparse(node.args[0])}` is taken by a computed name"
             scanner.report(node, _rule(scanner, "DET704"), detail=detail)
 
@@ -329,7 +330,7 @@ def allowed_by(scanner: Scanner, node: ast.expr) -> tuple[str, ...] | None:
     """The names in ``allow("...")``, if ``node`` is that; ``None`` otherwise."""
     if not isinstance(node, ast.Call):
         return None
-    if not any(scanner.world.full_name(value) in _ALLOW_NAMES for value in scanner.values(node.func)):
+    if not any(scanner.resolver.full_name(value) in _ALLOW_NAMES for value in scanner.values(node.func)):
         return None
     names = tuple(each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str))
     return names or ("*",)

@@ -21,11 +21,11 @@ from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.sources import position_of, source_of
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Call, Category, Severity, allows
-from durabletask_aio.sandbox.rules.conditions import Arguments, holds, of_call, unwrapped
+from durabletask_aio.sandbox.rules.conditions import ArgumentSummary, condition_holds, summary_of_call, unwrap_partial
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.runtime import running_text
-from durabletask_aio.sandbox.runtime.report_line import finding_at
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.runtime import eval_exec
+from durabletask_aio.sandbox.runtime.frame_findings import finding_for_frame
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
 ACTIVE: Final[dict[int, WatchedExecution]] = {}
@@ -46,7 +46,7 @@ class Policy:
         self.allowed = allowed
         self.warned: set[tuple[str, int, str]] = set()
         """Call sites, as file, line and call, that were reported already."""
-        self.watcher: running_text.Watcher | None = None
+        self.watcher: eval_exec.CodeWatcher | None = None
         """What watches the calls of code that is made while the workflow runs."""
         self.functions: dict[int, tuple[str, ...]] = {}
         """By id of a code object: what a decorator on that function allows."""
@@ -104,14 +104,14 @@ class WatchedExecution:
 
     def intercept(self, call: Call, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a redirected name does in place of calling ``target``."""
-        target, args, kwargs = unwrapped(target, args, kwargs)
-        if not holds(call.condition, of_call(args, kwargs)):
+        target, args, kwargs = unwrap_partial(target, args, kwargs)
+        if not condition_holds(call.condition, summary_of_call(args, kwargs)):
             return target(*args, **kwargs)
         inner = followed_frame(_interpreter.frame(1))
         frame = user_frame(inner)
         if inner is None or frame is None or self._is_allowed(call, frame):
             return target(*args, **kwargs)
-        self.object_to(call, frame, inner)
+        self.report_violation(call, frame, inner)
         substitute = SUBSTITUTES.get(call.name)
         if substitute is None:
             return target(*args, **kwargs)
@@ -119,24 +119,24 @@ class WatchedExecution:
             self._count_read(call, frame, inner)
         return substitute(self, target, args, kwargs)
 
-    def run_text(
+    def run_eval_exec(
         self, call: Call, caller: types.FrameType, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """The same for ``eval`` and ``exec``, which mean something else in each frame; ``caller`` called them."""
         frame = user_frame(caller)
         if frame is not None and not self._is_allowed(call, frame):
-            self.object_to(call, frame, caller)
-        return running_text.run(self.policy.watcher, caller, target, args, kwargs)
+            self.report_violation(call, frame, caller)
+        return eval_exec.run(self.policy.watcher, caller, target, args, kwargs)
 
-    def check(self, call: Call, arguments: Arguments, frame: types.FrameType) -> None:
+    def check(self, call: Call, arguments: ArgumentSummary, frame: types.FrameType) -> None:
         """What the layers that only watch do: raise, warn or stay silent.  ``frame`` makes the call."""
-        if not holds(call.condition, arguments) or not TERRITORY.concerns(frame.f_code.co_filename, call.rule):
+        if not condition_holds(call.condition, arguments) or not OWNERSHIP.applies(frame.f_code.co_filename, call.rule):
             return
         blamed = user_frame(frame)
         if blamed is not None and not self._is_allowed(call, blamed):
-            self.object_to(call, blamed, frame)
+            self.report_violation(call, blamed, frame)
 
-    def object_to(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
+    def report_violation(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
         """Warn or raise, by the workflow's mode and the rule's severity.
 
         ``frame`` is the user's, whose line is blamed; ``inner`` makes the call, in a package that is followed perhaps.
@@ -161,7 +161,7 @@ class WatchedExecution:
         return error
 
     def _finding(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> Finding:
-        found = finding_at(frame, call, self.policy.context, stack_of(frame))
+        found = finding_for_frame(frame, call, self.policy.context, stack_of(frame))
         if inner is frame:
             return found
         return replace(found, inside=f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_name}()")
@@ -202,11 +202,11 @@ def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
     in_text: types.FrameType | None = None
     while frame is not None:
         filename = frame.f_code.co_filename
-        if TERRITORY.is_user_file(filename):
-            if filename != running_text.FILENAME:
+        if OWNERSHIP.is_user_file(filename):
+            if filename != eval_exec.FILENAME:
                 return frame
             in_text = in_text or frame
-        elif in_text is not None and TERRITORY.runs_workflows(filename):
+        elif in_text is not None and OWNERSHIP.is_runtime_file(filename):
             # Everything is text in ``python -c``; what is outside of the workflow has nothing to do with it.
             break
         frame = frame.f_back
@@ -215,7 +215,7 @@ def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
 
 def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:
     """The nearest frame of code that is looked at, from ``frame`` outwards: the user's, or a followed package's."""
-    while frame is not None and not TERRITORY.is_followed(frame.f_code.co_filename):
+    while frame is not None and not OWNERSHIP.is_followed(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 
@@ -224,7 +224,7 @@ def stack_of(frame: types.FrameType) -> tuple[str, ...]:
     """The user's functions on the stack, from the workflow to ``frame``: how it was reached."""
     names: list[str] = []
     current: types.FrameType | None = frame
-    while current is not None and TERRITORY.is_user_file(current.f_code.co_filename):
+    while current is not None and OWNERSHIP.is_user_file(current.f_code.co_filename):
         names.append(current.f_code.co_name)
         current = current.f_back
     return tuple(reversed(names))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Call, Catalogue, Rule, Severity
 from durabletask_aio.sandbox.rules.conditions import CONDITIONS
-from durabletask_aio.sandbox.rules.findings import shown
+from durabletask_aio.sandbox.rules.findings import display_name
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
 
@@ -68,4 +68,4 @@ def _generator(rule: Rule) -> str:
 
 def _described(name: str, condition: str | None) -> str:
     words = f" ({CONDITIONS[condition][1]})" if condition is not None else ""
-    return f"`{shown(name)}`{words}"
+    return f"`{display_name(name)}`{words}"

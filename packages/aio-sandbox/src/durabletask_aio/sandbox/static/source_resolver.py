@@ -15,25 +15,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from durabletask_aio.sandbox.code.evaluate import set_made_by, set_of
+from durabletask_aio.sandbox.code.evaluator import set_from_call, set_from_display
 from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.code.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.code.values import (
-    Body,
-    Bound,
-    Context,
+    ContextValue,
     DefaultFactory,
-    Defined,
-    DefinedClass,
+    ExternalName,
+    FunctionBody,
     Instance,
-    Named,
-    Shared,
-    Unordered,
+    PartialFunction,
+    SharedObject,
+    SourceClass,
+    SourceFunction,
+    UnorderedValue,
     Value,
 )
 from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.rules.conditions import arguments_of
-from durabletask_aio.sandbox.rules.territory import installed_roots, is_standard_module
+from durabletask_aio.sandbox.rules.ownership import installed_roots, is_standard_module
 
 _BUILTINS: Final = frozenset(vars(builtins))
 _MUTABLE_MAKERS: Final = frozenset(
@@ -48,10 +48,18 @@ CONTEXT_NAMES: Final = frozenset(
     {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
 )
 _ALIASES: Final = frozenset({"alias", "validation_alias"})
-PATHS_OF_PATHS: Final = ("with_name", "with_suffix", "with_stem", "joinpath", "resolve", "absolute", "expanduser")
+PATH_RETURNING_METHODS: Final = (
+    "with_name",
+    "with_suffix",
+    "with_stem",
+    "joinpath",
+    "resolve",
+    "absolute",
+    "expanduser",
+)
 """Methods of a path that give another one."""
 _PATH: Final = "pathlib.Path"
-_PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATHS_OF_PATHS)
+_PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATH_RETURNING_METHODS)
 _FOLLOWED: Final = 8
 _TABLE_LIMIT: Final = 50
 
@@ -64,7 +72,7 @@ class Module(Value):
     filename: str
     text: str = field(repr=False)
     is_package: bool
-    for_io: bool = False
+    io_only: bool = False
     """Whether it is a followed package's, of which only files, network, processes and threads are told."""
 
     def parsed(self) -> Source:
@@ -81,7 +89,7 @@ class Module(Value):
         return Scope(self, source=self.source, is_module=True, statements=body)
 
 
-class ProjectWorld:
+class SourceResolver:
     """See :class:`.values.World`."""
 
     def __init__(
@@ -113,7 +121,7 @@ class ProjectWorld:
             path = _file_of(name, installed_roots()) if self._is_followed(name) is not None else None
             if path is not None:
                 module = self.add(name, path, read_source(path))
-                module.for_io = bool(self._is_followed(name))
+                module.io_only = bool(self._is_followed(name))
         return self._modules[name]
 
     def _is_followed(self, name: str) -> bool | None:
@@ -129,7 +137,7 @@ class ProjectWorld:
         module = self.module(name)
         if module is not None:
             return [module]
-        return [Named(name)]
+        return [ExternalName(name)]
 
     # Names -------------------------------------------------------------------------------------------------------
 
@@ -137,7 +145,7 @@ class ProjectWorld:
         home: Module = scope.home
         if home.scope.binds(name):
             return self._in_module(home, name)
-        return [Named(f"builtins.{name}")] if name in _BUILTINS else []
+        return [ExternalName(f"builtins.{name}")] if name in _BUILTINS else []
 
     def _in_module(self, module: Module, name: str) -> list[Value]:
         if self._depth > _FOLLOWED:
@@ -155,9 +163,9 @@ class ProjectWorld:
         if isinstance(binding, Imported):
             return self._imported(binding, module)
         if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return [Defined(binding, module.scope)]
+            return [SourceFunction(binding, module.scope)]
         if isinstance(binding, ast.ClassDef):
-            return [DefinedClass(binding, module.scope)]
+            return [SourceClass(binding, module.scope)]
         if isinstance(binding, Annotated):
             return self.annotated(binding.annotation, module.scope)
         return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
@@ -166,8 +174,8 @@ class ProjectWorld:
         """A variable at the top of a module: an alias, or an object that outlives every workflow."""
         if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
             kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
-            shared = Shared(name, kind, elements=tuple(self._parts(node, module)))
-            return [shared, set_of(node)] if isinstance(node, ast.Set) else [shared]
+            shared = SharedObject(name, kind, elements=tuple(self._parts(node, module)))
+            return [shared, set_from_display(node)] if isinstance(node, ast.Set) else [shared]
         if isinstance(node, ast.Call):
             return self._made(node, module, name)
         return self._expression(node, module)
@@ -183,21 +191,21 @@ class ProjectWorld:
         for value in self._expression(node.func, module):
             made = (self.full_name(value) or "").removeprefix("builtins.")
             if made in _RANDOM_MAKERS:
-                found.append(Shared(name, "a random generator", is_random=True))
+                found.append(SharedObject(name, "a random generator", is_random=True))
             elif made in _MUTABLE_MAKERS:
-                found.append(Shared(name, f"a {made.rpartition('.')[2]}"))
-                found += [set_made_by(node)] if made == "set" else []
+                found.append(SharedObject(name, f"a {made.rpartition('.')[2]}"))
+                found += [set_from_call(node)] if made == "set" else []
             elif made == "frozenset":
-                found.append(set_made_by(node))
+                found.append(set_from_call(node))
             elif made in _ITERATOR_MAKERS:
-                found.append(Shared(name, "an iterator", is_iterator=True))
+                found.append(SharedObject(name, "an iterator", is_iterator=True))
             elif made == "functools.partial" and node.args:
                 found.extend(
-                    Bound(inner, arguments_of(node, 1)) if self.call(inner) is not None else inner
+                    PartialFunction(inner, arguments_of(node, 1)) if self.call(inner) is not None else inner
                     for inner in self._expression(node.args[0], module)
                 )
             else:
-                found += [replace(each, outlives=True) for each in self.result(value) if isinstance(each, Instance)]
+                found += [replace(each, is_shared=True) for each in self.result(value) if isinstance(each, Instance)]
         return found
 
     def _expression(self, node: ast.expr, module: Module) -> list[Value]:
@@ -208,7 +216,7 @@ class ProjectWorld:
                 found for value in self._expression(node.value, module) for found in self.attribute(value, node.attr)
             ]
         if isinstance(node, ast.Lambda):
-            return [Defined(node, module.scope)]
+            return [SourceFunction(node, module.scope)]
         if isinstance(node, ast.BinOp):
             return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
         return self._made(node, module, "") if isinstance(node, ast.Call) else []
@@ -232,30 +240,32 @@ class ProjectWorld:
                 return self._in_module(value, name)
             submodule = self.module(f"{value.name}.{name}") if value.is_package else None
             return [submodule] if submodule is not None else []
-        if isinstance(value, Named):
+        if isinstance(value, ExternalName):
             # "import a.b" binds "a": the attribute may be a module of the project.
             dotted = f"{value.name}.{name}"
             module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
-            return [module] if module is not None else [Named(dotted)]
+            return [module] if module is not None else [ExternalName(dotted)]
         if isinstance(value, Instance):
-            is_path = name == "parent" and value.of == Named(_PATH)
+            is_path = name == "parent" and value.of == ExternalName(_PATH)
             return [value] if is_path else _for_class(self._of_class(value.of, name, value), value.of)
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             found = _for_class(self._of_class(value, name, None), value)
             return found or self._of_class_body(value, name)
-        if isinstance(value, Shared) and value.is_random:
-            return [Shared(f"{value.name}.{name}", value.kind, is_random=True)]
+        if isinstance(value, SharedObject) and value.is_random:
+            return [SharedObject(f"{value.name}.{name}", value.kind, is_random=True)]
         return []
 
     def _of_class(self, kind: Value, name: str, receiver: Value | None) -> list[Value]:
-        if isinstance(kind, Named):
-            return [Named(f"{kind.name}.{name}")]
-        if not isinstance(kind, DefinedClass) or self._depth > _FOLLOWED:
+        if isinstance(kind, ExternalName):
+            return [ExternalName(f"{kind.name}.{name}")]
+        if not isinstance(kind, SourceClass) or self._depth > _FOLLOWED:
             return []
         for statement in kind.node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
                 return (
-                    [] if _is_read(statement) else [Defined(statement, kind.scope, _receiver_of(statement, receiver))]
+                    []
+                    if _is_read(statement)
+                    else [SourceFunction(statement, kind.scope, _receiver_of(statement, receiver))]
                 )
         self._depth += 1
         try:
@@ -264,7 +274,7 @@ class ProjectWorld:
         finally:
             self._depth -= 1
 
-    def _of_class_body(self, kind: DefinedClass, name: str) -> list[Value]:
+    def _of_class_body(self, kind: SourceClass, name: str) -> list[Value]:
         """A list or the like that belongs to the class, and so to all of its objects."""
         held = [
             statement.value
@@ -275,12 +285,12 @@ class ProjectWorld:
         ]
         home = kind.scope.home
         found = [each for node in held if isinstance(home, Module) for each in self._assigned(node, home, name)]
-        return [each for each in found if isinstance(each, (Shared, Unordered))]
+        return [each for each in found if isinstance(each, (SharedObject, UnorderedValue))]
 
     def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
         return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
 
-    def _metaclasses(self, kind: DefinedClass) -> list[Value]:
+    def _metaclasses(self, kind: SourceClass) -> list[Value]:
         return [
             found
             for keyword in kind.node.keywords
@@ -289,29 +299,29 @@ class ProjectWorld:
         ]
 
     def element(self, value: Value) -> list[Value]:
-        return list(value.elements) if isinstance(value, Shared) else []
+        return list(value.elements) if isinstance(value, SharedObject) else []
 
     def result(self, value: Value) -> list[Value]:
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             return [Instance(value)]
-        if isinstance(value, Named) and value.name in _PATH_MAKERS:
-            return [Instance(Named(_PATH))]
-        if isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper():
+        if isinstance(value, ExternalName) and value.name in _PATH_MAKERS:
+            return [Instance(ExternalName(_PATH))]
+        if isinstance(value, ExternalName) and value.name.rpartition(".")[2][:1].isupper():
             return [Instance(value)]
         return []
 
     # What values are ---------------------------------------------------------------------------------------------
 
     def call(self, value: Value) -> Call | None:
-        return self._catalogue.calls.get(value.name) if isinstance(value, Named) else None
+        return self._catalogue.calls.get(value.name) if isinstance(value, ExternalName) else None
 
     def owns_calls(self, value: Value) -> bool:
-        return isinstance(value, Named) and value.name in self._owners
+        return isinstance(value, ExternalName) and value.name in self._owners
 
-    def bodies(self, value: Value) -> list[Body]:
-        if isinstance(value, Defined):
+    def bodies(self, value: Value) -> list[FunctionBody]:
+        if isinstance(value, SourceFunction):
             return [self.body_of(each) for each in (value, *self._implementations(value), *self._wrappers(value))]
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             instance = Instance(value)
             made = [
                 found
@@ -319,13 +329,13 @@ class ProjectWorld:
                 for found in self._of_class(value, name, instance)
             ]
             made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
-            return [self.body_of(found) for found in made if isinstance(found, Defined)]
+            return [self.body_of(found) for found in made if isinstance(found, SourceFunction)]
         return []
 
     def factories(self, value: Value) -> list[DefaultFactory]:
-        return default_factories(value) if isinstance(value, DefinedClass) else []
+        return default_factories(value) if isinstance(value, SourceClass) else []
 
-    def _implementations(self, value: Defined) -> list[Defined]:
+    def _implementations(self, value: SourceFunction) -> list[SourceFunction]:
         """What else runs when a ``functools.singledispatch`` function is called."""
         if isinstance(value.node, ast.Lambda) or not value.node.decorator_list:
             return []
@@ -333,35 +343,35 @@ class ProjectWorld:
             return []
         register = f"{value.node.name}.register"
         return [
-            Defined(node, value.scope)
+            SourceFunction(node, value.scope)
             for node in value.scope.home.source.tree.body
             if isinstance(node, ast.FunctionDef)
             and any(ast.unparse(each).startswith(register) for each in node.decorator_list)
         ]
 
-    def _wrappers(self, value: Defined) -> list[Defined]:
+    def _wrappers(self, value: SourceFunction) -> list[SourceFunction]:
         """What decorators of the project put in the place of the function: the nested functions that they return."""
         decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
         if not isinstance(value.scope.home, Module):
             return []
-        found: list[Defined] = []
+        found: list[SourceFunction] = []
         for decorator in decorators:
             depth = 2 if isinstance(decorator, ast.Call) else 1
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            makers = [each for each in self._expression(called, value.scope.home) if isinstance(each, Defined)]
+            makers = [each for each in self._expression(called, value.scope.home) if isinstance(each, SourceFunction)]
             for _ in range(depth):
                 makers = [each for maker in makers for each in _returned_functions(maker)]
             found += makers
         return found
 
-    def body_of(self, value: Defined) -> Body:
+    def body_of(self, value: SourceFunction) -> FunctionBody:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
         allowed = tuple(self._allowed(value))
         source = _source_around(value.scope)
-        for_io = isinstance(value.scope.home, Module) and value.scope.home.for_io
-        return Body(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, for_io)
+        io_only = isinstance(value.scope.home, Module) and value.scope.home.io_only
+        return FunctionBody(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, io_only)
 
-    def _allowed(self, value: Defined) -> list[str]:
+    def _allowed(self, value: SourceFunction) -> list[str]:
         names: list[str] = []
         for decorator in [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list:
             if not isinstance(decorator, ast.Call) or not isinstance(value.scope.home, Module):
@@ -372,27 +382,27 @@ class ProjectWorld:
                 names.extend(given or ["*"])
         return names
 
-    def reading(self, value: Value, name: str) -> list[Body]:
+    def reading(self, value: Value, name: str) -> list[FunctionBody]:
         if isinstance(value, Module) and not value.scope.binds(name):
             return [
                 self.body_of(found)
                 for found in self._in_module(value, "__getattr__")
-                if isinstance(found, Defined) and self.module(f"{value.name}.{name}") is None
+                if isinstance(found, SourceFunction) and self.module(f"{value.name}.{name}") is None
             ]
         kind = value.of if isinstance(value, Instance) else None
-        if not isinstance(kind, DefinedClass):
+        if not isinstance(kind, SourceClass):
             return []
         read = [
-            self.body_of(Defined(statement, kind.scope, value))
+            self.body_of(SourceFunction(statement, kind.scope, value))
             for statement in kind.node.body
             if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_read(statement)
         ]
-        unasked = ["__getattribute__"] if mentions(kind.node, name) else ["__getattribute__", "__getattr__"]
+        unasked = ["__getattribute__"] if may_have_attribute(kind.node, name) else ["__getattribute__", "__getattr__"]
         made_up = [found for method in unasked for found in self._of_class(kind, method, value)]
-        return [*read, *(self.body_of(found) for found in made_up if isinstance(found, Defined))]
+        return [*read, *(self.body_of(found) for found in made_up if isinstance(found, SourceFunction))]
 
     def full_name(self, value: Value) -> str | None:
-        return value.name if isinstance(value, Named) else None
+        return value.name if isinstance(value, ExternalName) else None
 
     def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -406,16 +416,16 @@ class ProjectWorld:
             node = node.left
         last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         if last in CONTEXT_NAMES:
-            return [Context()]
+            return [ContextValue()]
         found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
-        return [Instance(value) for value in found if isinstance(value, DefinedClass) or _is_class_name(value)]
+        return [Instance(value) for value in found if isinstance(value, SourceClass) or _is_class_name(value)]
 
     def is_async(self, value: Value) -> bool:
-        if isinstance(value, Defined):
+        if isinstance(value, SourceFunction):
             return isinstance(value.node, ast.AsyncFunctionDef) and not _yields(value.node)
-        return isinstance(value, Named) and value.name == "asyncio.sleep"
+        return isinstance(value, ExternalName) and value.name == "asyncio.sleep"
 
-    def decorators(self, body: Body) -> Mapping[str, ast.expr]:
+    def decorators(self, body: FunctionBody) -> Mapping[str, ast.expr]:
         """Full names of the decorators on a function, each with its expression."""
         decorators = [] if isinstance(body.node, ast.Lambda) else body.node.decorator_list
         home = body.scope.home
@@ -428,7 +438,7 @@ class ProjectWorld:
         return found
 
 
-def _returned_functions(maker: Defined) -> list[Defined]:
+def _returned_functions(maker: SourceFunction) -> list[SourceFunction]:
     node = maker.node
     if isinstance(node, ast.Lambda):
         return []
@@ -440,10 +450,10 @@ def _returned_functions(maker: Defined) -> list[Defined]:
         if isinstance(each, ast.Return) and isinstance(each.value, ast.Name)
     }
     nested = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return [Defined(each, scope) for each in nested if each.name in returned]
+    return [SourceFunction(each, scope) for each in nested if each.name in returned]
 
 
-def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
+def default_factories(kind: SourceClass) -> list[DefaultFactory]:
     """What ``field(default_factory=uuid.uuid4)`` in the body of a class calls, as functions."""
     fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and _is_field(each)]
     found: list[DefaultFactory] = []
@@ -453,7 +463,9 @@ def default_factories(kind: DefinedClass) -> list[DefaultFactory]:
         for option in options:
             if option.arg in {"default_factory", "factory"}:
                 made = option.value if isinstance(option.value, ast.Lambda) else _calling(option.value)
-                found.append(DefaultFactory(ast.unparse(field_.target), aliases, position, Defined(made, kind.scope)))
+                found.append(
+                    DefaultFactory(ast.unparse(field_.target), aliases, position, SourceFunction(made, kind.scope))
+                )
     return found
 
 
@@ -490,7 +502,7 @@ def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
     return None
 
 
-def mentions(node: ast.ClassDef, name: str) -> bool:
+def may_have_attribute(node: ast.ClassDef, name: str) -> bool:
     """Whether a class, or one that it inherits from and that is not looked at, may have the attribute ``name``."""
     if any(not (isinstance(base, ast.Name) and base.id == "object") for base in node.bases):
         return True
@@ -522,7 +534,7 @@ def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value |
 def _for_class(found: list[Value], kind: Value) -> list[Value]:
     """The same, but for class methods, whose first parameter is the class."""
     return [
-        replace(each, receiver=kind) if isinstance(each, Defined) and _is_class_method(each.node) else each
+        replace(each, receiver=kind) if isinstance(each, SourceFunction) and _is_class_method(each.node) else each
         for each in found
     ]
 
@@ -533,7 +545,7 @@ def _is_class_method(node: FunctionNode) -> bool:
 
 
 def _is_class_name(value: Value) -> bool:
-    return isinstance(value, Named) and value.name.rpartition(".")[2][:1].isupper()
+    return isinstance(value, ExternalName) and value.name.rpartition(".")[2][:1].isupper()
 
 
 def _source_around(scope: Scope) -> Source:

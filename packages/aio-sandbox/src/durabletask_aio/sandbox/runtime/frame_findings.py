@@ -8,10 +8,10 @@ import types
 
 from durabletask_aio.sandbox.code.sources import Position, Source, position_of, source_of
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.findings import Finding, column_of, corrected
+from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
 
 
-def finding_at(frame: types.FrameType, call: Call, context: str | None, reached: tuple[str, ...]) -> Finding:
+def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, reached: tuple[str, ...]) -> Finding:
     """The finding about ``call``, which the code of ``frame`` is making right now.
 
     ``context`` is the name of the workflow's context parameter; a corrected line is offered only where a variable of
@@ -20,13 +20,13 @@ def finding_at(frame: types.FrameType, call: Call, context: str | None, reached:
     code = frame.f_code
     position = position_of(frame, call.name.rpartition(".")[2])
     source = source_of(code.co_filename, frame.f_globals)
-    in_reach = context if context in (*code.co_varnames, *code.co_freevars) else None
+    in_scope = context if context in (*code.co_varnames, *code.co_freevars) else None
     line = source.line(position.line) if source is not None else ""
     better = None
-    if source is not None and in_reach is not None:
+    if source is not None and in_scope is not None:
         node = _node_at(source, position)
         is_async = bool(code.co_flags & inspect.CO_COROUTINE)
-        better = corrected(line, node, call, in_reach, generator=False, is_async=is_async)
+        better = correct_line(line, node, call, in_scope, generator=False, is_async=is_async)
     return Finding(
         rule=call.rule,
         file=code.co_filename,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from durabletask_aio.sandbox.code import _interpreter, bytecode
-from durabletask_aio.sandbox.rules.territory import TERRITORY
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
 
 _BUILTINS: Final = vars(builtins)
 _ELEMENTS: Final = 50
@@ -45,7 +45,7 @@ def _behind(value: Any) -> Iterator[Any]:
     elif isinstance(value, (functools.partial, functools.partialmethod, functools.cached_property)):
         yield value.func  # pyright: ignore[reportUnknownMemberType]
     elif isinstance(value, (types.MethodType, staticmethod, classmethod)):
-        yield _interpreter.function_behind(value)
+        yield _interpreter.wrapped_function(value)
     elif isinstance(value, property):
         yield from filter(None, (value.fget, value.fset))
     elif isinstance(value, functools.singledispatchmethod):
@@ -58,13 +58,13 @@ def _behind(value: Any) -> Iterator[Any]:
 
 def _behind_class(value: Any) -> Iterator[Any]:
     if isinstance(value, type):
-        yield _interpreter.maker_of(value)
+        yield _interpreter.metaclass_call(value)
         if _is_followed_class(value):
             # Creating an instance runs these; the other methods are found where they are called.
             for kind in _interpreter.bases(value):
                 yield from (vars(kind)[name] for name in _CREATION if name in vars(kind))
-    elif _is_followed_class(_interpreter.kind_of(value)):
-        call: Any = inspect.getattr_static(_interpreter.kind_of(value), "__call__", None)
+    elif _is_followed_class(_interpreter.type_of(value)):
+        call: Any = inspect.getattr_static(_interpreter.type_of(value), "__call__", None)
         if call is not None:
             yield call
 
@@ -130,7 +130,7 @@ def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
 
 def is_followed(value: object) -> bool:
     """Whether ``value`` is a Python function of the user's own, or of a package that is followed."""
-    return isinstance(value, types.FunctionType) and TERRITORY.is_followed(value.__code__.co_filename)
+    return isinstance(value, types.FunctionType) and OWNERSHIP.is_followed(value.__code__.co_filename)
 
 
 def reachable(target: Any) -> list[types.FunctionType]:
@@ -157,7 +157,7 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
             for depth, is_called in enumerate(chain.called):
                 if depth > 0:
                     if not isinstance(value, (types.ModuleType, type)) and not _is_followed_class(
-                        _interpreter.kind_of(value)
+                        _interpreter.type_of(value)
                     ):
                         break
                     owner, value = value, inspect.getattr_static(value, chain.attributes[depth - 1], None)
@@ -175,12 +175,12 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
 
 def _classes_behind(value: Any) -> Iterator[type[Any]]:
     """The classes of objects that a workflow has at hand: Python calls their methods unasked (``__getattr__``)."""
-    kind = _interpreter.kind_of(value)
+    kind = _interpreter.type_of(value)
     parts = [value]
     if kind in (dict, list, tuple):
         parts = _interpreter.elements(value.values() if kind is dict else value)[:_ELEMENTS]
     for part in parts:
-        kind = _interpreter.kind_of(part)
+        kind = _interpreter.type_of(part)
         if not isinstance(part, type) and kind.__module__ != "builtins" and _is_followed_class(kind):
             yield kind
 

@@ -21,10 +21,15 @@ from typing import Any, Final
 
 from durabletask_aio.sandbox.code import _interpreter, bytecode
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.territory import TERRITORY
-from durabletask_aio.sandbox.runtime import standin_imports
-from durabletask_aio.sandbox.runtime.standins import MARK, Names, StandInMapping, can_be_stood_in_for, stand_in
-from durabletask_aio.sandbox.static.recognise import Recogniser, recogniser
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
+from durabletask_aio.sandbox.runtime import import_proxies
+from durabletask_aio.sandbox.runtime.proxies import (
+    MappingProxy,
+    NamespaceProxy,
+    can_be_proxied,
+    make_proxy,
+)
+from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE, CallIndex, call_index
 
 _PREFIX: Final = "__dt_"
 _MISSING: Final = object()
@@ -34,7 +39,7 @@ _BUILTINS: Final = vars(builtins)
 class Redirector:
     """Rewrites functions, each at most once."""
 
-    def __init__(self, index: Recogniser) -> None:
+    def __init__(self, index: CallIndex) -> None:
         self._index = index
         # By id and with the object kept: code objects compare by value and would be taken for one another.
         self._done: dict[int, types.CodeType] = {}
@@ -48,7 +53,7 @@ class Redirector:
             if code is not function.__code__:
                 function.__code__ = code
             self._done[id(code)] = code
-            if TERRITORY.is_user_file(code.co_filename):
+            if OWNERSHIP.is_user_file(code.co_filename):
                 self._rewrite_defaults(function)
                 self._rewrite_closure(function)
 
@@ -66,9 +71,9 @@ class Redirector:
             if _patch(raw, chain, names.index(new_name)):
                 changed = True
         # A stand-in module has all of its calls replaced: too much for a package that is followed for I/O.
-        is_own = TERRITORY.is_user_file(code.co_filename)
+        is_own = OWNERSHIP.is_user_file(code.co_filename)
         for statement in bytecode.local_imports(code) if is_own else ():
-            new_name = standin_imports.name_for(statement, self._index)
+            new_name = import_proxies.name_for(statement, self._index)
             if new_name is None:
                 continue
             if new_name not in names:
@@ -103,8 +108,8 @@ class Redirector:
                 if current is _MISSING:
                     return None
             call = self._index.find(current)
-            if call is not None and _wants_stand_in(current, is_called=chain.called[depth]):
-                concerned = can_be_stood_in_for(call) and TERRITORY.concerns(filename, call.rule)
+            if call is not None and _needs_proxy(current, is_called=chain.called[depth]):
+                concerned = can_be_proxied(call) and OWNERSHIP.applies(filename, call.rule)
                 return _install(module, chain, depth, current, call, filename) if concerned else None
         return None
 
@@ -127,12 +132,12 @@ class Redirector:
         if isinstance(value, type) or not callable(value):
             return value
         call = self._index.find(value)
-        if call is None or not can_be_stood_in_for(call) or getattr(value, MARK, None) is not None:
+        if call is None or not can_be_proxied(call) or getattr(value, PROXY_ATTRIBUTE, None) is not None:
             return value
-        return stand_in(call, value, lambda: value)
+        return make_proxy(call, value, lambda: value)
 
 
-def _wants_stand_in(value: Any, *, is_called: bool) -> bool:
+def _needs_proxy(value: Any, *, is_called: bool) -> bool:
     # A class is also the right-hand side of isinstance: only where it is called can something stand in for it.
     return is_called if isinstance(value, type) else True
 
@@ -141,13 +146,13 @@ def _install(
     module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
 ) -> str:
     """Make sure that the module has the stand-in under the name that is returned."""
-    home = filename if TERRITORY.is_by_choice(filename) else None
+    home = filename if OWNERSHIP.is_installed(filename) else None
     path = chain.attributes[:depth]
     look_up = _looks_up(module, chain.name, path)
     leaf: Any = (
-        StandInMapping(call, original, look_up)
+        MappingProxy(call, original, look_up)
         if _is_mapping(original)
-        else stand_in(call, original, look_up, home=home)
+        else make_proxy(call, original, look_up, home=home)
     )
     if depth == 0:
         name = f"{_PREFIX}{chain.name}"
@@ -157,11 +162,11 @@ def _install(
     name = f"{_PREFIX}{'_'.join((chain.name, *path[:-1]))}_"
     owner = module.get(name)
     if owner is None:
-        owner = module[name] = Names(_looks_up(module, chain.name, ()))
+        owner = module[name] = NamespaceProxy(_looks_up(module, chain.name, ()))
     for position, attribute in enumerate(path[:-1], 1):
         inner = vars(owner).get(attribute)
         if inner is None:
-            inner = Names(_looks_up(module, chain.name, path[:position]))
+            inner = NamespaceProxy(_looks_up(module, chain.name, path[:position]))
             vars(owner)[attribute] = inner
         owner = inner
     vars(owner).setdefault(path[-1], leaf)
@@ -214,12 +219,12 @@ def _self_test() -> bool:
         module: dict[str, Any] = {"time": time}
         # Under a name that is not this package's, whose own code is none of the sandbox's business.
         trial = types.FunctionType(_trial.__code__.replace(co_filename="<trial>"), module)
-        Redirector(recogniser()).rewritten(trial.__code__, module)
+        Redirector(call_index()).rewritten(trial.__code__, module)
         names = [name for name in module if name.startswith(_PREFIX)]
         if names != [f"{_PREFIX}time_"]:
             return False
         module[names[0]] = types.SimpleNamespace(time=lambda: -1.0)
-        trial.__code__ = Redirector(recogniser()).rewritten(trial.__code__, module)
+        trial.__code__ = Redirector(call_index()).rewritten(trial.__code__, module)
         return bool(trial() == -1.0)
     except Exception:
         # Whatever an unknown interpreter answers with, the only consequence is that this layer stays off.

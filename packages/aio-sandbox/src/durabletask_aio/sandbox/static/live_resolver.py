@@ -19,46 +19,51 @@ from durabletask_aio.sandbox.code import _interpreter, bytecode
 from durabletask_aio.sandbox.code.scopes import Scope
 from durabletask_aio.sandbox.code.sources import FunctionNode, node_of
 from durabletask_aio.sandbox.code.values import (
-    Body,
-    Context,
+    ContextValue,
     DefaultFactory,
-    Defined,
-    DefinedClass,
+    ExternalName,
+    FunctionBody,
     Instance,
-    Known,
-    Named,
-    Shared,
+    ObjectValue,
+    SharedObject,
+    SourceClass,
+    SourceFunction,
     Value,
 )
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.territory import TERRITORY, is_standard_module
-from durabletask_aio.sandbox.runtime.standins import MARK
-from durabletask_aio.sandbox.static import reach
-from durabletask_aio.sandbox.static.project import PATHS_OF_PATHS, Module, ProjectWorld, default_factories, mentions
-from durabletask_aio.sandbox.static.recognise import Recogniser
+from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, is_standard_module
+from durabletask_aio.sandbox.static import reachability
+from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE, CallIndex
+from durabletask_aio.sandbox.static.source_resolver import (
+    PATH_RETURNING_METHODS,
+    Module,
+    SourceResolver,
+    default_factories,
+    may_have_attribute,
+)
 
 _MISSING: Final = object()
 _TABLE_LIMIT: Final = 50
-_PATHS_OF_PATHS: Final = frozenset(id(getattr(Path, name)) for name in PATHS_OF_PATHS)
+_PATH_RETURNING_METHODS: Final = frozenset(id(getattr(Path, name)) for name in PATH_RETURNING_METHODS)
 MUTABLE: Final = (list, dict, set, bytearray, deque, defaultdict, Counter, OrderedDict)
 
 
 @dataclass(frozen=True, eq=False)
-class Home:
+class LiveNamespace:
     """The names around a live function: its module's, and its closure's."""
 
     globals: dict[str, Any]
     closure: Mapping[str, Any]
 
 
-class LiveWorld:
+class LiveResolver:
     """See :class:`.values.World`."""
 
-    def __init__(self, index: Recogniser) -> None:
+    def __init__(self, index: CallIndex) -> None:
         self._index = index
         # For modules that were not imported yet: those that a workflow imports when it runs.
-        self._project = ProjectWorld(index.catalogue, user_roots(), TERRITORY.packages)
+        self._project = SourceResolver(index.catalogue, user_roots(), OWNERSHIP.packages)
         self.nodes: dict[int, types.FunctionType] = {}
         """By id of a syntax node: the function it was compiled to, for those that were gone into."""
         self.classes: dict[int, type] = {}
@@ -79,22 +84,24 @@ class LiveWorld:
         self._kept.append(value)
         # What redirection put in the place of a function stands for that function.
         original = (
-            vars(value).get("__wrapped__") if isinstance(value, types.FunctionType) and hasattr(value, MARK) else None
+            vars(value).get("__wrapped__")
+            if isinstance(value, types.FunctionType) and hasattr(value, PROXY_ATTRIBUTE)
+            else None
         )
-        return [Known.of(value if original is None else original, receiver)]
+        return [ObjectValue.of(value if original is None else original, receiver)]
 
     def attribute(self, value: Value, name: str) -> list[Value]:
         if is_from_source(value):
             return self._project.attribute(value, name)
-        if isinstance(value, Known):
+        if isinstance(value, ObjectValue):
             return self._of_object(value.value, name)
         if isinstance(value, Instance):
             return self._of_instance(value, name)
-        if isinstance(value, Named):
+        if isinstance(value, ExternalName):
             found = _import_named(value.name)
             # A module that is not imported yet is known by its name alone.
-            return self._of_object(found, name) if found is not None else [Named(f"{value.name}.{name}")]
-        if isinstance(value, DefinedClass):
+            return self._of_object(found, name) if found is not None else [ExternalName(f"{value.name}.{name}")]
+        if isinstance(value, SourceClass):
             return _member(value, name, None)
         return []
 
@@ -107,9 +114,9 @@ class LiveWorld:
             return []
         if isinstance(static, (property, functools.cached_property)):
             return []
-        receiver = Known.of(owner)
+        receiver = ObjectValue.of(owner)
         if isinstance(static, (staticmethod, classmethod)):
-            return self._known(_interpreter.function_behind(static), receiver)
+            return self._known(_interpreter.wrapped_function(static), receiver)
         if isinstance(static, types.FunctionType):
             bound = static if isinstance(owner, type) else types.MethodType(static, owner)
             return self._known(bound, receiver)
@@ -120,9 +127,15 @@ class LiveWorld:
 
     def _of_instance(self, value: Instance, name: str) -> list[Value]:
         kind = value.of
-        if isinstance(kind, DefinedClass):
+        if isinstance(kind, SourceClass):
             return _member(kind, name, value)
-        owner = kind.value if isinstance(kind, Known) else _import_named(kind.name) if isinstance(kind, Named) else None
+        owner = (
+            kind.value
+            if isinstance(kind, ObjectValue)
+            else _import_named(kind.name)
+            if isinstance(kind, ExternalName)
+            else None
+        )
         static: Any = inspect.getattr_static(owner, name, _MISSING) if isinstance(owner, type) else _MISSING
         if name == "parent" and static is vars(PurePath)["parent"]:
             return [value]
@@ -131,13 +144,13 @@ class LiveWorld:
         if isinstance(static, MUTABLE) and isinstance(owner, type) and _has_its_own(owner, name):
             return []
         if isinstance(static, (staticmethod, classmethod)):
-            static = _interpreter.function_behind(static)
+            static = _interpreter.wrapped_function(static)
         return self._known(static, value)
 
     def element(self, value: Value) -> list[Value]:
-        if isinstance(value, Shared):
+        if isinstance(value, SharedObject):
             return self._project.element(value)
-        held = value.value if isinstance(value, Known) else None
+        held = value.value if isinstance(value, ObjectValue) else None
         parts: list[Any] = []
         if isinstance(held, dict):
             parts = [*held.values()]  # pyright: ignore[reportUnknownArgumentType]
@@ -146,70 +159,74 @@ class LiveWorld:
         return [found for part in parts[:_TABLE_LIMIT] if callable(part) for found in self._known(part)]
 
     def result(self, value: Value) -> list[Value]:
-        if isinstance(value, Known) and value.identity in _PATHS_OF_PATHS and isinstance(value.receiver, Instance):
+        if (
+            isinstance(value, ObjectValue)
+            and value.identity in _PATH_RETURNING_METHODS
+            and isinstance(value.receiver, Instance)
+        ):
             return [value.receiver]
-        if isinstance(value, Known) and isinstance(value.value, type):
+        if isinstance(value, ObjectValue) and isinstance(value.value, type):
             self.classes[id(value.value)] = value.value
             return [Instance(value)]
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             return [Instance(value)]
         return []
 
     def call(self, value: Value) -> Call | None:
-        if isinstance(value, Known):
+        if isinstance(value, ObjectValue):
             receiver = value.receiver
-            first = receiver.value if isinstance(receiver, Known) else None
+            first = receiver.value if isinstance(receiver, ObjectValue) else None
             return self._index.find(value.value, first)
-        if isinstance(value, Named):
+        if isinstance(value, ExternalName):
             return self._index.catalogue.calls.get(value.name)
         return None
 
     def owns_calls(self, value: Value) -> bool:
-        return isinstance(value, Known) and self._index.owns_calls(value.value)
+        return isinstance(value, ObjectValue) and self._index.owns_calls(value.value)
 
-    def bodies(self, value: Value) -> list[Body]:
+    def bodies(self, value: Value) -> list[FunctionBody]:
         if is_from_source(value):
             return self._project.bodies(value)
-        if isinstance(value, Defined):
+        if isinstance(value, SourceFunction):
             return [body_of_definition(value)]
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             return [
                 body
                 for name in ("__init__", "__post_init__")
                 for member in _member(value, name, Instance(value))
                 for body in self.bodies(member)
             ]
-        if not isinstance(value, Known):
+        if not isinstance(value, ObjectValue):
             return []
         receiver = value.receiver if not isinstance(value.value, type) else Instance(value)
         return list(self._live_bodies(value.value, receiver))
 
     def factories(self, value: Value) -> list[DefaultFactory]:
-        if isinstance(value, DefinedClass):
+        if isinstance(value, SourceClass):
             return default_factories(value)
-        kind = value.value if isinstance(value, Known) else None
+        kind = value.value if isinstance(value, ObjectValue) else None
         if not isinstance(kind, type) or is_foreign(kind):
             return []
         return [
             DefaultFactory(name, aliases, position, found)
-            for name, aliases, position, function in reach.factories_of(kind)
+            for name, aliases, position, function in reachability.factories_of(kind)
             for found in self._known(function)
         ]
 
-    def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[Body]:
+    def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[FunctionBody]:
         if isinstance(target, types.MethodType):
-            receiver = Known.of(target.__self__)
+            receiver = ObjectValue.of(target.__self__)
             self._kept.append(target.__self__)
         elif not isinstance(target, type) and not is_foreign(cast("type[object]", type(target))):
             # An object that is called like a function: its method is what runs.
-            receiver = Known.of(target)
-        for function in reach.functions_of(target):
-            if reach.is_followed(function):
+            receiver = ObjectValue.of(target)
+        for function in reachability.functions_of(target):
+            if reachability.is_followed(function):
                 body = self.body_of(function, receiver)
                 if body is not None:
                     yield body
 
-    def body_of(self, function: types.FunctionType, receiver: Value | None = None) -> Body | None:
+    def body_of(self, function: types.FunctionType, receiver: Value | None = None) -> FunctionBody | None:
         """The body of a live function, or ``None`` without its source."""
         found = node_of(function.__code__, function.__globals__)
         if found is None:
@@ -221,42 +238,42 @@ class LiveWorld:
             for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
         }
         self.nodes[id(node)] = function
-        return Body(
+        return FunctionBody(
             # Functions that one decorator made share their code, and call what their closures hold.
             key=(id(function.__code__), *map(id, cells)),
             node=node,
             source=source,
-            scope=Scope(Home(function.__globals__, closure)),
+            scope=Scope(LiveNamespace(function.__globals__, closure)),
             label=function.__name__,
             allowed=allowance.of_function(function),
             receiver=receiver if _takes_receiver(function, receiver) else None,
-            for_io=not TERRITORY.is_user_file(source.filename),
+            io_only=not OWNERSHIP.is_user_file(source.filename),
         )
 
-    def reading(self, value: Value, name: str) -> list[Body]:
+    def reading(self, value: Value, name: str) -> list[FunctionBody]:
         if is_from_source(value):
             return self._project.reading(value, name)
         owner: Any = None
-        if isinstance(value, Known):
+        if isinstance(value, ObjectValue):
             owner = value.value
-        elif isinstance(value, Instance) and isinstance(value.of, Known):
+        elif isinstance(value, Instance) and isinstance(value.of, ObjectValue):
             owner = value.of.value
-        elif isinstance(value, Instance) and isinstance(value.of, DefinedClass):
+        elif isinstance(value, Instance) and isinstance(value.of, SourceClass):
             read = [
                 member
                 for member in _member(value.of, name, value)
-                if isinstance(member, Defined) and _is_property(member.node)
+                if isinstance(member, SourceFunction) and _is_property(member.node)
             ]
-            if not mentions(value.of.node, name):
-                read += [each for each in _member(value.of, "__getattr__", value) if isinstance(each, Defined)]
+            if not may_have_attribute(value.of.node, name):
+                read += [each for each in _member(value.of, "__getattr__", value) if isinstance(each, SourceFunction)]
             return [body_of_definition(member) for member in read]
-        receiver = value if isinstance(value, Instance) else Known.of(owner)
-        return [body for each in _run_by_reading(owner, name) for body in self._live_bodies(each, receiver)]
+        receiver = value if isinstance(value, Instance) else ObjectValue.of(owner)
+        return [body for each in _attribute_hooks(owner, name) for body in self._live_bodies(each, receiver)]
 
     def full_name(self, value: Value) -> str | None:
-        if isinstance(value, Named):
+        if isinstance(value, ExternalName):
             return value.name
-        if not isinstance(value, Known):
+        if not isinstance(value, ObjectValue):
             return None
         held = value.value
         call = self.call(value)
@@ -277,9 +294,9 @@ class LiveWorld:
         for attribute in attributes:
             found = [member for value in found for member in self.attribute(value, attribute)]
         return [
-            Context() if _is_context(value.value) else Instance(value)
+            ContextValue() if _is_context(value.value) else Instance(value)
             for value in found
-            if isinstance(value, Known) and isinstance(value.value, type)
+            if isinstance(value, ObjectValue) and isinstance(value.value, type)
         ]
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
@@ -294,15 +311,15 @@ class LiveWorld:
         if module is not None:
             return self._known(module)
         source = None if is_standard_module(name) else self._project.module(name)
-        return [Named(name) if source is None else source]
+        return [ExternalName(name) if source is None else source]
 
     def is_async(self, value: Value) -> bool:
-        if isinstance(value, Known):
+        if isinstance(value, ObjectValue):
             return inspect.iscoroutinefunction(value.value)
-        return isinstance(value, Defined) and isinstance(value.node, ast.AsyncFunctionDef)
+        return isinstance(value, SourceFunction) and isinstance(value.node, ast.AsyncFunctionDef)
 
 
-def _run_by_reading(owner: Any, name: str) -> Iterator[Any]:
+def _attribute_hooks(owner: Any, name: str) -> Iterator[Any]:
     """What reading the attribute ``name`` runs; ``owner`` is an object, or a class in the place of its objects."""
     if owner is None:
         return
@@ -323,32 +340,32 @@ def _may_set(kind: type, name: str) -> bool:
     """Whether a method of the class mentions the attribute, as ``__init__`` does when it sets it."""
     return any(
         name in code.co_names
-        for method in reach.methods_of(kind)
+        for method in reachability.methods_of(kind)
         if method.__name__ != "__getattr__"
-        for code in reach.codes_of(method.__code__)
+        for code in reachability.codes_of(method.__code__)
     )
 
 
 def is_from_source(value: Value) -> bool:
     """Whether ``value`` comes from a file that was read, not from an imported module."""
-    if isinstance(value, (Module, Shared)):
+    if isinstance(value, (Module, SharedObject)):
         return True
     kind = value.of if isinstance(value, Instance) else value
-    return isinstance(kind, (Defined, DefinedClass)) and isinstance(kind.scope.home, Module)
+    return isinstance(kind, (SourceFunction, SourceClass)) and isinstance(kind.scope.home, Module)
 
 
 def user_roots() -> list[Path]:
     """The folders of the search path that hold the user's own modules."""
     paths = [Path(entry or ".") for entry in sys.path]
-    return [path for path in paths if path.is_dir() and TERRITORY.is_user_file(str(path / "module.py"))]
+    return [path for path in paths if path.is_dir() and OWNERSHIP.is_user_file(str(path / "module.py"))]
 
 
-def body_of_definition(value: Defined) -> Body:
+def body_of_definition(value: SourceFunction) -> FunctionBody:
     """The body of a function that the analysis met in the source only, such as a nested one."""
     label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
     source = source_of_scope(value.scope)
-    for_io = not TERRITORY.is_user_file(source.filename)
-    return Body(id(value.node), value.node, source, value.scope, label, (), value.receiver, for_io)
+    io_only = not OWNERSHIP.is_user_file(source.filename)
+    return FunctionBody(id(value.node), value.node, source, value.scope, label, (), value.receiver, io_only)
 
 
 def source_of_scope(scope: Scope) -> Any:
@@ -362,7 +379,7 @@ def source_of_scope(scope: Scope) -> Any:
     raise UnsupportedInWorkflowError(msg)
 
 
-def member_of(kind: DefinedClass, name: str) -> FunctionNode | ast.expr | None:
+def member_of(kind: SourceClass, name: str) -> FunctionNode | ast.expr | None:
     """What the class body binds ``name`` to."""
     for statement in kind.node.body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
@@ -374,10 +391,10 @@ def member_of(kind: DefinedClass, name: str) -> FunctionNode | ast.expr | None:
     return None
 
 
-def _member(kind: DefinedClass, name: str, receiver: Value | None) -> list[Value]:
+def _member(kind: SourceClass, name: str, receiver: Value | None) -> list[Value]:
     found = member_of(kind, name)
     if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return [Defined(found, kind.scope, receiver)]
+        return [SourceFunction(found, kind.scope, receiver)]
     return []
 
 
@@ -414,7 +431,7 @@ def is_foreign(kind: type) -> bool:
     """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
     module = sys.modules.get(kind.__module__)
     filename = getattr(module, "__file__", None)
-    return filename is None or not TERRITORY.is_followed(filename)
+    return filename is None or not OWNERSHIP.is_followed(filename)
 
 
 def _bound_in_base(owner: Any, name: str, static: Any) -> Any:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-RUNNERS: Final = frozenset({"builtins.eval", "builtins.exec"})
+EVAL_AND_EXEC: Final = frozenset({"builtins.eval", "builtins.exec"})
 FILENAME: Final = "<string>"
 
 _FUTURES: Final = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
@@ -22,7 +22,7 @@ _LOCALS_ARE_A_VIEW: Final = sys.version_info >= (3, 13)
 """What ``frame.f_locals`` is in a function, while ``locals()`` gives a copy."""
 
 
-class Watcher(Protocol):
+class CodeWatcher(Protocol):
     """What watches code; see :class:`.monitoring.Monitor`."""
 
     def watch_code(self, code: types.CodeType) -> None: ...
@@ -31,7 +31,7 @@ class Watcher(Protocol):
 
 
 def run(
-    watcher: Watcher | None,
+    watcher: CodeWatcher | None,
     caller: types.FrameType,
     target: Callable[..., Any],
     args: tuple[Any, ...],
