@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, one of `command_line.ExitCode`, or what the sub-command chose.
     """
-    return run_command(EntryPointGroup(), arguments, prog_name=_PROGRAM)
+    return run_command(_EntryPointGroup(), arguments, prog_name=_PROGRAM)
 
 
-class EntryPointGroup(click.Group):
+class _EntryPointGroup(click.Group):
     """The group of all sub-commands that are installed."""
 
     def __init__(self) -> None:
