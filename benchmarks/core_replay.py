@@ -1,4 +1,4 @@
-"""What an async workflow costs beside the generator orchestrator that does the same, as ratios.
+"""What an async workflow costs compared with the generator orchestrator that does the same, as ratios.
 
 Both sides of a ratio are replayed from the same history through upstream's executor, without gRPC, in alternation and
 with the garbage collector off; the best of many rounds counts, since noise only ever adds.  Absolute times are shown
@@ -248,7 +248,7 @@ def run_fan_out(report: Report, rounds: int) -> None:
         report.line(f"{name}: 10,000 beside 1,000, ratio of ratios", f"{growth:.2f}", "1.25", passed=growth <= 1.25)
 
 
-# -- tasks beside many live instances ---------------------------------------------------------------------------------
+# -- tasks among many live instances ----------------------------------------------------------------------------------
 
 
 def run_create_task(report: Report, rounds: int) -> None:

@@ -1,7 +1,7 @@
 """What each unusual piece of code on the hot path of a replay saves: the same replay with and without it.
 
 Every entry undoes one trick by replacing it with the ordinary form while a history is replayed, in alternation with
-the replay as it is.  Whoever wants to remove a trick, or doubts one, runs this on the Pythons that are supported.  The
+the replay as it is.  Run it on every supported version of Python before a trick is added or removed.  The
 comments in the source name the entry.
 
 ``python benchmarks/hot_path.py [--rounds N] [entry ...]``

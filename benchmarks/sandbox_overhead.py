@@ -4,7 +4,7 @@ The same history is replayed through upstream's executor, without gRPC, in turns
 collector off; the best of many rounds counts, since noise only ever adds.  That is done in several processes, one after
 another, and the median of their ratios is what is printed.  "off twice" is the noise itself: two identical workflows in
 mode "off"; if it is far from 1.00, the machine was too busy to say anything.  Also measured: unrelated code in another
-thread beside a strict workflow, and registration; what the first one of a process brings in any mode is over by then,
+thread during a strict workflow, and registration; what the first one of a process brings in any mode is over by then,
 and shown by ``import_time.py``.
 
 ``python benchmarks/sandbox_overhead.py [--quick] [kind ...]``; the exit status is 1 if a limit was missed.
@@ -164,7 +164,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def elsewhere(rounds: int) -> float:
-    """Code in another thread: its time beside a strict workflow over its time beside the same workflow unwatched."""
+    """Code in another thread: its time during a strict workflow divided by its time during an unwatched one."""
     best = {"off": float("inf"), "strict": float("inf")}
     events = one_after_another(50)
     runs = {

@@ -1,4 +1,4 @@
-"""Async activities that wait, and sync ones beside them, on one worker.
+"""Async activities that wait, and sync ones at the same time, on one worker.
 
     python benchmarks/worker_activities.py       # about ten seconds
 

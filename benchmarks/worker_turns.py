@@ -1,4 +1,4 @@
-"""A long chain of activities (or a wide fan-out), end to end: upstream's generator worker beside ours.
+"""A long chain of activities (or a wide fan-out), end to end: upstream's worker with generators, and this project's.
 
     python benchmarks/worker_turns.py            # both: about five minutes on two quiet cores
     python benchmarks/worker_turns.py chain      # 50 and 1,000 steps, best of five
@@ -120,7 +120,7 @@ def in_process(context: Any, target: Any, *arguments: Any) -> tuple[Any, Connect
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
     process.start()
-    theirs.close()  # or a process that dies would leave us waiting for ever
+    theirs.close()  # or a process that dies would leave us waiting forever
     return process, ours
 
 

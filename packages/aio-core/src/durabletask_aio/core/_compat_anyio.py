@@ -46,7 +46,7 @@ def self_check() -> str | None:
         from anyio._backends import _asyncio as backend
     except ImportError:
         return None
-    found: dict[str, Any] = vars(backend)
+    found: dict[str, Any] = dict(vars(backend))
     present = {
         f"CancelScope.{_DELIVERY}": hasattr(found.get("CancelScope"), _DELIVERY),
         _THREAD: _THREAD in found,

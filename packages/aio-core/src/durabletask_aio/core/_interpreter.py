@@ -53,7 +53,7 @@ def forget_pending(task: asyncio.Task[Any]) -> None:
 
 
 def mute_exception(future: asyncio.Future[Any]) -> None:
-    """Do not report, when `future` is collected, that nobody retrieved its exception."""
+    """Do not report, when `future` is collected, that its exception was never retrieved."""
     # asyncio accepts no other value than False.
     future._log_traceback = False
 
@@ -92,7 +92,7 @@ else:
 
 
 def close_unstarted(frame: FrameType | None) -> None:
-    """Close unstarted coroutines in the frames of asyncio and ours, from `frame` outwards to the user's.
+    """Close unstarted coroutines in the frames of asyncio and this package, from `frame` outwards to the user's.
 
     The call that was to start them was refused; unclosed, each of them warns that it was never awaited.
     """

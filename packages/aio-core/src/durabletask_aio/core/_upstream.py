@@ -312,7 +312,7 @@ def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None
     """Add `tags_of[sequence]` to the sub-orchestrations that `context` is about to send, now and at each retry.
 
     `tags_of[None]` go to the next execution, if this one continues as new.  Upstream's calls have no parameter for
-    tags, and a retry builds the action anew; so they are added to the actions of each turn.
+    tags, and a retry builds the action again; so they are added to the actions of each turn.
     """
     original = context.get_actions
 
@@ -423,7 +423,7 @@ def has_unsent_end(context: Any) -> bool:
 
 
 def reopen_unsent_end(context: Any) -> None:
-    """Take back the end of an execution that upstream has not sent, so that a failure can be recorded."""
+    """Undo the end of an execution that upstream has not sent, so that a failure can be recorded."""
     if has_unsent_end(context):
         context._is_complete = False
 
@@ -463,7 +463,7 @@ def mismatch_context(error: BaseException) -> MismatchContext:
 
 
 def _reopen(context: Any) -> None:
-    """Take back the end of an execution whose history continues.
+    """Undo the end of an execution whose history continues.
 
     Upstream ignores a mismatch that it finds after the code has returned, and has by then lost the completion of which
     it is one: it answers with no action at all, and the instance hangs.
@@ -530,7 +530,7 @@ def _summary(name: str) -> Callable[[Any], object]:
 if TYPE_CHECKING:
     _ExecutorBase = worker._OrchestrationExecutor
 else:
-    # `object` where it is gone, so that this module can be imported and `self_check` says so in a sentence.
+    # `object` where it is gone, so that this module can be imported and `self_check` can report it.
     _ExecutorBase = getattr(worker, "_OrchestrationExecutor", object)
 
 

@@ -16,7 +16,7 @@ UNKNOWN_LINE = "an unknown line"
 
 
 def first_foreign_frame(frame: FrameType | None) -> FrameType:
-    """Return the innermost frame from `frame` outwards that is not ours."""
+    """Return the innermost frame from `frame` outwards that is outside of this package."""
     last = frame
     while frame is not None:
         if not frame.f_globals.get("__name__", "").startswith(_PACKAGE):
@@ -67,7 +67,7 @@ def suspended_line(coroutine: Any) -> str:
 
 
 def is_user_code(frame: FrameType) -> bool:
-    """Whether a frame is neither ours, nor upstream's, nor asyncio's."""
+    """Whether a frame belongs neither to this package, nor to upstream, nor to asyncio."""
     module = frame.f_globals.get("__name__", "")
     return module != "asyncio" and not module.startswith(_LIBRARIES)
 

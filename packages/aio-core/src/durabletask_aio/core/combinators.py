@@ -20,7 +20,7 @@ from durabletask_aio.core._upstream import task
 from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, WorkflowValidationError, shown
 from durabletask_aio.core.failures import foreign_future
-from durabletask_aio.core.operations import Operation, ScheduledOperation
+from durabletask_aio.core.operations import ScheduledOperation
 from durabletask_aio.core.timers import in_words
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Combination(ScheduledOperation[T]):
             part.remove_done_callback(self.operation_done)
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
+        """Take note that a part is done; called by the part."""
         raise NotImplementedError
 
     def _succeed(self, result: Any) -> None:
@@ -165,12 +166,12 @@ class Combination(ScheduledOperation[T]):
 
     def _fail(self, error: BaseException) -> None:
         self.set_exception(error)
-        # As with any operation, a failure that nobody retrieves is not reported: it may have lost a race.
+        # As with any operation, a failure that is never retrieved is not reported: it may have lost a race.
         _interpreter.mute_exception(self)
         self._finished()
 
     def _cancelled(self, msg: Any = None) -> None:
-        super(ScheduledOperation, self).cancel(msg)  # The future alone: there is no task of upstream's to take back.
+        super(ScheduledOperation, self).cancel(msg)  # The future alone: there is no task of upstream's to cancel.
         self._finished()
 
     def _finished(self) -> None:
@@ -178,6 +179,7 @@ class Combination(ScheduledOperation[T]):
         self.notify_listeners()
 
     def cancel(self, msg: Any = None) -> bool:
+        """Cancel the parts; takes effect when the last of them is done."""
         if self.done():
             return False
         self._cancel_requested = True
@@ -231,6 +233,7 @@ class WhenAll(Combination[list[Any]]):
             self._finish()
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
+        """Count the part, and finish with the last one or, if asked to, with the first failure."""
         self._left -= 1
         if (operation.cancelled() or operation.exception() is not None) and not self.done():
             self._note_failure(operation)
@@ -281,6 +284,7 @@ class WhenAny(Combination[Any]):
             self._listen(part)
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
+        """Finish with this part, the winner, and stop listening to the others."""
         if self.done():
             return
         for part in self._parts:
@@ -326,7 +330,11 @@ class Timeout(Combination[Any]):
     __slots__ = ("_expired", "_seconds", "_timer")
 
     def __init__(
-        self, loop: WorkflowLoop, part: asyncio.Future[Any], seconds: float | None, timer: Operation[Any] | None
+        self,
+        loop: WorkflowLoop,
+        part: asyncio.Future[Any],
+        seconds: float | None,
+        timer: ScheduledOperation[Any] | None,
     ) -> None:
         super().__init__(loop, "with_timeout", [part])
         self._seconds = seconds
@@ -342,6 +350,7 @@ class Timeout(Combination[Any]):
             self._expire(part)
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
+        """Finish with the part, or, if it was the timer, cancel the part."""
         part = self._parts[0]
         if operation is not part:
             self._when_running(self._expire, part)

@@ -1,4 +1,4 @@
-"""`AsyncWorkflowContext`: what workflow code sees.  Each method is a few lines over the modules beside it."""
+"""`AsyncWorkflowContext`: what workflow code sees.  Each method is a few lines over the other modules."""
 
 # ruff: noqa: A002 - `input` is upstream's name for it
 # pyright: reportPrivateUsage=false
@@ -385,7 +385,7 @@ class AsyncWorkflowContext:
         """
         return self._timer(delay, "sleep", "ctx.sleep(")
 
-    def _timer(self, given: Any, method: str, call: str) -> Operation[None]:
+    def _timer(self, given: Any, method: str, call: str) -> ScheduledOperation[None]:
         upstream = self._execution.scheduler(method)
         try:
             timer = upstream.create_timer(fire_time(self._execution, given, call))
@@ -646,14 +646,14 @@ class AsyncWorkflowContext:
         Returns:
             An operation with the result of `awaitable`.  Awaiting it raises
             [`WorkflowTimeoutError`][durabletask.aio.WorkflowTimeoutError] if the time is over first; the awaitable is
-            then cancelled as far as it can be.  Otherwise the timer is taken back.
+            then cancelled as far as it can be.  Otherwise the timer is cancelled.
 
         Raises:
             WorkflowValidationError: if the timeout is not a duration, or the arguments are swapped.
         """
         seconds = timeout_seconds(self._execution, awaitable, timeout)
         part = combinators.as_future(self._loop, awaitable, "with_timeout")
-        timer: Operation[None] | None = None
+        timer: ScheduledOperation[None] | None = None
         if seconds is not None and seconds > 0:
             timer = self._timer(seconds, "with_timeout", "ctx.with_timeout(operation, ")
         return combinators.Timeout(self._loop, part, seconds, timer)

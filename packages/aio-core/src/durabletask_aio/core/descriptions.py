@@ -30,6 +30,6 @@ def call_of(value: Any) -> str:
 
 
 def close_if_coroutine(value: Any) -> None:
-    """Close `value` if it is a coroutine, or Python warns, beside our error, that it was never awaited."""
+    """Close `value` if it is a coroutine, or Python warns, in addition to our error, that it was never awaited."""
     if inspect.iscoroutine(value):
         value.close()

@@ -2,7 +2,7 @@
 
 Two rules hold for all types.  An exception of the user's own is never wrapped: it fails the instance under its own
 type, and the workflow and instance are added as notes.  And where upstream or the standard library has a type for a
-failure, ours is a subclass of it, so that `except TimeoutError` and `except TaskFailedError` keep working.
+failure, the type here is a subclass of it, so that `except TimeoutError` and `except TaskFailedError` keep working.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Execution:
         self._thread = 0
         """The thread on which operations may be scheduled now; 0 if they may not be at all."""
         self.upstream: task.OrchestrationContext = self._detached
-        """Upstream's context while workflow code is on the stack; otherwise a stand-in that raises."""
+        """Upstream's context while workflow code is on the stack; otherwise a `DetachedContext` that raises."""
 
     # -- attaching and detaching ----------------------------------------------------------------------------------
 

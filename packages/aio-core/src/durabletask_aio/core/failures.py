@@ -234,7 +234,7 @@ def _unawaited_argument(error: BaseException, execution: Execution) -> Exception
 
 def _explained_attribute_error(error: Any) -> Exception | None:
     """Return a better error for an attribute that an operation or the context does not have; `None` for others."""
-    explain = getattr(type(_attribute_of(error, "obj")), "_explain_attribute_error", None)
+    explain = getattr(type(cast(object, _attribute_of(error, "obj"))), "_explain_attribute_error", None)
     if explain is None or not explain.__module__.startswith("durabletask_aio.core"):
         return None
     explained: Exception | None = explain(error.obj, error.name, _place(error))
@@ -303,21 +303,21 @@ def _has_text_traceback(error: BaseException) -> bool:
 
 
 def recordable(error: BaseException, depth: int = 0) -> BaseException:
-    """Return `error`, or a stand-in of the same type name if it is not `is_recordable`."""
+    """Return `error`, or a substitute of the same type name if it is not `is_recordable`."""
     kept = inner = _cause_of(error)
     if isinstance(inner, Exception) and depth < _CHAIN_LENGTH:
         kept = recordable(inner, depth + 1)
-    recorded = error if _can_be_recorded(error) else _stand_in(error)
+    recorded = error if _can_be_recorded(error) else _substitute(error)
     if recorded is not error or kept is not inner:
         recorded.__cause__ = kept
     return recorded
 
 
-def _stand_in(error: BaseException) -> Exception:
+def _substitute(error: BaseException) -> Exception:
     kind = type(error)
     named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    stand_in: Exception = type(kind.__name__, (Exception,), named)(message_of(error))
-    return stand_in.with_traceback(error.__traceback__ if _has_text_traceback(error) else None)
+    substitute: Exception = type(kind.__name__, (Exception,), named)(message_of(error))
+    return substitute.with_traceback(error.__traceback__ if _has_text_traceback(error) else None)
 
 
 _ANY_RESULT = "a dict, list, string, number, dataclass, or whatever the worker's data converter takes"

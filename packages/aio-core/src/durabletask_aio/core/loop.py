@@ -166,7 +166,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.hashes = count(1 + (zlib.crc32(execution.instance_id.encode()) & 0x3FFFFFFF))
         """The hashes of the futures and tasks that are created from now on."""
         self._task_number = 0
-        # asyncio refers to tasks weakly; a workflow's task that nobody else refers to must not be freed while it is
+        # asyncio refers to tasks weakly; a workflow's task without any other reference must not be freed while it is
         # pending.  By id, which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
@@ -188,7 +188,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             while ready and left:
                 left -= 1
                 handle = ready.popleft()
-                if handle._cancelled:  # type: ignore[attr-defined]
+                if handle._cancelled:
                     continue
                 try:
                     handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
@@ -400,10 +400,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     ready.append(_InOrder(self))
                 cast(_InOrder, ready[-1]).parts.append((place, made_ready))
 
-    # -- exceptions that nobody handles ---------------------------------------------------------------------------
+    # -- unhandled exceptions -------------------------------------------------------------------------------------
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an exception that nobody handles; errors during disposal are not reported."""
+        """Report an unhandled exception; errors during disposal are not reported."""
         if self._state is not _LIVE or not self.execution.attached:
             return
         handler = self._exception_handler
@@ -428,7 +428,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._exception_handler
 
     def set_exception_handler(self, handler: Any) -> None:
-        """Set what is called for exceptions that nobody handles; `None` for the default."""
+        """Set what is called for unhandled exceptions; `None` for the default."""
         if handler is not None and not callable(handler):
             msg = f"a callable or None is expected as exception handler, not {handler!r}"
             raise TypeError(msg)

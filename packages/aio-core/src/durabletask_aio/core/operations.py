@@ -66,8 +66,8 @@ class Operation(asyncio.Future[T]):
     """A durable operation that has been scheduled; `await` it for its result.
 
     It is an `asyncio.Future` of the workflow's loop: it can be awaited more than once and from several tasks, gathered,
-    raced, shielded and cancelled.  Cancelling takes back what can be taken back: a timer, or the wait for an external
-    event, which then does not consume the next event.  An activity or a sub-orchestration continues, its retries stop,
+    raced, shielded and cancelled.  Cancelling also cancels what the engine need not do: a timer, or the wait for an
+    external event, which then does not consume the next event.  An activity or a sub-orchestration continues, its retries stop,
     and its result is dropped.
 
     Awaiting it raises [`ActivityFailedError`][durabletask.aio.ActivityFailedError] or
@@ -138,7 +138,7 @@ class ScheduledOperation(Operation[T]):
         self._listeners: Any = None
         """`None`, one listener, or a list of them."""
         # Only code and instruction are kept, of which `site` computes the line when a message needs it.  Three calls up
-        # is whoever called the method of the context: most often the workflow function itself.
+        # is the caller of the context's method: most often the workflow function itself.
         frame = calling_frame(3)
         if frame.f_globals is not loop.user_globals:
             frame = first_foreign_frame(frame)
@@ -173,7 +173,7 @@ class ScheduledOperation(Operation[T]):
             result = task.get_result()
         except TaskFailedError as error:
             self.set_exception(self._failure(error.with_traceback(None)))
-            # A failure that nobody retrieves is not reported, as with a generator's tasks; the history has it.
+            # A failure that is never retrieved is not reported, as with a generator's tasks; the history has it.
             _interpreter.mute_exception(self)
         else:
             self.set_result(result)
@@ -224,7 +224,7 @@ class ScheduledOperation(Operation[T]):
     # -- cancellation ---------------------------------------------------------------------------------------------
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the operation and take back what can be taken back.
+        """Cancel the operation, and the timer or the wait behind it.
 
         Args:
             msg: the message of the `CancelledError` that awaiting it raises.

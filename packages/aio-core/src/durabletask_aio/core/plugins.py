@@ -28,7 +28,10 @@ PROTOCOL_VERSION = 1
 """Increased by one whenever a protocol below changes in a way that an older companion would not survive."""
 
 INTEGRATIONS_GROUP = "durabletask.aio.integrations"
-"""Callables without arguments, called once when upstream's worker is first given async code (ours: `install`)."""
+"""Callables without arguments, called once when upstream's worker is first given async code.
+
+The worker package's is `install`.
+"""
 
 SANDBOX_GROUP = "durabletask.aio.sandbox"
 """One `Sandbox`, looked up when a workflow is registered with a mode other than `"off"`."""

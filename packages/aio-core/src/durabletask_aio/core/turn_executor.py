@@ -192,7 +192,7 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
     takes a failed activity without a message for a successful one, and `SystemExit()` has none.
 
     Args:
-        error: any exception; one that cannot be described is replaced by a stand-in of the same type name.
+        error: any exception; one that cannot be described is replaced by one of the same type name.
         provider: upstream's provider of exception properties, or `None`.
         logger: where upstream logs that the provider failed.
 

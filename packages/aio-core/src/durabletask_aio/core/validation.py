@@ -15,7 +15,7 @@ def validate_workflow_function(function: Any) -> None:
 
     Raises:
         WorkflowValidationError: unless `function` is a coroutine function that can be called with the context alone,
-            or with the context and the input; the message shows the wrong form beside the right one.
+            or with the context and the input; the message shows the wrong and the right form.
     """
     if inspect.iscoroutine(function):
         name = function.__name__

@@ -18,4 +18,6 @@ TOutput_co = TypeVar("TOutput_co", covariant=True)
 class WorkflowFunction(Protocol[TInput_contra, TOutput_co]):
     """An async workflow: `async def workflow(ctx: AsyncWorkflowContext, input: TInput) -> TOutput`."""
 
-    def __call__(self, ctx: AsyncWorkflowContext, input: TInput_contra, /) -> Coroutine[Any, Any, TOutput_co]: ...
+    def __call__(self, ctx: AsyncWorkflowContext, input: TInput_contra, /) -> Coroutine[Any, Any, TOutput_co]:
+        """Return the coroutine of one execution."""
+        ...
