@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import NonDeterminismWarning
-from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core import NonDeterminismWarning, SandboxMode
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 
 MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)

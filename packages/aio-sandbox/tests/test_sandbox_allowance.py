@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import SandboxViolationError
+from durabletask_aio.core import SandboxViolationError
 from durabletask_aio.sandbox.rules.allowance import allow, configure
 
 

@@ -26,8 +26,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import SandboxViolationError, WorkflowValidationError
-from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core import SandboxMode, SandboxViolationError, WorkflowValidationError
 from durabletask_aio.sandbox.rules.allowance import allow
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.runtime.sandbox import SANDBOX

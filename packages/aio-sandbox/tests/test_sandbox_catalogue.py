@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.sandbox.rules.allowance import configure
 from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Severity
 from durabletask_aio.sandbox.rules.conditions import CONDITIONS

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.core.cli import main
 from durabletask_aio.core.command_line import run_command
-from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.cli.check import check as command
 from durabletask_aio.sandbox.code.sources import Source, parse
 from durabletask_aio.sandbox.rules.default import default_catalogue

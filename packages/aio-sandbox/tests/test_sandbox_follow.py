@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from durabletask_aio.core import SandboxMode, SandboxViolationError, WorkflowValidationError
 from durabletask_aio.core.cli import main
-from durabletask_aio.core.errors import SandboxViolationError, WorkflowValidationError
-from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.sandbox.rules import ownership
 from durabletask_aio.sandbox.rules.allowance import configure
 from durabletask_aio.sandbox.runtime.sandbox import SANDBOX

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import SandboxViolationError
-from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core import SandboxMode, SandboxViolationError
 from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.core import NonDeterminismWarning, SandboxViolationError
 
 SECONDS = float(os.environ.get("SANDBOX_THREADS_SECONDS", "5"))
 

@@ -22,8 +22,7 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
-from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core import NonDeterminismWarning, SandboxMode, SandboxViolationError
 from durabletask_aio.sandbox.rules.allowance import allow
 from durabletask_aio.sandbox.runtime import monitoring
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox

@@ -26,8 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
-from durabletask_aio.core.settings import SandboxMode
+from durabletask_aio.core import NonDeterminismWarning, SandboxMode, SandboxViolationError
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 

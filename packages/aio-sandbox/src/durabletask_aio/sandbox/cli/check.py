@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.core.command_line import (
     CommandError,
     ExitCode,
@@ -16,7 +17,6 @@ from durabletask_aio.core.command_line import (
     write_json,
     write_report,
 )
-from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.sandbox.cli.config import read_settings
 from durabletask_aio.sandbox.cli.explanation import explain, rule_to_dict
 from durabletask_aio.sandbox.cli.reports import FORMATS

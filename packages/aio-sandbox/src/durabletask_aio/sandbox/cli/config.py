@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Final
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.sandbox.static.checker import Settings
 
 TABLE: Final = "tool.durabletask-aio.check"

@@ -8,15 +8,14 @@ from dataclasses import replace
 from typing import Final
 
 from durabletask_aio.sandbox.code import _interpreter
+from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
 from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.code.values import (
     ContainerValue,
     ContextMethod,
     ContextValue,
     ExternalName,
-    FunctionBody,
     Instance,
-    NameResolver,
     ObjectValue,
     PartialFunction,
     SharedObject,
@@ -46,14 +45,6 @@ OPERATIONS: Final = frozenset(
 )
 """Methods of the context whose result somebody has to wait for."""
 
-CONTEXT_CLASSES: Final = frozenset(
-    {
-        "durabletask.aio.AsyncWorkflowContext",
-        "durabletask_aio.core.context.AsyncWorkflowContext",
-        "durabletask_aio.core.AsyncWorkflowContext",
-        "durabletask.task.OrchestrationContext",
-    }
-)
 _KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
 _CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
 _OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection", "symmetric_difference"})
@@ -112,7 +103,7 @@ class Evaluator:
         return self._resolver.look_up(name, scope)
 
     def _bound(self, name: str, scope: Scope) -> list[Value]:
-        found: list[Value] = list(scope.given.get(name, ()))
+        found: list[Value] = list(scope.argument_values.get(name, ()))
         for binding in scope.bindings.get(name, ()):
             found.extend(self._of_binding(binding, scope))
         default = scope.defaults.get(name)
@@ -120,7 +111,7 @@ class Evaluator:
             found.extend(self.values(default, scope.parent))
             # The default of a nested function is made anew by each execution.
             is_kept = scope.parent.parent is None and is_mutable_default(default)
-            if is_kept and name not in scope.given and not scope.is_assigned(name):
+            if is_kept and name not in scope.argument_values and not scope.is_assigned(name):
                 found.append(SharedObject(name, f"a default of the parameter `{name}`"))
         return found
 
@@ -154,7 +145,7 @@ class Evaluator:
             if isinstance(value, ContextValue):
                 found.append(ContextMethod(node.attr))
             elif node.attr == "__class__" and isinstance(value, Instance):
-                found.append(value.of)
+                found.append(value.cls)
             else:
                 found.extend(self._resolver.attribute(value, node.attr))
         return found
@@ -246,12 +237,12 @@ class Evaluator:
     def with_arguments(self, function: Value, node: ast.Call) -> Value:
         """``functools.partial(function, ...)``, where it matters what is left out."""
         if isinstance(function, PartialFunction):
-            return PartialFunction(function.of, joined(function.arguments, arguments_of(node, 1)))
+            return PartialFunction(function.function, joined(function.arguments, arguments_of(node, 1)))
         return function if self._resolver.call(function) is None else PartialFunction(function, arguments_of(node, 1))
 
     def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
         if name == "type":
-            return [value.of for value in self.values(argument, scope) if isinstance(value, Instance)]
+            return [value.cls for value in self.values(argument, scope) if isinstance(value, Instance)]
         return [UnorderedValue(False, each.is_certain, True) for each in self._order_of([argument], scope)]
 
     def _of_function(self, function: Value, node: ast.Call) -> list[Value]:
@@ -274,7 +265,7 @@ class Evaluator:
 
     def _of_returns(self, body: FunctionBody, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
         outer = body.scope
-        scope = Scope(outer.home, outer, source=body.source, arguments=node.args, statements=node.body)
+        scope = Scope(outer.namespace, outer, source=body.source, arguments=node.args, statements=node.body)
         returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
         values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
         return [value for value in values if isinstance(value, UnorderedValue)]
@@ -335,11 +326,6 @@ def is_mutable_default(node: ast.expr | None) -> bool:
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in {"list", "dict", "set"}
     return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
-
-
-def is_context_class(resolver: NameResolver, value: Value) -> bool:
-    """Whether ``value`` is the class of a workflow's context."""
-    return (resolver.full_name(value) or "") in CONTEXT_CLASSES
 
 
 def identity(value: Value) -> object:

@@ -56,7 +56,7 @@ class Scope:
 
     def __init__(
         self,
-        home: Any,
+        namespace: Any,
         parent: Scope | None = None,
         *,
         source: Any = None,
@@ -64,12 +64,12 @@ class Scope:
         arguments: ast.arguments | None = None,
         statements: list[ast.stmt] | None = None,
     ) -> None:
-        self.home = home
+        self.namespace = namespace
         self.parent = parent
         self.source = source
         """The :class:`~.sources.Source` of the code in this scope."""
         self.is_module = is_module
-        self.given: dict[str, list[Value]] = {}
+        self.argument_values: dict[str, list[Value]] = {}
         """Values of parameters, from the call by which the function was reached."""
         self._arguments = arguments
         self._statements = statements
@@ -107,7 +107,7 @@ class Scope:
         return any(not isinstance(each, (Annotated, Unknown)) for each in self.bindings.get(name, ()))
 
     def binds(self, name: str) -> bool:
-        return name not in self.global_names and (name in self.bindings or name in self.given)
+        return name not in self.global_names and (name in self.bindings or name in self.argument_values)
 
 
 def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:

@@ -6,16 +6,14 @@ An expression has any number of possible values (a name may be assigned twice); 
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from durabletask_aio.sandbox.rules.conditions import ArgumentSummary
 
 if TYPE_CHECKING:
     from durabletask_aio.sandbox.code.scopes import Scope
-    from durabletask_aio.sandbox.code.sources import FunctionNode, Source
-    from durabletask_aio.sandbox.rules.catalogue import Call
+    from durabletask_aio.sandbox.code.sources import FunctionNode
 
 
 class Value:
@@ -65,7 +63,7 @@ class SourceClass(Value):
 class Instance(Value):
     """Some object of a class."""
 
-    of: Value
+    cls: Value
     is_shared: bool = False
     """Whether a variable outside of all functions holds it."""
 
@@ -86,7 +84,7 @@ class ContextMethod(Value):
 class UnawaitedValue(Value):
     """A durable operation or coroutine that somebody has to await."""
 
-    what: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -124,88 +122,8 @@ class ContainerValue(Value):
 
 
 @dataclass(frozen=True)
-class DefaultFactory:
-    """What gives a field of a new object its value, unless the one who makes the object gives it."""
-
-    name: str
-    aliases: frozenset[str]
-    """What the field may be given by besides."""
-    position: int
-    function: Value
-
-
-@dataclass(frozen=True)
 class PartialFunction(Value):
     """A function that is looked for, with some of its arguments, from ``functools.partial``."""
 
-    of: Value
+    function: Value
     arguments: ArgumentSummary
-
-
-@dataclass(frozen=True)
-class FunctionBody:
-    """A function of the user's that the analysis goes into."""
-
-    key: Hashable
-    node: FunctionNode
-    source: Source
-    scope: Scope
-    """The scope in which the function is defined."""
-    label: str
-    """Its name, as messages show it."""
-    allowed: tuple[str, ...] = ()
-    receiver: Value | None = None
-    io_only: bool = False
-    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
-
-
-class NameResolver(Protocol):
-    """Where names come from: live objects (:mod:`.live`), or import statements alone (:mod:`.project`)."""
-
-    def look_up(self, name: str, scope: Scope) -> list[Value]:
-        """What a name that no function binds stands for."""
-        ...
-
-    def attribute(self, value: Value, name: str) -> list[Value]: ...
-
-    def element(self, value: Value) -> list[Value]:
-        """What ``value[...]`` may be."""
-        ...
-
-    def result(self, value: Value) -> list[Value]:
-        """What calling ``value`` gives; instances of classes, mostly."""
-        ...
-
-    def call(self, value: Value) -> Call | None:
-        """The entry of the catalogue that ``value`` is."""
-        ...
-
-    def owns_calls(self, value: Value) -> bool:
-        """Whether ``value`` is a module or class that something in the catalogue is taken from."""
-        ...
-
-    def bodies(self, value: Value) -> list[FunctionBody]:
-        """The user's functions that run when ``value`` is called."""
-        ...
-
-    def factories(self, value: Value) -> list[DefaultFactory]:
-        """What making an object of the class ``value`` calls for fields that are not given."""
-        ...
-
-    def reading(self, value: Value, name: str) -> list[FunctionBody]:
-        """The user's functions that run when the attribute ``name`` of ``value`` is read."""
-        ...
-
-    def full_name(self, value: Value) -> str | None:
-        """The dotted name of something outside of the user's code."""
-        ...
-
-    def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
-        """What a parameter or variable with this annotation holds."""
-        ...
-
-    def import_module(self, name: str, scope: Scope) -> list[Value]: ...
-
-    def is_async(self, value: Value) -> bool:
-        """Whether calling ``value`` gives a coroutine."""
-        ...

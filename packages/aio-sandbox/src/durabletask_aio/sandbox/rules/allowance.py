@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, paths_of_package
 
@@ -52,6 +52,10 @@ class allow:  # noqa: N801  # used like contextlib's managers, and like them nam
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _in_block.reset(self._tokens.pop())
+
+
+ALLOW_NAMES: Final = frozenset({"durabletask.aio.sandbox.allow", f"{allow.__module__}.{allow.__qualname__}"})
+"""Full names of `allow`: the public one, and the one of the class itself."""
 
 
 def checked(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from datetime import datetime
 from threading import get_ident
 from typing import Any, Final
 
-from durabletask_aio.core.errors import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.core import NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.plugins import Execution
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.sources import position_of, source_of

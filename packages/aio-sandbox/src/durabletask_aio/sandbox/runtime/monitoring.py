@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any, Final
 
-from durabletask_aio.core.errors import NonDeterminismWarning
+from durabletask_aio.core import NonDeterminismWarning
 from durabletask_aio.sandbox.code import _interpreter, bytecode
 from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary, with_partial
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP

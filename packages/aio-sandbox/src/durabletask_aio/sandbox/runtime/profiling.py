@@ -17,7 +17,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
-from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.core import AsyncWorkflowContext
 from durabletask_aio.sandbox.code import bytecode
 from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary

@@ -28,7 +28,9 @@ def can_be_proxied(call: Call) -> bool:
     return call.is_watched and call.name not in _BOUND_TO_THEIR_FRAME
 
 
-def make_proxy(call: Call, original: Any, look_up: Callable[[], Any], *, home: str | None = None) -> Callable[..., Any]:
+def make_proxy(
+    call: Call, original: Any, look_up: Callable[[], Any], *, filename: str | None = None
+) -> Callable[..., Any]:
     """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now.
 
     ``home`` is the file whose code was redirected, for files that may stop to be followed.
@@ -41,7 +43,11 @@ def make_proxy(call: Call, original: Any, look_up: Callable[[], Any], *, home: s
         if ACTIVE:
             execution = ACTIVE.get(get_ident())
             # Whoever put something else in the place of the original, a test mostly, wants that to be called.
-            if execution is not None and target == original and (home is None or OWNERSHIP.applies(home, call.rule)):
+            if (
+                execution is not None
+                and target == original
+                and (filename is None or OWNERSHIP.applies(filename, call.rule))
+            ):
                 return execution.intercept(call, target, args, kwargs)
         return target(*args, **kwargs)
 

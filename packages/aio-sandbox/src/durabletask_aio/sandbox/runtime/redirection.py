@@ -146,13 +146,13 @@ def _install(
     module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
 ) -> str:
     """Make sure that the module has the stand-in under the name that is returned."""
-    home = filename if OWNERSHIP.is_installed(filename) else None
+    watched_file = filename if OWNERSHIP.is_installed(filename) else None
     path = chain.attributes[:depth]
     look_up = _looks_up(module, chain.name, path)
     leaf: Any = (
         MappingProxy(call, original, look_up)
         if _is_mapping(original)
-        else make_proxy(call, original, look_up, home=home)
+        else make_proxy(call, original, look_up, filename=watched_file)
     )
     if depth == 0:
         name = f"{_PREFIX}{chain.name}"

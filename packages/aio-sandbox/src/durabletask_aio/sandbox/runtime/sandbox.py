@@ -19,11 +19,9 @@ import types
 import warnings
 from typing import Any, Final
 
-from durabletask_aio.core import plugins
-from durabletask_aio.core.context import AsyncWorkflowContext
-from durabletask_aio.core.errors import SandboxViolationError
+from durabletask_aio.core import AsyncWorkflowContext, SandboxMode, SandboxViolationError, plugins
 from durabletask_aio.core.plugins import AnyWorkflow, Execution, ExecutionGuard
-from durabletask_aio.core.settings import SandboxMode, detection_disabled
+from durabletask_aio.core.settings import detection_disabled
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.findings import Finding

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.sandbox.code.values import ObjectValue
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.default import default_catalogue

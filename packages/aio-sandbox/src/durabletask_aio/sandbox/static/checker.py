@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.sandbox.code.sources import Source
 from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows
 from durabletask_aio.sandbox.rules.default import default_catalogue

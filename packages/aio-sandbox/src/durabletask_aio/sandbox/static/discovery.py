@@ -10,7 +10,7 @@ from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.values import ContextValue, Instance, SourceClass, SourceFunction, Value
 from durabletask_aio.sandbox.static.scanner import is_generator
-from durabletask_aio.sandbox.static.source_resolver import CONTEXT_NAMES, Module, SourceResolver
+from durabletask_aio.sandbox.static.source_resolver import CONTEXT_NAMES, SourceModule, SourceResolver
 
 _REGISTRATION_FUNCTIONS: Final = frozenset(
     {"add_orchestrator", "add_named_orchestrator", "as_orchestrator", "register_workflow"}
@@ -36,7 +36,7 @@ class Orchestrator:
     """A function to check, and how it was recognised."""
 
     function: SourceFunction
-    module: Module
+    module: SourceModule
     found_by: str
 
     @property
@@ -45,7 +45,9 @@ class Orchestrator:
         return "<lambda>" if isinstance(node, ast.Lambda) else node.name
 
 
-def orchestrators(module: Module, resolver: SourceResolver, wanted: frozenset[str] = frozenset()) -> list[Orchestrator]:
+def orchestrators(
+    module: SourceModule, resolver: SourceResolver, wanted: frozenset[str] = frozenset()
+) -> list[Orchestrator]:
     """Every orchestrator that ``module`` defines or registers, each once.
 
     ``wanted`` are names given by the user: ``function``, or ``module:function``.
@@ -57,14 +59,14 @@ def orchestrators(module: Module, resolver: SourceResolver, wanted: frozenset[st
     return sorted(finder.found.values(), key=lambda each: each.function.node.lineno)
 
 
-def may_have_orchestrators(module: Module, wanted: frozenset[str]) -> bool:
+def may_have_orchestrators(module: SourceModule, wanted: frozenset[str]) -> bool:
     """Most files of a project have nothing to do with workflows, which their text tells without their syntax."""
     names = [name.rpartition(":")[2] for name in wanted]
     return any(word in module.text for word in (*_ORCHESTRATOR_WORDS, *names))
 
 
 class _Finder:
-    def __init__(self, module: Module, resolver: SourceResolver, wanted: frozenset[str]) -> None:
+    def __init__(self, module: SourceModule, resolver: SourceResolver, wanted: frozenset[str]) -> None:
         self._module = module
         self._resolver = resolver
         self._evaluator = Evaluator(resolver)
@@ -90,9 +92,9 @@ class _Finder:
             for each in ast.walk(decorator):
                 if isinstance(each, ast.Call):
                     self._registration(each, scope)
-        inner = Scope(scope.home, scope, source=self._module.source, arguments=node.args, statements=node.body)
+        inner = Scope(scope.namespace, scope, source=self._module.source, arguments=node.args, statements=node.body)
         if owner is not None and node.args.args:
-            inner.given[node.args.args[0].arg] = [Instance(owner)]
+            inner.argument_values[node.args.args[0].arg] = [Instance(owner)]
         self.visit(node.body, inner, None)
 
     def _recognise(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, *, is_method: bool) -> str | None:
@@ -126,7 +128,7 @@ class _Finder:
                     self._enter(function, "registered")
 
     def _unwrapped(self, value: Value) -> SourceFunction | None:
-        if isinstance(value, Instance) and isinstance(value.of, SourceClass):
+        if isinstance(value, Instance) and isinstance(value.cls, SourceClass):
             methods = self._resolver.attribute(value, "__call__")
             return next((each for each in methods if isinstance(each, SourceFunction)), None)
         return value if isinstance(value, SourceFunction) and not isinstance(value.node, ast.Lambda) else None

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
-from durabletask_aio.core.errors import UnsupportedInWorkflowError
+from durabletask_aio.core import AsyncWorkflowContext, UnsupportedInWorkflowError
 from durabletask_aio.sandbox.code import _interpreter, bytecode
+from durabletask_aio.sandbox.code.name_resolver import DefaultFactory, FunctionBody
 from durabletask_aio.sandbox.code.scopes import Scope
 from durabletask_aio.sandbox.code.sources import FunctionNode, node_of
 from durabletask_aio.sandbox.code.values import (
     ContextValue,
-    DefaultFactory,
     ExternalName,
-    FunctionBody,
     Instance,
     ObjectValue,
     SharedObject,
@@ -37,7 +36,7 @@ from durabletask_aio.sandbox.static import reachability
 from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE, CallIndex
 from durabletask_aio.sandbox.static.source_resolver import (
     PATH_RETURNING_METHODS,
-    Module,
+    SourceModule,
     SourceResolver,
     default_factories,
     may_have_attribute,
@@ -71,10 +70,10 @@ class LiveResolver:
         self._kept: list[object] = []
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
-        home: Any = scope.home
-        if isinstance(home, Module):
+        namespace: Any = scope.namespace
+        if isinstance(namespace, SourceModule):
             return self._project.look_up(name, scope)
-        for names in (home.closure, home.globals, vars(builtins)):
+        for names in (namespace.closure, namespace.globals, vars(builtins)):
             value = names.get(name, _MISSING)
             if value is not _MISSING:
                 return self._known(value)
@@ -126,7 +125,7 @@ class LiveResolver:
         return self._known(_bound_in_base(owner, name, static), receiver)
 
     def _of_instance(self, value: Instance, name: str) -> list[Value]:
-        kind = value.of
+        kind = value.cls
         if isinstance(kind, SourceClass):
             return _member(kind, name, value)
         owner = (
@@ -256,16 +255,16 @@ class LiveResolver:
         owner: Any = None
         if isinstance(value, ObjectValue):
             owner = value.value
-        elif isinstance(value, Instance) and isinstance(value.of, ObjectValue):
-            owner = value.of.value
-        elif isinstance(value, Instance) and isinstance(value.of, SourceClass):
+        elif isinstance(value, Instance) and isinstance(value.cls, ObjectValue):
+            owner = value.cls.value
+        elif isinstance(value, Instance) and isinstance(value.cls, SourceClass):
             read = [
                 member
-                for member in _member(value.of, name, value)
+                for member in _member(value.cls, name, value)
                 if isinstance(member, SourceFunction) and _is_property(member.node)
             ]
-            if not may_have_attribute(value.of.node, name):
-                read += [each for each in _member(value.of, "__getattr__", value) if isinstance(each, SourceFunction)]
+            if not may_have_attribute(value.cls.node, name):
+                read += [each for each in _member(value.cls, "__getattr__", value) if isinstance(each, SourceFunction)]
             return [body_of_definition(member) for member in read]
         receiver = value if isinstance(value, Instance) else ObjectValue.of(owner)
         return [body for each in _attribute_hooks(owner, name) for body in self._live_bodies(each, receiver)]
@@ -286,7 +285,7 @@ class LiveResolver:
         return f"{module}.{name}" if module and isinstance(module, str) else name
 
     def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
-        if isinstance(scope.home, Module):
+        if isinstance(scope.namespace, SourceModule):
             return self._project.annotated(node, scope)
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
         name, *attributes = text.split("|")[0].split("[")[0].strip().split(".")
@@ -300,10 +299,10 @@ class LiveResolver:
         ]
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
-        if isinstance(scope.home, Module):
+        if isinstance(scope.namespace, SourceModule):
             return self._project.import_module(name, scope)
         if name.startswith("."):
-            package = str(scope.home.globals.get("__package__") or "")
+            package = str(scope.namespace.globals.get("__package__") or "")
             level = len(name) - len(name.lstrip("."))
             base = package.split(".")[: len(package.split(".")) - level + 1]
             name = ".".join([*base, name.lstrip(".")]).rstrip(".")
@@ -348,10 +347,10 @@ def _may_set(kind: type, name: str) -> bool:
 
 def is_from_source(value: Value) -> bool:
     """Whether ``value`` comes from a file that was read, not from an imported module."""
-    if isinstance(value, (Module, SharedObject)):
+    if isinstance(value, (SourceModule, SharedObject)):
         return True
-    kind = value.of if isinstance(value, Instance) else value
-    return isinstance(kind, (SourceFunction, SourceClass)) and isinstance(kind.scope.home, Module)
+    kind = value.cls if isinstance(value, Instance) else value
+    return isinstance(kind, (SourceFunction, SourceClass)) and isinstance(kind.scope.namespace, SourceModule)
 
 
 def user_roots() -> list[Path]:
@@ -445,13 +444,8 @@ def _takes_receiver(function: types.FunctionType, receiver: Value | None) -> boo
     return receiver is not None and function.__code__.co_argcount > 0
 
 
-def _is_context(kind: object) -> bool:
-    return isinstance(kind, type) and any(
-        (base.__module__, base.__name__)
-        in {
-            ("durabletask.aio", "AsyncWorkflowContext"),
-            ("durabletask_aio.core.context", "AsyncWorkflowContext"),
-            ("durabletask.task", "OrchestrationContext"),
-        }
-        for base in kind.__mro__
+def _is_context(kind: type) -> bool:
+    """Whether a class is the context of an async workflow or of a generator orchestrator."""
+    return issubclass(kind, AsyncWorkflowContext) or any(
+        (base.__module__, base.__name__) == ("durabletask.task", "OrchestrationContext") for base in kind.__mro__
     )

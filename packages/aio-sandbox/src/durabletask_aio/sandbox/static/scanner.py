@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from dataclasses import replace
+from typing import Final
 
-from durabletask_aio.sandbox.code.evaluator import Evaluator, identity, is_mutable_default
+from durabletask_aio.sandbox.code.evaluator import is_mutable_default
 from durabletask_aio.sandbox.code.implicit_calls import (
     ARGUMENT_CALLERS,
     CALLS_METHODS,
@@ -18,16 +16,15 @@ from durabletask_aio.sandbox.code.implicit_calls import (
     REFERENCES_ONLY,
     SINGLE_ARGUMENT_CALLERS,
 )
-from durabletask_aio.sandbox.code.scopes import Annotated, Scope, own_nodes, parameters
-from durabletask_aio.sandbox.code.sources import FunctionNode, Source
+from durabletask_aio.sandbox.code.name_resolver import FunctionBody
+from durabletask_aio.sandbox.code.scopes import Annotated, own_nodes, parameters
+from durabletask_aio.sandbox.code.sources import FunctionNode
 from durabletask_aio.sandbox.code.values import (
     Argument,
     ContextMethod,
     ContextValue,
     ExternalName,
-    FunctionBody,
     Instance,
-    NameResolver,
     ObjectValue,
     PartialFunction,
     SourceClass,
@@ -35,7 +32,7 @@ from durabletask_aio.sandbox.code.values import (
     Value,
 )
 from durabletask_aio.sandbox.rules.calls import FALLBACK_CALLS
-from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
+from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.conditions import (
     ArgumentSummary,
     arguments_of,
@@ -43,133 +40,47 @@ from durabletask_aio.sandbox.rules.conditions import (
     joined,
     with_partial,
 )
-from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
+from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static import structural_rules
-
-Located: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
-"""Syntax that has a place."""
+from durabletask_aio.sandbox.static.function_scan import (
+    COMPOUND_STATEMENTS,
+    AnalysisState,
+    Crossing,
+    FunctionScan,
+    Visit,
+)
 
 _TEXT: Final = frozenset({"str", "bytes", "'str'", "'bytes'"})
 _TEXTS_OF_CONTEXT: Final = frozenset({"instance_id", "parent_instance_id", "workflow_name", "version"})
 BODY_LIMIT: Final = 2_000
-"""Functions gone into for one workflow; more than any real program has, and an end to pathological ones."""
+"""Maximum number of functions scanned for one workflow; real programs have far fewer."""
 
 
-@dataclass(frozen=True)
-class Visit:
-    """One function on the way from the workflow, with what is known of its parameters."""
+class Analysis(AnalysisState):
+    """The analysis of one workflow function."""
 
-    body: FunctionBody
-    reached: tuple[str, ...]
-    given: tuple[tuple[str, Value], ...] = ()
-    crossing: Crossing | None = None
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """The line of the user's that leads into a followed package: the one to blame, and to allow, what it does there."""
-
-    source: Source
-    node: Located
-    function: str
-    allowed: tuple[str, ...]
-
-
-class Analysis:
-    """Findings about one workflow function."""
-
-    def __init__(
-        self, resolver: NameResolver, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
-    ) -> None:
-        self.resolver = resolver
-        self.catalogue = catalogue
-        self._notes = notes
-        self.evaluator = Evaluator(resolver)
-        self.findings: dict[tuple[object, ...], Finding] = {}
-        self.is_generator = False
-        """Whether the workflow is a generator orchestrator, which has other alternatives."""
-        self._allowed = allowed
-        self._queue: deque[Visit] = deque()
-        self._seen: set[object] = set()
-
-    def run(self, body: FunctionBody, *, context: bool = True) -> list[Finding]:
-        """Everything found from ``body`` on; its first parameter is the workflow's context if ``context``."""
-        given: tuple[tuple[str, Value], ...] = ()
+    def run(self, body: FunctionBody) -> list[Finding]:
+        """Findings in `body`, whose first parameter is the workflow's context, and in the functions it calls."""
+        arguments: tuple[tuple[str, Value], ...] = ()
         names = [parameter.arg for parameter in parameters(body.node.args)]
         if body.receiver is not None:
             names = names[1:]
         self.is_generator = is_generator(body.node)
-        if context and names:
-            given = ((names[0], ContextValue()), *((name, Argument()) for name in names[1:2]))
-        self._queue.append(Visit(body, (body.label,), given))
-        while self._queue and len(self._seen) < BODY_LIMIT:
-            visit = self._queue.popleft()
+        if names:
+            arguments = ((names[0], ContextValue()), *((name, Argument()) for name in names[1:2]))
+        self.queue.append(Visit(body, (body.label,), arguments))
+        while self.queue and len(self.scheduled) < BODY_LIMIT:
+            visit = self.queue.popleft()
             Scanner(self, visit).scan()
         return sorted(self.findings.values(), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
 
-    def enqueue(
-        self,
-        body: FunctionBody,
-        reached: tuple[str, ...],
-        given: tuple[tuple[str, Value], ...],
-        crossing: Crossing | None = None,
-    ) -> None:
-        place = (id(crossing.source), crossing.node.lineno) if crossing is not None else None
-        key = (body.key, place, tuple((name, identity(value)) for name, value in given))
-        if key not in self._seen:
-            self._seen.add(key)
-            self._queue.append(Visit(body, (*reached, body.label), given, crossing))
 
-    def report(self, finding: Finding) -> None:
-        if finding.severity is Severity.NOTE and not self._notes:
-            return
-        self.findings.setdefault(finding.key, finding)
-
-    def is_allowed(self, rule: Rule, call: str | None, names: tuple[str, ...]) -> bool:
-        return allows((*self._allowed, *names), rule, call)
-
-
-class Scanner:
+class Scanner(FunctionScan):
     """Goes through one function."""
-
-    def __init__(self, analysis: Analysis, visit: Visit) -> None:
-        self.analysis = analysis
-        self.resolver = analysis.resolver
-        self.body = visit.body
-        self.node = visit.body.node
-        self.reached = visit.reached
-        self._allowed = visit.body.allowed
-        self._crossing = visit.crossing
-        self._statement: ast.stmt | None = None
-        self._here: Located = visit.body.node
-        outer = visit.body.scope
-        self.statements: list[ast.stmt] = (
-            [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
-            if isinstance(self.node, ast.Lambda)
-            else self.node.body
-        )
-        self.scope = Scope(
-            outer.home, outer, source=visit.body.source, arguments=self.node.args, statements=self.statements
-        )
-        for name, value in visit.given:
-            self.scope.given.setdefault(name, []).append(value)
-        if visit.body.receiver is not None and self.node.args.args:
-            self.scope.given.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
-        self.context = self._context_name()
-        self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
-
-    def _context_name(self) -> str | None:
-        names = [*self.scope.bindings, *self.scope.given]
-        if self.scope.parent is not None:
-            names += [*self.scope.parent.bindings, *self.scope.parent.given]
-        return next((name for name in names if ContextValue() in self.analysis.evaluator.name(name, self.scope)), None)
 
     def scan(self) -> None:
         for statement in self.statements:
             self._visit(statement)
-
-    def values(self, node: ast.expr) -> list[Value]:
-        return self.analysis.evaluator.values(node, self.scope)
 
     def _visit(self, node: ast.AST) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -177,12 +88,12 @@ class Scanner:
             return
         if isinstance(node, ast.ClassDef):
             return
-        if isinstance(node, ast.stmt) and not isinstance(node, _COMPOUND):
-            self._statement = node
+        if isinstance(node, ast.stmt) and not isinstance(node, COMPOUND_STATEMENTS):
+            self.current_statement = node
         elif isinstance(node, ast.stmt):
-            self._statement = None
+            self.current_statement = None
         if isinstance(node, (ast.expr, ast.stmt, ast.ExceptHandler)):
-            self._here = node
+            self.current_node = node
         self._check(node)
         if isinstance(node, (ast.With, ast.AsyncWith)):
             self._with(node)
@@ -233,19 +144,19 @@ class Scanner:
         }
 
     def _with(self, node: ast.With | ast.AsyncWith) -> None:
-        before = self._allowed
+        before = self.allowed
         for item in node.items:
             self._visit(item.context_expr)
             allowed = structural_rules.allowed_by(self, item.context_expr)
             if allowed is not None:
-                self._allowed = (*self._allowed, *allowed)
+                self.allowed = (*self.allowed, *allowed)
             for value in self.values(item.context_expr):
                 prefix = "a" if isinstance(node, ast.AsyncWith) else ""
                 for method in (f"__{prefix}enter__", f"__{prefix}exit__"):
                     self._follow_method(value, method)
         for statement in node.body:
             self._visit(statement)
-        self._allowed = before
+        self.allowed = before
 
     def _call(self, node: ast.Call) -> None:
         arguments = arguments_of(node)
@@ -298,7 +209,7 @@ class Scanner:
     def _check_callback(self, argument: ast.expr, arguments: ArgumentSummary, *, is_kept: bool = False) -> None:
         """An argument that the callee will call, with ``arguments``; or, if it ``is_kept``, that it may be."""
         for value in self.values(argument):
-            call = self.resolver.call(value.of if isinstance(value, PartialFunction) else value)
+            call = self.resolver.call(value.function if isinstance(value, PartialFunction) else value)
             if isinstance(value, (SourceClass, Instance)) or (is_kept and call is not None and call.condition):
                 continue
             self._report_call(argument, value, arguments)
@@ -314,7 +225,7 @@ class Scanner:
         is_made_here = True
         if isinstance(value, PartialFunction):
             arguments = joined(value.arguments, arguments)
-            value, is_made_here = value.of, False
+            value, is_made_here = value.function, False
         elif isinstance(value, ObjectValue) and isinstance(value.value, functools.partial):
             arguments, is_made_here = with_partial(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
         call = self.resolver.call(value)
@@ -341,13 +252,16 @@ class Scanner:
     def _enter(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> None:
         crossing = None
         if body.io_only:
-            crossing = self._crossing or Crossing(
-                self.body.source, self._here, self.body.label, (*self._allowed, *self._names_in_pragmas(self._here))
+            crossing = self.crossing or Crossing(
+                self.body.source,
+                self.current_node,
+                self.body.label,
+                (*self.allowed, *self.pragma_names(self.current_node)),
             )
         self.analysis.enqueue(self._with_source(body), self.reached, given, crossing)
 
     def _with_source(self, body: FunctionBody) -> FunctionBody:
-        return replace(body, allowed=(*body.allowed, *self._allowed))
+        return replace(body, allowed=(*body.allowed, *self.allowed))
 
     def _given(self, body: FunctionBody, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
         """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
@@ -378,7 +292,7 @@ class Scanner:
         for value in self.values(node):
             call = self.resolver.call(value)
             if call is not None and not _is_callable(value, call):
-                self.report_call(node, call)
+                self.report(node, call.rule, call=call)
 
     def _implicit(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
         """Operators and loops that call methods without saying so."""
@@ -409,93 +323,6 @@ class Scanner:
             for found in self.resolver.attribute(value, method):
                 self._go_into(found, None)
 
-    def report_call(self, node: ast.expr, call: Call) -> None:
-        self.report(node, call.rule, call=call)
-
-    def report(
-        self,
-        node: Located,
-        rule: Rule,
-        *,
-        call: Call | None = None,
-        detail: str = "",
-        advice: str | None = None,
-        certain: bool = True,
-        is_made_here: bool = True,
-    ) -> None:
-        """Enter a finding, unless something allows it; ``is_made_here``: ``node`` itself is the call."""
-        name = call.name if call is not None else None
-        if self.body.io_only:
-            if call is not None and rule.code in IO_RULES:
-                self._report_crossing(node, call)
-            return
-        source = self.body.source
-        if self.analysis.is_allowed(rule, name, (*self._allowed, *self._names_in_pragmas(node))):
-            return
-        line = source.line(node.lineno)
-        better = None
-        if call is not None and isinstance(node, ast.Call) and is_made_here:
-            better = correct_line(
-                line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
-            )
-        generator = self.analysis.is_generator
-        if advice is None:
-            advice = call.advice(generator=generator) if call is not None else ""
-        self.analysis.report(
-            Finding(
-                rule=rule,
-                file=source.filename,
-                line=node.lineno,
-                column=column_of(line, node.col_offset),
-                function=self.body.label,
-                reached=self.reached,
-                call=name,
-                detail=detail,
-                advice=advice or (rule.generator_alternative if generator else rule.alternative),
-                source_line=line,
-                corrected_line=better,
-                end_line=node.end_lineno,
-                certain=certain,
-            )
-        )
-
-    def _report_crossing(self, inner: Located, call: Call) -> None:
-        """Something that a followed package does, said of the user's line that leads there."""
-        crossing = self._crossing
-        if crossing is None or self.analysis.is_allowed(call.rule, call.name, (*self._allowed, *crossing.allowed)):
-            return
-        node = crossing.node
-        self.analysis.report(
-            Finding(
-                rule=call.rule,
-                file=crossing.source.filename,
-                line=node.lineno,
-                column=column_of(crossing.source.line(node.lineno), node.col_offset),
-                function=crossing.function,
-                reached=self.reached,
-                call=call.name,
-                advice=call.advice(generator=self.analysis.is_generator),
-                source_line=crossing.source.line(node.lineno),
-                end_line=node.end_lineno,
-                # Libraries do such things under conditions of theirs; whether they do is seen when the call is made.
-                certain=False,
-                inside=f"{self.body.source.filename}:{inner.lineno} in {self.body.label}()",
-            )
-        )
-
-    def _names_in_pragmas(self, node: Located) -> Iterator[str]:
-        for names in self._pragmas(node):
-            yield from names
-
-    def _pragmas(self, node: Located) -> Iterator[tuple[str, ...]]:
-        first, last = node.lineno, node.end_lineno or node.lineno
-        if isinstance(node, (*_COMPOUND, ast.ExceptHandler)):
-            last = first
-        elif self._statement is not None:
-            first, last = self._statement.lineno, self._statement.end_lineno or last
-        for pragma in self.body.source.allowed_at(first, last):
-            yield pragma.names
-
 
 def _names_of_mutable_defaults(body: FunctionBody) -> list[str]:
     arguments = body.node.args
@@ -511,9 +338,6 @@ def is_generator(node: FunctionNode) -> bool:
         return False
     own = (each for statement in node.body for each in own_nodes(statement))
     return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own)
-
-
-_COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 
 
 def _is_callable(value: Value, call: Call) -> bool:

@@ -16,13 +16,12 @@ from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.sandbox.code.evaluator import set_from_call, set_from_display
+from durabletask_aio.sandbox.code.name_resolver import DefaultFactory, FunctionBody
 from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Imported, Scope, own_nodes
 from durabletask_aio.sandbox.code.sources import FunctionNode, Source, parse
 from durabletask_aio.sandbox.code.values import (
     ContextValue,
-    DefaultFactory,
     ExternalName,
-    FunctionBody,
     Instance,
     PartialFunction,
     SharedObject,
@@ -31,6 +30,7 @@ from durabletask_aio.sandbox.code.values import (
     UnorderedValue,
     Value,
 )
+from durabletask_aio.sandbox.rules.allowance import ALLOW_NAMES
 from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.rules.conditions import arguments_of
 from durabletask_aio.sandbox.rules.ownership import installed_roots, is_standard_module
@@ -65,7 +65,7 @@ _TABLE_LIMIT: Final = 50
 
 
 @dataclass(eq=False)
-class Module(Value):
+class SourceModule(Value):
     """One source file of the project; as a value, what an import of it gives."""
 
     name: str
@@ -99,19 +99,19 @@ class SourceResolver:
         self._roots = roots
         self._followed = followed
         """By import name: installed packages to go into as well, and whether for I/O alone."""
-        self._modules: dict[str, Module | None] = {}
+        self._modules: dict[str, SourceModule | None] = {}
         self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
         self._depth = 0
 
     # Modules -----------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, path: Path, text: str) -> Module:
+    def add(self, name: str, path: Path, text: str) -> SourceModule:
         """Take in a file that is to be checked."""
-        module = Module(name, str(path), text, path.name == "__init__.py")
+        module = SourceModule(name, str(path), text, path.name == "__init__.py")
         self._modules[name] = module
         return module
 
-    def module(self, name: str) -> Module | None:
+    def module(self, name: str) -> SourceModule | None:
         """The project's module of this name, read when it is first asked for."""
         if name not in self._modules:
             self._modules[name] = None
@@ -133,7 +133,7 @@ class SourceResolver:
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
         if name.startswith("."):
-            name = _absolute(name, scope.home)
+            name = _absolute(name, scope.namespace)
         module = self.module(name)
         if module is not None:
             return [module]
@@ -142,12 +142,12 @@ class SourceResolver:
     # Names -------------------------------------------------------------------------------------------------------
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
-        home: Module = scope.home
-        if home.scope.binds(name):
-            return self._in_module(home, name)
+        namespace: SourceModule = scope.namespace
+        if namespace.scope.binds(name):
+            return self._in_module(namespace, name)
         return [ExternalName(f"builtins.{name}")] if name in _BUILTINS else []
 
-    def _in_module(self, module: Module, name: str) -> list[Value]:
+    def _in_module(self, module: SourceModule, name: str) -> list[Value]:
         if self._depth > _FOLLOWED:
             return []
         self._depth += 1
@@ -159,7 +159,7 @@ class SourceResolver:
         finally:
             self._depth -= 1
 
-    def _of_binding(self, binding: Binding, module: Module, name: str) -> list[Value]:
+    def _of_binding(self, binding: Binding, module: SourceModule, name: str) -> list[Value]:
         if isinstance(binding, Imported):
             return self._imported(binding, module)
         if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -170,7 +170,7 @@ class SourceResolver:
             return self.annotated(binding.annotation, module.scope)
         return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
 
-    def _assigned(self, node: ast.expr, module: Module, name: str) -> list[Value]:
+    def _assigned(self, node: ast.expr, module: SourceModule, name: str) -> list[Value]:
         """A variable at the top of a module: an alias, or an object that outlives every workflow."""
         if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
             kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
@@ -180,13 +180,13 @@ class SourceResolver:
             return self._made(node, module, name)
         return self._expression(node, module)
 
-    def _parts(self, node: ast.expr, module: Module) -> list[Value]:
+    def _parts(self, node: ast.expr, module: SourceModule) -> list[Value]:
         """The functions in a table at the top of a module."""
         parts = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
         plain = [part for part in parts if isinstance(part, (ast.Name, ast.Attribute, ast.Lambda))]
         return [value for part in plain[:_TABLE_LIMIT] for value in self._expression(part, module)]
 
-    def _made(self, node: ast.Call, module: Module, name: str) -> list[Value]:
+    def _made(self, node: ast.Call, module: SourceModule, name: str) -> list[Value]:
         found: list[Value] = []
         for value in self._expression(node.func, module):
             made = (self.full_name(value) or "").removeprefix("builtins.")
@@ -208,7 +208,7 @@ class SourceResolver:
                 found += [replace(each, is_shared=True) for each in self.result(value) if isinstance(each, Instance)]
         return found
 
-    def _expression(self, node: ast.expr, module: Module) -> list[Value]:
+    def _expression(self, node: ast.expr, module: SourceModule) -> list[Value]:
         if isinstance(node, ast.Name):
             return self.look_up(node.id, module.scope)
         if isinstance(node, ast.Attribute):
@@ -221,7 +221,7 @@ class SourceResolver:
             return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
         return self._made(node, module, "") if isinstance(node, ast.Call) else []
 
-    def _imported(self, binding: Imported, module: Module) -> list[Value]:
+    def _imported(self, binding: Imported, module: SourceModule) -> list[Value]:
         dotted = "." * binding.level + binding.module
         found = self.import_module(dotted, module.scope)
         if binding.member is None:
@@ -235,7 +235,7 @@ class SourceResolver:
     # Attributes --------------------------------------------------------------------------------------------------
 
     def attribute(self, value: Value, name: str) -> list[Value]:
-        if isinstance(value, Module):
+        if isinstance(value, SourceModule):
             if value.scope.binds(name):
                 return self._in_module(value, name)
             submodule = self.module(f"{value.name}.{name}") if value.is_package else None
@@ -246,8 +246,8 @@ class SourceResolver:
             module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
             return [module] if module is not None else [ExternalName(dotted)]
         if isinstance(value, Instance):
-            is_path = name == "parent" and value.of == ExternalName(_PATH)
-            return [value] if is_path else _for_class(self._of_class(value.of, name, value), value.of)
+            is_path = name == "parent" and value.cls == ExternalName(_PATH)
+            return [value] if is_path else _for_class(self._of_class(value.cls, name, value), value.cls)
         if isinstance(value, SourceClass):
             found = _for_class(self._of_class(value, name, None), value)
             return found or self._of_class_body(value, name)
@@ -283,12 +283,17 @@ class SourceResolver:
             for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
             if isinstance(target, ast.Name) and target.id == name
         ]
-        home = kind.scope.home
-        found = [each for node in held if isinstance(home, Module) for each in self._assigned(node, home, name)]
+        namespace = kind.scope.namespace
+        found = [
+            each
+            for node in held
+            if isinstance(namespace, SourceModule)
+            for each in self._assigned(node, namespace, name)
+        ]
         return [each for each in found if isinstance(each, (SharedObject, UnorderedValue))]
 
     def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
-        return self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+        return self._expression(node, scope.namespace) if isinstance(scope.namespace, SourceModule) else []
 
     def _metaclasses(self, kind: SourceClass) -> list[Value]:
         return [
@@ -344,7 +349,7 @@ class SourceResolver:
         register = f"{value.node.name}.register"
         return [
             SourceFunction(node, value.scope)
-            for node in value.scope.home.source.tree.body
+            for node in value.scope.namespace.source.tree.body
             if isinstance(node, ast.FunctionDef)
             and any(ast.unparse(each).startswith(register) for each in node.decorator_list)
         ]
@@ -352,13 +357,15 @@ class SourceResolver:
     def _wrappers(self, value: SourceFunction) -> list[SourceFunction]:
         """What decorators of the project put in the place of the function: the nested functions that they return."""
         decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
-        if not isinstance(value.scope.home, Module):
+        if not isinstance(value.scope.namespace, SourceModule):
             return []
         found: list[SourceFunction] = []
         for decorator in decorators:
             depth = 2 if isinstance(decorator, ast.Call) else 1
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            makers = [each for each in self._expression(called, value.scope.home) if isinstance(each, SourceFunction)]
+            makers = [
+                each for each in self._expression(called, value.scope.namespace) if isinstance(each, SourceFunction)
+            ]
             for _ in range(depth):
                 makers = [each for maker in makers for each in _returned_functions(maker)]
             found += makers
@@ -368,28 +375,28 @@ class SourceResolver:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
         allowed = tuple(self._allowed(value))
         source = _source_around(value.scope)
-        io_only = isinstance(value.scope.home, Module) and value.scope.home.io_only
+        io_only = isinstance(value.scope.namespace, SourceModule) and value.scope.namespace.io_only
         return FunctionBody(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, io_only)
 
     def _allowed(self, value: SourceFunction) -> list[str]:
         names: list[str] = []
         for decorator in [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list:
-            if not isinstance(decorator, ast.Call) or not isinstance(value.scope.home, Module):
+            if not isinstance(decorator, ast.Call) or not isinstance(value.scope.namespace, SourceModule):
                 continue
-            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope.home)}
-            if found & {"durabletask.aio.sandbox.allow", "durabletask_aio.sandbox.rules.allowance.allow"}:
+            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope.namespace)}
+            if found & ALLOW_NAMES:
                 given = [str(each.value) for each in decorator.args if isinstance(each, ast.Constant)]
                 names.extend(given or ["*"])
         return names
 
     def reading(self, value: Value, name: str) -> list[FunctionBody]:
-        if isinstance(value, Module) and not value.scope.binds(name):
+        if isinstance(value, SourceModule) and not value.scope.binds(name):
             return [
                 self.body_of(found)
                 for found in self._in_module(value, "__getattr__")
                 if isinstance(found, SourceFunction) and self.module(f"{value.name}.{name}") is None
             ]
-        kind = value.of if isinstance(value, Instance) else None
+        kind = value.cls if isinstance(value, Instance) else None
         if not isinstance(kind, SourceClass):
             return []
         read = [
@@ -417,7 +424,7 @@ class SourceResolver:
         last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         if last in CONTEXT_NAMES:
             return [ContextValue()]
-        found = self._expression(node, scope.home) if isinstance(scope.home, Module) else []
+        found = self._expression(node, scope.namespace) if isinstance(scope.namespace, SourceModule) else []
         return [Instance(value) for value in found if isinstance(value, SourceClass) or _is_class_name(value)]
 
     def is_async(self, value: Value) -> bool:
@@ -425,24 +432,14 @@ class SourceResolver:
             return isinstance(value.node, ast.AsyncFunctionDef) and not _yields(value.node)
         return isinstance(value, ExternalName) and value.name == "asyncio.sleep"
 
-    def decorators(self, body: FunctionBody) -> Mapping[str, ast.expr]:
-        """Full names of the decorators on a function, each with its expression."""
-        decorators = [] if isinstance(body.node, ast.Lambda) else body.node.decorator_list
-        home = body.scope.home
-        found: dict[str, ast.expr] = {}
-        for decorator in decorators:
-            inner = decorator.func if isinstance(decorator, ast.Call) else decorator
-            for value in self._expression(inner, home) if isinstance(home, Module) else []:
-                found[self.full_name(value) or ast.unparse(inner)] = decorator
-            found.setdefault(ast.unparse(inner), decorator)
-        return found
-
 
 def _returned_functions(maker: SourceFunction) -> list[SourceFunction]:
     node = maker.node
     if isinstance(node, ast.Lambda):
         return []
-    scope = Scope(maker.scope.home, maker.scope, source=maker.scope.source, arguments=node.args, statements=node.body)
+    scope = Scope(
+        maker.scope.namespace, maker.scope, source=maker.scope.source, arguments=node.args, statements=node.body
+    )
     returned = {
         each.value.id
         for statement in node.body
@@ -514,9 +511,9 @@ def may_have_attribute(node: ast.ClassDef, name: str) -> bool:
     )
 
 
-def _absolute(name: str, home: Module) -> str:
+def _absolute(name: str, namespace: SourceModule) -> str:
     level = len(name) - len(name.lstrip("."))
-    package = home.name.split(".") if home.is_package else home.name.split(".")[:-1]
+    package = namespace.name.split(".") if namespace.is_package else namespace.name.split(".")[:-1]
     base = package[: len(package) - level + 1]
     return ".".join([*base, name.lstrip(".")]).rstrip(".")
 

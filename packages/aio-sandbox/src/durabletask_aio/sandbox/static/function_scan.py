@@ -1,0 +1,218 @@
+"""The scan of one function: what it knows about the function, and how it records a finding.
+
+`scanner` goes through the syntax of a function and `structural_rules` applies the rules that are not about single
+calls. Both work on the `FunctionScan` defined here, so that neither needs to import the other's classes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from durabletask_aio.sandbox.code.evaluator import Evaluator, identity
+from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
+from durabletask_aio.sandbox.code.scopes import Scope, parameters
+from durabletask_aio.sandbox.code.sources import Source
+from durabletask_aio.sandbox.code.values import ContextValue, Value
+from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
+from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
+
+LocatedNode: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
+"""Syntax nodes that have a line and a column."""
+
+
+COMPOUND_STATEMENTS: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+"""Statements with a body; a pragma counts only on their first line."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A function to scan, the path by which the workflow reaches it, and the known values of its parameters."""
+
+    body: FunctionBody
+    reached: tuple[str, ...]
+    arguments: tuple[tuple[str, Value], ...] = ()
+    crossing: Crossing | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The user's line from which a followed package is entered; findings in the package are reported at this line."""
+
+    source: Source
+    node: LocatedNode
+    function: str
+    allowed: tuple[str, ...]
+
+
+class AnalysisState:
+    """What the scans of one workflow share: its findings, its settings, and the functions still to be scanned."""
+
+    def __init__(
+        self, resolver: NameResolver, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
+    ) -> None:
+        self.resolver = resolver
+        self.catalogue = catalogue
+        self._notes = notes
+        self.evaluator = Evaluator(resolver)
+        self.findings: dict[tuple[object, ...], Finding] = {}
+        self.is_generator = False
+        """Whether the workflow is a generator orchestrator, for which the advice differs."""
+        self._allowed = allowed
+        self.queue: deque[Visit] = deque()
+        self.scheduled: set[object] = set()
+
+    def enqueue(
+        self,
+        body: FunctionBody,
+        reached: tuple[str, ...],
+        arguments: tuple[tuple[str, Value], ...],
+        crossing: Crossing | None = None,
+    ) -> None:
+        """Schedule a scan of `body`, unless it was scheduled with the same arguments before."""
+        place = (id(crossing.source), crossing.node.lineno) if crossing is not None else None
+        key = (body.key, place, tuple((name, identity(value)) for name, value in arguments))
+        if key not in self.scheduled:
+            self.scheduled.add(key)
+            self.queue.append(Visit(body, (*reached, body.label), arguments, crossing))
+
+    def report(self, finding: Finding) -> None:
+        """Record a finding; notes are dropped unless they were asked for, and each place is recorded once."""
+        if finding.severity is Severity.NOTE and not self._notes:
+            return
+        self.findings.setdefault(finding.key, finding)
+
+    def is_allowed(self, rule: Rule, call: str | None, names: tuple[str, ...]) -> bool:
+        return allows((*self._allowed, *names), rule, call)
+
+
+class FunctionScan:
+    """One function under analysis: its scope, the path by which it was reached, and the findings about it."""
+
+    def __init__(self, analysis: AnalysisState, visit: Visit) -> None:
+        self.analysis = analysis
+        self.resolver = analysis.resolver
+        self.body = visit.body
+        self.node = visit.body.node
+        self.reached = visit.reached
+        self.allowed = visit.body.allowed
+        self.crossing = visit.crossing
+        self.current_statement: ast.stmt | None = None
+        self.current_node: LocatedNode = visit.body.node
+        outer = visit.body.scope
+        self.statements: list[ast.stmt] = (
+            [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
+            if isinstance(self.node, ast.Lambda)
+            else self.node.body
+        )
+        self.scope = Scope(
+            outer.namespace, outer, source=visit.body.source, arguments=self.node.args, statements=self.statements
+        )
+        for name, value in visit.arguments:
+            self.scope.argument_values.setdefault(name, []).append(value)
+        if visit.body.receiver is not None and self.node.args.args:
+            self.scope.argument_values.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
+        self.context = self._context_name()
+        self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
+
+    def _context_name(self) -> str | None:
+        names = [*self.scope.bindings, *self.scope.argument_values]
+        if self.scope.parent is not None:
+            names += [*self.scope.parent.bindings, *self.scope.parent.argument_values]
+        return next((name for name in names if ContextValue() in self.analysis.evaluator.name(name, self.scope)), None)
+
+    def values(self, node: ast.expr) -> list[Value]:
+        """The possible values of an expression of this function; empty if nothing is known."""
+        return self.analysis.evaluator.values(node, self.scope)
+
+    def report(
+        self,
+        node: LocatedNode,
+        rule: Rule,
+        *,
+        call: Call | None = None,
+        detail: str = "",
+        advice: str | None = None,
+        certain: bool = True,
+        is_made_here: bool = True,
+    ) -> None:
+        """Record a finding at `node`, unless a setting, an enclosing `allow` or a pragma allows it.
+
+        `is_made_here` says that `node` itself is the call, so that a corrected line can be offered. `certain=False`
+        marks a finding that does not refuse the workflow in strict mode.
+        """
+        name = call.name if call is not None else None
+        if self.body.io_only:
+            if call is not None and rule.code in IO_RULES:
+                self._report_crossing(node, call)
+            return
+        source = self.body.source
+        if self.analysis.is_allowed(rule, name, (*self.allowed, *self.pragma_names(node))):
+            return
+        line = source.line(node.lineno)
+        better = None
+        if call is not None and isinstance(node, ast.Call) and is_made_here:
+            better = correct_line(
+                line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
+            )
+        generator = self.analysis.is_generator
+        if advice is None:
+            advice = call.advice(generator=generator) if call is not None else ""
+        self.analysis.report(
+            Finding(
+                rule=rule,
+                file=source.filename,
+                line=node.lineno,
+                column=column_of(line, node.col_offset),
+                function=self.body.label,
+                reached=self.reached,
+                call=name,
+                detail=detail,
+                advice=advice or (rule.generator_alternative if generator else rule.alternative),
+                source_line=line,
+                corrected_line=better,
+                end_line=node.end_lineno,
+                certain=certain,
+            )
+        )
+
+    def _report_crossing(self, inner: LocatedNode, call: Call) -> None:
+        """Record a call that a followed package makes, at the user's line from which the package is entered."""
+        crossing = self.crossing
+        if crossing is None or self.analysis.is_allowed(call.rule, call.name, (*self.allowed, *crossing.allowed)):
+            return
+        node = crossing.node
+        self.analysis.report(
+            Finding(
+                rule=call.rule,
+                file=crossing.source.filename,
+                line=node.lineno,
+                column=column_of(crossing.source.line(node.lineno), node.col_offset),
+                function=crossing.function,
+                reached=self.reached,
+                call=call.name,
+                advice=call.advice(generator=self.analysis.is_generator),
+                source_line=crossing.source.line(node.lineno),
+                end_line=node.end_lineno,
+                # A package may make the call on some paths only; strict mode checks it when it is made.
+                certain=False,
+                inside=f"{self.body.source.filename}:{inner.lineno} in {self.body.label}()",
+            )
+        )
+
+    def pragma_names(self, node: LocatedNode) -> Iterator[str]:
+        """The names that pragmas on the lines of `node`, or of the statement around it, allow."""
+        for names in self._pragmas(node):
+            yield from names
+
+    def _pragmas(self, node: LocatedNode) -> Iterator[tuple[str, ...]]:
+        first, last = node.lineno, node.end_lineno or node.lineno
+        if isinstance(node, (*COMPOUND_STATEMENTS, ast.ExceptHandler)):
+            last = first
+        elif self.current_statement is not None:
+            first, last = self.current_statement.lineno, self.current_statement.end_lineno or last
+        for pragma in self.body.source.allowed_at(first, last):
+            yield pragma.names
