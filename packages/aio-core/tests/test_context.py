@@ -106,7 +106,7 @@ def test_identity():
         return [ctx.instance_id, ctx.workflow_name, ctx.parent_instance_id, ctx.version]
 
     instance = Instance(as_orchestrator(workflow, name="orders"), instance_id="order-1")
-    started_event = instance._first.executionStarted
+    started_event = instance.started.executionStarted
     started_event.version.value = "1.5"
     started_event.parentInstance.orchestrationInstance.instanceId = "the-parent"
 

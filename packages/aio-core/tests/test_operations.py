@@ -4,6 +4,7 @@
 
 import asyncio
 import gc
+import inspect
 import json
 import operator
 import threading
@@ -16,7 +17,14 @@ from uuid import UUID
 
 import pytest
 from durabletask import task
-from durabletask.aio import AsyncWorkflowContext, AsyncWorkflowError, Operation, as_orchestrator
+from durabletask.aio import (
+    AsyncWorkflowContext,
+    AsyncWorkflowError,
+    EventStream,
+    HeldLock,
+    Operation,
+    as_orchestrator,
+)
 from durabletask.entities import EntityInstanceId
 from turns import Instance
 from workflows import failure_of, finished, line_in, result_of, started
@@ -546,6 +554,37 @@ def test_an_operation_is_an_asyncio_future_with_public_facts():
         return [operation.kind, operation.name, operation.step, operation.site.rpartition(":")[0]]
 
     assert result_of(workflow) == ["activity", "double", 1, __file__]
+
+
+PUBLIC_ATTRIBUTES = {
+    Operation: {"kind", "name", "site", "step"},
+    HeldLock: {"release"},
+    EventStream: set(),
+}
+
+
+@pytest.mark.parametrize("cls", PUBLIC_ATTRIBUTES, ids=lambda cls: cls.__name__)
+def test_classes_that_users_get_show_none_of_the_methods_that_upstream_and_combinations_call(cls):
+    own = [kind for kind in cls.__mro__ if kind.__module__.startswith("durabletask")]
+    public = {name for kind in own for name in vars(kind) if not name.startswith("_")}
+    assert public == PUBLIC_ATTRIBUTES[cls]
+
+
+def test_the_context_shows_neither_upstreams_protocol_nor_what_it_is_made_of():
+    internal = {"attach", "detach", "execution", "is_complete", "loop", "on_child_completed", "task_id"}
+    own = [kind for kind in AsyncWorkflowContext.__mro__ if kind.__module__.startswith("durabletask")]
+    assert not internal & {name for kind in own for name in vars(kind)}
+
+
+def test_an_operation_can_be_inspected_like_any_object():
+    async def workflow(ctx):
+        operation = ctx.sleep(1)
+        found = [hasattr(operation, "is_complete"), hasattr(operation, "no_such_name")]
+        members = dict(inspect.getmembers(operation))
+        await operation
+        return [*found, members["kind"], members["step"]]
+
+    assert result_of(workflow) == [False, False, "timer", 1]
 
 
 @pytest.mark.not_replayed("it schedules thousands of activities to weigh them")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
 from surface import complete, failure_of, kinds, result_of, seconds
 
+from durabletask_aio.core import _compat_anyio
+
 anyio = pytest.importorskip("anyio")
+backend = pytest.importorskip("anyio._backends._asyncio")
 
 
 async def doubled(ctx, n):
@@ -205,3 +209,32 @@ def test_threads_are_refused_before_there_is_one(call):
     assert (
         "anyio.to_thread cannot be used in a workflow: threads finish in an order of their own" in failure.errorMessage
     )
+
+
+# -- the names of anyio that the event loop recognises ----------------------------------------------------------------
+
+
+def test_the_installed_anyio_has_the_names_that_the_loop_recognises():
+    assert _compat_anyio.self_check() is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "shown"),
+    [
+        (backend.CancelScope, "_deliver_cancellation", "CancelScope._deliver_cancellation"),
+        (backend, "WorkerThread", "WorkerThread"),
+        (backend.AsyncIOBackend, "current_time", "AsyncIOBackend.current_time"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_name_of_anyio_that_is_gone_is_reported_in_a_sentence(monkeypatch, owner, name, shown):
+    monkeypatch.delattr(owner, name)
+    assert _compat_anyio.self_check() == (
+        f"anyio has changed under durabletask-aio-core: {shown} of anyio._backends._asyncio is gone, so that cancel "
+        "scopes and anyio.to_thread in workflows are not recognised; see durabletask_aio/core/_compat_anyio.py"
+    )
+
+
+def test_without_anyio_there_is_nothing_to_check(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anyio._backends", None)
+    assert _compat_anyio.self_check() is None

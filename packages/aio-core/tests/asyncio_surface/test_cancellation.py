@@ -63,7 +63,7 @@ class TestTimers:
             await ctx.wait_for_external_event("go")
             return "done"
 
-        with records_of(turns._QUIET.name) as messages:
+        with records_of(turns.LOGGER.name) as messages:
             instance = started(workflow)
             short = min(
                 instance.steps("createTimer"), key=lambda n: instance.outstanding[n].createTimer.fireAt.ToJsonString()
@@ -81,7 +81,7 @@ class TestTimers:
         async def workflow(ctx):
             await ctx.wait_for_external_event("go")
 
-        with records_of(turns._QUIET.name) as messages:
+        with records_of(turns.LOGGER.name) as messages:
             instance = started(workflow)
             stray = turns.pb.HistoryEvent(eventId=-1, timerFired=turns.pb.TimerFiredEvent(timerId=77))
             instance.turn(stray)
@@ -190,7 +190,7 @@ class TestActivities:
             await asyncio.sleep(1000)
             return operation.cancelled()
 
-        with records_of(turns._QUIET.name) as messages:
+        with records_of(turns.LOGGER.name) as messages:
             instance = complete(workflow)
         assert instance.result is True
         assert sum(kinds(turn).count("scheduleTask") for turn in instance.turns) == 1

@@ -328,3 +328,23 @@ def test_the_handle_of_a_callback_tells_what_it_is_and_whether_it_was_cancelled(
         return [seen, called]
 
     assert result_of(workflow) == [[True] * 4 + [False, False, True, True] * 2, ["soon", "at once"]]
+
+
+class TestCallSoon:
+    def test_takes_the_callback_by_keyword_as_other_loops_do(self):
+        async def workflow(ctx):
+            done = asyncio.Event()
+            asyncio.get_running_loop().call_soon(callback=done.set)
+            await done.wait()
+            return "called"
+
+        assert result_of(workflow) == "called"
+
+    def test_without_a_callback_it_fails_at_the_call(self):
+        async def workflow(ctx):
+            with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'callback'"):
+                asyncio.get_running_loop().call_soon()
+            await ctx.sleep(1)
+            return "went on"
+
+        assert result_of(workflow) == "went on"

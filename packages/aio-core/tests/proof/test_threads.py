@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from concurrent_programs import Program
 from durabletask.aio import as_orchestrator
-from replays import Moment, assert_replays, digest
+from replays import Answer, assert_replays, digest
 from turns import Instance, canonical
 
 THREADS = 4
@@ -178,7 +178,7 @@ def test_an_instance_whose_turns_are_taken_by_different_threads_goes_on_as_if_by
         pool.shutdown()
 
     def moments(instance: Instance) -> str:
-        return digest([Moment(canonical(turn), None) for turn in instance.turns])
+        return digest([Answer(canonical(turn), None) for turn in instance.turns])
 
     assert taken > THREADS
     assert moments(moved) == moments(one_thread)

@@ -23,13 +23,10 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from durabletask.aio import AsyncWorkflowContext, as_orchestrator
-from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.serialization import JsonDataConverter
-from durabletask.worker import _OrchestrationExecutor, _Registry
-from turns import _QUIET, Instance, _timestamp, replay
+from turns import Instance, new_executor, replay
 
 from durabletask_aio.core import _interpreter
-from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.hosting import turn_scope
 from durabletask_aio.core.loop import WorkflowFuture, WorkflowLoop
 
 MODULES = ("locks", "queues", "timeouts", "taskgroups", "waitfor")
@@ -244,25 +241,18 @@ class LiveInstance:
             loops.append(asyncio.get_running_loop())  # type: ignore[arg-type]
             await ctx.wait_for_external_event("the end")
 
-        registry = _Registry()
-        registry.add_named_orchestrator("host", host)
-        self._executor = _OrchestrationExecutor(registry, _QUIET, JsonDataConverter())
-        contexts: list[Any] = []
-        process_event = self._executor.process_event
-
-        def remember(context: Any, event: Any) -> None:
-            contexts.append(context)
-            process_event(context, event)
-
-        self._executor.process_event = remember  # type: ignore[method-assign]
         self._instance = Instance(host)
+        self._actions: dict[int, Any] = {}
+        executor = new_executor(self._instance)
+        executor.open(self._instance.instance_id)
+        executor.set_replaying(False)
+        executor.keep_actions_in(self._actions)
         self._scope = turn_scope()
         with self._scope:
-            started = pb.HistoryEvent(eventId=-1, orchestratorStarted=pb.OrchestratorStartedEvent())
-            started.timestamp.CopyFrom(_timestamp(self._instance.now))
-            self._executor.execute("live", [], [started, self._instance._first])
+            for event in self._instance.batch(self._instance.started):
+                executor.feed(event)
             self._scope.keep()
-        self.context = contexts[0]
+        self.context = executor.context
         self.loop: Any = loops[0]
         self.loop.__class__ = LiveLoop
         self.loop.live = self
@@ -276,7 +266,7 @@ class LiveInstance:
         """Let the engine fire the earliest timer; the clock moves to its time."""
         timers = [
             (action.createTimer.fireAt.ToDatetime(), step)
-            for step, action in self.context._pending_actions.items()
+            for step, action in self._actions.items()
             if action.HasField("createTimer")
         ]
         if not timers:
@@ -285,7 +275,7 @@ class LiveInstance:
         when, step = min(timers)
         self._now = max(self._now, when)
         self.context.current_utc_datetime = self._now
-        del self.context._pending_actions[step]
+        del self._actions[step]
         timer = self.context._pending_tasks.pop(step)
         timer.complete(None)
 

@@ -1,8 +1,8 @@
-"""Proof that an execution is its own replay, wherever its history is cut.
+"""Asserts that an execution equals its own replay, wherever its history is cut.
 
-The yardstick is one live execution that is fed the history event by event and never replays: what an engine with
-extended sessions would keep.  Against it stand fresh replays, one for each cut, with another split into old and new
-events each time, and on a heap that is stirred in between so that no two of them see the same addresses.
+One live execution on a `TurnExecutor` is fed the history event by event and never replays, as in a worker with extended
+sessions.  It is compared with fresh replays on upstream's executor, one for each cut: each of them splits the events
+into old and new ones at another place, and between them the heap is changed so that objects get other addresses.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import json
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from random import Random
 from typing import Any, NamedTuple
 
 from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
-from turns import _QUIET, Instance, canonical, execute
+from turns import Instance, canonical, execute, new_executor
 
-from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.hosting import TurnAborted, turn_scope
 
 TRACES_VARIABLE = "DURABLETASK_AIO_TEST_TRACES"
-"""Names a file to which :func:`assert_replays` appends a digest of each instance: compared between hash seeds."""
+"""Names a file to which `assert_replays` appends a digest of each instance; a test compares it between hash seeds."""
 
 MAX_CUTS = 160
 MAX_REPLAYED = 40_000
@@ -31,21 +29,21 @@ MAX_REPLAYED = 40_000
 replays had to go through more events than the second."""
 
 
-class Moment(NamedTuple):
-    """What an execution would answer if its turn ended here."""
+class Answer(NamedTuple):
+    """What a turn that ends at some event answers."""
 
     actions: list[bytes]
     custom_status: str | None
 
 
-class StirredHeap:
-    """Garbage of random shapes and ages, so that objects made after it have other addresses than before."""
+class ShuffledHeap:
+    """Allocates and frees objects at random, so that objects that are made later get other addresses."""
 
     def __init__(self, seed: object = 0) -> None:
         self._random = Random(f"heap/{seed}")
         self._kept: list[Any] = []
 
-    def stir(self) -> None:
+    def shuffle(self) -> None:
         random = self._random
         for _ in range(random.randint(1, 60)):
             size = random.randint(1, 40)
@@ -56,71 +54,79 @@ class StirredHeap:
 
 def live(
     instance: Instance, cuts: Container[int], orchestrator: Callable[..., Any] | None = None
-) -> Iterator[tuple[int, Moment]]:
-    """Feed the history of ``instance`` to one live execution, and yield what it would answer at each of the cuts.
+) -> Iterator[tuple[int, Answer]]:
+    """Feed the history of `instance` to one live execution.
 
-    Upstream's executor, but for its replaying from the beginning.
+    Args:
+        instance: whose history it is.
+        cuts: numbers of events.
+        orchestrator: what to run instead of the instance's own.
+
+    Yields:
+        Each of the cuts, and what a turn that ends there answers.
     """
-    registry = _Registry()
-    registry.add_named_orchestrator(instance.name, orchestrator or instance.orchestrator)
-    executor = _OrchestrationExecutor(registry, _QUIET, instance.converter)
-    executor._orchestration_name = instance.name
-    context = _RuntimeOrchestrationContext(
-        instance.instance_id, registry, maximum_timer_interval=timedelta(days=3), data_converter=instance.converter
-    )
-    context._is_replaying = False
+    executor = new_executor(instance, orchestrator)
+    executor.open(instance.instance_id)
+    executor.set_replaying(False)
+    context = executor.context
     failed = False
     with turn_scope():
         for end, event in enumerate(instance.history, 1):
             if not failed:
+                # Not `feed`, which ignores what follows the end: confirmations, and events that are carried over.
                 try:
                     executor.process_event(context, event)
                 except Exception as error:
-                    # As in upstream's execute(): the rest of the batch is not looked at.
-                    context.set_failed(error)
+                    if not isinstance(error, TurnAborted):
+                        executor.fail(error)
                     failed = True
             if end not in cuts:
                 continue
             sequence = context._sequence_number
-            moment = Moment(canonical(context.get_actions()), context._encoded_custom_status)
-            context._sequence_number = sequence  # get_actions takes a number when it continues as new
-            yield end, moment
+            answer = Answer(canonical(executor.take_actions()), context._encoded_custom_status)
+            context._sequence_number = sequence  # taking the actions of a continue-as-new uses up a number
+            yield end, answer
 
 
-def replayed(instance: Instance, end: int, *, begin: int, orchestrator: Callable[..., Any] | None = None) -> Moment:
-    """What a replay of the first ``end`` events answers, of which those from ``begin`` on are new."""
+def replayed(instance: Instance, end: int, *, begin: int, orchestrator: Callable[..., Any] | None = None) -> Answer:
+    """Return what a replay of the first `end` events answers, of which those from `begin` on are new."""
     again = execute(instance, instance.history[:begin], instance.history[begin:end], orchestrator=orchestrator)
-    return Moment(canonical(again.actions), again.encoded_custom_status)
+    return Answer(canonical(again.actions), again.encoded_custom_status)
 
 
 def assert_replays(
     instance: Instance, orchestrator: Callable[..., Any] | None = None, *, seed: object = 0
-) -> dict[int, Moment]:
-    """Assert that ``instance``, cut after any event of its history, is replayed to the very same actions.
+) -> dict[int, Answer]:
+    """Assert that `instance`, cut after any event of its history, is replayed to the same actions.
 
-    With an ``orchestrator``, that this one would have done what the instance's own did.  Returns what it would have
-    answered at each cut.
+    Args:
+        instance: the instance, after its turns.
+        orchestrator: what to run instead of the instance's own, and to compare with what that did.
+        seed: of the places at which old and new events are split, and of the heap.
+
+    Returns:
+        What it answered at each cut.
     """
     random = Random(f"cuts/{seed}")
-    heap = StirredHeap(seed)
+    heap = ShuffledHeap(seed)
     cuts = _cuts(instance)
-    moments = dict(live(instance, {*cuts, *instance.cuts}, orchestrator))
+    answers = dict(live(instance, {*cuts, *instance.cuts}, orchestrator))
     for end in cuts:
         begin = random.choice([end - 1, 0, random.randrange(end)])
-        heap.stir()
+        heap.shuffle()
         again = replayed(instance, end, begin=begin, orchestrator=orchestrator)
-        assert again == moments[end], _difference(
-            f"{instance.instance_id}: replayed up to event {end} (new from {begin})", again, moments[end]
+        assert again == answers[end], _difference(
+            f"{instance.instance_id}: replayed up to event {end} (new from {begin})", again, answers[end]
         )
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
         recorded = canonical(actions)
-        assert moments[end].actions == recorded, _difference(
+        assert answers[end].actions == recorded, _difference(
             f"{instance.instance_id}: turn {number}",
-            moments[end],
-            Moment(recorded, moments[end].custom_status),
+            answers[end],
+            Answer(recorded, answers[end].custom_status),
         )
-    _record(instance, list(moments.values()))
-    return moments
+    _record(instance, list(answers.values()))
+    return answers
 
 
 def _cuts(instance: Instance) -> list[int]:
@@ -131,21 +137,21 @@ def _cuts(instance: Instance) -> list[int]:
     return sorted({1 + index * (size - 1) // (count - 1) for index in range(count)})
 
 
-def _difference(what: str, again: Moment, expected: Moment) -> str:
+def _difference(what: str, again: Answer, expected: Answer) -> str:
     return f"{what}: the replay answers\n{readable(again)}\nand the execution answered\n{readable(expected)}"
 
 
-def readable(moment: Moment) -> str:
-    """The actions as text: for messages."""
+def readable(answer: Answer) -> str:
+    """Return the actions as text, for messages."""
     return "\n".join(
-        [str(pb.OrchestratorAction.FromString(action)) for action in moment.actions]
-        + [f"custom status: {moment.custom_status}"]
+        [str(pb.OrchestratorAction.FromString(action)) for action in answer.actions]
+        + [f"custom status: {answer.custom_status}"]
     )
 
 
-def digest(moments: Sequence[Moment]) -> str:
-    """A short name for a whole run, the same wherever the run was the same."""
-    text = repr([(moment.actions, moment.custom_status) for moment in moments])
+def digest(answers: Sequence[Answer]) -> str:
+    """Return a hash of all answers of a run."""
+    text = repr([(answer.actions, answer.custom_status) for answer in answers])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -154,24 +160,24 @@ def digest(moments: Sequence[Moment]) -> str:
 
 @contextmanager
 def recorded_instances() -> Iterator[list[Instance]]:
-    """Collects the instances that are made inside of the block."""
-    made: list[Instance] = []
+    """Collect the instances that are made inside of the block."""
+    instances: list[Instance] = []
     original = Instance.__init__
 
-    def noted(self: Instance, *args: Any, **kwargs: Any) -> None:
+    def recording_init(self: Instance, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        made.append(self)
+        instances.append(self)
 
-    Instance.__init__ = noted  # type: ignore[method-assign]
+    Instance.__init__ = recording_init  # type: ignore[method-assign]
     try:
-        yield made
+        yield instances
     finally:
         Instance.__init__ = original  # type: ignore[method-assign]
 
 
-def _record(instance: Instance, moments: Sequence[Moment]) -> None:
+def _record(instance: Instance, answers: Sequence[Answer]) -> None:
     path = os.environ.get(TRACES_VARIABLE)
     if path:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps([test, instance.instance_id, digest(moments)]) + "\n")
+            file.write(json.dumps([test, instance.instance_id, digest(answers)]) + "\n")

@@ -1,7 +1,9 @@
-"""Runs orchestrators turn by turn through upstream's own executor, on a virtual clock, with every byte in sight.
+"""Runs orchestrators turn by turn on a virtual clock, without gRPC and without threads.
 
-What a test needs to prove determinism is control: which event comes when, in which batch, and what exactly was emitted
-for it.  So there is no gRPC here and no thread; but the executor, the history events and the actions are upstream's.
+A test of determinism has to control which event arrives when and in which batch, and to see every action that is
+emitted.  `Instance` keeps the history of one instance and delivers batches of events to it; executor, events and
+actions are those of a real worker.  The test kit (`durabletask.aio.testing`) is not used, because the core is tested
+without its companions.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry
 from google.protobuf import timestamp_pb2
 
-from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.hosting import TurnExecutor, turn_scope
 
 START = datetime(2026, 1, 1, 12, 0, 0)
-_QUIET = logging.getLogger("turns")
-_QUIET.setLevel(logging.CRITICAL)
+LOGGER = logging.getLogger("turns")
+"""Where executors log; silent, because tests provoke failures."""
+LOGGER.setLevel(logging.CRITICAL)
 
 COMPLETED = pb.ORCHESTRATION_STATUS_COMPLETED
 FAILED = pb.ORCHESTRATION_STATUS_FAILED
@@ -32,7 +35,7 @@ CONTINUED = pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
 
 
 def canonical(actions: Iterable[pb.OrchestratorAction]) -> list[bytes]:
-    """The actions as bytes, without stack traces, which name files and so can never be equal."""
+    """Serialise actions, without their stack traces: the lines of the executor in them differ between two runs."""
     result = []
     for action in actions:
         copy = pb.OrchestratorAction()
@@ -50,7 +53,7 @@ def _strip(details: pb.TaskFailureDetails) -> None:
 
 
 class Instance:
-    """One instance: its history, the turns it took, and what is outstanding."""
+    """One instance: its history, the turns it took, and the actions that have no answer yet."""
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class Instance:
         self.turns: list[list[pb.OrchestratorAction]] = []
         """The actions of each turn."""
         self.cuts: list[int] = []
-        """How many events of the history each turn had seen when it ended."""
+        """The length of the history at the end of each turn."""
         self.outcome: pb.CompleteOrchestrationAction | None = None
         self.custom_status: str | None = None
         self.custom_statuses: list[str | None] = []
@@ -84,24 +87,22 @@ class Instance:
             input=ph.get_string_value(None if input is None else self.converter.serialize(input)),
             orchestrationInstance=pb.OrchestrationInstance(instanceId=instance_id),
         )
-        self._first = pb.HistoryEvent(eventId=-1, executionStarted=started)
-        self._started = False
+        self.started = pb.HistoryEvent(eventId=-1, executionStarted=started)
+        """The event that starts the execution."""
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
     def start(self) -> Instance:
         """Take the first turn."""
-        self._started = True
-        self.turn(self._first)
+        self.turn(self.started)
         return self
 
     def turn(
         self, *events: pb.HistoryEvent, advance: timedelta = timedelta(milliseconds=1)
     ) -> list[pb.OrchestratorAction]:
-        """Deliver a batch of events, and note what the orchestrator answers."""
+        """Deliver a batch of events, and record the actions and the custom status that the orchestrator answers."""
         self.now += advance
-        batch = [self._stamped(pb.HistoryEvent(eventId=-1, orchestratorStarted=pb.OrchestratorStartedEvent()))]
-        batch += [self._stamped(event) for event in events]
+        batch = self.batch(*events)
         result = execute(self, self.history, batch)
         self.history += batch
         self.cuts.append(len(self.history))
@@ -112,10 +113,15 @@ class Instance:
             self._apply(action)
         return self.turns[-1]
 
+    def batch(self, *events: pb.HistoryEvent) -> list[pb.HistoryEvent]:
+        """Return the events as an engine delivers them: after the start of a turn, and with the time of now."""
+        turn_started = pb.HistoryEvent(eventId=-1, orchestratorStarted=pb.OrchestratorStartedEvent())
+        return [self._stamped(event) for event in (turn_started, *events)]
+
     def _stamped(self, event: pb.HistoryEvent) -> pb.HistoryEvent:
         stamped = pb.HistoryEvent()
-        stamped.CopyFrom(event)  # an event carried over from the last execution also belongs to its actions
-        stamped.timestamp.CopyFrom(_timestamp(self.now))
+        stamped.CopyFrom(event)  # an event that was carried over is still referred to by the actions of the last turn
+        stamped.timestamp.CopyFrom(timestamp(self.now))
         return stamped
 
     def _apply(self, action: pb.OrchestratorAction) -> None:
@@ -151,14 +157,18 @@ class Instance:
             field = message.WhichOneof("EntityMessageType")
             getattr(event, field).CopyFrom(getattr(message, field))
         else:
-            raise AssertionError(f"no such action: {kind}")
+            raise AssertionError(f"unknown action: {kind}")
         self.history.append(self._stamped(event))
         self.outstanding[action.id] = action
+
+    def batch_begin(self, end: int) -> int:
+        """Return where the batch begins whose turn had a history of `end` events."""
+        return max(i for i in range(end) if self.history[i].HasField("orchestratorStarted"))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
     def completed(self, step: int, result: Any = None) -> pb.HistoryEvent:
-        """The event that completes the activity or sub-orchestration of that step."""
+        """Return the event that completes the activity or sub-orchestration of that step."""
         action = self.outstanding.pop(step)
         value = ph.get_string_value(None if result is None else json.dumps(result))
         if action.HasField("scheduleTask"):
@@ -171,7 +181,7 @@ class Instance:
         )
 
     def failed(self, step: int, error: Exception) -> pb.HistoryEvent:
-        """The event that fails the activity or sub-orchestration of that step."""
+        """Return the event that fails the activity or sub-orchestration of that step."""
         action = self.outstanding.pop(step)
         details = ph.new_failure_details(error)
         if action.HasField("scheduleTask"):
@@ -186,7 +196,7 @@ class Instance:
         )
 
     def fired(self, step: int) -> pb.HistoryEvent:
-        """The event that fires the timer of that step; the clock moves to its time."""
+        """Return the event that fires the timer of that step, and move the clock to its time."""
         action = self.outstanding.pop(step)
         fire_at = action.createTimer.fireAt
         self.now = max(self.now, fire_at.ToDatetime())
@@ -194,14 +204,14 @@ class Instance:
 
     @staticmethod
     def raised(name: str, data: Any = None) -> pb.HistoryEvent:
-        """An external event."""
+        """Return an external event."""
         value = ph.get_string_value(None if data is None else json.dumps(data))
         return pb.HistoryEvent(eventId=-1, eventRaised=pb.EventRaisedEvent(name=name, input=value))
 
     # -- whole runs -----------------------------------------------------------------------------------------------
 
     def steps(self, kind: str) -> list[int]:
-        """The outstanding steps of that kind of action, oldest first."""
+        """Return the outstanding steps of that kind of action, oldest first."""
         return [step for step, action in self.outstanding.items() if action.HasField(kind)]
 
     def run(
@@ -214,15 +224,23 @@ class Instance:
         latency: float = 0.01,
         batch: int = 1,
     ) -> Instance:
-        """Run to the end: activities first come first served, or in a random order under ``seed``; timers by time.
+        """Take turns until the instance has ended or nothing is outstanding.
 
-        Each activity takes ``latency`` virtual seconds (random ones, up to a hundred times that, under ``seed``).
-        ``events`` are ``(seconds after the start, name, payload)``.  Stops when nothing is outstanding.
+        Args:
+            activities: functions of the input, by name; an activity that is not listed returns its input.
+            seed: if given, activities complete in a random order, and the sizes of the batches are random.
+            events: external events, as `(seconds after the start, name, payload)`.
+            limit: maximum number of turns.
+            latency: how many virtual seconds each activity takes; with a `seed`, 0.1 to 100 times that.
+            batch: maximum number of events in a batch; without a `seed`, the number.
+
+        Returns:
+            This instance.
         """
         chance = random.Random(seed) if seed is not None else None
         due: dict[int, datetime] = {}
         waiting = sorted((self.now + timedelta(seconds=after), name, data) for after, name, data in events)
-        if not self._started:
+        if not self.turns:
             self.start()
         for _ in range(limit):
             if self.outcome is not None:
@@ -278,7 +296,7 @@ class Instance:
 
     @property
     def result(self) -> Any:
-        """The result of a completed instance; an ``AssertionError`` that says why if it did not complete."""
+        """The result of a completed instance; if it did not complete, an `AssertionError` that says why."""
         assert self.outcome is not None, f"still running; outstanding: {list(self.outstanding)}"
         details = self.outcome.failureDetails
         assert self.outcome.orchestrationStatus == COMPLETED, f"{details.errorType}: {details.errorMessage}"
@@ -292,12 +310,20 @@ class Instance:
         return self.outcome.failureDetails
 
 
-class Outcome:
-    """What an executor returned."""
+def _registry(instance: Instance, orchestrator: Callable[..., Any] | None) -> _Registry:
+    registry = _Registry()
+    registry.add_named_orchestrator(instance.name, orchestrator or instance.orchestrator)
+    return registry
 
-    def __init__(self, actions: Sequence[pb.OrchestratorAction], encoded_custom_status: str | None) -> None:
-        self.actions = actions
-        self.encoded_custom_status = encoded_custom_status
+
+def new_executor(instance: Instance, orchestrator: Callable[..., Any] | None = None) -> TurnExecutor:
+    """Return the executor of a host that knows us, before the first turn of `instance`.
+
+    Args:
+        instance: whose name, converter and orchestrator it gets.
+        orchestrator: what to run instead of the instance's own.
+    """
+    return TurnExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
 
 
 def execute(
@@ -307,10 +333,15 @@ def execute(
     *,
     orchestrator: Callable[..., Any] | None = None,
 ) -> Any:
-    """One turn through upstream's executor, as its worker would run it."""
-    registry = _Registry()
-    registry.add_named_orchestrator(instance.name, orchestrator or instance.orchestrator)
-    executor = _OrchestrationExecutor(registry, _QUIET, instance.converter)
+    """Run one turn on upstream's own executor: the core alone, as under a worker that knows nothing of it.
+
+    The only place where tests use that executor; `replays.live` continues instances with `TurnExecutor`, and the two
+    must give the same actions.
+
+    Returns:
+        Upstream's results: the actions and the custom status.
+    """
+    executor = _OrchestrationExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
     if not instance.scoped:
         return executor.execute(instance.instance_id, past, new)
     with turn_scope():
@@ -318,16 +349,14 @@ def execute(
 
 
 def replay(instance: Instance, orchestrator: Callable[..., Any] | None = None) -> None:
-    """Assert that the history, cut after every turn, makes the orchestrator emit the very same actions again."""
-    begin = 0
+    """Assert that a replay of each turn emits the actions that were recorded for it."""
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
-        # The events of this turn's batch begin at the last orchestratorStarted before the cut.
-        begin = max(i for i in range(end) if instance.history[i].HasField("orchestratorStarted"))
+        begin = instance.batch_begin(end)
         again = execute(instance, instance.history[:begin], instance.history[begin:end], orchestrator=orchestrator)
         assert canonical(again.actions) == canonical(actions), f"turn {number} of {instance.instance_id} differs"
 
 
-def _timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
+def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromDatetime(moment.replace(tzinfo=timezone.utc))
     return stamp

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from durabletask import task
 from durabletask.entities import EntityInstanceId
 from random_engine import RandomEngine, shortest_completing
-from replays import Moment, readable, replayed
+from replays import Answer, readable, replayed
 from turns import Instance, canonical
 
 from durabletask_aio.core.orchestrator import as_orchestrator
@@ -162,9 +162,9 @@ class TwinEngine(RandomEngine):
 def assert_same_turns(pair: Twins, instance: Instance) -> None:
     """Assert that the async twin answers each turn of ``instance`` as ``instance`` did."""
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
-        begin = max(i for i in range(end) if instance.history[i].HasField("orchestratorStarted"))
+        begin = instance.batch_begin(end)
         ours = replayed(instance, end, begin=begin, orchestrator=pair.asynchronous)
-        theirs = Moment(canonical(actions), instance.custom_statuses[number])
+        theirs = Answer(canonical(actions), instance.custom_statuses[number])
         assert ours == theirs, (
             f"turn {number} of {pair!r}\n-- the generator --\n{readable(theirs)}\n-- async --\n{readable(ours)}"
         )

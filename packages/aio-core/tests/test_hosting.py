@@ -1,0 +1,210 @@
+"""The interface for hosts: what it exports, the check of its version, and `TurnExecutor` on its own."""
+
+import ast
+import asyncio
+from pathlib import Path
+
+import pytest
+from durabletask.aio import ActivityFailedError, as_orchestrator
+from turns import FAILED, Instance, canonical, new_executor
+from workflows import boom, finished
+
+import durabletask_aio.core
+from durabletask_aio.core import hosting, installation
+
+PACKAGES = Path(durabletask_aio.core.__file__).parents[4]
+
+
+# -- the names --------------------------------------------------------------------------------------------------------
+
+
+def test_every_name_of_the_interface_exists():
+    missing = [name for name in hosting.__all__ if not hasattr(hosting, name)]
+    assert not missing
+
+
+def names_from_hosting(module):
+    """The names that a module imports from the interface, or looks up on it."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    aliases = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "durabletask_aio.core.hosting":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "durabletask_aio.core":
+            aliases |= {alias.asname or alias.name for alias in node.names if alias.name == "hosting"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            yield node.attr
+
+
+def test_companions_use_only_what_the_interface_exports():
+    sources = [module for name in ("sandbox", "testing", "worker") for module in companion_sources(name)]
+    if not sources:
+        pytest.skip("not run from the source tree")
+    other = [
+        f"{module.relative_to(PACKAGES)}: {name}"
+        for module in sources
+        for name in names_from_hosting(module)
+        if name not in hosting.__all__
+    ]
+    assert not other, "\n".join(other)
+
+
+def companion_sources(name):
+    return (PACKAGES / f"aio-{name}" / "src").rglob("*.py")
+
+
+# -- its version ------------------------------------------------------------------------------------------------------
+
+
+def test_a_companion_of_the_same_version_is_accepted():
+    hosting.require_version(hosting.VERSION, "durabletask-aio-worker")
+
+
+@pytest.mark.parametrize("other", [hosting.VERSION - 1, hosting.VERSION + 1])
+def test_a_companion_of_another_version_is_refused_by_the_names_and_versions_of_both(monkeypatch, other):
+    versions = {"durabletask-aio-core": "1.2.3", "durabletask-aio-engine": "4.5.6"}
+    monkeypatch.setattr(installation, "version", versions.__getitem__)
+    with pytest.raises(ImportError) as refused:
+        hosting.require_version(other, "durabletask-aio-engine")
+    assert str(refused.value) == (
+        f"durabletask-aio-engine 4.5.6 was written for version {other} of the core's hosting interface, and "
+        f"durabletask-aio-core 1.2.3 has version {hosting.VERSION}\n"
+        "  pip install --upgrade durabletask-aio-core durabletask-aio-engine"
+    )
+
+
+# -- the running execution --------------------------------------------------------------------------------------------
+
+
+def test_the_running_execution_is_that_of_the_workflow_on_the_stack():
+    found = []
+
+    async def workflow(ctx):
+        found.append(hosting.running_execution().instance_id)
+        await ctx.sleep(1)
+
+    assert hosting.running_execution() is None
+    finished(workflow, instance_id="this-one")
+    assert set(found) == {"this-one"}
+    assert hosting.running_execution() is None
+
+
+async def test_another_event_loop_runs_no_execution():
+    assert hosting.running_execution() is None
+
+
+# -- `TurnExecutor`: a live instance that is continued equals a full replay -------------------------------------------
+
+
+async def activities(ctx):
+    results = [await ctx.call_activity("double", input=n) for n in range(3)]
+    try:
+        await ctx.call_activity("boom")
+    except ActivityFailedError as error:
+        results.append(error.details.error_type)
+    return results
+
+
+async def concurrent(ctx):
+    async def part(n):
+        await asyncio.sleep(n)
+        return await ctx.call_activity("double", input=n)
+
+    return await ctx.with_timeout(asyncio.gather(*map(part, range(4))), 60)
+
+
+async def events(ctx):
+    ctx.set_custom_status("waiting")
+    taken = [await ctx.wait_for_external_event("go"), await ctx.wait_for_external_event("go")]
+    ctx.set_custom_status(taken)
+    return taken
+
+
+async def continued(ctx):
+    await ctx.sleep(1)
+    ctx.continue_as_new("next", save_events=True)
+
+
+async def failing(ctx):
+    await ctx.call_activity("double", input=1)
+    raise LookupError("at the end")
+
+
+WORKFLOWS = [activities, concurrent, events, continued, failing]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.__name__)
+def test_a_continued_instance_answers_as_a_full_replay_does(workflow, batch):
+    instance = Instance(as_orchestrator(workflow)).run(
+        {"double": lambda n: n * 2, "boom": boom}, events=[(1, "go", 1), (2, "go", 2)], batch=batch
+    )
+    assert instance.outcome is not None
+    kept, runs = new_executor(instance), []
+    for end, recorded, status in zip(instance.cuts, instance.turns, instance.custom_statuses, strict=True):
+        begin = instance.batch_begin(end)
+        past, new = instance.history[:begin], instance.history[begin:end]
+        with hosting.turn_scope() as scope:
+            live = kept.execute(instance.instance_id, past, new)
+            scope.keep()
+        runs += scope.runs
+        kept.processed = end
+        with hosting.turn_scope():
+            full = new_executor(instance).execute(instance.instance_id, past, new)
+        assert canonical(live.actions) == canonical(full.actions) == canonical(recorded)
+        assert live.encoded_custom_status == full.encoded_custom_status == status
+    assert len(runs) == 1, "a continued instance runs its code once"
+    assert runs[0].is_finished
+    assert kept.is_complete
+
+
+def test_what_ends_an_instance_is_kept_as_it_was_raised():
+    problem = LookupError("no such order")
+
+    async def workflow(ctx):
+        raise problem
+
+    instance = Instance(as_orchestrator(workflow))
+    kept = new_executor(instance)
+    with hosting.turn_scope():
+        kept.execute(instance.instance_id, [], instance.batch(instance.started))
+    assert kept.error is problem
+    (action,) = kept.actions
+    assert action.completeOrchestration.orchestrationStatus == FAILED
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), Unprintable()], ids=repr)
+def test_what_upstream_would_not_survive_fails_the_one_instance(error):
+    def generator(ctx, input):
+        yield ctx.call_activity("first")
+        raise error
+
+    instance = Instance(generator, name="generator").start()
+    with hosting.turn_scope():
+        executor = new_executor(instance)
+        result = executor.execute(
+            instance.instance_id, instance.history, instance.batch(instance.completed(1), instance.raised("more"))
+        )
+    (action,) = result.actions
+    assert action.completeOrchestration.orchestrationStatus == FAILED
+    assert action.completeOrchestration.failureDetails.errorType.endswith(type(error).__name__)
+
+
+def test_events_after_the_end_are_not_fed_to_the_code():
+    async def workflow(ctx):
+        return "done"
+
+    instance = Instance(as_orchestrator(workflow))
+    executor = new_executor(instance)
+    executor.open(instance.instance_id)
+    with hosting.turn_scope():
+        for event in [*instance.batch(instance.started), instance.raised("late")]:
+            executor.feed(event)
+    (action,) = executor.take_actions()
+    assert action.completeOrchestration.result.value == '"done"'
