@@ -12,6 +12,9 @@ the second execution is `SCENARIO.2.pyVERSION.json`, a sub-orchestration `SCENAR
 exist are left alone, since they stand for instances in flight; `--again` replaces them, for a set that is not released
 yet.  `--only NAME` records one scenario.  Folders of older versions stay, and go on being replayed.
 
+`workflows.sha256` in the folder holds the number of lines of `workflows.py` and their digest: these lines may not
+change any more.
+
 What is recorded is what the real worker is sent and answers over gRPC: an interceptor of the worker's channel keeps
 each work item and each answer.  Each scenario has an engine and a worker of its own.
 """
@@ -42,7 +45,7 @@ from durabletask.client import AsyncTaskHubGrpcClient
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
 from histories import workflows
-from histories.recording import HERE, ORDER, Facts, Recording, Turn, canonical
+from histories.recording import HERE, ORDER, Facts, Recording, Turn, canonical, fingerprint
 from histories.replaying import continued, difference, full_replays
 from histories.scenarios import PYTHONS, Scenario, scenarios_of
 
@@ -304,6 +307,9 @@ def main() -> int:
         except Exception as error:
             problems += 1
             print(f"FAILED {scenario.name}: {type(error).__name__}: {error}")
+    digest = HERE / options.version / "workflows.sha256"
+    if options.again or not digest.exists():
+        digest.write_text(fingerprint() + "\n", encoding="utf-8", newline="\n")
     return 1 if problems else 0
 
 

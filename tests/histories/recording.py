@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,12 @@ class Recording:
             for turn in document["turns"]
         ]
         return cls(Facts(**document["recording"]), History.from_json(text), turns)
+
+
+def fingerprint(lines: int | None = None) -> str:
+    """How many lines `workflows.py` has, and their digest; or those of its first lines."""
+    text = (HERE / "workflows.py").read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+    return f"{len(text)} {sha256(''.join(text).encode()).hexdigest()}"
 
 
 def canonical(actions: Iterable[pb.OrchestratorAction]) -> list[bytes]:

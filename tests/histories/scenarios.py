@@ -311,6 +311,10 @@ TABLE = [
     Scenario(w.eager_tasks, each_python=True, since="3.12"),
     Scenario(w.shut_down_queue, since="3.13"),
     Scenario(w.waiting_for_ever, do=[ready], expected="RUNNING"),
+    Scenario(w.order_of_a_set, each_python=True),
+    Scenario(w.metadata_of_the_next_execution, 2, tags=to_tags({"tenant": "acme", "step": "1"})),
+    Scenario(w.names_of_tasks),
+    Scenario(w.unordered_start_is_refused),
 ]
 
 SCENARIOS = {each.name: each for each in TABLE}

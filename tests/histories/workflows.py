@@ -1232,12 +1232,13 @@ async def anyio_streams_and_locks(ctx):
         async with limiter, lock:
             await send.send(await ctx.call_activity(echo, input=name))
 
-    async with anyio.create_task_group() as group:
-        for name in "abc":
-            group.start_soon(produce, name)
-        await anyio.sleep(SOON)
-        event.set()
-        return [await receive.receive() for _ in range(3)]
+    with send, receive:
+        async with anyio.create_task_group() as group:
+            for name in "abc":
+                group.start_soon(produce, name)
+            await anyio.sleep(SOON)
+            event.set()
+            return [await receive.receive() for _ in range(3)]
 
 
 async def anyio_task_group_fails(ctx):
@@ -1391,3 +1392,53 @@ async def waiting_for_ever(ctx):
     await ctx.call_activity(double, input=1)
     ctx.set_custom_status("ready")
     return await ctx.when_any([timer, approval])
+
+
+from durabletask.aio import AsyncWorkflowError  # noqa: E402
+
+
+async def order_of_a_set(ctx):
+    """Sets of operations and of tasks have an order, and steps are taken in it."""
+
+    async def work(n):
+        return await ctx.call_activity(double, input=n)
+
+    operations = {ctx.call_activity(double, input=n) for n in range(12)}
+    tasks = {asyncio.create_task(work(n)) for n in range(12, 24)}
+    done, _ = await asyncio.wait(operations | tasks)
+    for each in done:
+        await ctx.call_activity(echo, input=await each)
+    return len(done)
+
+
+async def metadata_of_the_next_execution(ctx, left):
+    """Metadata that changes from execution to execution, and loses a key; it goes with each retry too."""
+    given = ctx.get_metadata()
+    await ctx.call_activity(echo, input=given)
+    with contextlib.suppress(SubOrchestrationFailedError):
+        await ctx.call_sub_orchestrator(child_that_fails, input="no", retry_policy=TWICE)
+    if left:
+        ctx.set_metadata({"left": str(left)} if left == 1 else {**given, "added": "yes"})
+        ctx.continue_as_new(left - 1)
+        return None
+    return given
+
+
+async def names_of_tasks(ctx):
+    """Names that asyncio gives, and one that the workflow gives."""
+    tasks = [asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(asyncio.sleep(0), name="mine")]
+    await asyncio.wait(tasks)
+    return await ctx.call_activity(echo, input=[task.get_name() for task in (*tasks, asyncio.current_task())])
+
+
+async def unordered_start_is_refused(ctx):
+    """`asyncio.as_completed` of bare coroutines; the error is caught, and the workflow goes on."""
+
+    async def work(n):
+        return await ctx.call_activity(double, input=n)
+
+    try:
+        for done in asyncio.as_completed([work(1), work(2)]):
+            await done
+    except AsyncWorkflowError as error:
+        return await ctx.call_activity(echo, input=type(error).__name__)
