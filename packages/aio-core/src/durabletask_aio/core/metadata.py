@@ -118,7 +118,7 @@ class WorkflowMetadata:
         self._tags_of: dict[int | None, dict[str, str]] | None = None
 
     def get(self) -> dict[str, str] | None:
-        """Return a copy; `None` if none was set, neither by the workflow nor by the client or parent that started it."""
+        """Return a copy; `None` if none was set, neither by the workflow nor by the client or parent of it."""
         return None if self._current is None else dict(self._current)
 
     def replace(self, metadata: Any) -> None:

@@ -67,8 +67,8 @@ class Operation(asyncio.Future[T]):
 
     It is an `asyncio.Future` of the workflow's loop: it can be awaited more than once and from several tasks, gathered,
     raced, shielded and cancelled.  Cancelling also cancels what the engine need not do: a timer, or the wait for an
-    external event, which then does not consume the next event.  An activity or a sub-orchestration continues, its retries stop,
-    and its result is dropped.
+    external event, which then does not consume the next event.  An activity or a sub-orchestration continues, its
+    retries stop, and its result is dropped.
 
     Awaiting it raises [`ActivityFailedError`][durabletask.aio.ActivityFailedError] or
     [`SubOrchestrationFailedError`][durabletask.aio.SubOrchestrationFailedError] if it failed.
