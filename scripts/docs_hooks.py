@@ -6,6 +6,7 @@ A line `<!-- table: NAME -->` is replaced by the result of the function of that 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -84,6 +85,20 @@ def rules() -> str:
     )
 
 
+def worker_options() -> str:
+    """The keyword options of a worker: the items of `WorkerOptions`, their defaults and the texts below them."""
+    from durabletask_aio.worker.options import OPTIONS, WorkerOptions
+
+    definition: Any = ast.parse(inspect.getsource(WorkerOptions)).body[0]
+    texts = {
+        item.target.id: " ".join(text.value.value.split())
+        for item, text in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(item, ast.AnnAssign)
+    }
+    rows = ((f"`{name}`", f"`{option.default!r}`", texts[name]) for name, option in OPTIONS.items())
+    return table(("Keyword", "Default", "Meaning"), rows)
+
+
 def first_sentence(documented: Any) -> str:
     """Return the first sentence of a docstring, with the roles of reST converted to Markdown."""
     paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
@@ -106,4 +121,9 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"errors": errors, "refused-methods": refused_methods, "rules": rules}
+TABLES: dict[str, Callable[[], str]] = {
+    "errors": errors,
+    "refused-methods": refused_methods,
+    "rules": rules,
+    "worker-options": worker_options,
+}

@@ -1,12 +1,12 @@
 """Workers for async orchestrators and activities.
 
-The implementation lives in ``durabletask_aio.worker``; this file is its public import path.
+The implementation is in `durabletask_aio.worker`; this file is its public import path.
 """
 
 from typing import TYPE_CHECKING
 
-# The core first: a half-uninstalled set of distributions then fails with the line for pip, and not somewhere inside.
-# Not `import durabletask.aio`: without the core's facade that is a namespace, which imports happily.
+# The core first, so that its absence is reported with the line for pip, and not somewhere inside of the worker.
+# Not `import durabletask.aio`: without the core's facade that is a namespace package, which can be imported.
 try:
     import durabletask_aio.core as _core
 except ModuleNotFoundError as error:
@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 from durabletask_aio.worker.activities import ActivityContext
 from durabletask_aio.worker.metadata import MetadataInterceptor, to_tags
+from durabletask_aio.worker.options import WorkerOptions
 from durabletask_aio.worker.registration import install, uninstall
 from durabletask_aio.worker.sessions import ExtendedSessionStats
 from durabletask_aio.worker.worker import AsyncOrchestratorMixin, TaskHubGrpcWorker
@@ -31,6 +32,7 @@ __all__ = [
     "ExtendedSessionStats",
     "MetadataInterceptor",
     "TaskHubGrpcWorker",
+    "WorkerOptions",
     "install",
     "to_tags",
     "uninstall",
@@ -40,7 +42,7 @@ del _core
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when it is asked for, and not in __all__: it needs OpenTelemetry's SDK, which nothing else here does.
+    # Imported on first use, and not in `__all__`: it is the only name here that needs OpenTelemetry's SDK.
     if name != "WorkflowTracerProvider":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -240,40 +240,6 @@ class TestTheWorkersDefaultMode:
             TaskHubGrpcWorker(logger=QUIET, sandbox_mode="loose")
 
 
-class TestOptions:
-    @pytest.mark.parametrize(
-        ("option", "value", "error", "message"),
-        [
-            ("max_extended_sessions", -1, ValueError, "max_extended_sessions must not be negative, got -1"),
-            ("max_extended_sessions", 1.5, TypeError, "max_extended_sessions must be an int, not float"),
-            ("extended_session_idle_timeout", -1, ValueError, "extended_session_idle_timeout must not be negative"),
-            ("stop_grace_period", "1", TypeError, "stop_grace_period must be seconds or a timedelta, not str"),
-            ("slow_turn_warning", True, TypeError, "slow_turn_warning must be seconds or a timedelta, not bool"),
-            ("shadow_replay_rate", 2, ValueError, "shadow_replay_rate must be between 0 and 1, got 2"),
-            ("shadow_replay_rate", "0.1", TypeError, "shadow_replay_rate must be a number, not str"),
-            ("history_size_warning", -5, ValueError, "history_size_warning must not be negative, got -5"),
-        ],
-    )
-    def test_that_make_no_sense_are_named(self, option: str, value: Any, error: Any, message: str) -> None:
-        keywords: dict[str, Any] = {option: value}
-        with pytest.raises(error, match=f"^{message}"):
-            TaskHubGrpcWorker(logger=QUIET, **keywords)
-
-    def test_sessions_can_be_switched_off_by_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("DT_MAX_EXTENDED_SESSIONS", "0")
-        worker = TaskHubGrpcWorker(logger=QUIET)
-
-        binding = binding_of(worker)
-        assert binding is not None
-        assert not binding.turns.sessions.is_enabled
-
-    def test_a_wrong_environment_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("DT_MAX_EXTENDED_SESSIONS", "many")
-
-        with pytest.raises(ValueError, match=r"^DT_MAX_EXTENDED_SESSIONS must be a whole number .*, got 'many'$"):
-            TaskHubGrpcWorker(logger=QUIET)
-
-
 class TestTypes:
     @dataclass
     class Order:
@@ -457,15 +423,7 @@ class TestBothKindsOnOneWorker:
 
 class TestPublicNames:
     def test_say_where_to_import_them_from(self) -> None:
-        from durabletask_aio.worker.activities import ActivityContext
-        from durabletask_aio.worker.metadata import MetadataInterceptor
-        from durabletask_aio.worker.sessions import ExtendedSessionStats
+        import durabletask.aio.worker as public
 
-        for public in (
-            ActivityContext,
-            AsyncOrchestratorMixin,
-            ExtendedSessionStats,
-            MetadataInterceptor,
-            TaskHubGrpcWorker,
-        ):
-            assert public.__module__ == "durabletask.aio.worker"
+        classes = [value for name in public.__all__ if isinstance(value := getattr(public, name), type)]
+        assert {value.__module__ for value in classes} == {public.__name__}

@@ -20,7 +20,7 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.homes import Homes
-from durabletask_aio.worker.options import WorkerOptions
+from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turns import Turns
 from durabletask_aio.worker.watch import Watch
@@ -35,15 +35,15 @@ _PATIENCE = 5.0
 class Binding:
     """The async side of one worker."""
 
-    def __init__(self, worker: _upstream.Worker, options: WorkerOptions) -> None:
+    def __init__(self, worker: _upstream.Worker, settings: Settings) -> None:
         self.worker = worker
-        self.options = options
+        self.settings = settings
         self.logger = _upstream.logger_of(worker)
-        tick = min(_LONGEST_TICK, max(options.extended_session_idle_timeout / 2, 0.05))
-        self._watch = Watch(self.logger, options.slow_turn_warning, tick)
+        tick = min(_LONGEST_TICK, max(settings.extended_session_idle_timeout / 2, 0.05))
+        self._watch = Watch(self.logger, settings.slow_turn_warning, tick)
         self.loop = ActivityLoop(self.logger)
         self.homes = Homes(_upstream.pool_size_of(worker))
-        self.turns = Turns(worker, options, self._watch, self.homes)
+        self.turns = Turns(worker, settings, self._watch, self.homes)
         self.activities = Activities(worker, self.loop)
         # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
         self._stop_lock = threading.RLock()
@@ -106,14 +106,14 @@ class Binding:
 
     def _end_grace(self, stopped: threading.Event) -> None:
         """Cancel what still runs when the grace period is over, and name what goes on in spite of it."""
-        if stopped.wait(min(self.options.stop_grace_period, threading.TIMEOUT_MAX)):
+        if stopped.wait(min(self.settings.stop_grace_period, threading.TIMEOUT_MAX)):
             return
         count = self.loop.active
         if count:
             self.logger.info(
                 "The grace period of %.1f s is over: cancelling %d async activities, which the engine will hand out "
                 "again",
-                self.options.stop_grace_period,
+                self.settings.stop_grace_period,
                 count,
             )
         self.loop.cancel_all()
@@ -137,7 +137,7 @@ def binding_of(worker: _upstream.Worker) -> Binding | None:
     return cast("Binding | None", vars(worker).get(_ATTRIBUTE))
 
 
-def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, lifecycle: bool = True) -> Binding:
+def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycle: bool = True) -> Binding:
     """Give this one worker our turn, disposal, edge conversion, async activities and extended sessions.
 
     ``lifecycle=False`` leaves ``start``, ``stop`` and ``add_entity`` alone, for classes that define them themselves.
@@ -146,7 +146,7 @@ def bind(worker: _upstream.Worker, options: WorkerOptions | None = None, *, life
     existing = binding_of(worker)
     if existing is not None:
         return existing
-    binding = Binding(worker, options or WorkerOptions.of())
+    binding = Binding(worker, settings or Settings.checked({}, generator_sessions=False))
     setattr(worker, _ATTRIBUTE, binding)
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)

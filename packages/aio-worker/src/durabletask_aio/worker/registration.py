@@ -49,7 +49,7 @@ class WorkerRegistrar:
         from durabletask_aio.worker.binding import bind, binding_of
 
         binding = binding_of(worker)
-        default = SandboxMode.OFF if binding is None else binding.options.sandbox_mode
+        default = SandboxMode.OFF if binding is None else binding.settings.sandbox_mode
         orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
         if not inspect.isroutine(function):
             _show_types(function, orchestrator)

@@ -22,7 +22,7 @@ from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.homes import Homes
-    from durabletask_aio.worker.options import WorkerOptions
+    from durabletask_aio.worker.options import Settings
     from durabletask_aio.worker.watch import Watch
 
 _SIZES_REMEMBERED = 4096
@@ -64,9 +64,9 @@ class _Turn:
 class Turns:
     """Executes the turns of one worker; called on many threads at a time, upstream's and :mod:`.homes`."""
 
-    def __init__(self, worker: _upstream.Worker, options: WorkerOptions, watch: Watch, homes: Homes) -> None:
+    def __init__(self, worker: _upstream.Worker, settings: Settings, watch: Watch, homes: Homes) -> None:
         self._worker = worker
-        self._options = options
+        self._settings = settings
         self._watch = watch
         self._homes = homes
         self._logger = _upstream.logger_of(worker)
@@ -74,9 +74,9 @@ class Turns:
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._sizes_lock = threading.Lock()
         self.sessions = SessionCache(
-            options.max_extended_sessions, options.extended_session_idle_timeout, ExtendedSessionStats()
+            settings.max_extended_sessions, settings.extended_session_idle_timeout, ExtendedSessionStats()
         )
-        self._shadow = ShadowReplay(worker, options.shadow_replay_rate, self.sessions.stats)
+        self._shadow = ShadowReplay(worker, settings.shadow_replay_rate, self.sessions.stats)
         self._run: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
         # A subclass with a turn of its own keeps it: our scope goes around it, sessions cannot.
         self._own = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
@@ -146,7 +146,7 @@ class Turns:
     def _may_live_on(self, turn: _Turn) -> bool:
         if not self.sessions.is_enabled or turn.function is None:
             return False
-        return turn.is_async or self._options.generator_sessions
+        return turn.is_async or self._settings.generator_sessions
 
     def _checkout(
         self, request: pb.OrchestratorRequest, history: History | None, function: object
@@ -211,7 +211,7 @@ class Turns:
 
     def _note_size(self, request: pb.OrchestratorRequest, name: str) -> None:
         """Warn when a history passes the configured size, and again at every doubling."""
-        threshold = self._options.history_size_warning
+        threshold = self._settings.history_size_warning
         size = len(request.pastEvents) + len(request.newEvents)
         if not threshold or size < threshold:
             return

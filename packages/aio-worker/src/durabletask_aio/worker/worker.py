@@ -20,7 +20,7 @@ from durabletask_aio.core.validation import validate_workflow_function
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
-from durabletask_aio.worker.options import WorkerOptions
+from durabletask_aio.worker.options import Settings, show_options, take_options
 from durabletask_aio.worker.registration import check_activity, registrar
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from durabletask.grpc_options import GrpcWorkerResiliencyOptions
     from durabletask.payload.store import PayloadStore
     from durabletask.serialization import DataConverter
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from durabletask_aio.core.context import AsyncWorkflowContext
     from durabletask_aio.core.settings import SandboxMode
     from durabletask_aio.worker.activities import ActivityContext
-    from durabletask_aio.worker.options import Seconds
+    from durabletask_aio.worker.options import WorkerOptions
     from durabletask_aio.worker.sessions import ExtendedSessionStats
 
 TInput = TypeVar("TInput")
@@ -46,61 +46,44 @@ _DEFAULT_TIMER_INTERVAL = timedelta(days=3)
 
 
 class AsyncOrchestratorMixin:
-    """Makes any worker class derived from upstream's ``TaskHubGrpcWorker`` accept async orchestrators and activities.
+    """Makes a worker class accept async orchestrators and activities.
 
-    Put it first: ``class Worker(AsyncOrchestratorMixin, DurableTaskSchedulerWorker): ...``.  The constructor takes
-    these keywords beside those of the other class:
+    It goes first among the bases, before a class derived from upstream's `TaskHubGrpcWorker`:
 
-    * ``sandbox_mode``: the mode of workflows registered without one; ``"off"`` by default.
-    * ``max_extended_sessions``: how many suspended instances stay alive between their turns; ``0`` switches extended
-      sessions off.  By default 1,000, or the environment variable ``DT_MAX_EXTENDED_SESSIONS``.
-    * ``extended_session_idle_timeout``: seconds or ``timedelta`` after which an idle instance is let go; five minutes.
-    * ``shadow_replay_rate``: the share, between 0 and 1, of session turns that are replayed from history as well and
-      compared, in order to find non-deterministic code before a restart does; none by default.
-    * ``stop_grace_period``: seconds or ``timedelta`` that async activities have when the worker stops, before they are
-      cancelled and left to be handed out again; ten seconds.
-    * ``slow_turn_warning``: seconds or ``timedelta`` after which a turn that still runs is named in a warning; two
-      seconds, ``None`` for never.
-    * ``history_size_warning``: number of events at which a history is named in a warning, and again at each doubling;
-      5,000, ``None`` for never.
+        class Worker(AsyncOrchestratorMixin, DurableTaskSchedulerWorker): ...
 
-    ``TypeError`` or ``ValueError``, naming the keyword, if one of them makes no sense.
+    Args:
+        *args: Positional arguments of the other class.
+        **keywords: Keyword arguments of the other class, and those of
+            [`WorkerOptions`][durabletask.aio.worker.WorkerOptions].
+
+    Raises:
+        TypeError: If the class is not derived from upstream's `TaskHubGrpcWorker`, or an option has a value of a wrong
+            type.
+        ValueError: If an option is out of range.
+        WorkflowValidationError: If `sandbox_mode` is not a mode.
     """
 
     __module__ = "durabletask.aio.worker"
 
-    def __init__(
-        self,
-        *args: Any,
-        sandbox_mode: SandboxMode | str | None = None,
-        max_extended_sessions: int | None = None,
-        extended_session_idle_timeout: Seconds = 300.0,
-        shadow_replay_rate: float = 0.0,
-        stop_grace_period: Seconds = 10.0,
-        slow_turn_warning: Seconds | None = 2.0,
-        history_size_warning: int | None = 5000,
-        **keywords: Any,
-    ) -> None:
+    @overload
+    def __init__(self, *args: Any, **options: Unpack[WorkerOptions]) -> None: ...
+
+    @overload
+    def __init__(self, *args: Any, **keywords: Any) -> None: ...
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         if not isinstance(self, upstream.TaskHubGrpcWorker):
             raise TypeError(
                 f"{type(self).__name__} is no worker: AsyncOrchestratorMixin adds to a class derived from upstream's "
                 "TaskHubGrpcWorker\n"
                 "  right: class Worker(AsyncOrchestratorMixin, TaskHubGrpcWorker): ..."
             )
-        options = WorkerOptions.of(
-            sandbox_mode=sandbox_mode,
-            max_extended_sessions=max_extended_sessions,
-            extended_session_idle_timeout=extended_session_idle_timeout,
-            shadow_replay_rate=shadow_replay_rate,
-            stop_grace_period=stop_grace_period,
-            slow_turn_warning=slow_turn_warning,
-            history_size_warning=history_size_warning,
-            generator_sessions=True,
-        )
+        settings = Settings.checked(take_options(keywords), generator_sessions=True)
         super().__init__(*args, **keywords)
-        bind(self, options, lifecycle=False)
+        bind(self, settings, lifecycle=False)
 
-    # Registration -------------------------------------------------------------------------------------------
+    # -- registration ---------------------------------------------------------------------------------------------
 
     @overload
     def add_orchestrator(
@@ -132,13 +115,25 @@ class AsyncOrchestratorMixin:
     def add_orchestrator(
         self, fn: Any, *, name: str | None = None, sandbox_mode: SandboxMode | str | None = None
     ) -> str:
-        """Register an async workflow, or a generator orchestrator as upstream does; returns the name.
+        """Register an async workflow, or a generator orchestrator as upstream does.
 
-        ``name`` is by default the function's.  ``sandbox_mode`` is by default the worker's; registering the same
-        function again changes its mode, and without one leaves everything as it is.
+        Registering the same workflow again under the same name changes its sandbox mode if one is given, and otherwise
+        changes nothing.
 
-        Raises :class:`RuntimeError` while the worker is running, :class:`ValueError` if the name belongs to another
-        function, and :class:`WorkflowValidationError` for what cannot be a workflow or a mode.
+        Args:
+            fn: A coroutine function, or a generator orchestrator.
+            name: The name under which instances are started; by default that of the function.
+            sandbox_mode: The mode of this async workflow; by default that of the worker.
+
+        Returns:
+            The name under which it is registered.
+
+        Raises:
+            RuntimeError: If the worker is running.
+            ValueError: If the name belongs to another function.
+            WorkflowValidationError: If `fn` cannot be a workflow, or `sandbox_mode` is not a mode or is given for a
+                function that is not async.
+            SandboxViolationError: If the mode is `"strict"` and static analysis finds code that is not deterministic.
         """
         worker = self._worker()
         if is_coroutine_callable(fn):
@@ -161,13 +156,23 @@ class AsyncOrchestratorMixin:
         return name
 
     def add_activity(self, fn: Callable[[ActivityContext, TInput], Any], *, name: str | None = None) -> str:
-        """Register an activity, ``async`` or not; returns the name, by default the function's.
+        """Register an activity, `async` or not.
 
-        Async activities run on the event loop that ``async with worker`` or ``await worker.run()`` was called on, or,
-        after a plain ``start()``, on one long-lived loop of the worker.  Others run in upstream's thread pool.
+        Async activities run on the event loop that `async with worker` or `await worker.run()` was called on or, after
+        a plain `start()`, on an event loop of the worker. Other activities run in upstream's thread pool.
 
-        Raises :class:`RuntimeError` while the worker is running, :class:`ValueError` if the name is taken, and
-        :class:`WorkflowValidationError` for coroutines and async generators.
+        Args:
+            fn: A function or coroutine function of an [`ActivityContext`][durabletask.aio.worker.ActivityContext] and
+                an input.
+            name: The name under which workflows call it; by default that of the function.
+
+        Returns:
+            The name under which it is registered.
+
+        Raises:
+            RuntimeError: If the worker is running.
+            ValueError: If the name is taken.
+            WorkflowValidationError: If `fn` is a coroutine or an async generator function.
         """
         if name is None and not is_coroutine_callable(fn):
             check_activity(fn)
@@ -175,36 +180,64 @@ class AsyncOrchestratorMixin:
         return registrar.add_activity(self._worker(), fn, name=name)
 
     def add_entity(self, fn: task.Entity[Any, Any], name: str | None = None) -> str:
-        """Register an entity as upstream does; raises :class:`WorkflowValidationError` if an operation is async."""
+        """Register an entity as upstream does.
+
+        Args:
+            fn: An entity function, or a class derived from `DurableEntity`.
+            name: The name of the entity; by default that of the function or class.
+
+        Returns:
+            The name under which it is registered.
+
+        Raises:
+            RuntimeError: If the worker is running.
+            ValueError: If the name is taken.
+            WorkflowValidationError: If an operation is async.
+        """
         return super().add_entity(checked_entity(fn), name)  # type: ignore[misc, no-any-return]
 
-    # Lifecycle ----------------------------------------------------------------------------------------------
+    # -- lifecycle ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start to work in background threads; :class:`RuntimeError` if the worker is running already."""
+        """Start to take work from the engine, in background threads.
+
+        Raises:
+            RuntimeError: If the worker is already running.
+        """
         self._binding().start(super().start)  # type: ignore[misc]
 
     def stop(self) -> None:
-        """Stop, and wait for the work under way; harmless if the worker is not running.
+        """Stop taking work, and wait for the work that is being done. Does nothing if the worker is not running.
 
-        Async activities have the grace period to end.  Then they are cancelled, and the engine hands them out again.
-        Sync activities cannot be cancelled, and are waited for.  :class:`RuntimeError` on the event loop that runs this
-        worker's async activities, since they could never end.
+        Async activities have the grace period (`stop_grace_period`) to finish. Those that have not are cancelled, and
+        the engine delivers them again. Sync activities cannot be cancelled; the worker waits for them.
+
+        Raises:
+            RuntimeError: If called on the event loop that runs this worker's async activities, since they could not
+                finish while it waits.
         """
         self._binding().stop(super().stop)  # type: ignore[misc]
 
     def __enter__(self) -> Self:
-        """As upstream's, which type checkers are told returns upstream's class."""
+        """Enter upstream's context manager; it stops the worker at the end of the block.
+
+        Returns:
+            This worker.
+        """
         super().__enter__()  # type: ignore[misc]
         return self
 
     async def __aenter__(self) -> Self:
-        """Choose the running loop for async activities.  Like ``with``, this does not start the worker."""
+        """Have async activities run on the running event loop. Like `with`, this does not start the worker.
+
+        Returns:
+            This worker.
+        """
         self._binding().loop.attach(asyncio.get_running_loop())
         return self
 
     async def __aexit__(self, *details: object) -> None:
-        """Stop as :meth:`stop` does, without blocking the loop."""
+        """Stop the worker as `stop` does, without blocking the event loop."""
         binding = self._binding()
         try:
             await stop_from_loop(binding, self.stop)
@@ -212,11 +245,17 @@ class AsyncOrchestratorMixin:
             binding.loop.detach()
 
     async def run(self, *, handle_signals: bool = True) -> None:
-        """Start, work until cancelled or until SIGINT or SIGTERM arrives, and stop.
+        """Start the worker, and stop it when this coroutine is cancelled or SIGINT or SIGTERM arrives.
 
-        The running loop is the one for async activities.  Signals are handled in the main thread only, and what handled
-        them before is put back.  A cancellation is raised after the worker has stopped; a signal ends ``run`` normally.
-        :class:`RuntimeError` if the worker is running already, and it goes on.
+        Async activities run on the running event loop. A signal makes `run` return once the worker has stopped; a
+        cancellation is raised once the worker has stopped.
+
+        Args:
+            handle_signals: Whether to handle SIGINT and SIGTERM. They are handled in the main thread only, and the
+                previous handlers are restored at the end.
+
+        Raises:
+            RuntimeError: If the worker is already running; it keeps running.
         """
         if _upstream.is_running(self._worker()):
             raise RuntimeError(
@@ -229,7 +268,7 @@ class AsyncOrchestratorMixin:
             received = await wait_for_signal(handle_signals=handle_signals)
             self._binding().logger.info("Received %s: stopping", received)
 
-    # What it does -------------------------------------------------------------------------------------------
+    # -- statistics -----------------------------------------------------------------------------------------------
 
     @property
     def extended_session_stats(self) -> ExtendedSessionStats:
@@ -247,9 +286,7 @@ class AsyncOrchestratorMixin:
 
 
 class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
-    """Upstream's gRPC worker, for async orchestrators and activities beside generator orchestrators and plain ones.
-
-    Takes upstream's keywords and those of :class:`AsyncOrchestratorMixin`::
+    """Upstream's gRPC worker, which also takes async orchestrators and async activities.
 
         async with TaskHubGrpcWorker(host_address="localhost:4001") as worker:
             worker.add_orchestrator(order)
@@ -257,18 +294,21 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             worker.start()
             ...
 
-    Without a ``max_receive_message_length`` in ``channel_options`` it receives histories of any size, where upstream's
-    stops at gRPC's 4 MiB.
+    Unless `channel_options` set a `max_receive_message_length`, it receives histories of any size; upstream's class
+    stops at gRPC's limit of 4 MiB.
+
+    Args:
+        host_address: See upstream's `TaskHubGrpcWorker`, as for all keywords that are not named here.
+        channel_options: gRPC options of the channel that the worker opens.
+        **options: The keywords of [`WorkerOptions`][durabletask.aio.worker.WorkerOptions].
+
+    Raises:
+        TypeError: If an option has a value of a wrong type.
+        ValueError: If an option is out of range.
+        WorkflowValidationError: If `sandbox_mode` is not a mode.
     """
 
     __module__ = "durabletask.aio.worker"
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **keywords: Any) -> None:
-            if keywords.get("channel") is None:
-                keywords["channel_options"] = _receiving_everything(keywords.get("channel_options"))
-            super().__init__(**keywords)
 
     if TYPE_CHECKING:
 
@@ -291,21 +331,26 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             data_converter: DataConverter | None = None,
             exception_properties_provider: ExceptionPropertiesProvider | None = None,
             emit_trace_spans: bool = True,
-            sandbox_mode: SandboxMode | str | None = None,
-            max_extended_sessions: int | None = None,
-            extended_session_idle_timeout: Seconds = 300.0,
-            shadow_replay_rate: float = 0.0,
-            stop_grace_period: Seconds = 10.0,
-            slow_turn_warning: Seconds | None = 2.0,
-            history_size_warning: int | None = 5000,
+            **options: Unpack[WorkerOptions],
         ) -> None: ...
 
+    else:
 
-def _receiving_everything(options: GrpcChannelOptions | None) -> GrpcChannelOptions:
-    """``options`` without gRPC's limit of 4 MiB on what is received, unless they set one.
+        def __init__(self, **keywords: Any) -> None:
+            if keywords.get("channel") is None:
+                keywords["channel_options"] = _without_receive_limit(keywords.get("channel_options"))
+            super().__init__(**keywords)
 
-    The limit guards a server against its callers.  Here it would be met by a turn whose history has grown beyond it,
-    and what it then does is to end the stream of work items, for all instances, each time that turn is handed out.
+
+show_options(AsyncOrchestratorMixin.__init__)
+show_options(TaskHubGrpcWorker.__init__, upstream.TaskHubGrpcWorker.__init__)
+
+
+def _without_receive_limit(options: GrpcChannelOptions | None) -> GrpcChannelOptions:
+    """Return `options` without gRPC's limit of 4 MiB on received messages, unless they set a limit.
+
+    The limit protects a server from its callers. A worker that receives a larger history ends its stream of work
+    items, for all instances, each time the engine delivers that turn.
     """
     options = options if options is not None else GrpcChannelOptions()
     raw = [name for name, _ in options.raw_options]
