@@ -1,42 +1,47 @@
-"""The test kit of durabletask-aio.
+"""The test kit of durabletask-aio; its public import path is `durabletask.aio.testing`.
 
-===================  =======================================================================
-``environment``      ``WorkflowEnvironment``: workflows in process, on a virtual clock
-``handle``           one instance in it
-``stubs``            activities that a test answers itself
-``runner``           the engine of an environment, driven in process
-``event_types``      types of history events, and how to infer them
-``activities``       activities without a worker
-``turns``            turns without a worker
-``functions``        what a test registers
-``waiting``          what an instance waits for, in words
-``history``          ``History``: recorded histories, to files and back
-``history_codec``    events as plain data
-``replayer``         recorded histories against today's code
-``verify``           the same history in other circumstances
-``divergence``       where code and history part, and why, in words
-``steps``            what a workflow does, in the words of its author
-``orchestrators``    finding the orchestrators of a program
-``replay_command``   ``durabletask-aio replay``
-``timeline``         an instance as rows of bars
-``timeline_text``    ... for the terminal
-``timeline_json``    ... for programs
-``timeline_html``    ... as a page, whose style sheet is ``timeline_style``
-``timeline_command`` ``durabletask-aio timeline``
-``local``            the local engine behind gRPC, loopback only: ``local_backend``
-``loopback``         ports of this machine
-``dev``              ``durabletask-aio dev``
-``dev_ui``           its page of instances: who is answered, and with what
-``dev_page``         the HTML, style and scripts of that page
-``pytest_plugin``    fixtures, recorded histories, reports of failures
-``frames``           tracebacks without the frames of libraries
-``engine``           upstream's in-memory state machine, on a clock of our choice
-``handouts``         work items on their way, and how they come back
-``wire``             turns as bytes, of which the history is serialised once
-``threads``          the threads of the local server
-``clock``            the machine's clock, and one that is moved by hand
-``_upstream``        every private name of ``durabletask`` used here
-===================  =======================================================================
+The modules, from what tests use to what they never see (a test compares this list with the files):
+
+Workflows in a test:
+    environment: `WorkflowEnvironment`, workflows in process on a virtual clock.
+    handle: `WorkflowHandle`, one instance in it.
+    stubs: stubs of activities, and the record of activity calls.
+    runner: drives the engine of an environment on the event loop of the test.
+    turns, executor: run the turns of workflows.
+    activities: runs activities.
+    functions, registry: registration of the functions of a test.
+    waiting: what an instance waits for.
+
+Recorded histories:
+    history: `History`, which can be fetched, saved, loaded, compared and redacted.
+    history_codec, event_types: conversion of events to plain data and back.
+    replayer: `replay`, today's code over a recorded history.
+    verify: `verify_deterministic`, the same under different conditions.
+    divergence: `ReplayError`, where code and history differ.
+    steps: one durable operation, read from a history event or from an action.
+    orchestrators: loads the orchestrators of a program.
+
+Timelines:
+    timeline: the operations of an instance as rows of bars.
+    timeline_text, timeline_json: as text and for programs.
+    timeline_html, timeline_svg, timeline_axis: as a page, its drawing, and the horizontal scale of the drawing.
+    markup, package_data: HTML elements, and the files of the package.
+
+The local engine:
+    local: `local_backend`, the engine behind gRPC.
+    engine, handouts: upstream's in-memory state machine on a chosen clock, and its work items.
+    wire: turns as bytes.
+    clock: the machine's clock, and one that is moved by hand.
+    threads, loopback: threads and ports of the server.
+
+Commands and plugins:
+    replay_command, timeline_command, dev: the sub-commands of `durabletask-aio`.
+    dev_ui, dev_page: the web page of `dev`.
+    pytest_plugin: fixtures, recorded histories, failure reports.
+    frames: removes the frames of libraries from tracebacks.
+
+For upstream:
+    _upstream: the adapter to `durabletask`.
 """
 
 from __future__ import annotations
@@ -75,8 +80,8 @@ __all__ = [
     "verify_deterministic",
 ]
 
-# Late, because pytest loads our plugin, and with it this package, in every run of an environment that has it.
-_HOMES = {
+# Imported on first use: pytest loads the plugin, and with it this package, in every run where it is installed.
+_MODULES = {
     "NEVER": "stubs",
     "ActivityCall": "stubs",
     "History": "history",
@@ -97,11 +102,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     if callable(value):
-        # Pickles, tracebacks and documentation show the public path.
+        # Pickles, tracebacks and the documentation show the public import path.
         value.__module__ = "durabletask.aio.testing"
     globals()[name] = value
     return value

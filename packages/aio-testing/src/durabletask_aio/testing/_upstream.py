@@ -1,16 +1,15 @@
-"""Every private name of ``durabletask`` that this package touches, in one place.
+"""The adapter to `durabletask`: every private name that the test kit uses.
 
-Upstream promises nothing about these.  ``verify()`` says in plain sentences what has changed, a test calls it, and
-nothing else in the package imports from upstream's internals.
+Upstream may change these in any release.  `verify` reports what has changed, and a test calls it.  No other module of
+the package imports from upstream's internals.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,28 +29,23 @@ from durabletask.testing.in_memory_backend import (
     OrchestrationInstance,
     StateWaiter,
 )
-from durabletask.worker import ActivityNotRegisteredError, EntityNotRegisteredError, OrchestratorNotRegisteredError
 
-from durabletask_aio.worker._upstream import OrchestrationExecutor, TurnAborted, failure_details
+from durabletask_aio.core import hosting
 
 __all__ = [
-    "ActivityNotRegisteredError",
     "ActivityWorkItem",
-    "EntityNotRegisteredError",
     "EntityState",
     "InMemoryOrchestrationBackend",
     "OrchestrationInstance",
-    "OrchestratorNotRegisteredError",
-    "Registry",
     "StateWaiter",
-    "TurnExecutor",
+    "UpstreamRegistry",
     "activity_input_type",
     "add_servicer",
     "entity_batch",
-    "failure_details",
+    "generator_of",
     "helpers",
-    "not_registered",
     "pb",
+    "retry_on_workflow_clock",
     "suppress_spans",
     "typed_event",
     "verify",
@@ -67,155 +61,58 @@ typed_event: Callable[[pb.HistoryEvent], _history.HistoryEvent] = _history._from
 activity_input_type = type_discovery.activity_input_type
 suppress_spans = tracing.suppress_span_emission
 
-_silent = logging.getLogger("durabletask.aio.testing.silent")
-"""For code of upstream's whose logging would only repeat what a test sees anyway."""
-
-_silent.disabled = True
+UpstreamRegistry: type[Any] = _worker._Registry  # pyright: ignore[reportPrivateUsage]
 
 
-class Registry(_worker._Registry):  # pyright: ignore[reportPrivateUsage]
-    """Upstream's registry, with the names there are in the errors about a name there is not."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def get_orchestrator(self, name: str) -> Any:
-        return self._found(super().get_orchestrator(name), "orchestrator", name, OrchestratorNotRegisteredError)
-
-    def get_activity(self, name: str) -> Any:
-        return self._found(super().get_activity(name), "activity", name, ActivityNotRegisteredError)
-
-    def get_entity(self, name: str) -> Any:
-        return self._found(super().get_entity(name), "entity", name, EntityNotRegisteredError)
-
-    def names(self, kind: str) -> list[str]:
-        """The registered names of a kind: ``"orchestrator"``, ``"activity"`` or ``"entity"``."""
-        registered: dict[str, Any] = {
-            "orchestrator": self.orchestrators,
-            "activity": self.activities,
-            "entity": self.entities,
-        }
-        return list(registered[kind])
-
-    def _found(self, function: Any, kind: str, name: str, error: type[Exception]) -> Any:
-        if function is None:
-            raise error(not_registered(kind, name, self.names(kind)))
-        return function
+def generator_of(context: Any) -> Any:
+    """Return the generator that upstream drives, `None` before the start and for an orchestrator that is none."""
+    return context._generator
 
 
-def not_registered(kind: str, name: str, names: Sequence[str]) -> str:
-    """The sentence for a name that nobody has registered."""
-    if not names:
-        return f"no {kind} {name!r} is registered here, nor any other {kind}"
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"no {kind} {name!r} is registered here; there are: {', '.join(sorted(names))}{hint}"
+def retry_on_workflow_clock(context: Any, task_id: int) -> None:
+    """Have the `retry_timeout` of a failed task measured on the workflow's clock.
 
-
-class TurnExecutor(OrchestrationExecutor):
-    """The worker's executor, which remembers why a turn failed and keeps retries on the workflow's clock."""
-
-    error: BaseException | None = None
-
-    def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
-        super().__init__(registry, _silent, converter, maximum_timer_interval=maximum_timer_interval)
-
-    def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
-        if event.HasField("taskFailed"):
-            _use_workflow_clock(ctx, event.taskFailed.taskScheduledId)
-        elif event.HasField("subOrchestrationInstanceFailed"):
-            _use_workflow_clock(ctx, event.subOrchestrationInstanceFailed.taskScheduledId)
-        try:
-            super().process_event(ctx, event)
-        except TurnAborted as aborted:
-            self.error = aborted.__cause__
-            raise
-        except Exception as error:
-            self.error = error
-            raise
-
-    def open(self, instance_id: str) -> Any:
-        """Start to feed events one by one; returns upstream's context, which is in replay."""
-        self.context = _worker._RuntimeOrchestrationContext(  # pyright: ignore[reportPrivateUsage]
-            instance_id,
-            self._registry,
-            self._data_converter,
-            maximum_timer_interval=self._maximum_timer_interval,
-            logger=_silent,
-        )
-        self._orchestration_name = ""
-        return self.context
-
-    def feed(self, event: pb.HistoryEvent) -> None:
-        """Process one event, as upstream's executor does in its loop: an error fails the instance."""
-        if not self.is_complete or event.HasField("executionRewound"):
-            try:
-                self.process_event(self.context, event)
-            except Exception as error:
-                self.context.set_failed(error)
-
-    def set_replaying(self, is_replaying: bool) -> None:
-        self.context._is_replaying = is_replaying
-
-    def watch_actions(self, actions: dict[int, pb.OrchestratorAction]) -> None:
-        """Put the actions of the instance into this mapping from now on, before its first event."""
-        self.context._pending_actions = actions
-
-    @property
-    def has_continued(self) -> bool:
-        """Whether the instance has asked to continue as new."""
-        return bool(self.context._completion_status == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW)
-
-    @property
-    def generator(self) -> Any:
-        """The generator that upstream drives, ``None`` before the start and for orchestrators that are none."""
-        return self.context._generator
-
-    def awaited_events(self) -> list[str]:
-        """The names of the external events that the orchestrator waits for, in lower case."""
-        return [] if self.context is None else list(self.context._pending_events)
-
-
-def _use_workflow_clock(ctx: Any, task_id: int) -> None:
-    """Upstream compares ``retry_timeout`` with the machine's clock, also while replaying; a test has another clock."""
-    if not isinstance(ctx._pending_tasks.get(task_id), _task.RetryableTask):
+    Upstream compares it with the machine's clock.  A task whose delays the core computes is left alone.
+    """
+    pending: Any = context._pending_tasks.get(task_id)
+    if not isinstance(pending, _task.RetryableTask) or "compute_next_delay" in vars(pending):
         return
-    task: Any = ctx._pending_tasks[task_id]
-    if task._retry_policy.retry_timeout is None:
+    retried: Any = pending
+    if retried._retry_policy.retry_timeout is None:
         return
-    expires = task._start_time + task._retry_policy.retry_timeout
-    unlimited = copy.copy(task._retry_policy)
-    unlimited._retry_timeout = None
-    retryable: type[_task.RetryableTask[Any]] = _task.RetryableTask
+    expires_at = retried._start_time + retried._retry_policy.retry_timeout
+    without_timeout = copy.copy(retried._retry_policy)
+    without_timeout._retry_timeout = None
 
     def compute_next_delay() -> timedelta | None:
-        if ctx.current_utc_datetime >= expires:
+        if context.current_utc_datetime >= expires_at:
             return None
-        twin = copy.copy(task)
-        twin._retry_policy = unlimited
-        return retryable.compute_next_delay(twin)
+        unlimited = copy.copy(retried)
+        unlimited._retry_policy = without_timeout
+        delay: timedelta | None = _task.RetryableTask.compute_next_delay(unlimited)
+        return delay
 
-    task.compute_next_delay = compute_next_delay
+    retried.compute_next_delay = compute_next_delay
 
 
 def entity_batch(
-    registry: Registry, converter: DataConverter, request: pb.EntityRequest, token: str
+    registry: Any, converter: DataConverter, logger: logging.Logger, request: pb.EntityRequest, token: str
 ) -> pb.EntityBatchResult:
-    """Upstream's execution of a batch of entity operations, without a worker around it."""
+    """Execute a batch of entity operations with upstream's code, without a worker."""
     worker = SimpleNamespace(
         _payload_store=None,
         _data_converter=converter,
         _registry=registry,
-        _logger=_silent,
+        _logger=logger,
         _entity_method_cache=_worker._EntityMethodSignatureCache(),  # pyright: ignore[reportPrivateUsage]
         _emit_trace_spans=False,
         _exception_properties_provider=None,
     )
 
-    def ignore(result: pb.EntityBatchResult) -> None:
-        """The batch's result is also returned."""
+    def discard(result: pb.EntityBatchResult) -> None:
+        """Upstream also returns the result of the batch."""
 
-    stub = SimpleNamespace(CompleteEntityTask=ignore)
+    stub = SimpleNamespace(CompleteEntityTask=discard)
     execute = cast(Any, _worker.TaskHubGrpcWorker)._execute_entity_batch
     return cast(pb.EntityBatchResult, execute(worker, request, stub, token))
 
@@ -273,18 +170,11 @@ _BACKEND_STATE = (
 )
 
 
-_CONTEXT_STATE = (
-    "_pending_actions",
-    "_pending_tasks",
-    "_pending_events",
-    "_is_replaying",
-    "_completion_status",
-    "_generator",
-)
+_CONTEXT_STATE = ("_pending_tasks", "_generator")
 
 
 def verify() -> list[str]:
-    """What this version of ``durabletask`` lacks of what we rely on, one sentence each; empty if all is well."""
+    """Return one sentence for each name that this version of `durabletask` lacks or has changed."""
     problems: list[str] = []
     for name, expected in _BACKEND_METHODS.items():
         method = getattr(InMemoryOrchestrationBackend, name, None)
@@ -303,8 +193,9 @@ def verify() -> list[str]:
         for name in _BACKEND_STATE
         if name not in state
     ]
-    opened: object = TurnExecutor(Registry(), JsonDataConverter(), None).open("verify")
-    context = vars(opened)
+    executor = hosting.TurnExecutor(UpstreamRegistry(), logging.getLogger(__name__), JsonDataConverter())
+    executor.open("verify")
+    context = vars(executor.context)
     problems += [
         f"upstream's orchestration context no longer keeps {name}" for name in _CONTEXT_STATE if name not in context
     ]

@@ -13,17 +13,12 @@ from datetime import timedelta
 from typing import Any, cast
 
 from durabletask.serialization import DataConverter
+from durabletask.worker import ActivityNotRegisteredError
 
-from durabletask_aio.core.functions import is_coroutine_callable
-from durabletask_aio.testing._upstream import (
-    ActivityNotRegisteredError,
-    Registry,
-    activity_input_type,
-    failure_details,
-    not_registered,
-    pb,
-)
+from durabletask_aio.core import hosting
+from durabletask_aio.testing._upstream import activity_input_type, pb
 from durabletask_aio.testing.clock import Clock
+from durabletask_aio.testing.registry import Registry, describe_unregistered
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activities import ActivityContext, outcome_of
 from durabletask_aio.worker.registration import only_a_call_tells
@@ -72,7 +67,7 @@ class Activities:
 
     def _fail(self, response: pb.ActivityResponse, call: ActivityCall, error: BaseException) -> None:
         call.error = error
-        response.failureDetails.CopyFrom(failure_details(error, None, _logger))
+        response.failureDetails.CopyFrom(hosting.failure_details(error, None, _logger))
 
     def _record(self, request: pb.ActivityRequest) -> ActivityCall:
         try:
@@ -111,12 +106,12 @@ class Activities:
         if name in names:
             return cast("Callable[..., Any]", self._registry.get_activity(name))
         # The message lists stubs too: the misspelled name may be that of the stub.
-        raise ActivityNotRegisteredError(not_registered("activity", name, [*names, *self.stubs]))
+        raise ActivityNotRegisteredError(describe_unregistered("activity", name, [*names, *self.stubs]))
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
         value = self._input(function, request)
         is_wrapper = only_a_call_tells(function)
-        if is_coroutine_callable(function) and not is_wrapper:
+        if not is_wrapper and hosting.function_kind(function) is hosting.FunctionKind.COROUTINE:
             return await function(context, value)
         result = await self.in_thread(function, context, value)
         return await result if is_wrapper and inspect.isawaitable(result) else result

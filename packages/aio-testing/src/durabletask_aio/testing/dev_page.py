@@ -12,7 +12,7 @@ import hashlib
 from html import escape
 from urllib.parse import quote
 
-from durabletask_aio.testing.timeline_style import STYLE
+from durabletask_aio.testing.timeline_html import STYLE
 
 _LIST_STYLE = """
 .bar-top { display: flex; flex-wrap: wrap; gap: 4px 26px; align-items: baseline; margin: 0 0 4px; }

@@ -11,9 +11,8 @@ from types import CodeType, FrameType
 
 from durabletask.task import NonDeterminismError
 
-from durabletask_aio.core.call_sites import waiting_line
-from durabletask_aio.core.driver import WorkflowRun
-from durabletask_aio.testing._upstream import TurnExecutor
+from durabletask_aio.core import hosting
+from durabletask_aio.testing._upstream import generator_of
 from durabletask_aio.testing.steps import Step, is_maximum_timer, truncate
 
 _LIBRARIES = ("durabletask", "durabletask_aio", "asyncio", "contextlib")
@@ -52,18 +51,18 @@ def _is_frozen(code: CodeType) -> bool:
     return code.co_filename.startswith("<frozen")
 
 
-def site_of_wait(executor: TurnExecutor, runs: Sequence[WorkflowRun]) -> CallSite | None:
+def site_of_wait(executor: hosting.TurnExecutor, runs: Sequence[hosting.WorkflowRun]) -> CallSite | None:
     """Return the line where the workflow waits, or where its error was raised."""
     if executor.error is not None:
         return _site_of_error(executor.error)
     for run in runs:
         for task in run.loop.tasks:
-            where, _, function = waiting_line(task).partition(" in ")
+            where, _, function = hosting.waiting_line(task).partition(" in ")
             filename, _, line = where.rpartition(":")
             if line.isdigit():
                 return CallSite(filename, int(line), function)
-    frame = getattr(executor.generator, "gi_frame", None)
-    inner = executor.generator
+    inner = generator_of(executor.context)
+    frame = getattr(inner, "gi_frame", None)
     while getattr(inner, "gi_yieldfrom", None) is not None and hasattr(inner.gi_yieldfrom, "gi_frame"):
         inner = inner.gi_yieldfrom
         frame = inner.gi_frame

@@ -12,12 +12,13 @@ from typing import Any
 from durabletask.entities import EntityInstanceId
 from durabletask.serialization import DataConverter, JsonDataConverter
 
-from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.testing._upstream import Registry, helpers, not_registered, pb
+from durabletask_aio.core import SandboxMode
+from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, new_registry, registered_name
 from durabletask_aio.testing.handle import MAX_HISTORIES, WorkflowHandle, attach_histories
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.registry import Registry, describe_unregistered
 from durabletask_aio.testing.replayer import replay_own_history
 from durabletask_aio.testing.runner import InProcessRunner
 from durabletask_aio.testing.stubs import NOTHING, ActivityCall, Stub, make_stub
@@ -221,7 +222,7 @@ class WorkflowEnvironment:
         name = registered_name(orchestrator)
         names = self.registry.names("orchestrator")
         if name not in names:
-            raise LookupError(not_registered("orchestrator", name, names))
+            raise LookupError(describe_unregistered("orchestrator", name, names))
         request = pb.CreateInstanceRequest(
             instanceId=instance_id or f"{name}-{next(self._numbers)}",
             name=name,
@@ -322,7 +323,7 @@ class WorkflowEnvironment:
         __tracebackhide__ = True
         names = self.registry.names("entity")
         if entity.entity not in names:
-            raise LookupError(not_registered("entity", entity.entity, names))
+            raise LookupError(describe_unregistered("entity", entity.entity, names))
         request = pb.SignalEntityRequest(
             instanceId=str(entity),
             name=operation,

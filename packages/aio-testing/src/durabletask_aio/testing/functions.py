@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from durabletask_aio.core.functions import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable
-from durabletask_aio.core.functions import function_name as callable_name
-from durabletask_aio.core.orchestrator import as_orchestrator
-from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.testing._upstream import Registry
+from durabletask_aio.core import SandboxMode, as_orchestrator, hosting
+from durabletask_aio.testing.registry import Registry
 from durabletask_aio.worker.registration import discoverable
 
 AnyFunction: TypeAlias = Callable[..., Any]
@@ -36,9 +33,9 @@ def new_registry(
         SandboxMode.parse(sandbox_mode)  # Reports an unknown mode even if there is no workflow that would use it.
     for name, function in named_functions(orchestrators, "orchestrators"):
         orchestrator = to_orchestrator(function, name=name, sandbox_mode=sandbox_mode)
-        registry.add_named_orchestrator(name or callable_name(orchestrator), orchestrator)
+        registry.add_named_orchestrator(name or hosting.function_name(orchestrator), orchestrator)
     for name, function in named_functions(activities, "activities"):
-        registered_as = name or callable_name(function)
+        registered_as = name or hosting.function_name(function)
         registry.add_named_activity(registered_as, discoverable(function, registered_as))
     for name, function in named_functions(entities, "entities"):
         registry.add_entity(function, name)
@@ -52,12 +49,17 @@ def to_orchestrator(
 
     A workflow with a sandbox mode of its own keeps that mode.
     """
-    info = getattr(function, ORCHESTRATOR_ATTRIBUTE, None)
+    info = hosting.orchestrator_info(function)
     if info is not None and info.sandbox_mode is not SandboxMode.OFF:
         return function
-    if info is not None or is_coroutine_callable(function):
+    if info is not None or is_async(function):
         return as_orchestrator(function, name=name, sandbox_mode=sandbox_mode)
     return function
+
+
+def is_async(function: AnyFunction) -> bool:
+    """Return whether the function is a coroutine function, or a wrapper of one."""
+    return hosting.function_kind(function) in (hosting.FunctionKind.COROUTINE, hosting.FunctionKind.WRAPPER)
 
 
 def named_functions(functions: FunctionsByName, parameter: str) -> list[tuple[str | None, AnyFunction]]:
@@ -74,7 +76,7 @@ def named_functions(functions: FunctionsByName, parameter: str) -> list[tuple[st
     if callable(given):
         raise TypeError(
             f"{parameter} takes a list of functions, or a mapping of names to them: "
-            f"{parameter}=[{callable_name(given)}]"
+            f"{parameter}=[{hosting.function_name(given)}]"
         )
     by_name: list[tuple[str | None, AnyFunction]]
     if isinstance(functions, Mapping):
@@ -89,4 +91,4 @@ def named_functions(functions: FunctionsByName, parameter: str) -> list[tuple[st
 
 def registered_name(function: AnyFunction | str) -> str:
     """Return the name that a call with this function, or this name, refers to."""
-    return function if isinstance(function, str) else callable_name(function)
+    return function if isinstance(function, str) else hosting.function_name(function)

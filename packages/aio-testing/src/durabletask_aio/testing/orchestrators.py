@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from durabletask_aio.core.functions import ORCHESTRATOR_ATTRIBUTE, is_coroutine_callable, is_orchestrator
+from durabletask_aio.core import hosting
+from durabletask_aio.testing.functions import is_async
 
 
 class OrchestratorLookupError(LookupError):
@@ -89,11 +90,11 @@ def _get_function(module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def _may_be_orchestrator(value: Any) -> bool:
-    if is_orchestrator(value):
+    if hosting.orchestrator_info(value) is not None:
         return True
-    return inspect.isfunction(value) and (is_coroutine_callable(value) or inspect.isgeneratorfunction(value))
+    return inspect.isfunction(value) and (is_async(value) or inspect.isgeneratorfunction(value))
 
 
 def _registered_name(function: Any) -> str:
-    info = getattr(function, ORCHESTRATOR_ATTRIBUTE, None)
+    info = hosting.orchestrator_info(function)
     return str(info.name if info is not None else function.__name__)

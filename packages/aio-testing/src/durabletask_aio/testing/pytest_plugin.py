@@ -122,8 +122,7 @@ def grpc_worker(
     Takes functions in lists or, under other names than their own, in mappings.  Further keyword arguments go to the
     worker's constructor.
     """
-    from durabletask_aio.core.functions import is_coroutine_callable
-    from durabletask_aio.testing.functions import named_functions
+    from durabletask_aio.testing.functions import is_async, named_functions
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
     workers: list[TaskHubGrpcWorker] = []
@@ -133,7 +132,7 @@ def grpc_worker(
     ) -> TaskHubGrpcWorker:
         worker = TaskHubGrpcWorker(host_address=local_backend.address, **settings)
         for name, orchestrator in named_functions(orchestrators, "orchestrators"):
-            mode = _sandbox_mode(request) if is_coroutine_callable(orchestrator) else None
+            mode = _sandbox_mode(request) if is_async(orchestrator) else None
             worker.add_orchestrator(orchestrator, name=name, sandbox_mode=mode)
         for name, activity in named_functions(activities, "activities"):
             worker.add_activity(activity, name=name)

@@ -16,14 +16,14 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 from durabletask.serialization import DataConverter, JsonDataConverter
 
-from durabletask_aio.core.disposal import turn_scope
-from durabletask_aio.core.settings import SandboxMode
-from durabletask_aio.testing._upstream import Registry, TurnExecutor, pb, suppress_spans
+from durabletask_aio.core import SandboxMode, hosting
+from durabletask_aio.testing._upstream import pb, suppress_spans
 from durabletask_aio.testing.divergence import CallSite, Divergence, ReplayError, site_of_caller, site_of_wait
+from durabletask_aio.testing.executor import VirtualTimeExecutor
 from durabletask_aio.testing.functions import to_orchestrator
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.steps import Step, step_of_action, step_of_event
-from durabletask_aio.worker.metadata import from_tags
 
 _ENDS_WITHOUT_RESULT = ("TERMINATED", "CONTINUED_AS_NEW")
 
@@ -125,7 +125,7 @@ def _replay(
         raise ValueError(f"{history!r} does not say which workflow was started; is it the whole history?")
     registry = Registry()
     registry.add_named_orchestrator(name, to_orchestrator(orchestrator, name=name, sandbox_mode=sandbox_mode))
-    executor = TurnExecutor(registry, data_converter or JsonDataConverter(), maximum_timer_interval)
+    executor = VirtualTimeExecutor(registry, data_converter or JsonDataConverter(), maximum_timer_interval)
     try:
         return _Replayer(history, executor, payloads=payloads, live_from=live_from, same_code=same_code).run()
     except ReplayError as error:
@@ -181,7 +181,7 @@ class _Replayer:
     def __init__(
         self,
         history: History,
-        executor: TurnExecutor,
+        executor: VirtualTimeExecutor,
         *,
         payloads: bool,
         live_from: int | None,
@@ -200,10 +200,10 @@ class _Replayer:
         events = history.protobuf
         instance_id = history.instance_id or "replayed"
         executor.open(instance_id)
-        executor.watch_actions(self._actions)
+        executor.keep_actions_in(self._actions)
         tags = next(event.executionStarted.tags for event in events if event.HasField("executionStarted"))
         turns = 0
-        with suppress_spans(), turn_scope(metadata=from_tags(tags)) as scope:
+        with suppress_spans(), hosting.turn_scope(metadata=hosting.metadata_from_tags(tags)) as scope:
             self._runs = scope.runs
             try:
                 for turn in _split_into_turns(events):
@@ -264,11 +264,11 @@ class _Replayer:
         )
         actual = self._completion()
         if recorded is None:
-            if actual is not None and turn.is_finished and not self._executor.has_continued:
+            if actual is not None and turn.is_finished and not self._continues_as_new():
                 raise self._error(turn, None, None, code=_describe_end(actual))
             return
         if actual is None:
-            continued = "continue_as_new" if self._executor.has_continued else None
+            continued = "continue_as_new" if self._continues_as_new() else None
             raise self._error(turn, None, None, history=_describe_end(recorded), code=continued)
         same = recorded.orchestrationStatus == actual.orchestrationStatus
         if same and recorded.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED:
@@ -282,6 +282,10 @@ class _Replayer:
         """Return the requested completion of the orchestration, `None` if there is none."""
         actions = self._actions.values()
         return next((each.completeOrchestration for each in actions if each.HasField("completeOrchestration")), None)
+
+    def _continues_as_new(self) -> bool:
+        """Return whether the code has called `continue_as_new`: it is complete without a completion action."""
+        return self._executor.is_complete and self._completion() is None
 
     def _error(
         self,

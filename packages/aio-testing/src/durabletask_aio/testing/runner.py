@@ -14,12 +14,14 @@ from typing import Any, NoReturn, Protocol
 
 from durabletask.serialization import DataConverter
 
-from durabletask_aio.testing._upstream import Registry, entity_batch, pb
+from durabletask_aio.testing._upstream import entity_batch, pb
 from durabletask_aio.testing.activities import Activities
 from durabletask_aio.testing.clock import VirtualClock
 from durabletask_aio.testing.engine import Engine
+from durabletask_aio.testing.executor import silent_logger
 from durabletask_aio.testing.handouts import Handout, Taker
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.waiting import WorkflowStuckError
 
@@ -268,7 +270,9 @@ class InProcessRunner:
 
     async def _run_entity(self, item: Handout) -> None:
         request = item.message.entityRequestV2
-        result = await self.activities.in_thread(entity_batch, self.registry, self.converter, request, item.token)
+        result = await self.activities.in_thread(
+            entity_batch, self.registry, self.converter, silent_logger, request, item.token
+        )
         self.engine.CompleteEntityTask(result, _CALL_CONTEXT)
 
     def _run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:

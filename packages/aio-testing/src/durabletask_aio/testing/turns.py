@@ -16,18 +16,10 @@ from typing import Any
 
 from durabletask.serialization import DataConverter
 
-from durabletask_aio.core.disposal import turn_scope
-from durabletask_aio.core.driver import WorkflowRun
-from durabletask_aio.testing._upstream import (
-    OrchestrationInstance,
-    Registry,
-    TurnExecutor,
-    failure_details,
-    helpers,
-    pb,
-    suppress_spans,
-)
-from durabletask_aio.worker.metadata import from_tags
+from durabletask_aio.core import hosting
+from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb, suppress_spans
+from durabletask_aio.testing.executor import VirtualTimeExecutor
+from durabletask_aio.testing.registry import Registry
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -37,8 +29,8 @@ class _LiveInstance:
     """An instance between two turns: its executor, and the coroutines that its turns have started."""
 
     execution: int
-    executor: TurnExecutor
-    runs: list[WorkflowRun]
+    executor: VirtualTimeExecutor
+    runs: list[hosting.WorkflowRun]
 
     def close(self) -> None:
         for run in self.runs:
@@ -75,16 +67,16 @@ class Turns:
             live = None
         executor = live.executor if live is not None else self._new_executor()
         past, new = instance.history, instance.dispatched_events
-        metadata = from_tags(_tags(past) or _tags(new))
+        metadata = hosting.metadata_from_tags(_tags(past) or _tags(new))
         response = pb.OrchestratorResponse(instanceId=instance_id, completionToken=token)
-        with suppress_spans(), turn_scope(metadata=metadata) as scope:
+        with suppress_spans(), hosting.turn_scope(metadata=metadata) as scope:
             try:
                 results = executor.execute(instance_id, past, new)
             except Exception as error:
                 # Upstream's worker also fails the instance for what its executor does not handle, such as an error of
                 # a data converter.
                 executor.error = error
-                details = failure_details(error, None, _logger)
+                details = hosting.failure_details(error, None, _logger)
                 failed = helpers.new_complete_orchestration_action(-1, pb.ORCHESTRATION_STATUS_FAILED, "", details)
                 response.actions.append(failed)
             else:
@@ -94,7 +86,7 @@ class Turns:
                     scope.keep()
                     live = live or _LiveInstance(execution, executor, [])
                     live.runs += scope.runs
-                    executor.seen = len(past) + len(new)
+                    executor.processed = len(past) + len(new)
                     self._live[instance_id] = live
                     return response
         if live is not None:
@@ -103,13 +95,13 @@ class Turns:
             self.errors[instance_id] = executor.error
         return response
 
-    def _new_executor(self) -> TurnExecutor:
-        return TurnExecutor(self._registry, self._converter, self._maximum_timer_interval)
+    def _new_executor(self) -> VirtualTimeExecutor:
+        return VirtualTimeExecutor(self._registry, self._converter, self._maximum_timer_interval)
 
     def awaited_events(self, instance_id: str) -> list[str]:
         """Return the names of the external events that a live instance waits for."""
         live = self._live.get(instance_id)
-        return [] if live is None else live.executor.awaited_events()
+        return [] if live is None else live.executor.awaited_events
 
     def close(self) -> None:
         """Dispose of every live instance, in this thread and marked as replaying, so that nothing is logged."""
