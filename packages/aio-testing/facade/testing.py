@@ -1,9 +1,9 @@
 """The test kit: an environment on a virtual clock, replay, histories and the local engine.
 
-The implementation lives in ``durabletask_aio.testing``; this file is its public import path.
+The implementation is in `durabletask_aio.testing`; this file is its public import path.
 """
 
-# The core first: a half-uninstalled set of distributions then fails with the line for pip, and not somewhere inside.
+# Core and worker first, so that their absence is reported with the line for pip, and not somewhere inside.
 try:
     import durabletask_aio.core as _core
     import durabletask_aio.worker as _worker

@@ -15,15 +15,19 @@ from unittest.mock import Mock
 
 import pytest
 from durabletask.aio import ActivityFailedError, SandboxMode, as_orchestrator
+from durabletask.aio.testing import (
+    NEVER,
+    ReplayError,
+    StubExhaustedError,
+    WorkflowEnvironment,
+    WorkflowStuckError,
+    WorkflowTerminatedError,
+)
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import RetryPolicy
 
-from durabletask_aio.testing.divergence import ReplayError
-from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
-from durabletask_aio.testing.handle import WorkflowTerminatedError
-from durabletask_aio.testing.stubs import NEVER, StubExhaustedError
-from durabletask_aio.testing.waiting import WorkflowStuckError
+from durabletask_aio.testing.environment import DEFAULT_START
 
 
 def double(context, value):
@@ -345,6 +349,21 @@ class TestTime:
             with pytest.raises(OrchestrationFailedError):
                 await env.execute(impatient)
             assert len(env.calls) == 6
+
+    async def test_a_cancelled_activity_with_a_retry_timeout_is_not_retried(self):
+        async def gives_up(ctx):
+            policy = RetryPolicy(
+                first_retry_interval=timedelta(seconds=10), max_number_of_attempts=5, retry_timeout=timedelta(hours=1)
+            )
+            try:
+                await ctx.with_timeout(ctx.call_activity("charge", retry_policy=policy), 5)
+            except TimeoutError:
+                await ctx.sleep(600)
+
+        async with WorkflowEnvironment(orchestrators=[gives_up]) as env:
+            env.stub("charge", raises=ValueError("no"), delay=20)
+            await env.execute(gives_up)
+            assert len(env.calls) == 1
 
 
 class TestEvents:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import durabletask.history as typed
 import pytest
+from durabletask.aio.testing import History, HistoryFormatError
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.extensions.history_export.models import ExportFormat, ExportFormatKind
 from durabletask.extensions.history_export.serialization import serialize_history
@@ -17,8 +18,6 @@ from durabletask.task import TaskFailedError
 from google.protobuf import timestamp_pb2
 
 from durabletask_aio.testing._upstream import pb, typed_event
-from durabletask_aio.testing.history import History
-from durabletask_aio.testing.history_codec import HistoryFormatError
 
 ALL_TYPES = [field.name for field in pb.HistoryEvent.DESCRIPTOR.oneofs_by_name["eventType"].fields]
 

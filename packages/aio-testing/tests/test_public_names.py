@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,10 @@ def test_the_map_of_the_package_has_every_module():
     modules = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
     entries = re.findall(r"^    (\w[\w, ]*):", package.__doc__, re.MULTILINE)
     assert sorted(name for entry in entries for name in entry.split(", ")) == sorted(modules)
+
+
+def test_a_core_with_another_hosting_interface_is_refused():
+    program = "import durabletask_aio.core.hosting as hosting\nhosting.VERSION = 2\nimport durabletask.aio.testing\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"ImportError: durabletask-aio-testing \S+ was written for version 1 of the core's", done.stderr)

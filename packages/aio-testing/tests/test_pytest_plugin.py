@@ -6,8 +6,7 @@ import importlib.util
 import json
 
 import pytest
-
-from durabletask_aio.testing.history import History
+from durabletask.aio.testing import History
 
 pytest_plugins = ["pytester"]
 

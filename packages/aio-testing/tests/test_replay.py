@@ -16,15 +16,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from durabletask.aio.testing import History, ReplayError, WorkflowEnvironment, replay, verify_deterministic
 
 from durabletask_aio.core.command_line import run_command
-from durabletask_aio.testing.divergence import ReplayError
-from durabletask_aio.testing.environment import WorkflowEnvironment
-from durabletask_aio.testing.history import History
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
 from durabletask_aio.testing.replay_command import replay as command
-from durabletask_aio.testing.replayer import replay
-from durabletask_aio.testing.verify import CutError, HashSeedError, verify_deterministic
+from durabletask_aio.testing.verify import CutError, HashSeedError
 
 HERE = Path(__file__).parent
 

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from durabletask_aio.testing.replayer import replay
+from durabletask.aio.testing import History, WorkflowEnvironment, replay
 
 ROOT = Path(__file__).parents[3]
 BENCHMARK = ROOT / "benchmarks" / "replay_histories.py"
@@ -50,8 +49,6 @@ def test_the_workflow_on_the_page_is_the_one_that_is_changed(benchmark):
 
 
 async def test_the_file_on_the_page_is_what_is_written():
-    from durabletask_aio.testing.environment import WorkflowEnvironment
-
     async def greet(ctx, name):
         return await ctx.call_activity("hello", input=name)
 
@@ -64,7 +61,5 @@ async def test_the_file_on_the_page_is_what_is_written():
 
 
 async def test_the_folder_of_histories_is_what_was_recorded(benchmark, histories, tmp_path):
-    from durabletask_aio.testing.history import History
-
     benchmark.write(histories, tmp_path)
     assert [History.load(path) for path in sorted(tmp_path.iterdir())] == histories

@@ -25,16 +25,12 @@ from typing import Any
 
 import pytest
 from durabletask.aio import ActivityFailedError, SubOrchestrationFailedError
+from durabletask.aio.testing import History, WorkflowEnvironment, local_backend, replay
 from durabletask.aio.worker import TaskHubGrpcWorker
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import RetryPolicy, TaskFailedError, when_all, when_any
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
-
-from durabletask_aio.testing.environment import WorkflowEnvironment
-from durabletask_aio.testing.history import History
-from durabletask_aio.testing.local import local_backend
-from durabletask_aio.testing.replayer import replay
 
 SOON = timedelta(milliseconds=50)
 LATE = timedelta(seconds=60)
@@ -1386,4 +1382,4 @@ def test_what_any_engine_has_recorded_replays_on_the_workflow_and_on_its_twin(na
 
 @pytest.mark.skipif(not README.exists(), reason="the README is in the repository only")
 def test_the_readme_says_how_many_there_are():
-    assert f"The same scenarios, {len(SCENARIOS)} of them" in README.read_text(encoding="utf-8")
+    assert f"The same {len(SCENARIOS)} scenarios" in README.read_text(encoding="utf-8")

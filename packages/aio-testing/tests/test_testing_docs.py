@@ -8,10 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from durabletask.aio.testing import WorkflowEnvironment
 from durabletask.client import OrchestrationFailedError
 from durabletask.task import RetryPolicy
 
-from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.timeline_text import render_text
 
 ROOT = Path(__file__).parents[3]

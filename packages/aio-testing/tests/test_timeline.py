@@ -12,13 +12,13 @@ import zlib
 from datetime import timedelta
 
 import pytest
+from durabletask.aio.testing import History, WorkflowEnvironment
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
 from durabletask.task import RetryPolicy
 
 from durabletask_aio.core.command_line import run_command
-from durabletask_aio.testing.environment import DEFAULT_START, WorkflowEnvironment
-from durabletask_aio.testing.history import History
+from durabletask_aio.testing.environment import DEFAULT_START
 from durabletask_aio.testing.timeline import Kind, Outcome, Timeline, duration_text, payload_text
 from durabletask_aio.testing.timeline_command import timeline as command
 from durabletask_aio.testing.timeline_html import render_html

@@ -32,6 +32,9 @@ from durabletask.testing.in_memory_backend import (
 
 from durabletask_aio.core import hosting
 
+# Here, because every module that needs the core imports this one, and the pytest plugin is loaded without the core.
+hosting.require_version(1, "durabletask-aio-testing")
+
 __all__ = [
     "ActivityWorkItem",
     "EntityState",
@@ -61,7 +64,12 @@ typed_event: Callable[[pb.HistoryEvent], _history.HistoryEvent] = _history._from
 activity_input_type = type_discovery.activity_input_type
 suppress_spans = tracing.suppress_span_emission
 
-UpstreamRegistry: type[Any] = _worker._Registry  # pyright: ignore[reportPrivateUsage]
+
+class UpstreamRegistry(_worker._Registry):  # pyright: ignore[reportPrivateUsage]
+    """Upstream's registry of functions, under a name that may be used."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
 
 def generator_of(context: Any) -> Any:
@@ -74,23 +82,22 @@ def retry_on_workflow_clock(context: Any, task_id: int) -> None:
 
     Upstream compares it with the machine's clock.  A task whose delays the core computes is left alone.
     """
-    pending: Any = context._pending_tasks.get(task_id)
-    if not isinstance(pending, _task.RetryableTask) or "compute_next_delay" in vars(pending):
+    if not isinstance(context._pending_tasks.get(task_id), _task.RetryableTask):
         return
-    retried: Any = pending
-    if retried._retry_policy.retry_timeout is None:
+    retried: Any = context._pending_tasks[task_id]
+    if "compute_next_delay" in vars(retried) or retried._retry_policy.retry_timeout is None:
         return
     expires_at = retried._start_time + retried._retry_policy.retry_timeout
     without_timeout = copy.copy(retried._retry_policy)
     without_timeout._retry_timeout = None
+    retryable: type[_task.RetryableTask[Any]] = _task.RetryableTask
 
     def compute_next_delay() -> timedelta | None:
         if context.current_utc_datetime >= expires_at:
             return None
         unlimited = copy.copy(retried)
         unlimited._retry_policy = without_timeout
-        delay: timedelta | None = _task.RetryableTask.compute_next_delay(unlimited)
-        return delay
+        return retryable.compute_next_delay(unlimited)
 
     retried.compute_next_delay = compute_next_delay
 
@@ -195,7 +202,7 @@ def verify() -> list[str]:
     ]
     executor = hosting.TurnExecutor(UpstreamRegistry(), logging.getLogger(__name__), JsonDataConverter())
     executor.open("verify")
-    context = vars(executor.context)
+    context = vars(cast("object", executor.context))
     problems += [
         f"upstream's orchestration context no longer keeps {name}" for name in _CONTEXT_STATE if name not in context
     ]

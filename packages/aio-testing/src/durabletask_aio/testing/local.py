@@ -198,23 +198,32 @@ def _listen(executor: Executor, port: int, engine: LocalEngine) -> tuple[grpc.Se
 
 
 class LocalBackend:
-    """A local engine for the length of a ``with`` or ``async with`` block.
+    """A local engine that workers and clients connect to over gRPC; nothing in it is durable.
 
-    ``port=0`` takes a free port.  ``start()`` and ``stop()`` are there for programs whose structure is no block;
-    both may be called twice.
+    It runs for the length of a `with` or `async with` block, or from `start` to `stop`.  It listens on the loopback
+    addresses only, and its methods are thread-safe.
+
+    Attributes:
+        engine: the engine behind the server.
     """
 
     def __init__(self, port: int = 0) -> None:
+        """Make a backend that does not listen yet.
+
+        Args:
+            port: the port to listen on; 0 takes a free one.
+        """
         self.engine = LocalEngine(port)
 
     @property
     def port(self) -> int:
+        """The port it listens on; `RuntimeError` before the first start."""
         self._check_started()
         return self.engine.port
 
     @property
     def address(self) -> str:
-        """``"localhost:PORT"``, for the ``host_address`` of workers and clients."""
+        """`"localhost:PORT"`, for the `host_address` of workers and clients; `RuntimeError` before the first start."""
         self._check_started()
         return self.engine.address
 
@@ -225,26 +234,47 @@ class LocalBackend:
             )
 
     def start(self) -> LocalBackend:
-        """Start listening.  ``OSError`` if the port is taken."""
+        """Start listening; a second call does nothing.
+
+        Returns:
+            This object.
+
+        Raises:
+            OSError: if the port is taken.
+        """
         self.engine.start()
         return self
 
     def stop(self) -> None:
-        """Stop listening; the instances stay until the object goes or :meth:`reset` is called."""
+        """Stop listening; a second call does nothing.
+
+        The instances stay until `reset` is called, and a second `start` listens on the same port.
+        """
         self.engine.stop()
 
     def reset(self) -> None:
-        """Forget every instance, entity and timer.  Connected workers stay connected."""
+        """Delete every instance, entity and timer.  Connected workers stay connected."""
         self.engine.reset()
 
     def instances(self) -> dict[str, OrchestrationStatus]:
-        """The status of each instance by its id, in the order of creation."""
+        """List the instances.
+
+        Returns:
+            The status of each instance by its id, in the order of creation.
+        """
         return {each.instance_id: OrchestrationStatus(each.status) for each in self.engine.all_instances()}
 
     def history(self, instance_id: str) -> History:
-        """The recorded history of the instance's latest execution.
+        """Return the history of an instance.
 
-        ``KeyError`` naming the instances there are if this one is not known.
+        Args:
+            instance_id: the id of the instance.
+
+        Returns:
+            The history of its latest execution so far.
+
+        Raises:
+            KeyError: if there is no such instance; the message lists the instances.
         """
         try:
             return History(self.engine.history_of(instance_id), instance_id=instance_id)
@@ -253,7 +283,15 @@ class LocalBackend:
             raise KeyError(f"no instance {instance_id!r} on the local engine; there are: {known}") from None
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
-        """Block until ``condition()`` holds, looking a hundred times a second; ``TimeoutError`` after ``timeout``."""
+        """Block until a condition holds.
+
+        Args:
+            condition: called a hundred times a second.
+            timeout: seconds to wait at most.
+
+        Raises:
+            TimeoutError: if `condition()` has not become true by then.
+        """
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
@@ -274,11 +312,18 @@ class LocalBackend:
 
 
 def local_backend(port: int = 0) -> LocalBackend:
-    """A local engine, started by ``with`` (or ``async with``) and stopped at the end of the block::
+    """Make a local engine, which is started by `with` or `async with` and stopped at the end of the block.
 
+    Example:
+        ```python
         with local_backend() as backend, TaskHubGrpcWorker(host_address=backend.address) as worker:
             ...
+        ```
 
-    It listens on this machine only and forgets everything at the end.
+    Args:
+        port: the port to listen on, on the loopback addresses; 0 takes a free one.
+
+    Returns:
+        A backend that does not listen yet.
     """
     return LocalBackend(port)

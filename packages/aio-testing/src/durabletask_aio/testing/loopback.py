@@ -1,4 +1,4 @@
-"""Ports on this machine's loopback addresses, both families of them."""
+"""Ports on the loopback addresses of both families, IPv4 and IPv6."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def has_ipv6_loopback() -> bool:
-    """Whether something can listen on ``::1`` here."""
+    """Return whether a server can listen on `::1`."""
     if not socket.has_ipv6:
         return False
     try:
@@ -18,9 +18,10 @@ def has_ipv6_loopback() -> bool:
 
 
 def free_port(port: int) -> int | None:
-    """``port``, or any for 0, if it is free on both families.
+    """Return `port`, or any free port for 0, if it is free on both families, else `None`.
 
-    Both, because clients say "localhost", which may mean either: whoever holds the other one would get our callers.
+    Both, because clients connect to "localhost", which may be either address: a server on the other one would receive
+    their calls.
     """
     try:
         with socket.create_server(("127.0.0.1", port)) as probe:
@@ -33,7 +34,7 @@ def free_port(port: int) -> int | None:
 
 
 def port_in_use(port: int, who: str) -> OSError:
-    """The error that says that ``who`` cannot listen on ``port``, and what to do."""
+    """Return the error for a port that is in use; `who` is the server that cannot listen there."""
     return OSError(
         errno.EADDRINUSE,
         f"port {port} on localhost is in use by another program, so {who} cannot listen there; "

@@ -9,4 +9,4 @@ _PACKAGE = "durabletask_aio.testing"
 
 def read_data(name: str) -> str:
     """Return the text of a file in `data`."""
-    return files(_PACKAGE).joinpath("data", name).read_text(encoding="utf-8")
+    return (files(_PACKAGE) / "data" / name).read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """The pytest plugin: fixtures, the sandbox mode of a test's workflows, recorded histories, failure reports.
 
-It is loaded by its entry point in every pytest run of an environment that has this package, so it imports nothing of
-``durabletask`` until a fixture is used.  No fixture is async: they work with pytest-asyncio, anyio and neither.
+Its entry point loads it in every pytest run of an environment that has this package, so it imports nothing of
+`durabletask` until a fixture is used.  No fixture is async: they work with pytest-asyncio, with anyio, and with
+neither.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _MODES = ("off", "best_effort", "strict")
 _SANDBOX_GROUP = "durabletask.aio.sandbox"
 _environments: pytest.StashKey[list[Any]] = pytest.StashKey()
 _backends: pytest.StashKey[Any] = pytest.StashKey()
-_MOST_TREES = 5
-_LONGEST_TREE = 30
-_LONGEST_NAME = 200
-"""Bytes of a file's name; file systems take 255."""
+_MAX_TREES = 5
+"""Workflows that a failure report shows."""
+_MAX_TREE_LINES = 30
+_MAX_NAME_BYTES = 200
+"""The length of file names; file systems allow 255 bytes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,27 +62,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _sandbox_mode(request: pytest.FixtureRequest) -> str | None:
-    """What the nearest marker says, or the command line, or the ini file; else strict, where that is possible."""
+    """Return the mode of the nearest marker, of the command line or of the ini file; else strict, where installed."""
     marker = request.node.get_closest_marker("workflow_sandbox")
     if marker is not None:
         if len(marker.args) != 1 or marker.args[0] not in _MODES:
             raise pytest.UsageError(f"@pytest.mark.workflow_sandbox takes one of {', '.join(map(repr, _MODES))}")
         return str(marker.args[0])
-    asked = request.config.getoption("--workflow-sandbox") or request.config.getini("workflow_sandbox")
-    if asked:
-        return str(asked)
+    mode = request.config.getoption("--workflow-sandbox") or request.config.getini("workflow_sandbox")
+    if mode:
+        return str(mode)
     return "strict" if entry_points(group=_SANDBOX_GROUP) else None
 
 
 @pytest.fixture
 def workflow_env(request: pytest.FixtureRequest) -> Iterator[Callable[..., WorkflowEnvironment]]:
-    """Makes workflow environments, in the sandbox mode of the test::
+    """Make workflow environments, in the sandbox mode of the test.
 
-    async def test_order(workflow_env):
-        async with workflow_env(orchestrators=[order], activities=[charge]) as env:
-            assert await env.execute(order, input=5) == "receipt 7"
+    Example:
+        ```python
+        async def test_order(workflow_env):
+            async with workflow_env(orchestrators=[order], activities=[charge]) as env:
+                assert await env.execute(order, input=5) == "receipt 7"
+        ```
 
-    Takes what :class:`WorkflowEnvironment` takes.
+    Yields:
+        A function with the parameters of [`WorkflowEnvironment`][durabletask.aio.testing.WorkflowEnvironment].
     """
     from durabletask_aio.testing.environment import WorkflowEnvironment
 
@@ -99,7 +105,11 @@ def workflow_env(request: pytest.FixtureRequest) -> Iterator[Callable[..., Workf
 
 @pytest.fixture
 def local_backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
-    """A local engine on a free port, for the length of the test."""
+    """Run a local engine on a free port, for the length of the test.
+
+    Yields:
+        The [`LocalBackend`][durabletask.aio.testing.LocalBackend].
+    """
     from durabletask_aio.testing.local import local_backend as start_backend
 
     with start_backend() as backend:
@@ -112,15 +122,19 @@ def local_backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
 def grpc_worker(
     request: pytest.FixtureRequest, local_backend: LocalBackend
 ) -> Iterator[Callable[..., TaskHubGrpcWorker]]:
-    """Starts workers on the test's local engine and stops them at its end::
+    """Start workers on the local engine of the test, and stop them at its end.
 
-    def test_order(grpc_worker, local_backend):
-        grpc_worker(orchestrators=[order], activities=[charge])
-        client = TaskHubGrpcClient(host_address=local_backend.address)
-        ...
+    Example:
+        ```python
+        def test_order(grpc_worker, local_backend):
+            grpc_worker(orchestrators=[order], activities=[charge])
+            client = TaskHubGrpcClient(host_address=local_backend.address)
+            ...
+        ```
 
-    Takes functions in lists or, under other names than their own, in mappings.  Further keyword arguments go to the
-    worker's constructor.
+    Yields:
+        A function that takes `orchestrators`, `activities` and `entities`, in lists or, under other names than their
+        own, in mappings, and keyword arguments for the constructor of the worker.  It returns the running worker.
     """
     from durabletask_aio.testing.functions import is_async, named_functions
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -157,17 +171,17 @@ def _record(request: pytest.FixtureRequest, histories: list[History]) -> None:
         if len(history):
             name = _file_name(history.instance_id or "instance")
             executions[name] += 1
-            # An instance that continued as new has several.
+            # One file for each execution of an instance that continued as new.
             history.save(folder / (f"{name}.json" if executions[name] == 1 else f"{name}.{executions[name]}.json"))
 
 
 def _file_name(text: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", text).strip("_")
     encoded = name.encode()
-    if len(encoded) <= _LONGEST_NAME:
+    if len(encoded) <= _MAX_NAME_BYTES:
         return name
-    # A test with large parameters.
-    beginning = encoded[: _LONGEST_NAME - 9].decode(errors="ignore")
+    # A long test id, with large parameters for example.
+    beginning = encoded[: _MAX_NAME_BYTES - 9].decode(errors="ignore")
     return f"{beginning}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -176,20 +190,20 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.excinfo is not None and not item.config.getoption("fulltrace"):
-        _hide_our_frames(call.excinfo)
+        _hide_library_frames(call.excinfo)
     report = yield
     if call.excinfo is not None and call.when == "call":
         for history in _histories_of(item, call.excinfo.value):
             report.sections.append(
-                (f"workflow {history.workflow_name}, instance {history.instance_id}", _tree(history))
+                (f"workflow {history.workflow_name}, instance {history.instance_id}", _render_tree(history))
             )
     return report
 
 
-def _hide_our_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    """Of an error that this library raises on purpose, show what the test did, not how the library found out.
+def _hide_library_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Hide the frames of this library below an error that it raises on purpose.
 
-    Of any other error the frames stay: it may be a defect of ours.
+    The frames of any other error stay: it may be a defect of the library.
     """
     if not excinfo.type.__module__.startswith("durabletask.aio"):
         return
@@ -199,27 +213,27 @@ def _hide_our_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
 
 
 def _histories_of(item: pytest.Item, error: BaseException) -> list[History]:
-    """Those the error is about, or else those of the test's environments and of its local engine."""
-    about: list[History] = getattr(error, "workflow_histories", [])
-    if not about:
-        none: list[WorkflowEnvironment] = []
-        environments = item.stash.get(_environments, none)
-        about = [history for environment in environments for history in environment.histories]
+    """Return the histories attached to the error, or else those of the test's environments and local engine."""
+    histories: list[History] = getattr(error, "workflow_histories", [])
+    if not histories:
+        default: list[WorkflowEnvironment] = []
+        environments = item.stash.get(_environments, default)
+        histories = [history for environment in environments for history in environment.histories]
         backend: LocalBackend | None = item.stash.get(_backends, None)
         if backend is not None:
-            about += [backend.history(instance_id) for instance_id in [*backend.instances()][-_MOST_TREES:]]
-    return [history for history in about if history.workflow_name is not None][-_MOST_TREES:]
+            histories += [backend.history(instance_id) for instance_id in [*backend.instances()][-_MAX_TREES:]]
+    return [history for history in histories if history.workflow_name is not None][-_MAX_TREES:]
 
 
-def _tree(history: History) -> str:
+def _render_tree(history: History) -> str:
     from durabletask_aio.testing.timeline_text import render_text
 
     try:
         lines = render_text(history).splitlines()
-    except Exception as error:  # a report must not fail because of what it reports
+    except Exception as error:  # An error here would replace the report of the failed test.
         return f"(cannot be drawn: {error})"
-    left_out = len(lines) - _LONGEST_TREE
-    if left_out > 1:
-        # The beginning, to see what it is about; the end, where it failed.
-        lines[_LONGEST_TREE // 2 : _LONGEST_TREE // 2 + left_out] = [f"│  … {left_out} more lines …"]
+    omitted = len(lines) - _MAX_TREE_LINES
+    if omitted > 1:
+        # The beginning and the end are kept: where it started, and where it failed.
+        lines[_MAX_TREE_LINES // 2 : _MAX_TREE_LINES // 2 + omitted] = [f"│  … {omitted} more lines …"]
     return "\n".join(lines)
