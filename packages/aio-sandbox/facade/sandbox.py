@@ -1,17 +1,17 @@
-"""The sandbox of durabletask-aio: finding what makes a workflow non-deterministic.
+"""The sandbox of durabletask-aio: detection of non-deterministic code in workflows.
 
-Modes are chosen where a workflow is registered (``sandbox_mode="strict"``); what is here is for the rest: checking a
-function from a test, and relaxing or extending what the sandbox objects to.
+The mode of a workflow is chosen where it is registered (`sandbox_mode="strict"`). This module is for everything else:
+checking a function or a file from a test, and allowing or forbidding calls.
 """
 
 from __future__ import annotations
 
-# The core comes first, so that an environment in which only this distribution is left fails with the line to run.
+# The core is imported first, so that an environment without it fails with the command that installs it.
 try:
     import durabletask_aio.core as _core
 except ModuleNotFoundError as error:
     if error.name not in ("durabletask_aio", "durabletask_aio.core"):
-        raise  # the core is there, and has something of its own to say
+        raise  # the core is installed; the error is about something else
     msg = (
         "durabletask.aio.sandbox needs the core of durabletask-aio, which is not installed (or not completely). Run:\n"
         '    pip install --force-reinstall "durabletask-aio-core[sandbox]"'

@@ -1,4 +1,4 @@
-"""``[tool.durabletask-aio.check]`` in ``pyproject.toml``."""
+"""The settings of the checker in `pyproject.toml`, table `[tool.durabletask-aio.check]`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _KEYS: Final = (*_LISTS, *_FLAGS, "forbid")
 
 
 def read_settings(start: Path) -> Settings:
-    """The settings of the nearest ``pyproject.toml`` at or above ``start``; the defaults if there is none.
+    """The settings of the nearest `pyproject.toml` at or above `start`; the defaults if there is none.
 
-    Raises :class:`WorkflowValidationError` for a key or a type that is not understood, with the file and the key.
+    Raises `WorkflowValidationError`, with the file and the key, for an unknown key or a wrong type.
     """
     for folder in (start.resolve(), *start.resolve().parents):
         path = folder / "pyproject.toml"
@@ -67,7 +67,7 @@ def _validate(path: Path, key: str, value: Any) -> None:
 def _parse(path: Path, text: str) -> dict[str, Any]:
     for name in ("tomllib", "tomli"):
         try:
-            # tomllib came with Python 3.11; tomli is the same for 3.10, where it may or may not be installed.
+            # tomllib is part of Python 3.11 and later; for 3.10, tomli provides the same if it is installed.
             module: Any = importlib.import_module(name)
         except ImportError:
             continue

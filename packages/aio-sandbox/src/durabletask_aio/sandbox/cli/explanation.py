@@ -1,4 +1,4 @@
-"""A rule in full, for the terminal and for the documentation; both come from the catalogue alone."""
+"""The full description of a rule, for the terminal and the documentation, generated from the catalogue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
 
 def explain(rule: Rule, catalogue: Catalogue) -> str:
-    """Everything there is to say about a rule, in Markdown that reads well in a terminal too."""
+    """The description of a rule in Markdown that is also readable in a terminal."""
     calls = calls_of(rule, catalogue)
     strict = _IN_STRICT[rule.severity]
     parts = [
@@ -28,7 +28,7 @@ def explain(rule: Rule, catalogue: Catalogue) -> str:
 
 
 def rule_to_dict(rule: Rule, catalogue: Catalogue) -> dict[str, Any]:
-    """Everything there is to say about a rule, for programs; the keys are stable."""
+    """The description of a rule for programs; the keys are stable."""
     return {
         "code": rule.code,
         "slug": rule.slug,
@@ -50,7 +50,7 @@ def calls_of(rule: Rule, catalogue: Catalogue) -> list[Call]:
 
 
 def described(calls: list[Call]) -> str:
-    """Calls by name, each with the condition under which it is one, in Markdown."""
+    """The names of calls, each with the condition under which it breaks its rule, in Markdown."""
     return ", ".join(_described(call.name, call.condition) for call in calls)
 
 

@@ -19,7 +19,7 @@ _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def as_text(report: Report) -> str:
-    """For people: each finding with its line and the corrected one, and a summary."""
+    """Text: each finding with its line and the corrected line, and a summary."""
     blocks = [f"{_place(each)}: {each.rule.code} {_body(each)}" for each in report.findings]
     count = len(report.findings)
     found = "no findings" if count == 0 else f"{count} finding{'s' if count > 1 else ''}"
@@ -49,7 +49,7 @@ def _body(finding: Finding) -> str:
 
 
 def as_json(report: Report) -> str:
-    """For programs; the keys are stable."""
+    """JSON; the keys are stable."""
     return json.dumps(
         {
             "findings": [{**each.as_dict(), "file": _relative(each.file)} for each in report.findings],
@@ -64,7 +64,7 @@ def as_json(report: Report) -> str:
 
 
 def as_github(report: Report) -> str:
-    """Workflow commands that GitHub Actions shows beside the lines of a pull request."""
+    """Workflow commands of GitHub Actions, which show findings next to the lines of a pull request."""
     return "\n".join(_annotation(each) for each in report.findings)
 
 
@@ -84,7 +84,7 @@ def _property(text: str) -> str:
 
 
 def as_sarif(report: Report) -> str:
-    """SARIF 2.1.0, which code scanning services read."""
+    """SARIF 2.1.0, as read by code scanning services."""
     rules = list(default_catalogue().rules.values())
     driver: dict[str, Any] = {
         "name": "durabletask-aio check",
@@ -138,7 +138,7 @@ def _relative(path: str) -> str:
     try:
         relative = os.path.relpath(path)
     except ValueError:
-        # Another drive, on Windows.
+        # The file is on another drive (Windows).
         return path
     return path if relative.startswith("..") else relative
 

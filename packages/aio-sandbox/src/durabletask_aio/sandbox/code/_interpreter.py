@@ -1,4 +1,4 @@
-"""What CPython has but its documentation, or the oldest Python we support, does not promise; in one place."""
+"""Access to details of CPython that its documentation, or the oldest supported Python, does not guarantee."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from itertools import islice
 from typing import Any, Final, TypeAlias, cast
 
 PositionTuple: TypeAlias = "tuple[int | None, int | None, int | None, int | None]"
-"""Line, last line, column, last column; lines from one, columns from zero in bytes."""
+"""Line, last line, column, last column. Lines count from one, columns are byte offsets from zero."""
 
 HAS_POSITIONS: Final = sys.version_info >= (3, 11)
 """Whether code objects know the columns of their instructions."""
 
 lru_cache_wrapper: Final[type] = type(functools.lru_cache(len))
-"""What ``functools.lru_cache`` and ``functools.cache`` return."""
+"""The type of what `functools.lru_cache` and `functools.cache` return."""
 
 
 def positions(code: types.CodeType) -> Iterator[PositionTuple]:
-    """The position of each instruction; none before Python 3.11."""
+    """The position of each instruction; nothing before Python 3.11."""
     if not HAS_POSITIONS:
         return
     entries: Iterable[PositionTuple] = cast("Any", code).co_positions()
@@ -34,7 +34,7 @@ def position_at(code: types.CodeType, offset: int) -> PositionTuple:
 
 
 def frame(depth: int) -> types.FrameType | None:
-    """The frame ``depth`` levels above the caller's own, or ``None`` if the stack is not that deep."""
+    """The frame `depth` levels above the caller's own, or `None` if the stack is not that deep."""
     try:
         return sys._getframe(depth + 1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     except ValueError:
@@ -42,7 +42,7 @@ def frame(depth: int) -> types.FrameType | None:
 
 
 def implementations(dispatcher: Any) -> Iterator[Any]:
-    """The registered functions of a ``functools.singledispatch`` function or method."""
+    """The registered functions of a `functools.singledispatch` function or method."""
     inner: Any = getattr(dispatcher, "dispatcher", dispatcher)
     registry: Any = getattr(inner, "registry", None)
     if isinstance(registry, types.MappingProxyType):
@@ -50,7 +50,7 @@ def implementations(dispatcher: Any) -> Iterator[Any]:
 
 
 def cell_content(cell: types.CellType, default: object) -> Any:
-    """What a closure's cell holds, or ``default`` while its variable has no value."""
+    """The content of a closure's cell, or `default` while its variable is unbound."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -63,7 +63,7 @@ def wrapped_function(method: Any) -> Any:
 
 
 def metaclass_call(kind: Any) -> Any:
-    """What calling a class runs: its metaclass's ``__call__``."""
+    """What calling a class runs: the `__call__` of its metaclass."""
     return inspect.getattr_static(type_of(kind), "__call__", None)
 
 
@@ -74,13 +74,13 @@ def bases(kind: Any) -> tuple[type[Any], ...]:
 
 
 def type_of(value: Any) -> type[Any]:
-    """``type(value)``, whose own type is clear to type checkers."""
+    """`type(value)`, typed so that type checkers accept it for values of unknown type."""
     kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     return kind
 
 
 def elements(value: Any) -> list[Any]:
-    """The elements of a container whose type is not known any closer."""
+    """The elements of a container of unknown type."""
     return list(value)
 
 
@@ -90,6 +90,6 @@ def strings(values: Any) -> tuple[str, ...]:
 
 
 def attributes(kind: Any) -> list[tuple[str, Any]]:
-    """What a class's own body defined, by name."""
+    """The names and values that a class's own body defined."""
     namespace = cast("dict[str, Any]", vars(kind))
     return [*namespace.items()]

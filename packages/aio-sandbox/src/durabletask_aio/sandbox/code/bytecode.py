@@ -1,6 +1,6 @@
-"""Reading bytecode: which globals a function calls, and what kind of expression a call's callee is.
+"""Reading bytecode: which globals a function calls, and which instruction loads the callee of a call.
 
-Everything here fails safe: what is not understood for sure is answered with ``None``, never guessed.
+Where the bytecode is not fully understood, the answer is `None` and never a guess.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CALLS: Final = frozenset(
 
 
 def instructions(code: types.CodeType) -> list[dis.Instruction]:
-    """The instructions of ``code`` as it was compiled, without prefixes and inline caches."""
+    """The instructions of `code` as compiled, without `EXTENDED_ARG` prefixes and inline caches."""
     return [each for each in dis.get_instructions(code) if each.opname not in _IGNORED]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A global name and the attributes taken from it: ``datetime``, ``.datetime``, ``.now``."""
+    """A global name and the attributes taken from it: `datetime`, `.datetime`, `.now`."""
 
     index: int
-    """Of the instruction that loads the global."""
+    """Index of the instruction that loads the global."""
     offset: int
     argument: int
     name: str
@@ -44,9 +44,9 @@ class Chain:
     """For the global itself and after each attribute: whether the value at that point is called directly."""
 
 
-@functools.lru_cache(maxsize=512)  # asked for whom a function calls, and again for what is to be redirected in it
+@functools.lru_cache(maxsize=512)  # both reachability and redirection ask for each function
 def global_chains(code: types.CodeType) -> tuple[Chain, ...]:
-    """Every load of a global in ``code``, with the attributes that follow it."""
+    """Every load of a global in `code`, with the attributes that follow it."""
     return tuple(_global_chains(code))
 
 
@@ -72,7 +72,7 @@ def _global_chains(code: types.CodeType) -> Iterator[Chain]:
 
 @dataclass(frozen=True)
 class LocalImport:
-    """An import statement inside a function: the module, and what is taken from it (empty for ``import m``)."""
+    """An import statement inside a function: the module, and the names taken from it (none for `import m`)."""
 
     offset: int
     argument: int
@@ -81,8 +81,8 @@ class LocalImport:
 
 
 def local_imports(code: types.CodeType) -> Iterator[LocalImport]:
-    """The absolute imports in ``code``; none if it also makes a class, which might be a subclass of an import."""
-    if _IMPORT_NAME not in code.co_code[::2]:  # disassembling is most of what a registration takes
+    """The absolute imports in `code`; none if it also defines a class, which might be a subclass of an import."""
+    if _IMPORT_NAME not in code.co_code[::2]:  # disassembling takes most of the time of a registration
         return
     found = instructions(code)
     if any(each.opname == "LOAD_BUILD_CLASS" for each in found):
@@ -97,13 +97,14 @@ def local_imports(code: types.CodeType) -> Iterator[LocalImport]:
 
 
 def callee_index(found: list[dis.Instruction], index: int) -> int | None:
-    """Which instruction pushed what the call at ``index`` calls; ``None`` if the arguments contain a branch.
+    """The index of the instruction that pushed the callee of the call at `index`.
 
-    The stack is walked backwards from the call until the slots of the callee are reached.
+    `None` if the arguments contain a branch. The stack is simulated backwards from the call until the depth of the
+    callee is reached.
     """
     call = found[index]
     if call.opname == "CALL" and index > 0 and found[index - 1].opname == "PRECALL":
-        # Python 3.11 splits a call in two, of which the first one pops the arguments.
+        # Python 3.11 splits a call into PRECALL and CALL; the first one pops the arguments.
         return callee_index(found, index - 1)
     wanted = _depth_of_callee(call)
     if wanted is None:
@@ -125,7 +126,7 @@ def callee_index(found: list[dis.Instruction], index: int) -> int | None:
 
 
 def _depth_of_callee(call: dis.Instruction) -> int | None:
-    """How deep the stack is, seen from the call, once the callee is on it and no argument is yet."""
+    """The stack depth relative to the call, once the callee is on the stack and no argument is."""
     count = call.arg or 0
     if call.opname in {"CALL", "PRECALL", "CALL_METHOD", "CALL_FUNCTION"}:
         return -count
@@ -137,7 +138,7 @@ def _depth_of_callee(call: dis.Instruction) -> int | None:
 
 
 def argument_count(code: types.CodeType, offset: int) -> int | None:
-    """How many arguments the call at ``offset`` passes; ``None`` for ``f(*args)`` and what is not a call."""
+    """The number of arguments that the call at `offset` passes; `None` for `f(*args)` and for other instructions."""
     raw = code.co_code
     if not 0 <= offset < len(raw):
         return None
@@ -148,5 +149,5 @@ def argument_count(code: types.CodeType, offset: int) -> int | None:
 
 
 def is_old_layout() -> bool:
-    """Whether LOAD_GLOBAL carries a plain index (3.10) and not one shifted for the NULL bit (3.11 and later)."""
+    """Whether the argument of LOAD_GLOBAL is a plain index (3.10), not shifted for the NULL bit (3.11 and later)."""
     return _OLD

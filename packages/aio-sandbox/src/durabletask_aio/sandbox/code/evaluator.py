@@ -1,4 +1,8 @@
-"""From an expression to the values it may have."""
+"""Abstract evaluation: from an expression to the values it may have (see `values`).
+
+It follows names, attributes, calls and containers, with the help of a resolver for what functions do not bind
+themselves. An expression about which nothing is known has no values.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from durabletask_aio.sandbox.code.values import (
     UnorderedValue,
     Value,
 )
-from durabletask_aio.sandbox.rules.conditions import arguments_of, joined
+from durabletask_aio.sandbox.rules.conditions import combined, summary_of_node
 
 OPERATIONS: Final = frozenset(
     {
@@ -43,7 +47,7 @@ OPERATIONS: Final = frozenset(
         "with_timeout",
     }
 )
-"""Methods of the context whose result somebody has to wait for."""
+"""Methods of the context whose result has to be awaited."""
 
 _KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
 _CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
@@ -56,7 +60,7 @@ _DEPTH: Final = 12
 
 
 class Evaluator:
-    """Evaluates expressions of one world."""
+    """Evaluates expressions with the help of one resolver."""
 
     def __init__(self, resolver: NameResolver) -> None:
         self._resolver = resolver
@@ -64,8 +68,9 @@ class Evaluator:
         self._returns: dict[Hashable, list[Value]] = {}
 
     def values(self, node: ast.expr, scope: Scope) -> list[Value]:
-        """What ``node`` may be; empty if nothing is known."""
-        # Names may be bound in terms of one another: a value under evaluation adds nothing to itself.
+        """The values that `node` may have; empty if nothing is known."""
+        # A name may be bound in terms of itself: an expression that is being evaluated contributes nothing to its own
+        # value.
         key = (id(node), id(scope))
         if key in self._busy or len(self._busy) > _DEPTH * 4:
             return []
@@ -92,7 +97,7 @@ class Evaluator:
         return self._display(node, scope)
 
     def name(self, name: str, scope: Scope) -> list[Value]:
-        """What ``name`` may stand for in ``scope``."""
+        """The values that `name` may have in `scope`."""
         current: Scope | None = scope
         while current is not None and not current.is_module:
             if current.binds(name):
@@ -109,7 +114,7 @@ class Evaluator:
         default = scope.defaults.get(name)
         if default is not None and scope.parent is not None:
             found.extend(self.values(default, scope.parent))
-            # The default of a nested function is made anew by each execution.
+            # The default of a nested function is created again in each execution.
             is_kept = scope.parent.parent is None and is_mutable_default(default)
             if is_kept and name not in scope.argument_values and not scope.is_assigned(name):
                 found.append(SharedObject(name, f"a default of the parameter `{name}`"))
@@ -136,8 +141,8 @@ class Evaluator:
         members = [member for value in found for member in self._resolver.attribute(value, binding.member)]
         if members:
             return members
-        joined = f"{module}{binding.member}" if module.endswith(".") else f"{module}.{binding.member}"
-        return self._resolver.import_module(joined, scope)
+        full_name = f"{module}{binding.member}" if module.endswith(".") else f"{module}.{binding.member}"
+        return self._resolver.import_module(full_name, scope)
 
     def _attribute(self, node: ast.Attribute, scope: Scope) -> list[Value]:
         found: list[Value] = []
@@ -159,7 +164,7 @@ class Evaluator:
             return self.values(node.value, scope)
         if isinstance(node.op, _SET_OPERATORS) and (_is_view(node.left) or _is_view(node.right)):
             return [UnorderedValue(True, False)]
-        # path / "name" is a path, and the union of two sets is a set.
+        # `path / "name"` is a path, and the union of two sets is a set.
         left = self.values(node.left, scope)
         sets = [each for value in left if (each := as_unordered(value)) is not None]
         return [*sets, *(value for value in left if isinstance(value, Instance))]
@@ -186,7 +191,7 @@ class Evaluator:
         return []
 
     def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[UnorderedValue]:
-        """What a sequence made from ``nodes`` inherits: the order of a set, if one of them has it."""
+        """The set order that a sequence made from `nodes` inherits, if one of them has it."""
         for node in nodes:
             for value in self.values(node, scope):
                 found = as_unordered(value)
@@ -235,10 +240,12 @@ class Evaluator:
         return self._of_function(function, node)
 
     def with_arguments(self, function: Value, node: ast.Call) -> Value:
-        """``functools.partial(function, ...)``, where it matters what is left out."""
+        """The value of `functools.partial(function, ...)`; arguments matter only for calls of the catalogue."""
         if isinstance(function, PartialFunction):
-            return PartialFunction(function.function, joined(function.arguments, arguments_of(node, 1)))
-        return function if self._resolver.call(function) is None else PartialFunction(function, arguments_of(node, 1))
+            return PartialFunction(function.function, combined(function.arguments, summary_of_node(node, 1)))
+        return (
+            function if self._resolver.call(function) is None else PartialFunction(function, summary_of_node(node, 1))
+        )
 
     def _next_or_type(self, name: str, argument: ast.expr, scope: Scope) -> list[Value]:
         if name == "type":
@@ -251,13 +258,13 @@ class Evaluator:
         return [*self._resolver.result(function), *self._returned(function)]
 
     def _returned(self, function: Value) -> list[Value]:
-        """What a helper returns, as far as its order is that of a set."""
+        """The values that a function of the user returns; only those in the order of a set are followed."""
         found: list[Value] = []
         for body in self._resolver.bodies(function) if isinstance(function, (SourceFunction, ObjectValue)) else ():
             if isinstance(body.node, ast.Lambda) or body.io_only:
                 continue
             if body.key not in self._returns:
-                # What a function that calls itself returns is what its other statements return.
+                # A recursive call contributes nothing to the result of its own function.
                 self._returns[body.key] = []
                 self._returns[body.key] = self._of_returns(body, body.node)
             found.extend(self._returns[body.key])
@@ -294,7 +301,7 @@ class Evaluator:
 
 
 def as_unordered(value: Value) -> UnorderedValue | None:
-    """``value`` as a set, or as something in the order of one."""
+    """`value` as a set or as a sequence in the order of a set; `None` if it is neither."""
     if isinstance(value, ObjectValue) and _interpreter.type_of(value.value) in (set, frozenset):
         return UnorderedValue(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
     return value if isinstance(value, UnorderedValue) else None
@@ -307,7 +314,7 @@ def set_from_display(node: ast.Set | ast.List | ast.Tuple) -> UnorderedValue:
 
 
 def set_from_call(node: ast.Call) -> UnorderedValue:
-    """What ``set(...)`` or ``frozenset(...)`` gives."""
+    """The result of `set(...)` or `frozenset(...)`."""
     literal = node.args[0] if node.args else None
     return (
         set_from_display(literal)
@@ -317,19 +324,19 @@ def set_from_call(node: ast.Call) -> UnorderedValue:
 
 
 def _is_view(node: ast.expr) -> bool:
-    """Whether ``node`` is ``mapping.keys()`` or ``.items()``: what operators make of these is a set."""
+    """Whether `node` is `mapping.keys()` or `mapping.items()`; operators on these return sets."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"keys", "items"}
 
 
 def is_mutable_default(node: ast.expr | None) -> bool:
-    """Whether all calls of a function share a default that can be changed."""
+    """Whether the default of a parameter is mutable, so that all calls of the function share it."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in {"list", "dict", "set"}
     return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
 
 
 def identity(value: Value) -> object:
-    """Something hashable that tells values apart, for remembering how a function was reached."""
+    """A hashable key of a value, used to remember with which arguments a function was scanned."""
     if isinstance(value, ObjectValue):
         return value.identity
     if isinstance(value, (SourceFunction, SourceClass)):

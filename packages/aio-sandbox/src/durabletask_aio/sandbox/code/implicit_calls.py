@@ -1,4 +1,4 @@
-"""Which ordinary expressions call something without saying so: operators, built-ins, functions that take functions."""
+"""Expressions that call something implicitly: operators, built-ins, and functions that take functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ARGUMENT_CALLERS: Final = [
     "statistics.",
 ]
 SINGLE_ARGUMENT_CALLERS: Final = frozenset({"builtins.filter", "builtins.sorted", "builtins.min", "builtins.max"})
-"""Those that call a function with a single argument each time."""
+"""Those that call their function with a single argument."""
 METHODS_THAT_CALL: Final = frozenset(
     [
         "call_soon",

@@ -1,4 +1,4 @@
-"""How the analysis finds out what names and attributes stand for: the interface of a resolver, and what it returns.
+"""How the analysis finds out what names and attributes stand for: the interface of a resolver, and its results.
 
 There are two resolvers. `static.live_resolver` looks names up in live objects, `static.source_resolver` follows the
 import statements of source files. The analysis works with either.
@@ -19,18 +19,18 @@ from durabletask_aio.sandbox.rules.catalogue import Call
 
 @dataclass(frozen=True)
 class DefaultFactory:
-    """What gives a field of a new object its value, unless the one who makes the object gives it."""
+    """A function that provides the value of a field when a new object is created without it."""
 
     name: str
     aliases: frozenset[str]
-    """What the field may be given by besides."""
+    """Other keywords that provide the field."""
     position: int
     function: Value
 
 
 @dataclass(frozen=True)
 class FunctionBody:
-    """A function of the user's that the analysis goes into."""
+    """A function of the user, or of a followed package, whose body the analysis scans."""
 
     key: Hashable
     node: FunctionNode
@@ -38,60 +38,60 @@ class FunctionBody:
     scope: Scope
     """The scope in which the function is defined."""
     label: str
-    """Its name, as messages show it."""
+    """The name that messages show."""
     allowed: tuple[str, ...] = ()
     receiver: Value | None = None
     io_only: bool = False
-    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
+    """Whether it belongs to a package that is followed for files, network, processes and threads only."""
 
 
 class NameResolver(Protocol):
-    """Where names come from: live objects (:mod:`.live`), or import statements alone (:mod:`.project`)."""
+    """Looks up names in live objects (`static.live_resolver`) or in source files (`static.source_resolver`)."""
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
-        """What a name that no function binds stands for."""
+        """The values of a name that no function around `scope` binds."""
         ...
 
     def attribute(self, value: Value, name: str) -> list[Value]: ...
 
     def element(self, value: Value) -> list[Value]:
-        """What ``value[...]`` may be."""
+        """The values of `value[...]`."""
         ...
 
     def result(self, value: Value) -> list[Value]:
-        """What calling ``value`` gives; instances of classes, mostly."""
+        """The values of `value(...)`; mostly instances of classes."""
         ...
 
     def call(self, value: Value) -> Call | None:
-        """The entry of the catalogue that ``value`` is."""
+        """The entry of the catalogue for `value`, if there is one."""
         ...
 
     def owns_calls(self, value: Value) -> bool:
-        """Whether ``value`` is a module or class that something in the catalogue is taken from."""
+        """Whether `value` is a module or class to which a call in the catalogue belongs."""
         ...
 
     def bodies(self, value: Value) -> list[FunctionBody]:
-        """The user's functions that run when ``value`` is called."""
+        """The functions to scan that run when `value` is called."""
         ...
 
     def factories(self, value: Value) -> list[DefaultFactory]:
-        """What making an object of the class ``value`` calls for fields that are not given."""
+        """The functions that creating an object of the class `value` calls for fields without a value."""
         ...
 
     def reading(self, value: Value, name: str) -> list[FunctionBody]:
-        """The user's functions that run when the attribute ``name`` of ``value`` is read."""
+        """The functions to scan that run when the attribute `name` of `value` is read."""
         ...
 
     def full_name(self, value: Value) -> str | None:
-        """The dotted name of something outside of the user's code."""
+        """The dotted name of something outside the user's code."""
         ...
 
     def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
-        """What a parameter or variable with this annotation holds."""
+        """The values of a parameter or variable with this annotation."""
         ...
 
     def import_module(self, name: str, scope: Scope) -> list[Value]: ...
 
     def is_async(self, value: Value) -> bool:
-        """Whether calling ``value`` gives a coroutine."""
+        """Whether calling `value` returns a coroutine."""
         ...

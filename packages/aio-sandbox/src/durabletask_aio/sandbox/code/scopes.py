@@ -1,4 +1,4 @@
-"""Scopes: which names a function binds, and to what, without regard to the order of its statements."""
+"""Lexical scopes: which names a function binds, and to what. The order of statements is ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NESTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDe
 
 @dataclass(frozen=True)
 class Imported:
-    """A name bound by an import statement: the module, and the name taken from it if there is one."""
+    """A name bound by an import statement: the module, and the name imported from it if there is one."""
 
     module: str
     member: str | None
@@ -24,7 +24,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Entered:
-    """A name bound by ``with ... as name``."""
+    """A name bound by `with ... as name`."""
 
     expression: ast.expr
 
@@ -38,7 +38,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A name bound to something that is not followed, such as an element of a loop."""
+    """A name bound to something that is not followed, such as the variable of a loop."""
 
 
 Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
@@ -46,12 +46,12 @@ Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Annotated | U
 
 
 class Scope:
-    """One function (or class, or module) and what its names are bound to.
+    """A function, class or module, and the bindings of its names.
 
-    ``home`` belongs to the world: the globals of a live function, or the module of a checked file.  Names at the top of
-    a module (``is_module``) belong to the world too, which knows what outlives a workflow.
+    `namespace` belongs to the resolver: the globals of a live function, or the module of a checked file. Names at the
+    top of a module (`is_module`) are looked up by the resolver, because objects there outlive a workflow.
 
-    The bindings are collected when a name is first looked up: most functions of a checked file never are.
+    The bindings are collected when a name is first looked up; most functions of a checked file are never scanned.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Scope:
         self.namespace = namespace
         self.parent = parent
         self.source = source
-        """The :class:`~.sources.Source` of the code in this scope."""
+        """The `Source` of the code in this scope."""
         self.is_module = is_module
         self.argument_values: dict[str, list[Value]] = {}
         """Values of parameters, from the call by which the function was reached."""
@@ -92,18 +92,18 @@ class Scope:
 
     @property
     def defaults(self) -> dict[str, ast.expr]:
-        """Defaults of parameters, which are evaluated in the scope around the function."""
+        """Defaults of parameters; they are evaluated in the enclosing scope."""
         self._collect()
         return self._defaults
 
     @property
     def global_names(self) -> set[str]:
-        """Names that a ``global`` statement declares."""
+        """Names declared by a `global` statement."""
         self._collect()
         return self._global_names
 
     def is_assigned(self, name: str) -> bool:
-        """Whether the name, of a parameter, is bound to something else as well."""
+        """Whether the name of a parameter is also bound by a statement."""
         return any(not isinstance(each, (Annotated, Unknown)) for each in self.bindings.get(name, ()))
 
     def binds(self, name: str) -> bool:
@@ -111,7 +111,7 @@ class Scope:
 
 
 def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:
-    """Enter into ``scope`` every name that the statements bind; nested functions keep their own."""
+    """Enter every name that the statements bind into `scope`; nested functions have scopes of their own."""
     for statement in statements:
         for node in own_nodes(statement):
             _bind(scope, node)
@@ -119,7 +119,7 @@ def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:
 
 
 def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """``root`` and what is below it, in no particular order, except for the insides of nested functions and classes."""
+    """`root` and the nodes below it, in no particular order, without the bodies of nested functions and classes."""
     stack = [root]
     while stack:
         node = stack.pop()
@@ -167,7 +167,7 @@ def _bind_statement(scope: Scope, node: ast.AST) -> None:
 def _bind_import(scope: Scope, node: ast.AST) -> None:
     if isinstance(node, ast.Import):
         for alias in node.names:
-            # "import a.b" binds "a"; "import a.b as c" binds "c" to a.b.
+            # `import a.b` binds `a`; `import a.b as c` binds `c` to `a.b`.
             name = alias.asname or alias.name.partition(".")[0]
             module = alias.name if alias.asname else name
             scope.bindings.setdefault(name, []).append(Imported(module, None))
@@ -195,7 +195,7 @@ def parameters(arguments: ast.arguments) -> list[ast.arg]:
 
 
 def bind_parameters(scope: Scope, arguments: ast.arguments) -> None:
-    """Enter the parameters of a function: their annotations and defaults are what is known of them."""
+    """Enter the parameters of a function, with their annotations and defaults."""
     positional = parameters(arguments)
     first_default = len(positional) - len(arguments.defaults)
     for index, parameter in enumerate(positional):

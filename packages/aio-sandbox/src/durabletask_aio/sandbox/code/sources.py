@@ -1,4 +1,4 @@
-"""Source text, parsed once per file: syntax trees, the node of a function, pragmas, the column of a call."""
+"""Source files, parsed once: syntax trees, the node of a function, pragmas, and the position of a call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PRAGMA: Final = re.compile(r"#\s*determinism:\s*allow(?:\[(?P<names>[^\]]*)\])?
 
 @dataclass(frozen=True)
 class Pragma:
-    """``# determinism: allow[names] reason`` on one line; no names means all of them."""
+    """A comment `# determinism: allow[names] reason` on one line; without names it allows everything."""
 
     line: int
     names: tuple[str, ...]
@@ -29,7 +29,7 @@ class Pragma:
 
 @dataclass
 class Source:
-    """One file: its lines, its syntax tree (``None`` if it does not parse) and its pragmas by line."""
+    """A file: its lines, its syntax tree (`None` if it does not parse) and its pragmas by line."""
 
     filename: str
     lines: list[str]
@@ -38,7 +38,7 @@ class Source:
     _by_line: dict[int, list[FunctionNode]] = field(default_factory=dict[int, "list[FunctionNode]"])
 
     def function_nodes(self, first_line: int) -> list[FunctionNode]:
-        """The functions whose code starts at ``first_line``, which is that of the first decorator if there is one."""
+        """The functions whose code starts at `first_line`, which is the line of the first decorator if there is one."""
         if not self._by_line and self.tree is not None:
             for node in ast.walk(self.tree):
                 if isinstance(node, _FUNCTIONS):
@@ -49,7 +49,7 @@ class Source:
         return self.lines[number - 1].rstrip("\r\n") if 0 < number <= len(self.lines) else ""
 
     def allowed_at(self, first: int, last: int) -> Iterator[Pragma]:
-        """The pragmas on the lines from ``first`` to ``last``, inclusive."""
+        """The pragmas on the lines from `first` to `last`, inclusive."""
         for number in range(first, last + 1):
             pragma = self.pragmas.get(number)
             if pragma is not None:
@@ -63,7 +63,7 @@ def _first_line(node: FunctionNode) -> int:
 
 
 def parse(filename: str, text: str) -> Source:
-    """``text`` as the source of ``filename``.  Never raises: a file that does not parse has no tree."""
+    """The source of `filename`; never raises. If the text does not parse, the source has no tree."""
     lines = text.splitlines(keepends=True)
     try:
         tree: ast.Module | None = ast.parse(text, filename)
@@ -73,9 +73,9 @@ def parse(filename: str, text: str) -> Source:
 
 
 def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
-    """For ``-W error``, under which Python takes a file with a doubtful escape for one that it does not understand.
+    """Parse again with warnings ignored: under `-W error`, an invalid escape sequence counts as a syntax error.
 
-    Warnings are set for the whole process, so only files that seem to be broken are parsed like this.
+    The warning filters are global to the process, so only files that did not parse are parsed again.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,15 +102,15 @@ _CACHE_LIMIT: Final = 256
 
 
 def source_of(filename: str, module_globals: dict[str, object] | None = None) -> Source | None:
-    """The source of a file that code was imported from, or ``None`` if there is no text.
+    """The source of a file that code was imported from, or `None` if there is no text.
 
-    Read through :mod:`linecache`, as tracebacks are, so it also works for zipped modules and notebook cells.
+    It is read through `linecache`, as for tracebacks, so it also works for zipped modules and notebook cells.
     """
     lines = linecache.getlines(filename, module_globals)
     if not lines:
         return None
     known = _cache.get(filename)
-    # linecache hands out the same list until the file has changed and somebody asked it to look again.
+    # linecache returns the same list until it is asked to check the file again.
     if known is not None and (known[0] is lines or known[0] == lines):
         return known[1]
     if len(_cache) >= _CACHE_LIMIT:
@@ -123,7 +123,7 @@ def source_of(filename: str, module_globals: dict[str, object] | None = None) ->
 def node_of(
     code: types.CodeType, module_globals: dict[str, object] | None = None
 ) -> tuple[FunctionNode, Source] | None:
-    """The syntax of the function that ``code`` was compiled from, or ``None`` if it cannot be told for sure."""
+    """The syntax of the function that `code` was compiled from, or `None` if it is ambiguous."""
     source = source_of(code.co_filename, module_globals)
     if source is None:
         return None
@@ -141,7 +141,7 @@ def _fits(node: FunctionNode, code: types.CodeType) -> bool:
 
 
 def _starts_like(node: FunctionNode, code: types.CodeType) -> bool:
-    """Tells apart several lambdas on one line by their column, which Python 3.10 does not keep."""
+    """Tell several lambdas on one line apart by their column, which Python 3.10 does not record."""
     body = node.body if isinstance(node, ast.Lambda) else node.body[0]
     end = (body.end_lineno or body.lineno, body.end_col_offset or 0)
     return any(
@@ -153,19 +153,19 @@ def _starts_like(node: FunctionNode, code: types.CodeType) -> bool:
 
 @dataclass(frozen=True)
 class Position:
-    """Where something is, lines and columns counted from one, as editors do."""
+    """A range in a source file; lines and columns count from one, as in editors."""
 
     line: int
     column: int | None
     end_line: int
     end_column: int | None = None
-    """One past the last character, as ``column`` counts; known whenever ``column`` is."""
+    """One past the last character, counted as `column` is; known whenever `column` is."""
 
 
 def position_of(frame: types.FrameType, leaf: str) -> Position:
-    """Where ``frame`` stands: the call to something named ``leaf`` that it is making.
+    """The position of the call to something named `leaf` that `frame` is making.
 
-    Python 3.11 and later know the column; on 3.10 it is looked up in the source, and ``None`` if that is ambiguous.
+    Python 3.11 and later record the column. On 3.10 it is looked up in the source, and is `None` if that is ambiguous.
     """
     code = frame.f_code
     found, last, column, end = position_at(code, frame.f_lasti)

@@ -1,4 +1,4 @@
-"""What an expression may stand for, as far as the analysis can tell: a small abstract domain.
+"""The abstract values of the analysis: what an expression may stand for.
 
 An expression has any number of possible values (a name may be assigned twice); none means that nothing is known.
 """
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Value:
-    """Base of everything that an expression may stand for."""
+    """Base of all abstract values."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class ObjectValue(Value):
-    """A live object, compared by identity.  ``receiver`` is what a method was taken from."""
+    """A live object, compared by identity. `receiver` is the object that a method was taken from."""
 
     value: object = field(compare=False)
     identity: int
@@ -37,14 +37,14 @@ class ObjectValue(Value):
 
 @dataclass(frozen=True)
 class ExternalName(Value):
-    """Something outside of the checked source, by its full name: ``datetime.datetime.now``."""
+    """Something outside the checked source, by its full name: `datetime.datetime.now`."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFunction(Value):
-    """A function or lambda in the checked source, with the scope around it."""
+    """A function or lambda in the checked source, with the enclosing scope."""
 
     node: FunctionNode
     scope: Scope
@@ -53,7 +53,7 @@ class SourceFunction(Value):
 
 @dataclass(frozen=True, eq=False)
 class SourceClass(Value):
-    """A class in the checked source, with the scope around it."""
+    """A class in the checked source, with the enclosing scope."""
 
     node: ast.ClassDef
     scope: Scope
@@ -61,11 +61,11 @@ class SourceClass(Value):
 
 @dataclass(frozen=True)
 class Instance(Value):
-    """Some object of a class."""
+    """An object of a class."""
 
     cls: Value
     is_shared: bool = False
-    """Whether a variable outside of all functions holds it."""
+    """Whether a variable outside of all functions holds it, so that it outlives the workflow."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,25 @@ class ContextMethod(Value):
 
 @dataclass(frozen=True)
 class UnawaitedValue(Value):
-    """A durable operation or coroutine that somebody has to await."""
+    """A durable operation or coroutine that has to be awaited; `description` is the call, such as `ctx.sleep()`."""
 
     description: str
 
 
 @dataclass(frozen=True)
 class UnorderedValue(Value):
-    """A set, or a sequence whose order is that of a set."""
+    """A set, or a sequence in the order of a set."""
 
     is_set: bool
     is_certain: bool
-    """Whether its elements are known to be ordered differently in each process (text, as opposed to numbers)."""
+    """Whether the order is known to differ between processes: so for text, not for numbers."""
     is_element: bool = False
-    """Whether it is not a sequence at all, but an element that was taken because it came first."""
+    """Whether it is a single element, taken because it came first."""
 
 
 @dataclass(frozen=True)
 class SharedObject(Value):
-    """An object that a variable outside of all functions holds; ``kind`` says what it is, in words."""
+    """An object that a variable outside of all functions holds; `kind` describes it in words."""
 
     name: str
     kind: str
@@ -111,19 +111,19 @@ class SharedObject(Value):
 
 @dataclass(frozen=True)
 class Argument(Value):
-    """Something that is not known, except that the caller gave it."""
+    """An unknown value that the caller passed."""
 
 
 @dataclass(frozen=True)
 class ContainerValue(Value):
-    """A list, tuple or dictionary whose elements are known."""
+    """A list, tuple or dictionary with known elements."""
 
     elements: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class PartialFunction(Value):
-    """A function that is looked for, with some of its arguments, from ``functools.partial``."""
+    """A function of the catalogue with some arguments already given, by `functools.partial`."""
 
     function: Value
     arguments: ArgumentSummary

@@ -1,8 +1,8 @@
-"""How users relax and extend the sandbox: for a process, a function, a block, or a line.
+"""How users relax and extend the sandbox: for a line, a block, a function or the whole process.
 
-The narrowest one that works is the best one.  A line: ``# determinism: allow[clock] only logged``.  A block or a
-function: :class:`allow`.  A process: :func:`configure`.  What is allowed is neither reported nor replaced: a call in an
-allowed block gives its true value in best_effort mode too.
+A line is allowed by a pragma, `# determinism: allow[clock] only logged`; a block or a function by `allow`; the process
+by `configure`. The narrowest of these that works is the best choice. An allowed call is neither reported nor replaced:
+it returns its real value in best_effort mode too.
 """
 
 from __future__ import annotations
@@ -20,19 +20,26 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 
 ALLOW_ATTRIBUTE: Final = "__durabletask_aio_allow__"
 
-# Blocks follow tasks, so they are kept in the context, which every asyncio task has its own copy of: another task of
-# the same workflow that runs while this one waits is not in the block.
+# The names that blocks allow are kept in a context variable. Each asyncio task has its own copy of the context, so
+# another task of the same workflow that runs meanwhile is not affected.
 _in_block: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("durabletask_aio_allow", default=())
 _everywhere: set[str] = set()
 
 
 class allow:  # noqa: N801  # used like contextlib's managers, and like them named as a verb
-    """Allow what the sandbox would object to, for a block (``with allow("file"):``) or a function (``@allow("file")``).
+    """Allow calls that the sandbox would report, for a block or a function.
 
-    Each name is a rule code (``"DET501"``), a rule's slug or category (``"file"``), a full call (``"time.time"``) or
-    the module before it (``"time"``); no name at all allows everything.  ``reason`` is for the next reader.
+    Use it as a context manager, `with allow("file"):`, or as a decorator, `@allow("file")`. An allowed call is neither
+    reported nor replaced. A block applies to the current asyncio task only.
 
-    Raises :class:`WorkflowValidationError` for a name that is none of these.
+    Args:
+        *names: What to allow. Each is a rule code (`"DET501"`), the slug or category of a rule (`"file"`), the full
+            name of a call (`"time.time"`), or the module or class before it (`"time"`). Without names, everything is
+            allowed.
+        reason: Why the call is safe, for readers of the code.
+
+    Raises:
+        WorkflowValidationError: A name is none of these.
     """
 
     def __init__(self, *names: str, reason: str = "") -> None:
@@ -59,7 +66,7 @@ ALLOW_NAMES: Final = frozenset({"durabletask.aio.sandbox.allow", f"{allow.__modu
 
 
 def checked(names: Iterable[str]) -> tuple[str, ...]:
-    """``names`` if the catalogue knows each; raises :class:`WorkflowValidationError` otherwise."""
+    """Return `names`; raise `WorkflowValidationError` if the catalogue does not know one of them."""
     if isinstance(names, str):
         msg = f"allow={names!r} is one string; write a list: allow=[{names!r}]."
         raise WorkflowValidationError(msg)
@@ -76,7 +83,7 @@ def checked(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_packages(packages: Iterable[str], keyword: str) -> tuple[str, ...]:
-    """``packages`` if each is installed; raises :class:`WorkflowValidationError` otherwise."""
+    """Return `packages`; raise `WorkflowValidationError`, naming the option `keyword`, if one is not installed."""
     if isinstance(packages, str):
         msg = f"{keyword}={packages!r} is one string; write a list: {keyword}=[{packages!r}]."
         raise WorkflowValidationError(msg)
@@ -96,16 +103,21 @@ def configure(
     follow: Iterable[str] = (),
     follow_io: Iterable[str] = (),
 ) -> Callable[[], None]:
-    """Change the sandbox for this process; call it before workflows are registered.
+    """Change the sandbox for the whole process; call it before workflows are registered.
 
-    ``allow`` relaxes, with the names that :class:`allow` takes.  ``forbid`` extends the catalogue: full names of calls,
-    each with the code of the rule that it breaks, as in ``{"mylib.clock.read": "DET101"}``.
+    Args:
+        allow: Names to allow everywhere, as for [`allow`][durabletask.aio.sandbox.allow].
+        forbid: Calls to add to the catalogue: the full name of each call, with the code of the rule that it breaks, as
+            in `{"mylib.clock.read": "DET101"}`.
+        follow: Installed packages, by import name, whose code is checked as if it were yours; `"*"` stands for all.
+        follow_io: Installed packages, by import name, that are checked for files, network, processes and threads only.
+            What is found is reported at the line of your code that calls into the package; `"*"` stands for all.
 
-    Installed packages are left alone unless they are named, by the name that is imported: those in ``follow`` are
-    treated as if they were yours; those in ``follow_io`` are looked at for files, network, processes and threads only,
-    and what they do is said of your line that leads there.  ``"*"`` stands for all installed packages.
+    Returns:
+        A function without arguments that undoes this change.
 
-    Returns a function that takes all of it back.  Raises :class:`WorkflowValidationError` for unknown names and codes.
+    Raises:
+        WorkflowValidationError: A name, rule code or package is unknown. Nothing is changed then.
     """
     following = [(checked_packages(follow, "follow"), False), (checked_packages(follow_io, "follow_io"), True)]
     added = set(checked(allow)) - _everywhere
@@ -132,16 +144,16 @@ def configure(
 
 
 def everywhere() -> frozenset[str]:
-    """What is allowed in the whole process."""
+    """The names that are allowed in the whole process."""
     return frozenset(_everywhere)
 
 
 def in_block() -> tuple[str, ...]:
-    """What the ``with allow(...)`` blocks around the running code allow."""
+    """The names that the `with allow(...)` blocks around the running code allow."""
     return _in_block.get()
 
 
 def of_function(function: object) -> tuple[str, ...]:
-    """What ``@allow(...)`` on ``function`` allows."""
+    """The names that `@allow(...)` on `function` allows."""
     names: tuple[str, ...] = getattr(function, ALLOW_ATTRIBUTE, ())
     return names

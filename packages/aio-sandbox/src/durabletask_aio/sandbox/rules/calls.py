@@ -1,7 +1,7 @@
-"""The calls of the catalogue: blocks of names, each under the code of its rule.
+"""The calls of the catalogue, in one block of names per rule code.
 
-A name may carry a condition after ``?`` (see :mod:`.conditions`).  Third-party names cost nothing where the package
-is not installed: they are compared with modules that are already imported, and nothing is imported for their sake.
+A name may carry a condition after `?` (see `conditions`). A name of a third-party package has no cost where the package
+is not installed: calls are compared with modules that are already imported, and the sandbox imports none.
 """
 
 from __future__ import annotations
@@ -268,8 +268,8 @@ def _read_blocks() -> Iterator[Call]:
 
 
 CALLS: Final[tuple[Call, ...]] = tuple(_read_blocks())
-# time.localtime(t) with a time is the other mistake, so those names have a second entry under DET102 that is
-# looked up by the name with its condition; see Recogniser.also.
+# `time.localtime(t)` with an argument breaks another rule than `time.localtime()`. Where the condition of the entry in
+# CALLS does not hold, the entry here is tried.
 FALLBACK_CALLS: Final[dict[str, Call]] = {
     name: Call(name, _BY_CODE["DET102"], "with-argument", alternative="`time.gmtime(t)`")
     for name in ("time.localtime", "time.ctime")

@@ -1,8 +1,7 @@
-"""What is non-deterministic, as data: rules, the calls that break them, and what to write in place of each.
+"""The shape of the catalogue: rules, the calls that break them, and the alternatives.
 
-Everything else in this package reads this table: the static analysis, the layers that watch running workflows, the
-checker, and the documentation, which is generated from it.  The data itself is in :mod:`.rules` (one entry per rule
-code) and :mod:`.calls` (one entry per call); this module holds the shapes and the look-up.
+The static analysis, the guard of running workflows, the checker and the generated documentation all read the catalogue.
+Its data is in `definitions` (one entry per rule) and `calls` (one entry per call).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 class Category(str, enum.Enum):
-    """The kinds of things a workflow must not depend on; usable in ``allow``."""
+    """The kinds of things that a workflow must not depend on; a value can be given to `allow`."""
 
     CLOCK = "clock"
     SLEEP = "sleep"
@@ -36,44 +35,56 @@ class Category(str, enum.Enum):
 
 
 REPLACED_CATEGORIES = frozenset({Category.CLOCK, Category.RANDOM, Category.UUID})
-"""Categories whose calls give deterministic values in best_effort mode; never entropy: predictable tokens harm."""
+"""Categories whose calls return deterministic values in best_effort mode.
+
+Entropy is not among them: a predictable token would be a security hole.
+"""
 
 IO_RULES = frozenset({"DET501", "DET502", "DET503", "DET601"})
-"""Files, network, processes and threads: what a third-party package can be followed for without looking at the rest.
+"""Rules about files, network, processes and threads: those that `follow_io` applies to installed packages.
 
-Packages read clocks and take locks for reasons of their own, and mostly no result depends on it; with a file, it does.
+Packages read clocks and use locks for reasons that rarely affect a workflow's result; with files and the network it is
+different.
 """
 
 
 class Severity(str, enum.Enum):
-    """How sure a rule is.
+    """How severe a violation of a rule is.
 
-    Only an ``ERROR`` refuses a workflow in strict mode.  A ``WARNING`` just warns, in every mode.  A ``NOTE`` is about
-    code that is right as it stands: only the checker tells of it, and only when it is asked for notes.
+    An `ERROR` refuses the workflow in strict mode. A `WARNING` only warns, in every mode. A `NOTE` is about correct
+    code; only the checker reports it, and only when notes are asked for.
     """
 
     ERROR = "error"
+    """Refuses the workflow in strict mode, or fails its instance."""
     WARNING = "warning"
+    """Warns in every mode."""
     NOTE = "note"
+    """Reported by the checker only, on request."""
 
 
 @dataclass(frozen=True, repr=False)
 class Rule:
-    """One kind of mistake.  The code is stable: it is never reused for another meaning."""
+    """A kind of mistake. Its code is stable and never reused for another meaning."""
 
     code: str
+    """Stable code, such as `"DET101"`."""
     slug: str
+    """Readable name, such as `"wall-clock"`; accepted wherever the code is."""
     category: Category
     severity: Severity
     title: str
+    """What is wrong, as one sentence without the final period."""
     why: str
-    """One paragraph for the documentation and ``--explain``."""
+    """One paragraph for the documentation and `--explain`."""
     alternative: str
     """What to write in an async workflow; completes the sentence "Use ..."."""
     generator_alternative: str
-    """The same for a generator orchestrator, where ``ctx`` is upstream's context."""
+    """The same for a generator orchestrator, where `ctx` is an `OrchestrationContext`."""
     bad: str
+    """Example of code that breaks the rule."""
     good: str
+    """The same example, corrected."""
 
     def __repr__(self) -> str:
         return f"<Rule {self.code} {self.slug}>"
@@ -81,18 +92,21 @@ class Rule:
 
 @dataclass(frozen=True)
 class Call:
-    """One callable (or mapping) that breaks a rule when workflow code uses it."""
+    """A callable (or mapping) that breaks a rule when workflow code uses it."""
 
     name: str
-    """Fully qualified, as users write it: ``datetime.datetime.now``."""
+    """Full name, as users write it: `datetime.datetime.now`."""
     rule: Rule
     condition: str | None = None
-    """A name in :data:`.conditions.CONDITIONS`; the call is harmless unless the condition holds."""
+    """A key of `conditions.CONDITIONS`; the call breaks the rule only if that condition holds."""
     fix: str | None = None
-    """The expression to write in an async workflow, where it is mechanical: ``{ctx}`` and ``{args}`` are filled in."""
+    """Template of the expression to write in an async workflow, with `{ctx}` and `{args}`.
+
+    `None` if there is no mechanical replacement.
+    """
     generator_fix: str | None = None
     alternative: str | None = None
-    """Where the rule's alternative does not fit this one call."""
+    """Used where the rule's alternative does not fit this call."""
 
     @property
     def category(self) -> Category:
@@ -100,11 +114,11 @@ class Call:
 
     @property
     def is_watched(self) -> bool:
-        """Whether the layers that work while a workflow runs are to notice the call."""
+        """Whether the guard of running workflows checks the call; it ignores notes."""
         return self.rule.severity is not Severity.NOTE
 
     def advice(self, *, generator: bool = False) -> str:
-        """The alternative that fits, as the end of a sentence that starts with "Use"."""
+        """The alternative to this call, as the end of a sentence that starts with "Use"."""
         if generator:
             return self.rule.generator_alternative
         return self.alternative or self.rule.alternative
@@ -112,12 +126,12 @@ class Call:
 
 @dataclass
 class Catalogue:
-    """The rules and calls in force.  The shipped one is :func:`default`; users extend copies of it."""
+    """Rules and calls. `default.default_catalogue()` is the one in force; the checker extends a copy of it."""
 
     rules: dict[str, Rule] = field(default_factory=dict[str, Rule])
     calls: dict[str, Call] = field(default_factory=dict[str, Call])
     version: int = 0
-    """Raised by every change, so that indexes built from the catalogue know when they are stale."""
+    """Increased by every change, so that an index built from the catalogue can tell that it is out of date."""
 
     def add(self, calls: Iterable[Call]) -> None:
         for call in calls:
@@ -125,9 +139,9 @@ class Catalogue:
         self.version += 1
 
     def forbid(self, name: str, *, code: str, alternative: str | None = None) -> Call:
-        """Add the call ``name`` (``package.module.function``) under the rule ``code``; return the new entry.
+        """Add the call `name` (`package.module.function`) under the rule `code`, and return the new entry.
 
-        Raises :class:`ValueError` for an unknown code, naming the known ones, or for a name without a module.
+        Raises `ValueError` for an unknown code, with the known ones in the message, and for a name without a module.
         """
         if "." not in name:
             msg = f"{name!r} is not a full name: write it with its module, as in 'package.module.function'."
@@ -137,7 +151,7 @@ class Catalogue:
         return call
 
     def rule(self, code_or_slug: str) -> Rule:
-        """The rule with this code or slug.  Raises :class:`ValueError` that names the known ones."""
+        """The rule with this code or slug; raises `ValueError` that lists the known rules if there is none."""
         wanted = code_or_slug.strip()
         for rule in self.rules.values():
             if wanted.upper() == rule.code or wanted.lower() == rule.slug:
@@ -147,11 +161,11 @@ class Catalogue:
         raise ValueError(msg)
 
     def modules(self) -> Iterator[str]:
-        """Every first segment of a call's name, each once."""
+        """The first segment of each call's name, without repetition."""
         yield from dict.fromkeys(name.partition(".")[0] for name in self.calls)
 
     def is_known_name(self, name: str) -> bool:
-        """Whether ``allow`` may be given ``name``: a rule code, a slug, a category, a call or a module of calls."""
+        """Whether `allow` accepts `name`: a rule code, a slug, a category, a call, or the module of a call."""
         return (
             name.upper() in self.rules
             or any(name == rule.slug or name == rule.category.value for rule in self.rules.values())
@@ -164,9 +178,9 @@ class Catalogue:
 
 
 def allows(allowed: Iterable[str], rule: Rule, call_name: str | None) -> bool:
-    """Whether one of the names in ``allowed`` covers a finding of ``rule`` about ``call_name``.
+    """Whether a name in `allowed` covers a finding of `rule` about the call `call_name`.
 
-    A name is ``"*"``, a rule code, a slug, a category, a full call name, or the module or class before the call.
+    A name is `"*"`, a rule code, a slug, a category, a full call name, or the module or class before the call.
     """
     for name in allowed:
         if name == "*" or name.upper() == rule.code or name in {rule.slug, rule.category.value}:

@@ -1,7 +1,7 @@
-"""The conditions under which some calls are harmful, decidable before and while the call is made.
+"""Conditions under which some calls break a rule, such as `datetime.fromtimestamp` without a time zone.
 
-A condition sees only a summary of the arguments, because that is all that every layer knows: the static analysis has
-the syntax, a redirected name has the values, and the monitoring and profiling layers have the count alone.
+A condition is evaluated on a summary of the arguments, because not every layer knows more: the static analysis has the
+syntax and a proxy has the values, but the monitoring and profiling layers have only their number.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class ArgumentSummary:
-    """What is known of a call's arguments."""
+    """What is known about the arguments of a call."""
 
     positional: int = 0
     keywords: frozenset[str] = frozenset()
     first_is_none: bool = False
-    """The first positional argument is the constant ``None``."""
+    """The first positional argument is the constant `None`."""
     is_first_text: bool = False
-    """The first positional argument is text or bytes; their hash is salted."""
+    """The first positional argument is text or bytes, whose hash differs from process to process."""
 
     @property
     def total(self) -> int:
@@ -30,11 +30,11 @@ class ArgumentSummary:
 
 
 UNKNOWN_ARGUMENTS: Final = ArgumentSummary(positional=255)
-"""For calls like ``f(*args)`` seen from outside: assume that the optional arguments are there and stay silent."""
+"""For calls such as `f(*args)`: assumes that all optional arguments are given, so that no condition holds."""
 
 
 def summary_of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> ArgumentSummary:
-    """The summary of a call that is being made."""
+    """The summary of actual arguments."""
     return ArgumentSummary(
         len(args),
         frozenset(kwargs),
@@ -43,8 +43,8 @@ def summary_of_call(args: tuple[object, ...], kwargs: Mapping[str, object]) -> A
     )
 
 
-def arguments_of(node: ast.Call, first: int = 0) -> ArgumentSummary:
-    """The summary of a call's arguments from ``first`` on; a starred one may bring any number, so it is enough."""
+def summary_of_node(node: ast.Call, first: int = 0) -> ArgumentSummary:
+    """The summary of a call's arguments in the syntax, from position `first` on; a starred argument counts as many."""
     given = node.args[first:]
     starred = any(isinstance(argument, ast.Starred) for argument in given)
     open_ended = any(keyword.arg is None for keyword in node.keywords)
@@ -61,7 +61,7 @@ def arguments_of(node: ast.Call, first: int = 0) -> ArgumentSummary:
 def unwrap_partial(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The function behind a ``functools.partial`` and all that it will be called with."""
+    """The function behind a `functools.partial`, and all arguments that it will be called with."""
     while type(target) is functools.partial:
         args, kwargs = (*target.args, *args), {**target.keywords, **kwargs}
         target = target.func
@@ -69,15 +69,15 @@ def unwrap_partial(
 
 
 def with_partial(arguments: ArgumentSummary, called: Any) -> ArgumentSummary:
-    """``arguments`` and, before them, those that ``called`` holds if it is a ``functools.partial``."""
+    """`arguments`, preceded by those that `called` holds if it is a `functools.partial`."""
     if type(called) is not functools.partial:
         return arguments
     _function, args, kwargs = unwrap_partial(called, (), {})
-    return joined(summary_of_call(args, kwargs), arguments)
+    return combined(summary_of_call(args, kwargs), arguments)
 
 
-def joined(first: ArgumentSummary, then: ArgumentSummary) -> ArgumentSummary:
-    """The arguments of a call that is given some of them early."""
+def combined(first: ArgumentSummary, then: ArgumentSummary) -> ArgumentSummary:
+    """The summary of a call whose first arguments were given earlier, to `functools.partial`."""
     leading = first if first.positional else then
     return ArgumentSummary(
         first.positional + then.positional,
@@ -99,9 +99,9 @@ CONDITIONS: Final[Mapping[str, tuple[Callable[[ArgumentSummary], bool], str]]] =
     "with-argument": (lambda a: a.total > 0 and not a.first_is_none, "called with a time"),
     "of-text": (lambda a: a.is_first_text, "given text or bytes"),
 }
-"""By name: the predicate, and the words that the documentation uses for it."""
+"""By name: the predicate, and its description in the documentation."""
 
 
 def condition_holds(condition: str | None, arguments: ArgumentSummary) -> bool:
-    """Whether a call with this condition and these arguments is harmful."""
+    """Whether a call with this condition and these arguments breaks its rule."""
     return condition is None or CONDITIONS[condition][0](arguments)

@@ -1,4 +1,4 @@
-"""The rules, one entry per stable code.  The documentation page of each is generated from its entry."""
+"""The rules, one entry per stable code. The section of each in the documentation is generated from its entry."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One finding: the facts, and the sentences made of them.
+"""A finding: the facts, and the messages composed of them.
 
-The static analysis, the running sandbox and the checker all produce these, so a mistake reads the same wherever it is
-found.
+The static analysis, the guard of running workflows and the checker all produce `Finding` objects, so a mistake is
+described in the same words wherever it is detected.
 """
 
 from __future__ import annotations
@@ -15,52 +15,69 @@ from durabletask_aio.sandbox.rules.catalogue import Call, Rule, Severity
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in workflow code that gives another result on replay.
+    """A place in workflow code whose result may differ on replay.
 
-    ``line`` and ``column`` count from one; ``column`` is ``None`` where Python does not keep it.  ``reached`` lists the
-    functions from the workflow to the one that holds the line.
+    Findings are immutable and compare by value.
     """
 
     rule: Rule
+    """The rule that is broken."""
     file: str
+    """Path of the source file, as Python knows it."""
     line: int
+    """First line, counted from one."""
     column: int | None
+    """Column in characters, counted from one; `None` where Python does not record it."""
     function: str
+    """Name of the function that holds the line."""
     reached: tuple[str, ...]
+    """Names of the functions from the workflow to the one that holds the line."""
     call: str | None = None
-    """The full name of the call, or ``None`` for rules that are not about a single call."""
+    """The full name of the call, such as `time.time`; `None` for a rule that is not about a single call."""
     detail: str = ""
-    """What exactly was found, where the rule's title is not enough."""
+    """A sentence about this finding, without the final period; empty where the rule's title says enough."""
     advice: str = ""
+    """What to use instead, as the end of a sentence that starts with "Use"."""
     source_line: str = ""
+    """Text of the line; empty if the source is not available."""
     corrected_line: str | None = None
+    """The line with the call replaced, or `None` where there is no mechanical replacement."""
     end_line: int | None = None
+    """Last line, if it is known."""
     certain: bool = True
-    """Whether the finding is enough to refuse the workflow in strict mode."""
+    """Whether the finding refuses the workflow at registration in strict mode, given a rule of severity `ERROR`."""
     inside: str | None = None
-    """For a line that leads into a package that is followed: which line of the package makes the call."""
+    """For a call made in a followed package: where, as `file:line in function()`.
+
+    `line` is then the line of the user's code that calls into the package.
+    """
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells two findings apart: a line that leads into a package breaks a rule there once, however often."""
+        """Hashable identity of a finding: place, rule and call.
+
+        A line that calls into a followed package breaks a rule there once, whatever the package calls.
+        """
         return (self.file, self.line, self.column, self.rule.code, None if self.inside is not None else self.call)
 
     @property
     def location(self) -> str:
-        """``file:line:column``, as editors and terminals understand it."""
+        """`file:line:column`, as editors and terminals understand it; without the column if that is unknown."""
         return f"{self.file}:{self.line}" + (f":{self.column}" if self.column is not None else "")
 
     @property
     def severity(self) -> Severity:
+        """The severity of the rule."""
         return self.rule.severity
 
     @property
     def message(self) -> str:
-        """One sentence: what was found and what to use instead."""
+        """One sentence or two: what was found, and what to use instead."""
         return f"{self.summary} Use {self.advice}."
 
     @property
     def summary(self) -> str:
+        """What was found, as one sentence with the rule's code."""
         if self.detail:
             return f"{self.detail} ({self.rule.code})."
         title = self.rule.title[0].lower() + self.rule.title[1:]
@@ -68,11 +85,15 @@ class Finding:
 
     @property
     def way(self) -> str:
-        """How the line is reached, from the workflow on."""
+        """The functions through which the workflow reaches the line, as `outer() -> inner()`."""
         return " -> ".join(f"{name}()" for name in self.reached)
 
     def text(self) -> str:
-        """The whole message, over several lines."""
+        """The whole message, over several lines: what, where, and the corrected line if there is one.
+
+        Returns:
+            The message without a final newline.
+        """
         lines = [self.summary, f"  at {self.location} in {self.function}()"]
         if self.inside is not None:
             lines.append(f"  which leads to {self.inside}")
@@ -86,7 +107,12 @@ class Finding:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as JSON knows it; the keys are stable."""
+        """The finding as a dictionary that `json.dumps` accepts; the keys are stable.
+
+        Returns:
+            The keys `code`, `rule`, `severity`, `file`, `line`, `column`, `function`, `reached`, `call`, `message`,
+                `corrected_line` and `inside`.
+        """
         return {
             "code": self.rule.code,
             "rule": self.rule.slug,
@@ -104,23 +130,23 @@ class Finding:
 
 
 def display_name(name: str | None) -> str:
-    """A call's name as a reader knows it, with parentheses unless it is a mapping."""
+    """A call's name as users write it, with parentheses unless it is a mapping."""
     short = (name or "this").removeprefix("builtins.")
     return short if short in {"os.environ", "os.environb"} else f"{short}()"
 
 
 def column_of(line: str, offset: int) -> int:
-    """The column that editors show, of what begins ``offset`` bytes into the line: they count characters, from one."""
+    """The column that editors show for the byte `offset` of `line`: characters, counted from one."""
     return len(line.encode()[:offset].decode(errors="replace")) + 1
 
 
 def correct_line(
     line: str, node: ast.Call | None, call: Call, context: str | None, *, generator: bool, is_async: bool
 ) -> str | None:
-    """``line`` with the call at ``node`` replaced, or ``None`` if that is not mechanical.
+    """`line` with the call at `node` replaced by its alternative, or `None` if there is no mechanical replacement.
 
-    It is not when there is no context in reach to call, when the call spans lines, or when the replacement needs an
-    ``await`` that the function around it cannot have.
+    There is none without a context variable in scope, for a call over several lines, and where the alternative needs an
+    `await` in a function that is not a coroutine function.
     """
     template = call.generator_fix if generator else call.fix
     if template is None or context is None or node is None or node.end_lineno != node.lineno:
@@ -128,7 +154,7 @@ def correct_line(
     if template.startswith("await ") and not is_async:
         return None
     raw = line.encode()
-    # The columns of a syntax tree count bytes.
+    # Columns in a syntax tree count bytes.
     start, end = node.col_offset, node.end_col_offset or 0
     arguments = ", ".join(
         ast.unparse(part) for part in (*node.args, *(keyword_as_expression(part) for part in node.keywords))

@@ -1,9 +1,9 @@
-"""Whose code is it: the user's, which the sandbox answers for, or somebody else's, which it leaves alone.
+"""Which code the rules apply to: the user's own, and installed packages that are followed.
 
-Only the user's own lines are blamed.  Following the standard library or a third-party package would report what
-their authors do for good reasons (``logging`` reads the clock), at places the user cannot change.  What a package does
-to files, the network, processes and threads is another matter: that can be asked for, and is said of the user's line
-that leads there.
+Findings are reported at lines of the user's own code. Following the standard library or installed packages by default
+would report what their authors do for good reasons (`logging` reads the clock), at lines that the user cannot change.
+Packages can be followed on request, completely or for I/O only; I/O in a package is reported at the user's line that
+calls into it.
 """
 
 from __future__ import annotations
@@ -39,27 +39,26 @@ def _as_prefixes(directories: Iterable[str]) -> tuple[str, ...]:
 
 
 _STANDARD, _PACKAGES = _directories()
-# Upstream and every part of durabletask_aio, which editable installs spread over several folders.
+# durabletask, and every part of durabletask_aio; editable installs spread them over several folders.
 _OURS: Final = _as_prefixes([*durabletask.__path__, *durabletask_aio.__path__])
 _THIS: Final = _as_prefixes([os.path.dirname(os.path.dirname(__file__))])
 
 
 class RuleScope(enum.Enum):
-    """What the sandbox looks for in a file."""
+    """Which rules apply to a file."""
 
     NOTHING = "nothing"
     IO = "io"
-    """A followed package's: files, network, processes and threads; the line to blame is the user's that leads there."""
+    """Those of `IO_RULES`, in a followed package; reported at the user's line that calls into it."""
     EVERYTHING = "everything"
-    """The user's own."""
+    """All of them, in the user's own code."""
 
 
 class CodeOwnership:
-    """Which files the sandbox looks at, and what for.
+    """Decides for each file which rules apply to it.
 
-    A file is the user's if it is outside of the standard library and of ``site-packages``.  A package inside
-    ``site-packages`` is once a workflow of it was registered (people install their applications), or when it is
-    followed by choice, for everything or for I/O alone.
+    A file is the user's own if it is outside the standard library and `site-packages`. A package inside `site-packages`
+    counts as the user's once a workflow of it is registered (applications are often installed), or when it is followed.
     """
 
     def __init__(self) -> None:
@@ -67,21 +66,21 @@ class CodeOwnership:
         self._user_packages: set[str] = set()
         self._io_packages: set[str] = set()
         self.packages: dict[str, bool] = {}
-        """By import name, the packages that are followed; whether for I/O alone."""
+        """The followed packages by import name; the value says whether for I/O only."""
         self.scopes_by_code: dict[int, tuple[types.CodeType, RuleScope]] = {}
-        """By id of a code object, with the object kept so that the id stays its own; see :meth:`of_code`."""
+        """By id of a code object; the object is kept so that its id is not reused. See `scope_of`."""
 
     def add_user_package(self, filename: str) -> None:
-        """The package that ``filename`` belongs to is the user's: a workflow was registered from it."""
+        """Treat the installed package that `filename` belongs to as the user's: a workflow is registered from it."""
         package = _package_of(_CASE(filename))
         if package is not None and package not in self._user_packages:
             self._user_packages.add(package)
             self._forget()
 
     def follow(self, packages: Sequence[str], *, io_only: bool) -> Callable[[], None]:
-        """Look into installed packages too; the function that is returned takes it back.
+        """Apply rules to installed packages too; the returned function undoes this.
 
-        Raises :class:`ValueError` for a name that is not installed; see :func:`paths_of`.
+        Raises `ValueError` for a name that is not installed; see `paths_of_package`.
         """
         followed = self._io_packages if io_only else self._user_packages
         added = {path for package in packages for path in paths_of_package(package)} - followed
@@ -98,29 +97,29 @@ class CodeOwnership:
         return undo
 
     def is_user_file(self, filename: str) -> bool:
-        """Whether a line of this file can be blamed."""
+        """Whether the file is the user's own, so that findings may be reported at its lines."""
         return self._scope_of(filename) is RuleScope.EVERYTHING
 
     def is_followed(self, filename: str) -> bool:
-        """Whether this file is looked at, for whatever reason."""
+        """Whether any rule applies to the file."""
         return self._scope_of(filename) is not RuleScope.NOTHING
 
     def is_runtime_file(self, filename: str) -> bool:
-        """Whether this file is one that drives workflows: frames outside of it are not the workflow's."""
+        """Whether the file belongs to durabletask or durabletask_aio (but not to the sandbox): it drives workflows."""
         path = _CASE(filename)
         return path.startswith(_OURS) and not path.startswith(_THIS)
 
     def is_installed(self, filename: str) -> bool:
-        """Whether this file belongs to an installed package, which may be followed now and not later."""
+        """Whether the file belongs to an installed package, which may stop being followed later."""
         return _package_of(_CASE(filename)) is not None
 
     def applies(self, filename: str, rule: Rule) -> bool:
-        """Whether breaking ``rule`` in this file is worth a word."""
+        """Whether a violation of `rule` in this file is to be reported."""
         interest = self._scope_of(filename)
         return interest is RuleScope.EVERYTHING or (interest is RuleScope.IO and rule.code in IO_RULES)
 
     def scope_of(self, code: types.CodeType) -> tuple[types.CodeType, RuleScope]:
-        """The interest in the file that ``code`` comes from; remembered in :attr:`by_code`."""
+        """The scope of the file that `code` comes from, with the code object; remembered in `scopes_by_code`."""
         known = self.scopes_by_code[id(code)] = (code, self._scope_of(code.co_filename))
         return known
 
@@ -136,7 +135,7 @@ class CodeOwnership:
 
     def _decide(self, filename: str) -> RuleScope:
         if filename.startswith("<"):
-            # "<stdin>", "<string>" and notebook cells are the user's; "<frozen importlib._bootstrap>" is not.
+            # `<stdin>`, `<string>` and notebook cells are the user's own; `<frozen importlib._bootstrap>` is not.
             is_known = filename.startswith(("<frozen", "<__array_function__", "<attrs generated"))
             return RuleScope.NOTHING if is_known else RuleScope.EVERYTHING
         path = _CASE(filename)
@@ -159,9 +158,9 @@ def _holds_packages(directory: str) -> bool:
 
 
 def paths_of_package(package: str) -> list[str]:
-    """Where an installed package is; for ``"*"``, where all of them are.
+    """The paths of an installed package; for `"*"`, the folders that packages are installed in.
 
-    Raises :class:`ValueError` for a package that is not there.
+    Raises `ValueError` if the package is not installed.
     """
     if package == "*":
         return [directory.removesuffix(os.sep) for directory in _PACKAGES if _holds_packages(directory)]
@@ -178,12 +177,12 @@ def paths_of_package(package: str) -> list[str]:
 
 
 def _lies_in(path: str, packages: set[str]) -> bool:
-    """Whether ``path`` is a module of ``packages``, which are paths without the suffix of a single file."""
+    """Whether `path` belongs to one of `packages`, which are paths of folders, or of modules without their suffix."""
     return any(path.startswith(f"{package}{os.sep}") or path == f"{package}.py" for package in packages)
 
 
 def _package_of(path: str) -> str | None:
-    """The first folder (or module) below ``site-packages``, or ``None`` for a file that is elsewhere."""
+    """The path of the top-level package or module below `site-packages`, or `None` for a file that is elsewhere."""
     for directory in _PACKAGES:
         if path.startswith(directory) and _holds_packages(directory):
             first = path[len(directory) :].split(os.sep, 1)[0]
@@ -192,7 +191,7 @@ def _package_of(path: str) -> str | None:
 
 
 def is_standard_module(name: str) -> bool:
-    """Whether ``name`` is a module of the standard library."""
+    """Whether `name` is a module of the standard library."""
     return name.partition(".")[0] in sys.stdlib_module_names
 
 

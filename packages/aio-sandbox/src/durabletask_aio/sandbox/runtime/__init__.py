@@ -1,5 +1,5 @@
 """Watching workflow code while it runs: the guard that the core calls, its hooks into CPython, and the replacements.
 
-Depending on the mode and the Python version, calls are redirected to proxies, seen by a profile hook (3.10, 3.11) or
-by `sys.monitoring` (3.12 and later); a call that the rules object to is replaced, warned about or refused.
+Calls are redirected to proxies. In strict mode they are also seen by a profile hook (Python 3.10 and 3.11) or by
+`sys.monitoring` (3.12 and later). A call that breaks a rule is replaced, warned about or refused.
 """

@@ -1,8 +1,8 @@
-"""Text that a workflow runs as code: compiled here first, so that the calls it makes can be watched.
+"""`eval` and `exec` in a workflow: the text is compiled here first, so that the calls it makes can be watched.
 
-``sys.monitoring`` watches code objects, and ``eval("...")`` makes one that nobody has seen.  In the place of ``eval``
-and ``exec``, the text is compiled as they would, the code is watched, and then they are given the code.  The names of
-its globals are never redirected: they may be a dictionary that the workflow goes through afterwards.
+`sys.monitoring` watches code objects, and `eval("...")` creates a new one. In place of `eval` and `exec`, the sandbox
+compiles the text as they would, watches the code, and passes the code to them. Globals in such code are not redirected,
+because its namespace may be a dictionary that the workflow iterates over afterwards.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FILENAME: Final = "<string>"
 
 _FUTURES: Final = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 _LOCALS_ARE_A_VIEW: Final = sys.version_info >= (3, 13)
-"""What ``frame.f_locals`` is in a function, while ``locals()`` gives a copy."""
+"""Whether `frame.f_locals` is a view in a function, while `locals()` returns a copy."""
 
 
 class CodeWatcher(Protocol):
-    """What watches code; see :class:`.monitoring.Monitor`."""
+    """What watches code; implemented by `monitoring.Monitor`."""
 
     def watch_code(self, code: types.CodeType) -> None: ...
 
@@ -37,9 +37,9 @@ def run(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """``target(*args, **kwargs)``, which is ``eval`` or ``exec``, as if ``caller`` had called it; its code is watched.
+    """Call `target`, which is `eval` or `exec`, as if `caller` had called it, and watch the code that it runs.
 
-    Both depend on who calls: names are looked up in the caller's frame, and its ``from __future__`` imports count.
+    Both depend on their caller: names are looked up in its frame, and its `from __future__` imports apply.
     """
     source = args[0] if args else None
     if isinstance(source, types.CodeType):
@@ -62,7 +62,7 @@ def run(
 
 
 def _namespaces(caller: types.FrameType, given: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The positional arguments after the source: where none were given, what they are by default where the call is."""
+    """The positional arguments after the source; missing ones get the defaults that they have in `caller`."""
     if {"globals", "locals"} & kwargs.keys():
         return given if given or "globals" in kwargs else (caller.f_globals,)
     module = given[0] if given and given[0] is not None else None

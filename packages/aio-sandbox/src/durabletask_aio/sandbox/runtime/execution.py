@@ -1,7 +1,7 @@
-"""The execution that a thread is running, and what happens when its code does something non-deterministic.
+"""The execution that a thread is running, and what happens when its code breaks a rule.
 
-:data:`ACTIVE` is keyed by thread, not kept in a context variable: contexts are copied by ``create_task`` and
-``to_thread`` and would carry the state into the threads that run activities.
+`ACTIVE` is keyed by thread and not a context variable: `create_task` and `to_thread` copy the context and would carry
+the state into the threads that run activities.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from durabletask_aio.sandbox.runtime.frame_findings import finding_for_frame
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
 ACTIVE: Final[dict[int, WatchedExecution]] = {}
-"""By thread id: the execution whose code is on that thread's stack.  Empty while no workflow code runs."""
+"""By thread id: the execution whose code is on the stack of that thread. Empty while no workflow code runs."""
 
 FROZEN_CLOCK_LIMIT: Final = 100_000
-"""Clock reads in one stretch of code after which it is taken for a loop that waits for a clock that stands still."""
+"""Maximum number of clock reads in one turn; more are taken for a loop that waits for the clock to advance.
+"""
 
 
 class Policy:
-    """What was decided about a workflow when it was registered; shared by its executions."""
+    """The settings of a registered workflow; shared by its executions."""
 
     def __init__(self, *, strict: bool, workflow_name: str, context: str | None, allowed: tuple[str, ...]) -> None:
         self.strict = strict
@@ -45,17 +46,17 @@ class Policy:
         """The name of the workflow's context parameter, for corrected lines."""
         self.allowed = allowed
         self.warned: set[tuple[str, int, str]] = set()
-        """Call sites, as file, line and call, that were reported already."""
+        """Call sites, as file, line and call, that were already reported."""
         self.watcher: eval_exec.CodeWatcher | None = None
-        """What watches the calls of code that is made while the workflow runs."""
+        """Watches code that is created while the workflow runs."""
         self.functions: dict[int, tuple[str, ...]] = {}
-        """By id of a code object: what a decorator on that function allows."""
+        """By id of a code object: the names that `@allow(...)` on that function allows."""
 
 
 class WatchedExecution:
-    """One execution under watch: the guard that the core enters and leaves, and the source of substitute values."""
+    """The guard of one execution, which the core enters and exits; also the source of deterministic values."""
 
-    # Entered and left once for each step of each workflow, so every look-up counts.
+    # Entered and exited once per turn, so attribute access is kept fast.
     __slots__ = ("_outer", "_reads", "_stream", "_thread", "_violation", "execution", "policy", "strict")
 
     def __init__(self, policy: Policy, execution: Execution) -> None:
@@ -87,11 +88,11 @@ class WatchedExecution:
         return violation
 
     def suspend(self) -> bool:
-        """Stop watching for a moment; whether there is anything to :meth:`resume`."""
+        """Stop watching for a moment; return whether `resume` has to be called."""
         return False
 
     def resume(self) -> None:
-        """Watch again, after :meth:`suspend`."""
+        """Watch again after `suspend`."""
 
     def now(self) -> datetime:
         return self.execution.now()
@@ -103,7 +104,7 @@ class WatchedExecution:
         return self._stream
 
     def intercept(self, call: Call, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a redirected name does in place of calling ``target``."""
+        """Check a call that a proxy received; return the result of `target`, or a deterministic value in its place."""
         target, args, kwargs = unwrap_partial(target, args, kwargs)
         if not condition_holds(call.condition, summary_of_call(args, kwargs)):
             return target(*args, **kwargs)
@@ -122,14 +123,14 @@ class WatchedExecution:
     def run_eval_exec(
         self, call: Call, caller: types.FrameType, target: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """The same for ``eval`` and ``exec``, which mean something else in each frame; ``caller`` called them."""
+        """Check a call of `eval` or `exec`, made by `caller`, and run it in the caller's frame."""
         frame = user_frame(caller)
         if frame is not None and not self._is_allowed(call, frame):
             self.report_violation(call, frame, caller)
         return eval_exec.run(self.policy.watcher, caller, target, args, kwargs)
 
     def check(self, call: Call, arguments: ArgumentSummary, frame: types.FrameType) -> None:
-        """What the layers that only watch do: raise, warn or stay silent.  ``frame`` makes the call."""
+        """Check a call that `frame` is about to make, for the layers that cannot replace its result."""
         if not condition_holds(call.condition, arguments) or not OWNERSHIP.applies(frame.f_code.co_filename, call.rule):
             return
         blamed = user_frame(frame)
@@ -137,9 +138,10 @@ class WatchedExecution:
             self.report_violation(call, blamed, frame)
 
     def report_violation(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
-        """Warn or raise, by the workflow's mode and the rule's severity.
+        """Warn or raise, depending on the workflow's mode and the rule's severity.
 
-        ``frame`` is the user's, whose line is blamed; ``inner`` makes the call, in a package that is followed perhaps.
+        `frame` is the user's frame, at whose line the violation is reported; `inner` makes the call and may belong to a
+        followed package.
         """
         if not call.is_watched:
             return
@@ -152,7 +154,7 @@ class WatchedExecution:
         warn(self._finding(call, frame, inner), self.policy.workflow_name, self.execution.instance_id)
 
     def fail(self, message: str) -> SandboxViolationError:
-        """A violation, remembered: it fails the turn even if the workflow catches it."""
+        """Create a violation and remember it, so that it fails the turn even if the workflow catches it."""
         error = SandboxViolationError(
             message, instance_id=self.execution.instance_id, workflow_name=self.policy.workflow_name
         )
@@ -195,9 +197,9 @@ class WatchedExecution:
 
 
 def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
-    """The nearest frame of the user's own code, from ``frame`` outwards, whose line can be blamed.
+    """The nearest frame of the user's own code, from `frame` outwards, at whose line a finding can be reported.
 
-    Text that was run as code has no line that anybody could look up, so the one that runs it is preferred.
+    Code that `eval` or `exec` compiled has no source line to show, so the frame that runs it is preferred.
     """
     in_text: types.FrameType | None = None
     while frame is not None:
@@ -207,21 +209,21 @@ def user_frame(frame: types.FrameType | None) -> types.FrameType | None:
                 return frame
             in_text = in_text or frame
         elif in_text is not None and OWNERSHIP.is_runtime_file(filename):
-            # Everything is text in ``python -c``; what is outside of the workflow has nothing to do with it.
+            # With `python -c`, all code is text; frames outside the workflow are not considered.
             break
         frame = frame.f_back
     return in_text
 
 
 def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:
-    """The nearest frame of code that is looked at, from ``frame`` outwards: the user's, or a followed package's."""
+    """The nearest frame of followed code, from `frame` outwards: the user's, or a followed package's."""
     while frame is not None and not OWNERSHIP.is_followed(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 
 
 def stack_of(frame: types.FrameType) -> tuple[str, ...]:
-    """The user's functions on the stack, from the workflow to ``frame``: how it was reached."""
+    """The names of the user's functions on the stack, from the workflow to `frame`."""
     names: list[str] = []
     current: types.FrameType | None = frame
     while current is not None and OWNERSHIP.is_user_file(current.f_code.co_filename):
@@ -231,9 +233,9 @@ def stack_of(frame: types.FrameType) -> tuple[str, ...]:
 
 
 def warn(finding: Finding, workflow_name: str, instance_id: str | None = None) -> None:
-    """Issue a finding as a warning that points to the user's line."""
+    """Issue a finding as a `NonDeterminismWarning` that points to the user's line."""
     where = f"workflow {workflow_name!r}" + (f", instance {instance_id!r}" if instance_id is not None else "")
-    # With explicit coordinates the warning shows the user's line, however deep in our code it is issued.
+    # `warn_explicit` names the user's line directly; `warn` would need the depth of the stack.
     warnings.warn_explicit(
         f"{finding.text()}\n  [{where}]", NonDeterminismWarning, finding.file, finding.line, registry=None
     )

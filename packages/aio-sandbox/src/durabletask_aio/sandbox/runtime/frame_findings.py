@@ -1,4 +1,4 @@
-"""From a frame of running code to the finding about the call it is making."""
+"""From a frame of running code to the finding about the call that it is making."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_l
 
 
 def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, reached: tuple[str, ...]) -> Finding:
-    """The finding about ``call``, which the code of ``frame`` is making right now.
+    """The finding about `call`, which the code of `frame` is making.
 
-    ``context`` is the name of the workflow's context parameter; a corrected line is offered only where a variable of
-    that name is in reach.
+    `context` is the name of the workflow's context parameter. A corrected line is offered only where a variable of that
+    name is in scope.
     """
     code = frame.f_code
     position = position_of(frame, call.name.rpartition(".")[2])
@@ -43,9 +43,10 @@ def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, r
 
 
 def _node_at(source: Source, position: Position) -> ast.Call | None:
-    """The call at exactly this position, if it is one that a correction can be written over.
+    """The call at exactly this position, if a corrected line can be offered for it.
 
-    Both ends count: ``time.time().hex()`` and ``getattr(time, "time")()`` each hold another call that starts there too.
+    Both ends are compared: `time.time().hex()` and `getattr(time, "time")()` each contain another call with the same
+    start.
     """
     if source.tree is None or position.column is None or position.end_column is None:
         return None
@@ -54,6 +55,6 @@ def _node_at(source: Source, position: Position) -> ast.Call | None:
         if isinstance(node, ast.Call) and (
             (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) == wanted
         ):
-            # What a computed callee (a call, a subscript) stands for may change: its expression is not replaced.
+            # A computed callee (the result of a call, a subscript) may be different each time, so it is not replaced.
             return node if isinstance(node.func, (ast.Name, ast.Attribute)) else None
     return None

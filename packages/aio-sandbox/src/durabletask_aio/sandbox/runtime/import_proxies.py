@@ -1,7 +1,7 @@
-"""Imports inside of a workflow's functions: ``import time`` there gives a stand-in for the module.
+"""Imports inside a workflow's functions: `import time` there gets a proxy of the module.
 
-The instruction's name is redirected like that of a global, to a module under a name of ours in :data:`sys.modules`.
-Nothing else imports that name, and the module's own entry stays as it is.
+The name in the import instruction is redirected, as for a global, to a proxy under a private name in `sys.modules`. No
+other code imports that name, and the module's own entry is not changed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from durabletask_aio.sandbox.runtime.proxies import ModuleProxy, can_be_proxied,
 from durabletask_aio.sandbox.static.call_index import CallIndex
 
 MODULES: Final = ("time", "random", "uuid", "datetime")
-"""Those whose calls have deterministic values; the others are only looked at, which other layers do as well."""
+"""Modules with calls that have deterministic values. For other modules, the other layers report the calls."""
 
 PREFIX: Final = "__dt_import_"
 
 
 def name_for(statement: LocalImport, index: CallIndex) -> str | None:
-    """The name to import in place of the statement's; ``None`` to leave the statement alone."""
+    """The name to import in place of the statement's; `None` to leave the statement unchanged."""
     if statement.module not in MODULES:
         return None
     name = PREFIX + statement.module
@@ -47,7 +47,7 @@ def _proxy_of_module(module: types.ModuleType, index: CallIndex) -> types.Module
 
 
 def _methods(kind: type[Any], module: types.ModuleType, name: str, index: CallIndex) -> dict[str, Any]:
-    """Stand-ins for the class methods of ``kind`` that are in the catalogue: ``datetime.now`` and the like."""
+    """Proxies of the class methods of `kind` that are in the catalogue, such as `datetime.now`."""
     prefix = f"{module.__name__}.{name}."
     leaves = [call.removeprefix(prefix) for call in index.catalogue.calls if call.startswith(prefix)]
     found = {leaf: getattr(kind, leaf, None) for leaf in leaves}

@@ -1,9 +1,9 @@
-"""Python 3.12 and later: ``sys.monitoring`` tells of each call that workflow code makes, however it was bound.
+"""Python 3.12 and later: `sys.monitoring` reports each call that workflow code makes, however the callee was bound.
 
 Events are local: only the code objects of the user's functions that a strict workflow reaches are instrumented, so
-other code, other threads and other tools run as before.  A site whose callee cannot change (a global function, a method
-whose name is nowhere in the catalogue) is switched off after its first call, which is why a strict workflow costs next
-to nothing.  A raise in the callback surfaces at the call, before it is made.
+other code, threads and tools are not slowed down. A call site whose callee cannot change (a global function, or a
+method whose name does not occur in the catalogue) is disabled after its first call, which keeps the cost of strict mode
+low. An exception raised in the callback surfaces at the call, before it is made.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ IS_SUPPORTED: Final = sys.version_info >= (3, 12)
 
 TOOL_NAME: Final = "durabletask-aio"
 _TOOL_IDS: Final = (4, 3, 5)
-"""The first free one is taken; 0, 1, 2 belong to debuggers, coverage tools and profilers."""
+"""The first free one is taken; 0, 1 and 2 are for debuggers, coverage tools and profilers."""
 
 _TAKE_FUNCTIONS: Final = frozenset(map(id, (map, filter, iter, functools.partial, functools.reduce)))
 _PARTIAL: Final = id(functools.partial)
 _FOLLOWED: Final = 64
-"""How often a method call to the user's own code is looked at before its site counts as settled."""
+"""Number of calls of followed methods after which a call site is taken for stable and disabled."""
 
 
 class Monitor:
-    """The one tool of this process; see :func:`monitor`."""
+    """The `sys.monitoring` tool of this process; see `monitor`."""
 
     def __init__(self, index: CallIndex) -> None:
         self._index = index
         self._codes: dict[int, types.CodeType] = {}
         self._classes: dict[int, type[Any]] = {}
         self._sites: dict[int, dict[int, str | None]] = {}
-        """By code and offset: the instruction that pushes the callee, if it always pushes the same kind of one."""
+        """By code and offset: the instruction that pushes the callee, if it always pushes the same kind of callee."""
         self._open_sites: set[tuple[int, int]] = set()
-        """Sites that call the user's own functions and may call any other one next time."""
+        """Call sites that call followed functions and may call a different one next time."""
         self._counts: dict[tuple[int, int], int] = {}
         self._api: Any = getattr(sys, "monitoring", None)
         self.tool: int | None = None
         self.prepare: Callable[[Iterable[types.FunctionType]], None] = no_preparation
-        """Called with functions that are met while a workflow runs, before they are: redirection of their names."""
+        """Called with functions that are discovered at run time, before they run: redirects their names."""
 
     def start(self) -> bool:
-        """Take a tool id; ``False``, with one warning, if none is free."""
+        """Take a tool id; return `False`, with one warning, if none is free."""
         if self.tool is not None:
             return True
         for candidate in _TOOL_IDS:
@@ -71,7 +71,7 @@ class Monitor:
         return False
 
     def stop(self) -> None:
-        """Give the tool id back; no code is watched any more."""
+        """Give the tool id back and stop watching all code."""
         if self.tool is None:
             return
         for code in self._codes.values():
@@ -88,35 +88,35 @@ class Monitor:
             self.watch_code(function.__code__)
 
     def watch_code(self, code: types.CodeType) -> None:
-        """Instrument ``code`` and the code inside it."""
+        """Instrument `code` and the code inside it."""
         for each in reachability.codes_of(code):
             self._watch_code(each)
 
     def forget(self, code: types.CodeType) -> None:
-        """Stop watching code that will not run again; the functions it has made are watched on."""
+        """Stop watching code that will not run again; functions that it created are still watched."""
         if self._codes.pop(id(code), None) is None or self.tool is None:
             return
         self._api.set_local_events(self.tool, code, 0)
-        # Another piece of code may get the same id.
+        # Another code object may get the same id.
         self._sites.pop(id(code), None)
         for key in [key for key in self._counts if key[0] == id(code)]:
             del self._counts[key]
         self._open_sites.difference_update([key for key in self._open_sites if key[0] == id(code)])
 
     def _watch_code(self, code: types.CodeType) -> None:
-        # Keyed by id with the object kept: equal code of two modules is two pieces of code.
+        # Keyed by id, and the object is kept: code objects of two modules may compare equal.
         if id(code) in self._codes or self.tool is None:
             return
         self._codes[id(code)] = code
         self._api.set_local_events(self.tool, code, self._api.events.CALL)
 
     def _callback(self) -> Callable[[types.CodeType, int, Any, Any], Any]:
-        """The callback, as a closure: it runs at every call of a site that cannot be switched off."""
+        """The callback, as a closure for speed: it runs at every call of a site that cannot be disabled."""
         active, codes, open_sites, check_call = ACTIVE, self._codes, self._open_sites, self._check_call
         function_type = types.FunctionType
 
         def on_call(code: types.CodeType, offset: int, called: Any, first: Any) -> Any:
-            # This runs for every thread that executes the code; only those with an active workflow are judged.
+            # This runs on every thread that executes the code; only threads with an active workflow are checked.
             if not active:
                 return None
             if type(called) is function_type and id(called.__code__) in codes and (id(code), offset) in open_sites:
@@ -137,10 +137,11 @@ class Monitor:
         missing = self._api.MISSING
         call = self._index.find(called, None if first is missing else first)
         if call is None and id(called) in _TAKE_FUNCTIONS and first is not missing:
-            # What these get they call from C, where there are no events; the site stays open for the next function.
+            # These built-ins call their argument from C, where there are no events, so it is checked here. The site
+            # stays enabled for other functions.
             call = self._index.find(first)
             if call is None or (id(called) == _PARTIAL and call.condition is not None):
-                # What a partial lacks is known where it is called.
+                # Whether arguments are missing from a partial is known where it is called.
                 return None
         if call is None or not call.is_watched or not OWNERSHIP.applies(code.co_filename, call.rule):
             if isinstance(called, type):
@@ -156,7 +157,7 @@ class Monitor:
         return None
 
     def _follow(self, code: types.CodeType, offset: int, function: types.FunctionType) -> Any:
-        """A function of the user's: watch it from now on, and this site until it is settled."""
+        """Watch a followed function from now on, and keep the site enabled until its callee is taken for stable."""
         if id(function.__code__) not in self._codes:
             self._watch_new([function])
         how = self._stable_callee(code, offset)
@@ -165,7 +166,7 @@ class Monitor:
         if how is None:
             self._open_sites.add((id(code), offset))
             return None
-        # The same line may call another class's method next time, with code that is not watched yet.
+        # The same line may call the method of another class next time, with code that is not watched yet.
         key = (id(code), offset)
         seen = self._counts[key] = self._counts.get(key, 0) + 1
         return self._api.DISABLE if seen >= _FOLLOWED else None
@@ -176,12 +177,12 @@ class Monitor:
             self._watch_new([*reachability.methods_of(kind), *reachability.methods_of(type(kind))])
 
     def _watch_new(self, functions: list[types.FunctionType]) -> None:
-        """Functions that no analysis has seen, and that are about to run."""
+        """Redirect and watch functions that the analysis did not reach and that are about to run."""
         self.prepare(functions)
         self.watch(functions)
 
     def _stable_callee(self, code: types.CodeType, offset: int) -> str | None:
-        """The instruction that pushed the callee, if the same site will always push the same kind of callee."""
+        """The instruction that pushed the callee, if this site always pushes the same kind of callee."""
         sites = self._sites.get(id(code))
         if sites is None:
             sites = self._sites[id(code)] = self._read_sites(code)
@@ -201,7 +202,7 @@ class Monitor:
             return "LOAD_GLOBAL"
         if callee.opname in {"LOAD_ATTR", "LOAD_METHOD"} and callee.argval not in self._index.leaf_names:
             return "LOAD_ATTR"
-        # Locals, elements of containers and results of calls may be anything next time.
+        # Locals, elements of containers and results of calls may be different callees next time.
         return None
 
 
@@ -209,7 +210,7 @@ def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missi
     count = bytecode.argument_count(code, offset)
     if count is None:
         return ArgumentSummary(0) if first is missing else UNKNOWN_ARGUMENTS
-    # The first argument of a method is its object, which the count does not include.
+    # The count does not include the object that a method is called on.
     is_own = isinstance(called, (types.MethodDescriptorType, types.FunctionType)) and count == 0
     real_first = None if first is missing or is_own else first
     return ArgumentSummary(
@@ -220,14 +221,14 @@ def _arguments(code: types.CodeType, offset: int, called: Any, first: Any, missi
 
 
 def _passed_by(called: Any, count: int | None) -> ArgumentSummary:
-    """What ``map()`` and the like, given ``count`` arguments, call a function with."""
+    """The arguments with which `map()` and similar built-ins, given `count` arguments, call their function."""
     if called is map:
         return UNKNOWN_ARGUMENTS if count is None else ArgumentSummary(count - 1)
     return ArgumentSummary({id(filter): 1, id(functools.reduce): 2}.get(id(called), 0))
 
 
 def no_preparation(_functions: Iterable[types.FunctionType]) -> None:
-    """For :attr:`Monitor.prepare`: functions run as they are."""
+    """Default of `Monitor.prepare`: functions run unchanged."""
 
 
 _warned: set[str] = set()
@@ -243,7 +244,7 @@ _monitor: Monitor | None = None
 
 
 def monitor(index_of: Callable[[], CallIndex]) -> Monitor:
-    """The tool of this process, made on first use."""
+    """The tool of this process, created on first use."""
     global _monitor
     if _monitor is None:
         _monitor = Monitor(index_of())

@@ -1,10 +1,10 @@
-"""Python 3.10 and 3.11: a profile hook sees each call of workflow code, and is taken off wherever that is not on top.
+"""Python 3.10 and 3.11: a profile hook sees each call of workflow code, and is removed while other code is on top.
 
-The interpreter calls the hook for every call and return on its thread, which costs most where nothing of the user's
-runs: inside the context's methods and the event loop.  So the hook is suspended inside the context (by the subclass
-that :func:`watched` makes) and it looks at frames of the user's own code only.
+The interpreter calls the hook for every call and return on its thread. Most of these happen inside the context's
+methods and the event loop, where no user code runs. The hook is therefore suspended inside the context (by the subclass
+that `make_unhooked_subclass` creates), and looks only at frames of followed code.
 
-A hook that raises is removed by the interpreter; the next suspension, or the next stretch of code, puts it back.
+If a hook raises, the interpreter removes it. The next call of a context method or the next turn installs it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from durabletask_aio.sandbox.runtime.execution import ACTIVE, Policy, WatchedExe
 from durabletask_aio.sandbox.static.call_index import CallIndex, call_index
 
 IS_SUPPORTED: Final = sys.version_info < (3, 12)
-"""From 3.12 on, switching a profile hook slows down every other thread of the process; see :mod:`.monitoring`."""
+"""From Python 3.12 on, setting a profile hook slows down all threads of the process; see `monitoring`."""
 
 _T = TypeVar("_T")
 _EXECUTION: Final = "_sandbox_execution"
@@ -40,14 +40,14 @@ class ProfiledExecution(WatchedExecution):
         self._index: CallIndex = call_index()
         self.hook = self._make_hook()
         self.is_hooked = False
-        """Whether the hook is to be on while the execution's code runs; it is off inside the context."""
+        """Whether the hook is to be set while the execution's code runs; inside the context it is removed."""
 
     def is_on_this_thread(self) -> bool:
         return ACTIVE.get(get_ident()) is self
 
     def enter(self) -> None:
         super().enter()
-        # Somebody else's profiler (cProfile, coverage) stays: it cannot be put back once it was replaced.
+        # Another profiler (cProfile, coverage) is left in place: it could not be restored after it is replaced.
         self.is_hooked = sys.getprofile() is None
         if self.is_hooked:
             sys.setprofile(self.hook)
@@ -59,7 +59,7 @@ class ProfiledExecution(WatchedExecution):
         return super().exit()
 
     def suspend(self) -> bool:
-        """Take the hook off; whether it was to be on."""
+        """Remove the hook; return whether it was to be set."""
         if self.is_hooked:
             sys.setprofile(None)
         return self.is_hooked
@@ -94,7 +94,7 @@ class ProfiledExecution(WatchedExecution):
         if call is None:
             return
         count = bytecode.argument_count(frame.f_code, frame.f_lasti)
-        # Without a count the call came from inside C code, map() for one, or has a starred argument.
+        # Without a count, the call was made from C code (such as `map`) or has a starred argument.
         arguments = UNKNOWN_ARGUMENTS if count is None and call.condition is not None else ArgumentSummary(count or 0)
         self._report(call, arguments, frame)
 
@@ -106,12 +106,12 @@ class ProfiledExecution(WatchedExecution):
         code = frame.f_code
         names = code.co_varnames[1 if code.co_name == "__init__" else 0 : code.co_argcount]
         given = [frame.f_locals.get(name) for name in names]
-        # Which arguments were left out cannot be told from their defaults; None is the default that matters.
+        # An argument that was left out looks the same as one that equals its default; `None` counts as left out.
         arguments = ArgumentSummary(sum(value is not None for value in given))
         self._report(call, arguments, caller)
 
     def _report(self, call: Call, arguments: ArgumentSummary, frame: types.FrameType) -> None:
-        # The hook must not see the work of composing the message.
+        # Composing the message must not run under the hook.
         self.suspend()
         self.check(call, arguments, frame)
         self.resume()
@@ -119,11 +119,11 @@ class ProfiledExecution(WatchedExecution):
 
 @functools.cache
 def profiled_context_type() -> type[AsyncWorkflowContext]:
-    """The context for workflows under the hook."""
-    return watched(AsyncWorkflowContext)
+    """The context type for workflows that run under the hook."""
+    return make_unhooked_subclass(AsyncWorkflowContext)
 
 
-def watched(context_type: type[_T]) -> type[_T]:
+def make_unhooked_subclass(context_type: type[_T]) -> type[_T]:
     """A subclass of the context whose methods and properties run without the hook."""
     members: dict[str, Any] = {}
     for name in dir(context_type):
@@ -142,10 +142,10 @@ def watched(context_type: type[_T]) -> type[_T]:
 
 
 def _without_hook(function: Any) -> Any:
-    """``function``, a method of the context, without the hook.
+    """Wrap `function`, a method of the context, so that it runs without the hook.
 
-    Each call before the hook is off is seen by it, at nearly a microsecond, so the execution is looked up once and kept
-    with the context: what is left to be seen is this function and the call that takes the hook off.
+    Each call made before the hook is removed costs nearly a microsecond. The execution is therefore looked up once and
+    kept on the context; the hook then sees only this function and the call that removes the hook.
     """
     set_profile = sys.setprofile
 
@@ -155,14 +155,14 @@ def _without_hook(function: Any) -> Any:
             execution = self._sandbox_execution
         except AttributeError:
             execution = _keep_execution(self)
-        # By way of the execution, never by way of sys.getprofile(): a foreign profiler must not be touched.
+        # The execution knows whether it set the hook; `sys.getprofile()` might return another profiler.
         if execution is None or not execution.is_hooked:
             return function(self, *args, **kwargs)
         set_profile(None)
         try:
             return function(self, *args, **kwargs)
         finally:
-            # Another thread, which should not use a workflow's context, must not be left with the hook.
+            # If another thread calls a method of the context, which it should not, it must not be left with the hook.
             if execution.is_on_this_thread():
                 set_profile(execution.hook)
 
@@ -170,7 +170,7 @@ def _without_hook(function: Any) -> Any:
 
 
 def _keep_execution(context: Any) -> ProfiledExecution | None:
-    """The execution that ``context`` belongs to; kept with it, if its code is what this thread runs."""
+    """The execution that `context` belongs to, if this thread runs it; it is then kept on the context."""
     execution = ACTIVE.get(get_ident())
     if not isinstance(execution, ProfiledExecution):
         return None

@@ -1,7 +1,7 @@
-"""What a redirected name leads to: a function that asks, on each call, whether this thread runs a watched workflow.
+"""The proxies that redirected names lead to. On each call a proxy checks whether this thread runs a watched workflow.
 
-Outside of one it calls what the name stands for at that moment, so that a function shared with an activity, and a
-name replaced by ``unittest.mock.patch``, behave as if nothing had been redirected.
+Otherwise it calls what the name stands for at that moment, so that functions shared with activities, and names replaced
+by `unittest.mock.patch`, behave as without redirection.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from durabletask_aio.sandbox.runtime.execution import ACTIVE
 from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE
 
 _BOUND_TO_THEIR_FRAME: Final = frozenset({"builtins.compile", "builtins.breakpoint"})
-"""They look at the frame that calls them, which a stand-in in between would change."""
+"""These look at the frame of their caller, which a proxy in between would change."""
 
 
 def can_be_proxied(call: Call) -> bool:
-    """Whether a function in the place of this call can do all that it does."""
+    """Whether a proxy can replace this call without changing its behaviour."""
     return call.is_watched and call.name not in _BOUND_TO_THEIR_FRAME
 
 
 def make_proxy(
     call: Call, original: Any, look_up: Callable[[], Any], *, filename: str | None = None
 ) -> Callable[..., Any]:
-    """A function in the place of ``original``; ``look_up`` finds what the redirected expression stands for now.
+    """A function in place of `original`; `look_up` evaluates the redirected expression as it stands now.
 
-    ``home`` is the file whose code was redirected, for files that may stop to be followed.
+    `filename` is the file whose code was redirected, for files of packages that may stop being followed.
     """
     if call.name in EVAL_AND_EXEC:
         return _eval_exec_proxy(call, original, look_up)
@@ -42,7 +42,7 @@ def make_proxy(
         target = look_up()
         if ACTIVE:
             execution = ACTIVE.get(get_ident())
-            # Whoever put something else in the place of the original, a test mostly, wants that to be called.
+            # If a test replaced the original, its replacement is called.
             if (
                 execution is not None
                 and target == original
@@ -57,7 +57,7 @@ def make_proxy(
 
 
 def _eval_exec_proxy(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
-    """The same for ``eval`` and ``exec``, which look at the frame that calls them: that is handed on."""
+    """A proxy of `eval` or `exec`, which look at the frame of their caller; that frame is passed on."""
 
     def proxy(*args: Any, **kwargs: Any) -> Any:
         target = look_up()
@@ -75,7 +75,7 @@ def _eval_exec_proxy(call: Call, original: Any, look_up: Callable[[], Any]) -> C
 
 
 class MappingProxy:
-    """In the place of ``os.environ``: every use of it asks first, then goes to the real mapping."""
+    """In place of `os.environ`: every use is checked and then goes to the real mapping."""
 
     def __init__(self, call: Call, original: Any, look_up: Callable[[], Any]) -> None:
         self._call = call
@@ -87,7 +87,7 @@ class MappingProxy:
         if ACTIVE:
             execution = ACTIVE.get(get_ident())
             if execution is not None and target is self._original:
-                # The mapping is handed on as it is, once the sandbox had its say.
+                # After the check, the real mapping is used.
                 return execution.intercept(self._call, lambda: target, (), {})
         return target
 
@@ -128,7 +128,7 @@ class MappingProxy:
 
 
 class ModuleProxy(types.ModuleType):
-    """In the place of a module that a function imports for itself; all but a few of its attributes are the module's."""
+    """In place of a module that a function imports; all attributes but a few are those of the module."""
 
     def __init__(self, original: types.ModuleType, replaced: Mapping[str, Any]) -> None:
         super().__init__(original.__name__, original.__doc__)
@@ -143,9 +143,9 @@ class ModuleProxy(types.ModuleType):
 
 
 def make_class_proxy(original: type[Any], replaced: Mapping[str, Any]) -> type[Any]:
-    """A class in the place of ``original``: it makes the original's objects and only some of its attributes differ.
+    """A class in place of `original` that creates objects of the original; only some of its attributes differ.
 
-    ``isinstance`` and ``issubclass`` answer as for the original, and both compare equal; only ``is`` tells them apart.
+    `isinstance` and `issubclass` answer as for the original, and both compare equal; only `is` tells them apart.
     """
 
     class ClassProxyType(type):
@@ -175,11 +175,11 @@ def make_class_proxy(original: type[Any], replaced: Mapping[str, Any]) -> type[A
 
 
 class NamespaceProxy:
-    """In the place of a module or class at one kind of site: only the attributes that are taken from it there."""
+    """In place of a module or class, with the attributes that one kind of call site takes from it."""
 
     def __init__(self, look_up: Callable[[], Any]) -> None:
         self._look_up = look_up
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only for what was not set: the sites are chosen so that nothing else is asked for.
+        # Reached only for attributes that were not set; redirected call sites do not ask for others.
         return getattr(self._look_up(), name)

@@ -1,13 +1,12 @@
-"""Workflow code's names for the clock and its like, led to stand-ins; nothing else changes.
+"""Redirection of names in workflow code: `time.time` and the like lead to proxies. Nothing else changes.
 
-A function that calls ``time.time()`` loads the global ``time``.  In a copy of its bytecode, that one instruction loads
-``__dt_time`` in place of it, a name that is added to the function's module and leads to a stand-in.  Only the loads
-that go on to a catalogued call are rewritten: ``datetime(2024, 1, 1)`` and ``isinstance(x, datetime)`` in the same
-function still meet the class itself.  Lines, columns, names of arguments, and with them tracebacks, coverage and
-breakpoints stay as they are.
+A function that calls `time.time()` loads the global `time`. In a copy of its bytecode, that instruction loads
+`__dt_time_`, a name that is added to the function's module and leads to a proxy. Only loads that go on to a call of the
+catalogue are rewritten: `datetime(2024, 1, 1)` and `isinstance(x, datetime)` in the same function still use the class
+itself. Lines, columns and names of arguments stay the same, and with them tracebacks, coverage and breakpoints.
 
-The instruction's format belongs to the Python version, so a trial function is rewritten and run at import; if that
-does not give what it should, redirection is off, and the other layers go on without it.
+The format of the instruction depends on the Python version. A trial function is rewritten and run at import; if the
+result is wrong, redirection is off and the other layers work without it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Redirector:
 
     def __init__(self, index: CallIndex) -> None:
         self._index = index
-        # By id and with the object kept: code objects compare by value and would be taken for one another.
+        # Keyed by id, and the object is kept: code objects compare by value and could be confused.
         self._done: dict[int, types.CodeType] = {}
 
     def redirect(self, functions: Iterable[types.FunctionType]) -> None:
@@ -58,7 +57,7 @@ class Redirector:
                 self._rewrite_closure(function)
 
     def rewritten(self, code: types.CodeType, module: dict[str, Any]) -> types.CodeType:
-        """``code`` with its loads and imports redirected, or ``code`` itself if there is nothing to redirect."""
+        """`code` with its loads and imports redirected; `code` itself if there is nothing to redirect."""
         names = list(code.co_names)
         raw = bytearray(code.co_code)
         changed = False
@@ -70,7 +69,8 @@ class Redirector:
                 names.append(new_name)
             if _patch(raw, chain, names.index(new_name)):
                 changed = True
-        # A stand-in module has all of its calls replaced: too much for a package that is followed for I/O.
+        # A module proxy replaces all calls of the module, which would be too much for a package that is followed for
+        # I/O.
         is_own = OWNERSHIP.is_user_file(code.co_filename)
         for statement in bytecode.local_imports(code) if is_own else ():
             new_name = import_proxies.name_for(statement, self._index)
@@ -91,7 +91,7 @@ class Redirector:
         return code.replace(co_code=bytes(raw), co_names=tuple(names)) if changed else code
 
     def _name_for(self, chain: bytecode.Chain, module: dict[str, Any], filename: str) -> str | None:
-        """The name to load in place of the chain's global, created on demand; ``None`` to leave the load alone."""
+        """The name to load in place of the chain's global, created on demand; `None` to leave the load unchanged."""
         if chain.name.startswith(_PREFIX):
             return None
         root = module.get(chain.name, _MISSING)
@@ -128,7 +128,7 @@ class Redirector:
                 cell.cell_contents = replacement
 
     def _value(self, value: Any) -> Any:
-        """A stand-in for a catalogued function held by value; classes and modules stay, for their identity's sake."""
+        """A proxy for a function of the catalogue that is held by value; classes and modules keep their identity."""
         if isinstance(value, type) or not callable(value):
             return value
         call = self._index.find(value)
@@ -138,14 +138,14 @@ class Redirector:
 
 
 def _needs_proxy(value: Any, *, is_called: bool) -> bool:
-    # A class is also the right-hand side of isinstance: only where it is called can something stand in for it.
+    # A class may also be used in isinstance; it is replaced only where it is called.
     return is_called if isinstance(value, type) else True
 
 
 def _install(
     module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
 ) -> str:
-    """Make sure that the module has the stand-in under the name that is returned."""
+    """Make sure that the module contains the proxy; return the name for the redirected load."""
     watched_file = filename if OWNERSHIP.is_installed(filename) else None
     path = chain.attributes[:depth]
     look_up = _looks_up(module, chain.name, path)
@@ -158,7 +158,8 @@ def _install(
         name = f"{_PREFIX}{chain.name}"
         module.setdefault(name, leaf)
         return name
-    # "__dt_datetime_now" for a class or module whose attribute is taken; the attributes in between are Names too.
+    # A name such as `__dt_datetime_` for a class or module whose attribute is taken. The attributes in between are
+    # namespace proxies too.
     name = f"{_PREFIX}{'_'.join((chain.name, *path[:-1]))}_"
     owner = module.get(name)
     if owner is None:
@@ -200,7 +201,7 @@ def _looks_up(module: dict[str, Any], name: str, path: tuple[str, ...]) -> Calla
 
 
 def _patch(raw: bytearray, chain: bytecode.Chain, index: int) -> bool:
-    """Point the load at ``chain.offset`` to the name at ``index``; ``False`` where it does not fit into one byte."""
+    """Point the load at `chain.offset` to the name at `index`; return `False` if that does not fit into one byte."""
     old = bytecode.is_old_layout()
     argument = index if old else index << 1 | (chain.argument & 1)
     if argument > 255 or chain.argument > 255:
@@ -217,7 +218,7 @@ def _self_test() -> bool:
     """Whether a rewritten function loads the new name and computes with it."""
     try:
         module: dict[str, Any] = {"time": time}
-        # Under a name that is not this package's, whose own code is none of the sandbox's business.
+        # Under a file name outside this package, because the rules do not apply to its own code.
         trial = types.FunctionType(_trial.__code__.replace(co_filename="<trial>"), module)
         Redirector(call_index()).rewritten(trial.__code__, module)
         names = [name for name in module if name.startswith(_PREFIX)]
@@ -227,9 +228,9 @@ def _self_test() -> bool:
         trial.__code__ = Redirector(call_index()).rewritten(trial.__code__, module)
         return bool(trial() == -1.0)
     except Exception:
-        # Whatever an unknown interpreter answers with, the only consequence is that this layer stays off.
+        # Whatever fails on an unknown interpreter, the only consequence is that this layer is off.
         return False
 
 
 IS_SUPPORTED: Final = sys.implementation.name == "cpython" and _self_test()
-"""Whether this interpreter's bytecode is one that can be rewritten."""
+"""Whether the bytecode of this interpreter can be rewritten."""

@@ -1,14 +1,8 @@
-"""The sandbox as the core knows it: which layer serves which mode on which Python.
+"""The sandbox as the core uses it: the object behind the entry point, and the layers of each mode and Python version.
 
-============  ==========================================  ==========================================
-mode          every Python                                in addition
-============  ==========================================  ==========================================
-best_effort   static analysis warns; redirected names     nothing
-              give deterministic values
-strict        static analysis and redirected names raise  3.12+: ``sys.monitoring``;
-                                                          3.10, 3.11: a profile hook, suspended
-                                                          while the context's methods run
-============  ==========================================  ==========================================
+In both modes the static analysis runs at registration, and names are redirected on every Python. In `best_effort`, the
+analysis warns and redirected names return deterministic values. In `strict`, both raise, and calls are watched besides:
+by `sys.monitoring` on Python 3.12 and later, by a profile hook that is suspended inside the context's methods before.
 """
 
 from __future__ import annotations
@@ -34,7 +28,7 @@ from durabletask_aio.sandbox.static.reachability import functions_of, reachable
 
 
 class Layer(enum.Enum):
-    """The ways of noticing; each works without the others."""
+    """The ways of detecting a violation; each works without the others."""
 
     STATIC = "static"
     REDIRECT = "redirect"
@@ -52,11 +46,11 @@ AVAILABLE: Final = frozenset(
     }.items()
     if works
 )
-"""What this Python can do."""
+"""The layers that this Python supports."""
 
 
 class Guard:
-    """What was learned about one registered workflow; see :class:`durabletask_aio.core.plugins.WorkflowGuard`."""
+    """The guard of one registered workflow; implements `durabletask_aio.core.plugins.WorkflowGuard`."""
 
     def __init__(
         self,
@@ -80,12 +74,15 @@ class Guard:
         return self._context_type
 
     def begin(self, execution: Execution) -> ExecutionGuard | None:
-        # Read at each start, so that a running worker can be told to stop watching.
+        # Read at each start, so that detection can be switched off while a worker runs.
         return None if detection_disabled() else self._execution_type(self.policy, execution)
 
 
 class WorkflowSandbox:
-    """The object behind the entry point; see :class:`durabletask_aio.core.plugins.Sandbox`."""
+    """The sandbox; implements `durabletask_aio.core.plugins.Sandbox`.
+
+    Workers use it by entry point; applications choose a mode at registration and need not call it.
+    """
 
     protocol_version = plugins.PROTOCOL_VERSION
 
@@ -93,9 +90,18 @@ class WorkflowSandbox:
         self._layers = layers & AVAILABLE
 
     def guard(self, function: AnyWorkflow, mode: SandboxMode, *, workflow_name: str) -> Guard | None:
-        """Prepare ``function`` for ``mode``: analyse it, lead its names to stand-ins, and have its calls watched.
+        """Prepare a workflow for a mode: analyse it, redirect its names, and have its calls watched.
 
-        Raises :class:`SandboxViolationError` in strict mode for what the analysis is sure of.
+        Args:
+            function: The workflow function. Its code is changed in place.
+            mode: The sandbox mode.
+            workflow_name: The name under which it is registered, for messages.
+
+        Returns:
+            The guard of the workflow; `None` for mode `off`, or if detection is disabled by the environment.
+
+        Raises:
+            SandboxViolationError: In strict mode, the analysis has certain findings of severity `ERROR`.
         """
         if mode is SandboxMode.OFF or detection_disabled():
             return None
@@ -117,7 +123,12 @@ class WorkflowSandbox:
         return Guard(function, policy, profiled=profiled, context_type=context_type)
 
     def advise(self, function: AnyWorkflow, *, workflow_name: str) -> None:
-        """Static analysis alone, as warnings."""
+        """Issue the findings of the static analysis as warnings; nothing is instrumented.
+
+        Args:
+            function: The workflow function.
+            workflow_name: The name under which it is registered, for messages.
+        """
         if detection_disabled():
             return
         for finding in _analysed(function, allowance.of_function(function), workflow_name).findings:
@@ -140,7 +151,7 @@ class WorkflowSandbox:
 
 
 def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> analysis.Result:
-    """The analysis, without letting a mistake of ours keep anybody's workflow from being registered."""
+    """The analysis; if it fails because of a defect in this package, the workflow is registered anyway."""
     try:
         return analysis.analyse(function, allowed)
     except Exception as error:
@@ -155,7 +166,7 @@ def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> an
 
 
 def _announce(findings: list[Finding], policy: Policy) -> None:
-    """Warn about findings, or refuse the workflow for those that are certain."""
+    """Warn about findings, or refuse the workflow if there are certain errors in strict mode."""
     refused = [each for each in findings if policy.strict and each.certain and each.severity is Severity.ERROR]
     if refused:
         count = "a call or construct" if len(refused) == 1 else f"{len(refused)} calls or constructs"
@@ -168,7 +179,7 @@ def _announce(findings: list[Finding], policy: Policy) -> None:
 
 
 def _context_name(function: Any) -> str | None:
-    """The name of the parameter that holds the context."""
+    """The name of the parameter that receives the context."""
     for plain in functions_of(function):
         names = inspect.getfullargspec(plain).args
         if names[:1] == ["self"]:
@@ -181,4 +192,4 @@ def _context_name(function: Any) -> str | None:
 _redirector: Final = redirection.Redirector(call_index())
 
 SANDBOX: Final = WorkflowSandbox()
-"""The sandbox of this process: what the core finds by its entry point."""
+"""The sandbox of this process, which the core finds by its entry point."""

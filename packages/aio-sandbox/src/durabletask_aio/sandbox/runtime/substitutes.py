@@ -1,8 +1,8 @@
 """Deterministic values for the clock, random and uuid calls of a workflow in best_effort mode.
 
-They come from facts of the execution alone: its clock, and one random stream that is seeded from the instance, not
-from the second.  The stream is not the one behind ``ctx.random()``, so that mending a call in one place does not shift
-the numbers drawn in another.  Every wall-clock value is in UTC, whatever the worker's own time zone.
+They depend only on the execution: on its clock, and on one random stream seeded from the instance id. The stream is not
+the one behind `ctx.random()`, so that correcting a call in one place does not change the numbers drawn in another. All
+wall-clock values are in UTC, whatever the worker's time zone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 
 class Values(Protocol):
-    """What a substitute may draw on."""
+    """What a substitute may use."""
 
     def now(self) -> dt.datetime: ...
 
@@ -25,13 +25,13 @@ class Values(Protocol):
 
 
 Substitute: TypeAlias = "Callable[[Values, Any, tuple[Any, ...], dict[str, Any]], Any]"
-"""Called with the values, the callable that was replaced, and the arguments."""
+"""Called with the values, the callable that is replaced, and the arguments."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def _nanoseconds(values: Values) -> int:
-    # Whole microseconds times 1000: timestamp() is a float and would lose the last digits.
+    # Whole microseconds times 1000: `timestamp()` is a float and would lose the last digits.
     return (values.now() - _EPOCH) // dt.timedelta(microseconds=1) * 1000
 
 
@@ -56,7 +56,7 @@ def _formatted(values: Values, _target: Any, args: tuple[Any, ...], _kwargs: dic
 
 
 def _owner(target: Any, fallback: type[Any]) -> Any:
-    # For Subclass.now, whose values must be of the subclass.
+    # For `Subclass.now`, which must return an object of the subclass.
     owner = getattr(target, "__self__", fallback)
     return owner if isinstance(owner, type) else fallback
 
@@ -96,7 +96,7 @@ def _generator(values: Values, _target: Any, _args: tuple[Any, ...], _kwargs: di
 
 
 def _seed(values: Values, _target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    # random.seed() without a seed asks for entropy, which there is none of; with one it is deterministic as it is.
+    # `random.seed()` without a seed asks for entropy and is ignored; with a seed it is deterministic.
     if any(value is not None for value in (*args[:1], kwargs.get("a"))):
         values.random.seed(*args, **kwargs)
 
@@ -104,7 +104,7 @@ def _seed(values: Values, _target: Any, args: tuple[Any, ...], kwargs: dict[str,
 def _uuid(version: int) -> Substitute:
     def make(values: Values, _target: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> uuid.UUID:
         number = values.random.getrandbits(128)
-        # Set by hand, since uuid.UUID accepts versions above 5 only from Python 3.14 on.
+        # Set by hand: `uuid.UUID` accepts versions above 5 only from Python 3.14 on.
         number = number & ~(0xC000 << 48) | 0x8000 << 48
         return uuid.UUID(int=number & ~(0xF000 << 64) | version << 76)
 
@@ -143,4 +143,4 @@ SUBSTITUTES: Final[Mapping[str, Substitute]] = {
     "uuid.uuid7": _uuid(7),
     "uuid.getnode": _node,
 }
-"""By the name of the call in the catalogue.  Secrets and ``os.urandom`` are absent on purpose."""
+"""By the name of the call in the catalogue. Secrets and `os.urandom` are not replaced on purpose."""

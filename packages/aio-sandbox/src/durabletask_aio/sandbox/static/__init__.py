@@ -1,5 +1,5 @@
-"""Finding non-determinism without running the workflow: resolvers of names, reachability, the analysis and its rules.
+"""Finding non-determinism without running the workflow: name resolvers, reachability, the analysis and its rules.
 
-A function that is imported is resolved through its objects, a source file through its import statements. Both feed
-the same analysis, which produces findings. It is used by registration, by `check(...)` and by the command.
+The names of an imported function are resolved through live objects, those of a source file through its import
+statements. The same analysis works on both and produces findings. Registration, `check(...)` and the command use it.
 """

@@ -1,4 +1,4 @@
-"""Static analysis of live functions: what registration does, and ``check(...)`` for tests."""
+"""Static analysis of live functions, as used by registration and by `check(...)` in tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from durabletask_aio.sandbox.static.scanner import Analysis
 
 
 class Result:
-    """Findings about a workflow, and the user's functions that it was found to reach."""
+    """The findings about a workflow, and the user's functions that it reaches."""
 
     def __init__(self, findings: list[Finding], functions: list[types.FunctionType]) -> None:
         self.findings = findings
@@ -29,17 +29,25 @@ class Result:
 
 
 def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (), notes: bool = False) -> list[Finding]:
-    """Everything in ``target``, and in the user's functions it calls, that gives another result on replay.
+    """Find what gives another result on replay, in a workflow and in the functions of yours that it calls.
 
-    ``target`` is a workflow: a coroutine function or generator function, a method, a partial, or what
-    ``as_orchestrator`` returns.  Nothing of it is run, and a function whose source is not available contributes none.
-    A string or path is a file, a folder or the dotted name of a module: its orchestrators are found and checked
-    without importing it, as ``durabletask-aio check`` does.
+    Nothing of `target` is run. A function whose source is not available contributes no findings.
 
-    Findings come in the order of files and lines.  ``allow`` takes what :class:`.allowance.allow` takes.  ``notes``
-    adds those of severity ``NOTE``, about code that is right as it stands.
+    Args:
+        target: A workflow function (a coroutine function, a generator function, a method, a partial, or the result of
+            [`as_orchestrator`][durabletask.aio.as_orchestrator]); or, as a string or path, a file, a folder or the
+            dotted name of a module. In files, the orchestrators are found and checked without importing anything, as
+            `durabletask-aio check` does.
+        allow: Names not to report, as for [`allow`][durabletask.aio.sandbox.allow].
+        notes: Whether to include findings of severity [`Severity.NOTE`][durabletask.aio.sandbox.Severity], about code
+            that is correct as it stands.
 
-    Raises :class:`WorkflowValidationError` if ``target`` is not a Python function or ``allow`` has an unknown name.
+    Returns:
+        The findings, each place once, in the order of files and lines.
+
+    Raises:
+        WorkflowValidationError: `target` is neither a Python function, a path nor a module on the search path, or
+            `allow` contains an unknown name.
     """
     names = allowance.checked(allow)
     if isinstance(target, (str, Path)):
@@ -53,7 +61,7 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
 
 
 def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) -> Result:
-    """The same, with the functions reached; ``target`` has been unwrapped already."""
+    """Analyse a function that is already unwrapped; the result also has the functions reached."""
     for function in reachability.functions_of(target):
         OWNERSHIP.add_user_package(function.__code__.co_filename)
     index = call_index()
@@ -65,4 +73,4 @@ def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) 
         for finding in run.run(body):
             findings.setdefault(finding.key, finding)
     methods = [method for kind in resolver.classes.values() for method in reachability.methods_of(kind)]
-    return Result(list(findings.values()), [*resolver.nodes.values(), *methods])
+    return Result(list(findings.values()), [*resolver.functions_by_node.values(), *methods])

@@ -1,10 +1,10 @@
-"""From a live object to the entry of the catalogue it stands for, or to nothing.
+"""Look-up of live objects in the catalogue.
 
-The look-up is by identity, never by name alone: a function called ``time`` is harmless unless it is the one of the
-``time`` module, under whatever name it was bound.  Two things make this harder than a dictionary of objects.  A
-built-in method is a new object at every access (``datetime.now is not datetime.now``), so those are compared by
-equality; and the functions of ``random`` are methods of one hidden instance, so the instance is compared as well, or
-else seeded generators would be reported.
+The look-up is by identity and never by name alone: a function called `time` is reported only if it is the one of the
+`time` module, whatever name it is bound to. Two kinds of objects need more than a dictionary by identity. A built-in
+method is a new object at every access (`datetime.now is not datetime.now`), so these are compared by equality. The
+functions of `random` are methods of one hidden instance, so the instance is compared too; otherwise seeded generators
+would be reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
 from durabletask_aio.sandbox.rules.default import default_catalogue
 
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
-_NEVER_JUDGED: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
+_IGNORED_METHODS: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
 _MISSING: Final = object()
 
@@ -33,8 +33,8 @@ PROXY_ATTRIBUTE: Final = "__durabletask_aio_proxy__"
 class CallIndex:
     """An index of a catalogue over the modules that are imported.
 
-    Modules imported later are added when an unknown callable is met after :data:`sys.modules` has grown.  Nothing is
-    ever imported by the index itself.
+    Modules imported later are added when an unknown callable is looked up and `sys.modules` has grown. The index itself
+    imports nothing.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -42,26 +42,26 @@ class CallIndex:
         self._by_id: dict[int, Call] = {}
         self._by_equality: dict[Any, Call] = {}
         self._bound: dict[tuple[int, int], Call] = {}
-        """By the ids of a function and of the object it is bound to."""
+        """By the ids of a function and of the object that it is bound to."""
         self._by_code: dict[int, Call] = {}
         self._bound_codes: dict[tuple[int, int], Call] = {}
         self._codes_of_methods: set[int] = set()
         self._closures: dict[int, list[tuple[types.FunctionType, Call]]] = {}
-        """By id of a code object, the functions with a closure that were made of it; see :meth:`of_frame`."""
+        """By id of a code object: the functions with closures that share it. See `of_frame`."""
         self._owners: set[int] = set()
-        self._keep: list[object] = []
+        self._references: list[object] = []
         self._pending: set[str] = set()
         self._modules_seen = -1
         self._version = -1
         self.watched_codes: set[int] = set()
-        """Ids of the code objects for which :meth:`of_frame` may have an answer."""
+        """Ids of the code objects for which `of_frame` may find an entry."""
         self.leaf_names: frozenset[str] = frozenset()
         self.builtin_names: set[str] = set()
-        """Names under which built-in functions know themselves, of those for which :meth:`find` may have an answer."""
+        """The `__name__` of each built-in function for which `find` may find an entry."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what was imported, and what was added to the catalogue, since the last time."""
+        """Add what was imported, and what was added to the catalogue, since the last refresh."""
         if self._version != self.catalogue.version:
             self._version = self.catalogue.version
             self._pending = set(self.catalogue.calls)
@@ -69,29 +69,29 @@ class CallIndex:
                 index.clear()
             self._closures.clear()
             self.leaf_names = frozenset(name.rpartition(".")[2] for name in self.catalogue.calls)
-            # For those that are not imported yet, the name in the catalogue is the best guess.
+            # For functions that are not imported yet, the name in the catalogue is the best guess.
             self.builtin_names.update(self.leaf_names, _DATE_METHODS, _TIMEZONE_METHODS)
         elif self._modules_seen == len(sys.modules):
             return
         self._modules_seen = len(sys.modules)
-        # One object can have two names (open and io.open): the first one entered is the one that messages use.
+        # An object may have two names (`open` and `io.open`); messages use the one that is entered first.
         for name in sorted(self._pending, key=lambda name: (name.startswith("_"), name)):
-            found = _find(name)
+            found = _imported_object(name)
             if found is not None:
                 self._pending.discard(name)
                 self._enter(found, self.catalogue.calls[name])
-                owner = _find(name.rpartition(".")[0])
+                owner = _imported_object(name.rpartition(".")[0])
                 self._owners.add(id(owner))
-                self._keep.append(owner)
+                self._references.append(owner)
         self.watched_codes.update(self._by_code, self._closures, self._codes_of_methods)
 
     def owns_calls(self, owner: object) -> bool:
-        """Whether ``owner`` is a module or class that something in the catalogue is taken from."""
+        """Whether `owner` is a module or class to which a call in the catalogue belongs."""
         self.refresh()
         return id(owner) in self._owners
 
     def _enter(self, found: object, call: Call) -> None:
-        self._keep.append(found)
+        self._references.append(found)
         if isinstance(found, types.MethodType):
             self._enter_method(found, call)
             return
@@ -118,28 +118,29 @@ class CallIndex:
     def _enter_method(self, found: types.MethodType, call: Call) -> None:
         function, owner = _interpreter.wrapped_function(found), found.__self__
         if isinstance(owner, type):
-            # A class method, which subclasses share.
+            # A class method; subclasses share it.
             self._by_id.setdefault(id(function), call)
             self._enter_code(function, call)
             return
-        # A method of one hidden object: random.choice, secrets.choice.  Other objects' are none of our business.
+        # A method of one hidden object, such as `random.choice` or `secrets.choice`; other objects of its class are not
+        # in the catalogue.
         self._bound.setdefault((id(function), id(owner)), call)
         self._bound_codes.setdefault((id(function.__code__), id(owner)), call)
         self._codes_of_methods.add(id(function.__code__))
 
     def _enter_mapping(self, kind: type[Any], mapping: object, call: Call) -> None:
-        """The methods of ``os.environ``, for when they are met without the name; not those of other mappings."""
+        """Enter the methods of `os.environ`, which other code may hold under another name."""
         for name in dir(kind):
             function = inspect.getattr_static(kind, name)
-            if isinstance(function, types.FunctionType) and name not in _NEVER_JUDGED:
+            if isinstance(function, types.FunctionType) and name not in _IGNORED_METHODS:
                 self._bound.setdefault((id(function), id(mapping)), call)
                 self._bound_codes.setdefault((id(function.__code__), id(mapping)), call)
                 self._codes_of_methods.add(id(function.__code__))
 
     def find(self, candidate: Any, first: object = None) -> Call | None:
-        """The entry for ``candidate``; ``first`` is the first argument where the caller knows it (``self``, mostly).
+        """The entry for `candidate`, or `None`; `first` is the first argument of the call, if it is known.
 
-        Never calls into user code: nothing of unknown type is hashed or compared.
+        `first` is usually `self`. This never runs user code: objects of unknown type are neither hashed nor compared.
         """
         call = self._look_up(candidate, first)
         if call is None and self._modules_seen != len(sys.modules):
@@ -166,7 +167,7 @@ class CallIndex:
         return self._by_id.get(id(candidate))
 
     def _of_subclass(self, candidate: Any) -> Call | None:
-        """``Sub.now`` of a subclass of ``datetime``, which is equal to no other object."""
+        """The entry for `Sub.now` of a subclass of `datetime`, which equals no other object."""
         owner = candidate.__self__
         name = candidate.__name__
         if isinstance(owner, type) and name in _DATE_METHODS and issubclass(owner, dt.date):
@@ -177,13 +178,13 @@ class CallIndex:
         return None
 
     def of_frame(self, frame: types.FrameType) -> Call | None:
-        """The entry whose Python function runs in ``frame``: all that a profile hook sees of a call."""
+        """The entry for the Python function that runs in `frame`; a profile hook sees nothing else of a call."""
         code = id(frame.f_code)
         if code in self._codes_of_methods:
             owner = frame.f_locals.get(frame.f_code.co_varnames[0])
             return self._bound_codes.get((code, id(owner)))
-        # Whatever a decorator wraps has the decorator's code, contextlib.contextmanager's for one: the function that
-        # runs is told by what its closure holds.
+        # All functions that one decorator returns share their code (`contextlib.contextmanager`, for example), so they
+        # are told apart by the contents of their closures.
         for function, call in self._closures.get(code, ()):
             if _has_closure_of(frame, function):
                 return call
@@ -198,8 +199,8 @@ def _has_closure_of(frame: types.FrameType, function: types.FunctionType) -> boo
     )
 
 
-def _find(name: str) -> Any | None:
-    """The object that ``name`` stands for, if the module it lives in is imported."""
+def _imported_object(name: str) -> Any | None:
+    """The object with the full name `name`, if its module is imported."""
     parts = name.split(".")
     for split in range(len(parts), 0, -1):
         module = sys.modules.get(".".join(parts[:split]))
@@ -207,7 +208,7 @@ def _find(name: str) -> Any | None:
             continue
         found: Any = module
         for part in parts[split:]:
-            # Modules with a lazy __getattr__ would import for our sake; their own dictionaries do not.
+            # A module with a lazy `__getattr__` would import something; its own dictionary does not.
             found = vars(found).get(part) if isinstance(found, types.ModuleType) else getattr(found, part, None)
         return found
     return None
@@ -217,7 +218,7 @@ _shared: dict[int, CallIndex] = {}
 
 
 def call_index(catalogue: Catalogue | None = None) -> CallIndex:
-    """The index of a catalogue, built once for each."""
+    """The index of a catalogue, created once for each."""
     catalogue = catalogue if catalogue is not None else default_catalogue()
     index = _shared.get(id(catalogue))
     if index is None:

@@ -1,4 +1,4 @@
-"""The checker: source files in, findings out, nothing imported."""
+"""The checker: finds and analyses the orchestrators in source files, without importing anything."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from durabletask_aio.sandbox.static.discovery import Orchestrator, may_have_orch
 from durabletask_aio.sandbox.static.scanner import Analysis
 from durabletask_aio.sandbox.static.source_resolver import SourceResolver, read_source
 
-_SHALLOWER: Final = "smaller expressions, or leave the file out with --exclude"
+_NESTING_ADVICE: Final = "smaller expressions, or leave the file out with --exclude"
 ALWAYS_EXCLUDED: Final = (".*", "__pycache__", "node_modules", "site-packages", "dist", "build", "venv")
 
 
 @dataclass
 class Settings:
-    """What the command line and ``pyproject.toml`` can say."""
+    """The settings of the checker, from the command line and `pyproject.toml`."""
 
     allow: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     orchestrators: frozenset[str] = frozenset()
     follow: tuple[str, ...] = ()
     follow_io: tuple[str, ...] = ()
-    """Installed packages to go into, by import name: as if they were the user's, or for I/O alone."""
+    """Installed packages to check, by import name: completely (`follow`), or for I/O only (`follow_io`)."""
     forbid: dict[str, str] = field(default_factory=dict[str, str])
     errors_only: bool = False
     notes: bool = False
-    """Whether rules of severity ``NOTE`` are reported."""
+    """Whether findings of severity `NOTE` are reported."""
 
 
 @dataclass
 class Report:
-    """What a run of the checker found."""
+    """The result of a run of the checker."""
 
     findings: list[Finding]
     files: int
@@ -53,7 +53,7 @@ class Report:
 def check_sources(targets: Iterable[str | Path], settings: Settings | None = None) -> Report:
     """Check files, folders and modules (by dotted name).
 
-    Raises :class:`WorkflowValidationError` for a target that is neither a path nor a module on the search path.
+    Raises `WorkflowValidationError` for a target that is neither a path nor a module on the search path.
     """
     settings = settings or Settings()
     started = time.perf_counter()
@@ -67,28 +67,30 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
     checked: dict[int, Orchestrator] = {}
     for module in modules:
         is_kept = may_have_orchestrators(module, settings.orchestrators)
-        found.extend(_about_file(module.source if is_kept else module.parsed(), catalogue))
+        found.extend(_check_file(module.source if is_kept else module.parsed(), catalogue))
         for each in orchestrators(module, resolver, settings.orchestrators):
             checked.setdefault(id(each.function.node), each)
     for each in checked.values():
-        found.extend(_about_orchestrator(each, resolver, catalogue, settings))
-    chosen = [each for each in _distinct(found) if not settings.errors_only or each.severity is Severity.ERROR]
+        found.extend(_check_orchestrator(each, resolver, catalogue, settings))
+    chosen = [each for each in _deduplicated(found) if not settings.errors_only or each.severity is Severity.ERROR]
     kept = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
     kept.sort(key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
     return Report(kept, len(files), list(checked.values()), time.perf_counter() - started)
 
 
-def _about_orchestrator(
+def _check_orchestrator(
     each: Orchestrator, resolver: SourceResolver, catalogue: Catalogue, settings: Settings
 ) -> list[Finding]:
     try:
         return Analysis(resolver, catalogue, settings.allow, notes=settings.notes).run(resolver.body_of(each.function))
     except RecursionError:
-        # One generated file with expressions a thousand levels deep must not end the check of all others.
+        # A generated file with expressions nested a thousand levels deep must not end the check of all other files.
         rule = catalogue.rules["DET902"]
         node, file = each.function.node, each.module.source.filename
         detail = "The function is nested too deeply to be analysed"
-        return [Finding(rule, file, node.lineno, node.col_offset + 1, each.name, (), detail=detail, advice=_SHALLOWER)]
+        return [
+            Finding(rule, file, node.lineno, node.col_offset + 1, each.name, (), detail=detail, advice=_NESTING_ADVICE)
+        ]
 
 
 def _extended(settings: Settings) -> Catalogue:
@@ -101,16 +103,16 @@ def _extended(settings: Settings) -> Catalogue:
     return catalogue
 
 
-def _distinct(findings: list[Finding]) -> list[Finding]:
-    """Each place once, with the way on which it was reached first."""
+def _deduplicated(findings: list[Finding]) -> list[Finding]:
+    """Each place once; the first finding shows the shortest path by which it is reached."""
     found: dict[tuple[object, ...], Finding] = {}
     for each in findings:
         found.setdefault(each.key, each)
     return list(found.values())
 
 
-def _about_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
-    """What can be said about a file before any orchestrator is looked at."""
+def _check_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
+    """Findings about a file as a whole: syntax errors and pragmas."""
     if source.tree is None:
         rule = catalogue.rules["DET902"]
         detail = _error_of(source)
@@ -123,7 +125,7 @@ def _about_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
             details.append("The pragma does not say why the line may be different on replay")
         line = source.line(pragma.line)
         column = line.index("#") + 1 if "#" in line else 1
-        for detail in details[:1]:  # one finding a place
+        for detail in details[:1]:  # one finding per place
             advice = rule.alternative
             file = source.filename
             yield Finding(
@@ -173,10 +175,10 @@ def _is_excluded(path: Path, root: Path, exclude: tuple[str, ...]) -> bool:
 
 
 def _module_path(name: str) -> Path | None:
-    """The file or folder of a module, found as an import would find it but without importing anything."""
+    """The file or folder of a module, located as an import would, without importing anything."""
     if not all(part.isidentifier() for part in name.split(".")):
         return None
-    # The current folder is not on the path of an installed command, and yet it is where the user's modules are.
+    # The current folder is not on the search path of an installed command, but the user's modules are there.
     for entry in (os.getcwd(), *sys.path):
         base = Path(entry or ".").joinpath(*name.split("."))
         for path in (base, base.with_suffix(".py")):
@@ -186,7 +188,7 @@ def _module_path(name: str) -> Path | None:
 
 
 def _root_of(path: Path) -> Path:
-    """The folder that the file's top-level package lies in, which would be on the search path."""
+    """The folder that contains the top-level package of the file, which an import would need on the search path."""
     folder = path.resolve().parent
     while (folder / "__init__.py").is_file():
         folder = folder.parent

@@ -17,7 +17,7 @@ _REGISTRATION_FUNCTIONS: Final = frozenset(
 )
 _DECORATORS: Final = frozenset({"as_orchestrator", "orchestrator", "orchestration_trigger", "register_workflow"})
 _AMBIGUOUS_DECORATORS: Final = frozenset({"workflow"})
-"""A word that other libraries use as well, so the first parameter must look like a context."""
+"""Other libraries use these names too, so the first parameter must be named like a context."""
 _CONTEXT_NAMES: Final = frozenset({"ctx", "context", "wf_ctx", "workflow_ctx", "workflow_context"})
 _CREATORS: Final = frozenset({"Orchestrator.create"})
 
@@ -48,9 +48,9 @@ class Orchestrator:
 def orchestrators(
     module: SourceModule, resolver: SourceResolver, wanted: frozenset[str] = frozenset()
 ) -> list[Orchestrator]:
-    """Every orchestrator that ``module`` defines or registers, each once.
+    """The orchestrators that `module` defines or registers, each once.
 
-    ``wanted`` are names given by the user: ``function``, or ``module:function``.
+    `wanted` has names given by the user: `function`, or `module:function`.
     """
     if not may_have_orchestrators(module, wanted) or module.source.tree is None:
         return []
@@ -60,7 +60,7 @@ def orchestrators(
 
 
 def may_have_orchestrators(module: SourceModule, wanted: frozenset[str]) -> bool:
-    """Most files of a project have nothing to do with workflows, which their text tells without their syntax."""
+    """Whether the text of a file mentions workflows at all; most files do not and need not be parsed."""
     names = [name.rpartition(":")[2] for name in wanted]
     return any(word in module.text for word in (*_ORCHESTRATOR_WORDS, *names))
 
@@ -108,7 +108,7 @@ class _Finder:
                 last in _AMBIGUOUS_DECORATORS and first is not None and first.arg in _CONTEXT_NAMES
             ):
                 return "decorated"
-        # A plain function that takes a context is a helper of somebody's: it is followed from where it is called.
+        # A plain function with a context parameter is a helper; it is scanned when a workflow calls it.
         waits = isinstance(node, ast.AsyncFunctionDef) or is_generator(node)
         if first is None or first.annotation is None or not waits:
             return None
@@ -121,7 +121,7 @@ class _Finder:
             return
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         for argument in given[:3]:
-            # By what the name stands for, not by the name: a helper may be called like an orchestrator elsewhere.
+            # Resolve the name: an unrelated helper may have the same name as an orchestrator elsewhere.
             for value in self._evaluator.values(argument, scope):
                 function = self._unwrapped(value)
                 if function is not None:

@@ -40,7 +40,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Crossing:
-    """The user's line from which a followed package is entered; findings in the package are reported at this line."""
+    """The user's line from which a followed package is entered; findings are reported there."""
 
     source: Source
     node: LocatedNode

@@ -1,4 +1,4 @@
-"""The world of live objects: names are looked up where the running program would look them up."""
+"""The resolver for live functions: names are looked up in their globals and closures, attributes in objects."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ MUTABLE: Final = (list, dict, set, bytearray, deque, defaultdict, Counter, Order
 
 @dataclass(frozen=True, eq=False)
 class LiveNamespace:
-    """The names around a live function: its module's, and its closure's."""
+    """The names around a live function: those of its module and of its closure."""
 
     globals: dict[str, Any]
     closure: Mapping[str, Any]
 
 
 class LiveResolver:
-    """See :class:`.values.World`."""
+    """Implements `code.name_resolver.NameResolver` on live objects."""
 
     def __init__(self, index: CallIndex) -> None:
         self._index = index
-        # For modules that were not imported yet: those that a workflow imports when it runs.
+        # For modules that are not imported yet, because the workflow imports them when it runs.
         self._project = SourceResolver(index.catalogue, user_roots(), OWNERSHIP.packages)
-        self.nodes: dict[int, types.FunctionType] = {}
-        """By id of a syntax node: the function it was compiled to, for those that were gone into."""
+        self.functions_by_node: dict[int, types.FunctionType] = {}
+        """By id of a syntax node: the function that was compiled from it, for all functions scanned."""
         self.classes: dict[int, type] = {}
-        """By id: the classes that the workflow makes objects of."""
-        self._kept: list[object] = []
+        """By id: the classes of which the workflow creates objects."""
+        self._references: list[object] = []
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
         namespace: Any = scope.namespace
@@ -80,8 +80,8 @@ class LiveResolver:
         return []
 
     def _known(self, value: Any, receiver: Value | None = None) -> list[Value]:
-        self._kept.append(value)
-        # What redirection put in the place of a function stands for that function.
+        self._references.append(value)
+        # A proxy that redirection installed stands for the function that it replaces.
         original = (
             vars(value).get("__wrapped__")
             if isinstance(value, types.FunctionType) and hasattr(value, PROXY_ATTRIBUTE)
@@ -98,7 +98,7 @@ class LiveResolver:
             return self._of_instance(value, name)
         if isinstance(value, ExternalName):
             found = _import_named(value.name)
-            # A module that is not imported yet is known by its name alone.
+            # A module that is not imported yet is known by name only.
             return self._of_object(found, name) if found is not None else [ExternalName(f"{value.name}.{name}")]
         if isinstance(value, SourceClass):
             return _member(value, name, None)
@@ -120,7 +120,7 @@ class LiveResolver:
             bound = static if isinstance(owner, type) else types.MethodType(static, owner)
             return self._known(bound, receiver)
         if is_foreign(owner if isinstance(owner, type) else type(owner)):
-            # Descriptors of built-in types (datetime.now) give what is in the catalogue only when they are bound.
+            # Class methods of built-in types (`datetime.now`) are in the catalogue in bound form.
             return self._known(getattr(owner, name, static), receiver)
         return self._known(_bound_in_base(owner, name, static), receiver)
 
@@ -140,7 +140,7 @@ class LiveResolver:
             return [value]
         if static is _MISSING or isinstance(static, (property, functools.cached_property)):
             return []
-        if isinstance(static, MUTABLE) and isinstance(owner, type) and _has_its_own(owner, name):
+        if isinstance(static, MUTABLE) and isinstance(owner, type) and _sets_own_attribute(owner, name):
             return []
         if isinstance(static, (staticmethod, classmethod)):
             static = _interpreter.wrapped_function(static)
@@ -215,9 +215,9 @@ class LiveResolver:
     def _live_bodies(self, target: Any, receiver: Value | None) -> Iterator[FunctionBody]:
         if isinstance(target, types.MethodType):
             receiver = ObjectValue.of(target.__self__)
-            self._kept.append(target.__self__)
+            self._references.append(target.__self__)
         elif not isinstance(target, type) and not is_foreign(cast("type[object]", type(target))):
-            # An object that is called like a function: its method is what runs.
+            # A callable object: its `__call__` runs.
             receiver = ObjectValue.of(target)
         for function in reachability.functions_of(target):
             if reachability.is_followed(function):
@@ -226,7 +226,7 @@ class LiveResolver:
                     yield body
 
     def body_of(self, function: types.FunctionType, receiver: Value | None = None) -> FunctionBody | None:
-        """The body of a live function, or ``None`` without its source."""
+        """The body of a live function, or `None` if its source is not available."""
         found = node_of(function.__code__, function.__globals__)
         if found is None:
             return None
@@ -236,9 +236,10 @@ class LiveResolver:
             name: _interpreter.cell_content(cell, _MISSING)
             for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
         }
-        self.nodes[id(node)] = function
+        self.functions_by_node[id(node)] = function
         return FunctionBody(
-            # Functions that one decorator made share their code, and call what their closures hold.
+            # Functions that one decorator returns share their code but may call different functions through their
+            # closures.
             key=(id(function.__code__), *map(id, cells)),
             node=node,
             source=source,
@@ -319,7 +320,7 @@ class LiveResolver:
 
 
 def _attribute_hooks(owner: Any, name: str) -> Iterator[Any]:
-    """What reading the attribute ``name`` runs; ``owner`` is an object, or a class in the place of its objects."""
+    """The functions that reading the attribute `name` may run; `owner` is an object, or a class for all its objects."""
     if owner is None:
         return
     if isinstance(owner, types.ModuleType):
@@ -331,12 +332,16 @@ def _attribute_hooks(owner: Any, name: str) -> Iterator[Any]:
     if isinstance(static, (property, functools.cached_property)):
         yield static
     yield inspect.getattr_static(kind, "__getattribute__", None)
-    if static is _MISSING and inspect.getattr_static(owner, name, _MISSING) is _MISSING and not _may_set(kind, name):
+    if (
+        static is _MISSING
+        and inspect.getattr_static(owner, name, _MISSING) is _MISSING
+        and not _mentions_attribute(kind, name)
+    ):
         yield inspect.getattr_static(kind, "__getattr__", None)
 
 
-def _may_set(kind: type, name: str) -> bool:
-    """Whether a method of the class mentions the attribute, as ``__init__`` does when it sets it."""
+def _mentions_attribute(kind: type, name: str) -> bool:
+    """Whether a method of the class mentions the attribute, as `__init__` does when it sets it."""
     return any(
         name in code.co_names
         for method in reachability.methods_of(kind)
@@ -346,7 +351,7 @@ def _may_set(kind: type, name: str) -> bool:
 
 
 def is_from_source(value: Value) -> bool:
-    """Whether ``value`` comes from a file that was read, not from an imported module."""
+    """Whether `value` comes from a source file, not from an imported module."""
     if isinstance(value, (SourceModule, SharedObject)):
         return True
     kind = value.cls if isinstance(value, Instance) else value
@@ -354,13 +359,13 @@ def is_from_source(value: Value) -> bool:
 
 
 def user_roots() -> list[Path]:
-    """The folders of the search path that hold the user's own modules."""
+    """The folders of the search path that contain the user's own modules."""
     paths = [Path(entry or ".") for entry in sys.path]
     return [path for path in paths if path.is_dir() and OWNERSHIP.is_user_file(str(path / "module.py"))]
 
 
 def body_of_definition(value: SourceFunction) -> FunctionBody:
-    """The body of a function that the analysis met in the source only, such as a nested one."""
+    """The body of a function that is known from the source only, such as a nested one."""
     label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
     source = source_of_scope(value.scope)
     io_only = not OWNERSHIP.is_user_file(source.filename)
@@ -368,7 +373,7 @@ def body_of_definition(value: SourceFunction) -> FunctionBody:
 
 
 def source_of_scope(scope: Scope) -> Any:
-    """The source that a scope's code is in; set by the scanner on the scope of each body."""
+    """The source that contains a scope; the scan of a function sets it on the scope of the body."""
     current: Scope | None = scope
     while current is not None:
         if current.source is not None:
@@ -378,8 +383,8 @@ def source_of_scope(scope: Scope) -> Any:
     raise UnsupportedInWorkflowError(msg)
 
 
-def member_of(kind: SourceClass, name: str) -> FunctionNode | ast.expr | None:
-    """What the class body binds ``name`` to."""
+def class_member(kind: SourceClass, name: str) -> FunctionNode | ast.expr | None:
+    """The statement or expression to which the class body binds `name`."""
     for statement in kind.node.body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
             return statement
@@ -391,7 +396,7 @@ def member_of(kind: SourceClass, name: str) -> FunctionNode | ast.expr | None:
 
 
 def _member(kind: SourceClass, name: str, receiver: Value | None) -> list[Value]:
-    found = member_of(kind, name)
+    found = class_member(kind, name)
     if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return [SourceFunction(found, kind.scope, receiver)]
     return []
@@ -403,7 +408,7 @@ def _is_property(node: FunctionNode) -> bool:
 
 
 def _import_named(name: str) -> Any | None:
-    """The object behind a full name, if its module is imported."""
+    """The object with a full name, if its module is imported."""
     parts = name.split(".")
     for split in range(len(parts), 0, -1):
         module = sys.modules.get(".".join(parts[:split]))
@@ -415,8 +420,8 @@ def _import_named(name: str) -> Any | None:
     return None
 
 
-def _has_its_own(kind: type, name: str) -> bool:
-    """Whether a method gives objects of the class an attribute in the place of the one that all of them share."""
+def _sets_own_attribute(kind: type, name: str) -> bool:
+    """Whether a method of the class stores the attribute on `self`, which hides the one that all objects share."""
     return any(
         each.opname == "STORE_ATTR" and each.argval == name
         for base in _interpreter.bases(kind)
@@ -427,14 +432,14 @@ def _has_its_own(kind: type, name: str) -> bool:
 
 
 def is_foreign(kind: type) -> bool:
-    """Whether a class is not the user's, so that reading its attributes runs none of the user's code."""
+    """Whether a class is not the user's, so that reading its attributes runs no user code."""
     module = sys.modules.get(kind.__module__)
     filename = getattr(module, "__file__", None)
     return filename is None or not OWNERSHIP.is_followed(filename)
 
 
 def _bound_in_base(owner: Any, name: str, static: Any) -> Any:
-    """``Subclass.now`` of a user's subclass of ``datetime``: the base's descriptor, bound to the subclass."""
+    """`Subclass.now` of a user's subclass of `datetime`: the method of the base class, bound to the subclass."""
     if isinstance(static, (types.ClassMethodDescriptorType, types.BuiltinFunctionType)):
         return getattr(owner, name, static)
     return static

@@ -1,7 +1,7 @@
-"""Which functions that are looked at a workflow function calls, read from objects and bytecode; no source is needed.
+"""The functions that a workflow function calls, read from objects and bytecode; no source is needed.
 
-This is the coarse half of following helpers: what :mod:`.analysis` finds in the source is added to it.  A function that
-is only mentioned is not followed, since ``ctx.call_activity(charge)`` mentions an activity.
+The result is coarse; what the analysis finds in the source is added to it. A function that is only mentioned is not
+followed, since `ctx.call_activity(charge)` mentions an activity.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
 
 _BUILTINS: Final = vars(builtins)
 _ELEMENTS: Final = 50
-"""Elements of a container that are looked at."""
+"""Number of elements of a container that are followed."""
 
 
 def functions_of(target: Any) -> Iterator[types.FunctionType]:
-    """The plain functions behind a callable: through partial, methods, wraps, descriptors and ``__call__``."""
+    """The plain functions behind a callable: through partials, methods, `__wrapped__`, descriptors and `__call__`."""
     seen: set[int] = set()
     queue: list[Any] = [target]
     while queue:
@@ -60,7 +60,7 @@ def _behind_class(value: Any) -> Iterator[Any]:
     if isinstance(value, type):
         yield _interpreter.metaclass_call(value)
         if _is_followed_class(value):
-            # Creating an instance runs these; the other methods are found where they are called.
+            # Creating an instance runs these; other methods are found where they are called.
             for kind in _interpreter.bases(value):
                 yield from (vars(kind)[name] for name in _CREATION if name in vars(kind))
     elif _is_followed_class(_interpreter.type_of(value)):
@@ -79,16 +79,16 @@ def _is_followed_class(kind: type) -> bool:
 
 
 def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
-    """What gives values to fields that are left out, in classes of dataclasses, attrs and pydantic.
+    """The functions that provide missing fields, in classes of dataclasses, attrs and pydantic.
 
-    For each its name, others that it is given by, its position among the arguments, and the function.  pydantic calls
-    these from compiled code, so that nothing but the class tells of them.
+    For each: the name of the field, its aliases, its position among the arguments, and the function. pydantic calls
+    them from compiled code, so they are visible on the class only.
     """
     fields: list[tuple[str, Any]] = []
     for attribute in _FIELDS:
         held = _held(kind, attribute)
         if attribute == "__dataclass_fields__" and isinstance(held, dict):
-            # Class variables are kept there as well, which dataclasses.fields() leaves out.
+            # `__dataclass_fields__` also contains class variables, which `dataclasses.fields()` leaves out.
             fields = [(each.name, each) for each in dataclasses.fields(kind)]
         elif isinstance(held, dict):
             fields = [*cast("dict[str, Any]", held).items()]
@@ -107,7 +107,7 @@ def factories_of(kind: type[Any]) -> list[tuple[str, frozenset[str], int, Any]]:
 
 
 def _held(kind: type[Any], attribute: str) -> Any:
-    """The attribute of a class as it is stored; ``inspect.getattr_static`` takes half of a registration for it."""
+    """The attribute of a class as stored. `inspect.getattr_static` would take half the time of a registration."""
     return next((vars(base)[attribute] for base in kind.__mro__ if attribute in vars(base)), None)
 
 
@@ -115,9 +115,9 @@ _FIELDS: Final = ("__dataclass_fields__", "__pydantic_fields__", "__attrs_attrs_
 
 
 def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
-    """Every function that the followed part of a class holds: operators, ``len()`` and the like call them unseen.
+    """All functions in the followed part of a class, since operators, `len()` and the like call methods implicitly.
 
-    Except for ``__del__``, which runs whenever the collector likes and must neither raise nor be looked at.
+    `__del__` is left out: it runs whenever the collector decides, and must not raise.
     """
     for base in _interpreter.bases(kind):
         for name, value in _interpreter.attributes(base):
@@ -129,12 +129,12 @@ def methods_of(kind: type[Any]) -> Iterator[types.FunctionType]:
 
 
 def is_followed(value: object) -> bool:
-    """Whether ``value`` is a Python function of the user's own, or of a package that is followed."""
+    """Whether `value` is a Python function of the user's own, or of a followed package."""
     return isinstance(value, types.FunctionType) and OWNERSHIP.is_followed(value.__code__.co_filename)
 
 
 def reachable(target: Any) -> list[types.FunctionType]:
-    """The functions that calling ``target`` can run and that are looked at, each once, nearest first."""
+    """The functions of followed code that calling `target` may run, each once, nearest first."""
     found: dict[int, types.FunctionType] = {}
     queue: list[Any] = [target]
     while queue:
@@ -162,7 +162,7 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
                         break
                     owner, value = value, inspect.getattr_static(value, chain.attributes[depth - 1], None)
                     if value is None and isinstance(owner, types.ModuleType):
-                        # The module makes up the attribute.
+                        # The attribute does not exist: the module's `__getattr__` provides it.
                         yield vars(owner).get("__getattr__")
                 if is_called:
                     yield value
@@ -174,7 +174,7 @@ def _called_by(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _classes_behind(value: Any) -> Iterator[type[Any]]:
-    """The classes of objects that a workflow has at hand: Python calls their methods unasked (``__getattr__``)."""
+    """The classes of objects that the function can reach; Python calls methods such as `__getattr__` implicitly."""
     kind = _interpreter.type_of(value)
     parts = [value]
     if kind in (dict, list, tuple):
@@ -186,7 +186,7 @@ def _classes_behind(value: Any) -> Iterator[type[Any]]:
 
 
 def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
-    """``code`` and the code of the functions, lambdas and comprehensions inside it."""
+    """`code`, and the code of the functions, lambdas and comprehensions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

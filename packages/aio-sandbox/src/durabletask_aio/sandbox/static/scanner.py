@@ -1,4 +1,8 @@
-"""The analysis: goes through a workflow function and everything of the user's that it calls."""
+"""The analysis: scans a workflow function and the functions of the user that it calls, and reports findings.
+
+`Scanner` goes through the syntax of one function. It looks calls up in the catalogue, applies `structural_rules`, and
+schedules a scan of each function that is called, explicitly or implicitly.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,9 @@ from durabletask_aio.sandbox.rules.calls import FALLBACK_CALLS
 from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.conditions import (
     ArgumentSummary,
-    arguments_of,
+    combined,
     condition_holds,
-    joined,
+    summary_of_node,
     with_partial,
 )
 from durabletask_aio.sandbox.rules.findings import Finding
@@ -76,7 +80,7 @@ class Analysis(AnalysisState):
 
 
 class Scanner(FunctionScan):
-    """Goes through one function."""
+    """Goes through the syntax of one function."""
 
     def scan(self) -> None:
         for statement in self.statements:
@@ -99,7 +103,7 @@ class Scanner(FunctionScan):
             self._with(node)
             return
         if isinstance(node, ast.Lambda):
-            self._go_into(SourceFunction(node, self.scope), None)
+            self._scan_bodies(SourceFunction(node, self.scope), None)
             return
         for child in ast.iter_child_nodes(node):
             self._visit(child)
@@ -108,9 +112,9 @@ class Scanner(FunctionScan):
         if isinstance(node, ast.Call):
             self._call(node)
         elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
-            self._load(node)
+            self._read(node)
         elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.For)):
-            self._implicit(node)
+            self._implicit_calls(node)
         elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
             self._follow_methods([node.test], "__bool__", "__len__")
         elif isinstance(node, ast.FormattedValue):
@@ -120,7 +124,7 @@ class Scanner(FunctionScan):
         structural_rules.check(self, node)
 
     def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        """A nested function is gone into wherever it is mentioned, unless it is handed on by reference only."""
+        """Scan a nested function where it is mentioned, unless only by reference, as for `call_activity`."""
         for decorator in node.decorator_list:
             self._visit(decorator)
         mentioned = {
@@ -130,7 +134,7 @@ class Scanner(FunctionScan):
             if isinstance(each, ast.Name) and each.id == node.name and isinstance(each.ctx, ast.Load)
         }
         if mentioned - self._by_reference():
-            self._go_into(SourceFunction(node, self.scope), None)
+            self._scan_bodies(SourceFunction(node, self.scope), None)
 
     def _by_reference(self) -> set[int]:
         return {
@@ -159,13 +163,13 @@ class Scanner(FunctionScan):
         self.allowed = before
 
     def _call(self, node: ast.Call) -> None:
-        arguments = arguments_of(node)
+        arguments = summary_of_node(node)
         if node.args and self._is_text(node.args[0]):
             arguments = replace(arguments, is_first_text=True)
         for value in self.values(node.func):
             if not self._report_call(node, value, arguments):
-                self._follow(value, node)
-                self._fill_in(value, node)
+                self._follow_call(value, node)
+                self._check_default_factories(value, node)
             method = CALLS_METHODS.get(self.resolver.full_name(value) or "")
             if method is not None:
                 self._follow_methods(node.args, method)
@@ -175,8 +179,8 @@ class Scanner(FunctionScan):
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 self._check_callback(argument, ArgumentSummary())
 
-    def _fill_in(self, made: Value, node: ast.Call) -> None:
-        """The fields of a new object that the call leaves to their default factories."""
+    def _check_default_factories(self, made: Value, node: ast.Call) -> None:
+        """Check the default factories of the fields that a call of a class leaves out."""
         given = {keyword.arg for keyword in node.keywords}
         if None in given or any(isinstance(argument, ast.Starred) for argument in node.args):
             return
@@ -185,13 +189,13 @@ class Scanner(FunctionScan):
                 continue
             call = self.resolver.call(factory.function)
             if call is None:
-                self._go_into(factory.function, None)
+                self._scan_bodies(factory.function, None)
             elif condition_holds(call.condition, ArgumentSummary()):
                 advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
                 self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
 
     def _is_text(self, node: ast.expr) -> bool:
-        """Whether ``node`` is text for sure: by its annotation, by ``str()``, or as the name of an instance."""
+        """Whether `node` is certainly text: by annotation, by `str()`, or as an attribute of the context."""
         if isinstance(node, ast.Name):
             bindings = self.scope.bindings.get(node.id, [])
             return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _TEXT for each in bindings)
@@ -200,31 +204,31 @@ class Scanner(FunctionScan):
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
 
     def _check_callbacks(self, node: ast.Call, callee: str) -> None:
-        """A call of something that calls its own arguments."""
+        """Check the arguments of a function that calls its own arguments."""
         is_partial = callee == "functools.partial"
         count = len(node.args) - 1 if callee == "builtins.map" else int(callee in SINGLE_ARGUMENT_CALLERS)
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
             self._check_callback(argument, ArgumentSummary(count), is_kept=is_partial)
 
     def _check_callback(self, argument: ast.expr, arguments: ArgumentSummary, *, is_kept: bool = False) -> None:
-        """An argument that the callee will call, with ``arguments``; or, if it ``is_kept``, that it may be."""
+        """Check an argument that the callee will call with `arguments`, or may call later if it `is_kept`."""
         for value in self.values(argument):
             call = self.resolver.call(value.function if isinstance(value, PartialFunction) else value)
             if isinstance(value, (SourceClass, Instance)) or (is_kept and call is not None and call.condition):
                 continue
             self._report_call(argument, value, arguments)
             if not (isinstance(value, ObjectValue) and isinstance(value.value, type)):
-                self._follow(value, None)
+                self._follow_call(value, None)
 
     def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
         name = self.resolver.full_name(value)
         return name is not None and name.startswith(tuple(ARGUMENT_CALLERS)) and bool(node.args or node.keywords)
 
     def _report_call(self, node: ast.expr, value: Value, arguments: ArgumentSummary) -> bool:
-        """Report ``node`` if it calls ``value`` and that is in the catalogue; whether it is in there at all."""
+        """Report `node` if it calls something in the catalogue; return whether `value` is in the catalogue."""
         is_made_here = True
         if isinstance(value, PartialFunction):
-            arguments = joined(value.arguments, arguments)
+            arguments = combined(value.arguments, arguments)
             value, is_made_here = value.function, False
         elif isinstance(value, ObjectValue) and isinstance(value.value, functools.partial):
             arguments, is_made_here = with_partial(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
@@ -237,19 +241,19 @@ class Scanner(FunctionScan):
             self.report(node, call.rule, call=call, is_made_here=is_made_here)
         return True
 
-    def _follow(self, value: Value, node: ast.Call | None) -> None:
+    def _follow_call(self, value: Value, node: ast.Call | None) -> None:
         if isinstance(value, (ContextValue, ContextMethod)):
             return
         if isinstance(value, Instance):
             self._follow_method(value, "__call__")
             return
-        self._go_into(value, node)
+        self._scan_bodies(value, node)
 
-    def _go_into(self, value: Value, node: ast.Call | None) -> None:
+    def _scan_bodies(self, value: Value, node: ast.Call | None) -> None:
         for body in self.resolver.bodies(value):
-            self._enter(body, self._given(body, node))
+            self._enqueue_body(body, self._known_arguments(body, node))
 
-    def _enter(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> None:
+    def _enqueue_body(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> None:
         crossing = None
         if body.io_only:
             crossing = self.crossing or Crossing(
@@ -263,8 +267,8 @@ class Scanner(FunctionScan):
     def _with_source(self, body: FunctionBody) -> FunctionBody:
         return replace(body, allowed=(*body.allowed, *self.allowed))
 
-    def _given(self, body: FunctionBody, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
-        """What is worth knowing of the arguments: the context, functions, and objects that have methods."""
+    def _known_arguments(self, body: FunctionBody, node: ast.Call | None) -> tuple[tuple[str, Value], ...]:
+        """The arguments that matter for the callee: the context, functions, and objects with methods."""
         kept = _names_of_mutable_defaults(body)
         if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
             return tuple((name, Argument()) for name in kept)
@@ -284,18 +288,18 @@ class Scanner(FunctionScan):
             or _is_worth_passing(value)
         )
 
-    def _load(self, node: ast.Attribute | ast.Name) -> None:
+    def _read(self, node: ast.Attribute | ast.Name) -> None:
         if isinstance(node, ast.Attribute):
             for value in self.values(node.value):
                 for body in self.resolver.reading(value, node.attr):
-                    self._enter(body, ())
+                    self._enqueue_body(body, ())
         for value in self.values(node):
             call = self.resolver.call(value)
             if call is not None and not _is_callable(value, call):
                 self.report(node, call.rule, call=call)
 
-    def _implicit(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
-        """Operators and loops that call methods without saying so."""
+    def _implicit_calls(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
+        """Follow operators and loops, which call methods implicitly."""
         if isinstance(node, ast.BinOp):
             name = OPERATORS.get(type(node.op))
             operands = [(node.left, f"__{name}__"), (node.right, f"__r{name}__")] if name else []
@@ -321,7 +325,7 @@ class Scanner(FunctionScan):
     def _follow_method(self, value: Value, method: str) -> None:
         if isinstance(value, (Instance, ObjectValue)):
             for found in self.resolver.attribute(value, method):
-                self._go_into(found, None)
+                self._scan_bodies(found, None)
 
 
 def _names_of_mutable_defaults(body: FunctionBody) -> list[str]:
@@ -333,7 +337,7 @@ def _names_of_mutable_defaults(body: FunctionBody) -> list[str]:
 
 
 def is_generator(node: FunctionNode) -> bool:
-    """Whether ``node`` is a generator function, and not an asynchronous one."""
+    """Whether `node` is a generator function, but not an asynchronous one."""
     if not isinstance(node, ast.FunctionDef):
         return False
     own = (each for statement in node.body for each in own_nodes(statement))

@@ -1,7 +1,7 @@
-"""The world of source files: names are followed through import statements, and nothing is imported.
+"""The resolver for source files: names are followed through import statements, and nothing is imported.
 
-What is found on the search path as source is gone into; anything else (the standard library, installed packages) is a
-dotted name, which is compared with the catalogue as text.
+A module that is found on the search path as source is followed. Anything else (the standard library, installed
+packages) is a dotted name, which is compared with the catalogue as text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from durabletask_aio.sandbox.code.values import (
 )
 from durabletask_aio.sandbox.rules.allowance import ALLOW_NAMES
 from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
-from durabletask_aio.sandbox.rules.conditions import arguments_of
+from durabletask_aio.sandbox.rules.conditions import summary_of_node
 from durabletask_aio.sandbox.rules.ownership import installed_roots, is_standard_module
 
 _BUILTINS: Final = frozenset(vars(builtins))
@@ -57,7 +57,7 @@ PATH_RETURNING_METHODS: Final = (
     "absolute",
     "expanduser",
 )
-"""Methods of a path that give another one."""
+"""Methods of a path that return a path."""
 _PATH: Final = "pathlib.Path"
 _PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATH_RETURNING_METHODS)
 _FOLLOWED: Final = 8
@@ -66,17 +66,17 @@ _TABLE_LIMIT: Final = 50
 
 @dataclass(eq=False)
 class SourceModule(Value):
-    """One source file of the project; as a value, what an import of it gives."""
+    """A source file of the project; as a value, the module that an import of it returns."""
 
     name: str
     filename: str
     text: str = field(repr=False)
     is_package: bool
     io_only: bool = False
-    """Whether it is a followed package's, of which only files, network, processes and threads are told."""
+    """Whether it belongs to a package that is followed for files, network, processes and threads only."""
 
     def parsed(self) -> Source:
-        """What :attr:`source` is, for a look in passing: a syntax tree takes many times the room of its text."""
+        """Parse without keeping the result: a syntax tree takes many times the memory of its text."""
         return parse(self.filename, self.text)
 
     @cached_property
@@ -90,7 +90,7 @@ class SourceModule(Value):
 
 
 class SourceResolver:
-    """See :class:`.values.World`."""
+    """Implements `code.name_resolver.NameResolver` on source files."""
 
     def __init__(
         self, catalogue: Catalogue, roots: list[Path], followed: Mapping[str, bool] = MappingProxyType({})
@@ -98,7 +98,7 @@ class SourceResolver:
         self._catalogue = catalogue
         self._roots = roots
         self._followed = followed
-        """By import name: installed packages to go into as well, and whether for I/O alone."""
+        """Installed packages to follow, by import name; the value says whether for I/O only."""
         self._modules: dict[str, SourceModule | None] = {}
         self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
         self._depth = 0
@@ -106,13 +106,13 @@ class SourceResolver:
     # Modules -----------------------------------------------------------------------------------------------------
 
     def add(self, name: str, path: Path, text: str) -> SourceModule:
-        """Take in a file that is to be checked."""
+        """Add a file that is to be checked."""
         module = SourceModule(name, str(path), text, path.name == "__init__.py")
         self._modules[name] = module
         return module
 
     def module(self, name: str) -> SourceModule | None:
-        """The project's module of this name, read when it is first asked for."""
+        """The project's module of this name, read when it is first requested."""
         if name not in self._modules:
             self._modules[name] = None
             path = _file_of(name, self._roots)
@@ -125,7 +125,7 @@ class SourceResolver:
         return self._modules[name]
 
     def _is_followed(self, name: str) -> bool | None:
-        """Whether the module is followed for I/O alone; ``None`` if it is not followed at all."""
+        """Whether the module is followed for I/O only; `None` if it is not followed."""
         if not self._followed or is_standard_module(name):
             return None
         found = [io_only for package, io_only in self._followed.items() if f"{name}.".startswith(f"{package}.")]
@@ -171,22 +171,22 @@ class SourceResolver:
         return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
 
     def _assigned(self, node: ast.expr, module: SourceModule, name: str) -> list[Value]:
-        """A variable at the top of a module: an alias, or an object that outlives every workflow."""
+        """The values of a variable at the top of a module: an alias, or an object that outlives every workflow."""
         if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
             kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
-            shared = SharedObject(name, kind, elements=tuple(self._parts(node, module)))
+            shared = SharedObject(name, kind, elements=tuple(self._table_functions(node, module)))
             return [shared, set_from_display(node)] if isinstance(node, ast.Set) else [shared]
         if isinstance(node, ast.Call):
-            return self._made(node, module, name)
+            return self._call_result(node, module, name)
         return self._expression(node, module)
 
-    def _parts(self, node: ast.expr, module: SourceModule) -> list[Value]:
-        """The functions in a table at the top of a module."""
+    def _table_functions(self, node: ast.expr, module: SourceModule) -> list[Value]:
+        """The functions in a list or dictionary at the top of a module."""
         parts = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
         plain = [part for part in parts if isinstance(part, (ast.Name, ast.Attribute, ast.Lambda))]
         return [value for part in plain[:_TABLE_LIMIT] for value in self._expression(part, module)]
 
-    def _made(self, node: ast.Call, module: SourceModule, name: str) -> list[Value]:
+    def _call_result(self, node: ast.Call, module: SourceModule, name: str) -> list[Value]:
         found: list[Value] = []
         for value in self._expression(node.func, module):
             made = (self.full_name(value) or "").removeprefix("builtins.")
@@ -201,7 +201,7 @@ class SourceResolver:
                 found.append(SharedObject(name, "an iterator", is_iterator=True))
             elif made == "functools.partial" and node.args:
                 found.extend(
-                    PartialFunction(inner, arguments_of(node, 1)) if self.call(inner) is not None else inner
+                    PartialFunction(inner, summary_of_node(node, 1)) if self.call(inner) is not None else inner
                     for inner in self._expression(node.args[0], module)
                 )
             else:
@@ -219,7 +219,7 @@ class SourceResolver:
             return [SourceFunction(node, module.scope)]
         if isinstance(node, ast.BinOp):
             return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
-        return self._made(node, module, "") if isinstance(node, ast.Call) else []
+        return self._call_result(node, module, "") if isinstance(node, ast.Call) else []
 
     def _imported(self, binding: Imported, module: SourceModule) -> list[Value]:
         dotted = "." * binding.level + binding.module
@@ -229,8 +229,8 @@ class SourceResolver:
         members = [member for value in found for member in self.attribute(value, binding.member)]
         if members:
             return members
-        joined = f"{dotted}{binding.member}" if dotted.endswith(".") else f"{dotted}.{binding.member}"
-        return self.import_module(joined, module.scope)
+        full_name = f"{dotted}{binding.member}" if dotted.endswith(".") else f"{dotted}.{binding.member}"
+        return self.import_module(full_name, module.scope)
 
     # Attributes --------------------------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class SourceResolver:
             submodule = self.module(f"{value.name}.{name}") if value.is_package else None
             return [submodule] if submodule is not None else []
         if isinstance(value, ExternalName):
-            # "import a.b" binds "a": the attribute may be a module of the project.
+            # `import a.b` binds `a`, so the attribute may be a module of the project.
             dotted = f"{value.name}.{name}"
             module = self.module(dotted) if self.module(value.name.partition(".")[0]) is not None else None
             return [module] if module is not None else [ExternalName(dotted)]
@@ -264,18 +264,18 @@ class SourceResolver:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
                 return (
                     []
-                    if _is_read(statement)
+                    if _is_property(statement)
                     else [SourceFunction(statement, kind.scope, _receiver_of(statement, receiver))]
                 )
         self._depth += 1
         try:
-            bases = [base for node in kind.node.bases for base in self._base(node, kind.scope)]
+            bases = [base for node in kind.node.bases for base in self._class_expression(node, kind.scope)]
             return [found for base in bases for found in self._of_class(base, name, receiver)]
         finally:
             self._depth -= 1
 
     def _of_class_body(self, kind: SourceClass, name: str) -> list[Value]:
-        """A list or the like that belongs to the class, and so to all of its objects."""
+        """A mutable object in the class body, which all objects of the class share."""
         held = [
             statement.value
             for statement in kind.node.body
@@ -292,7 +292,7 @@ class SourceResolver:
         ]
         return [each for each in found if isinstance(each, (SharedObject, UnorderedValue))]
 
-    def _base(self, node: ast.expr, scope: Scope) -> list[Value]:
+    def _class_expression(self, node: ast.expr, scope: Scope) -> list[Value]:
         return self._expression(node, scope.namespace) if isinstance(scope.namespace, SourceModule) else []
 
     def _metaclasses(self, kind: SourceClass) -> list[Value]:
@@ -300,7 +300,7 @@ class SourceResolver:
             found
             for keyword in kind.node.keywords
             if keyword.arg == "metaclass"
-            for found in self._base(keyword.value, kind.scope)
+            for found in self._class_expression(keyword.value, kind.scope)
         ]
 
     def element(self, value: Value) -> list[Value]:
@@ -341,7 +341,7 @@ class SourceResolver:
         return default_factories(value) if isinstance(value, SourceClass) else []
 
     def _implementations(self, value: SourceFunction) -> list[SourceFunction]:
-        """What else runs when a ``functools.singledispatch`` function is called."""
+        """The registered implementations of a `functools.singledispatch` function, which also run when it is called."""
         if isinstance(value.node, ast.Lambda) or not value.node.decorator_list:
             return []
         if not any(ast.unparse(each).endswith("singledispatch") for each in value.node.decorator_list):
@@ -355,7 +355,7 @@ class SourceResolver:
         ]
 
     def _wrappers(self, value: SourceFunction) -> list[SourceFunction]:
-        """What decorators of the project put in the place of the function: the nested functions that they return."""
+        """The nested functions that decorators of the project return in place of the function."""
         decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
         if not isinstance(value.scope.namespace, SourceModule):
             return []
@@ -402,7 +402,7 @@ class SourceResolver:
         read = [
             self.body_of(SourceFunction(statement, kind.scope, value))
             for statement in kind.node.body
-            if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_read(statement)
+            if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_property(statement)
         ]
         unasked = ["__getattribute__"] if may_have_attribute(kind.node, name) else ["__getattribute__", "__getattr__"]
         made_up = [found for method in unasked for found in self._of_class(kind, method, value)]
@@ -451,7 +451,7 @@ def _returned_functions(maker: SourceFunction) -> list[SourceFunction]:
 
 
 def default_factories(kind: SourceClass) -> list[DefaultFactory]:
-    """What ``field(default_factory=uuid.uuid4)`` in the body of a class calls, as functions."""
+    """The functions that `field(default_factory=...)` in the body of a class calls."""
     fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and _is_field(each)]
     found: list[DefaultFactory] = []
     for position, field_ in enumerate(fields):
@@ -459,7 +459,7 @@ def default_factories(kind: SourceClass) -> list[DefaultFactory]:
         aliases = frozenset(_text(each.value) for each in options if each.arg in _ALIASES)
         for option in options:
             if option.arg in {"default_factory", "factory"}:
-                made = option.value if isinstance(option.value, ast.Lambda) else _calling(option.value)
+                made = option.value if isinstance(option.value, ast.Lambda) else _lambda_calling(option.value)
                 found.append(
                     DefaultFactory(ast.unparse(field_.target), aliases, position, SourceFunction(made, kind.scope))
                 )
@@ -478,19 +478,19 @@ def _text(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def _calling(function: ast.expr) -> ast.Lambda:
+def _lambda_calling(function: ast.expr) -> ast.Lambda:
     arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     call = ast.copy_location(ast.Call(function, [], []), function)
     return ast.copy_location(ast.Lambda(arguments, call), function)
 
 
 def read_source(path: Path) -> str:
-    """The text of a file; undecodable bytes are replaced, so that the parser can complain about them."""
+    """The text of a file. Bytes that cannot be decoded are replaced, so that the parser can report them."""
     return path.read_bytes().decode("utf-8-sig", errors="replace")
 
 
 def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
-    """The file that an import of ``name`` would run, if it is below one of ``roots``."""
+    """The file that an import of `name` would run, if it is below one of `roots`."""
     for root in roots:
         base = root.joinpath(*name.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -500,7 +500,7 @@ def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
 
 
 def may_have_attribute(node: ast.ClassDef, name: str) -> bool:
-    """Whether a class, or one that it inherits from and that is not looked at, may have the attribute ``name``."""
+    """Whether a class, or a base class that is not analysed, may have the attribute `name`."""
     if any(not (isinstance(base, ast.Name) and base.id == "object") for base in node.bases):
         return True
     return any(
@@ -518,7 +518,7 @@ def _absolute(name: str, namespace: SourceModule) -> str:
     return ".".join([*base, name.lstrip(".")]).rstrip(".")
 
 
-def _is_read(node: FunctionNode) -> bool:
+def _is_property(node: FunctionNode) -> bool:
     decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
     return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
 
@@ -529,7 +529,7 @@ def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value |
 
 
 def _for_class(found: list[Value], kind: Value) -> list[Value]:
-    """The same, but for class methods, whose first parameter is the class."""
+    """Pass the class as the receiver of class methods; other values stay as they are."""
     return [
         replace(each, receiver=kind) if isinstance(each, SourceFunction) and _is_class_method(each.node) else each
         for each in found

@@ -1,4 +1,4 @@
-"""Rules beyond single calls: order, shared state, and what a workflow does with its operations."""
+"""Rules that are not about single calls: set order, shared state, dropped operations, swallowed cancellation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _SWALLOWS: Final = frozenset({"builtins.BaseException", "asyncio.CancelledError"
 
 
 def check(scan: FunctionScan, node: ast.AST) -> None:
-    """Apply every rule that concerns ``node``."""
+    """Apply every rule that concerns `node`."""
     if isinstance(node, ast.Call):
         _mutating_call(scan, node)
         _operation_argument(scan, node)
@@ -71,9 +71,9 @@ def check(scan: FunctionScan, node: ast.AST) -> None:
     elif isinstance(node, ast.Expr):
         _not_awaited(scan, node)
     elif isinstance(node, ast.Try):
-        _swallowed(scan, node)
+        _swallowed_cancellation(scan, node)
     elif isinstance(node, (ast.With, ast.AsyncWith)):
-        _suppressed(scan, node)
+        _suppressed_cancellation(scan, node)
 
 
 def _rule(scan: FunctionScan, code: str) -> Rule:
@@ -85,32 +85,36 @@ def _rule(scan: FunctionScan, code: str) -> Rule:
 
 def _loop(scan: FunctionScan, iterated: ast.expr, body: list[ast.stmt]) -> None:
     unordered = _unordered(scan, iterated)
-    if unordered is not None and any(_operates(scan, node) for statement in body for node in own_nodes(statement)):
+    if unordered is not None and any(
+        _starts_operation(scan, node) for statement in body for node in own_nodes(statement)
+    ):
         _report_order(scan, iterated, unordered, "The loop goes through a set and starts durable operations")
 
 
 def _comprehension(scan: FunctionScan, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
     elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
     unordered = _unordered(scan, node.generators[0].iter)
-    if unordered is not None and any(_operates(scan, each) for element in elements for each in own_nodes(element)):
-        what = "The comprehension goes through a set and starts durable operations"
-        _report_order(scan, node.generators[0].iter, unordered, what)
+    if unordered is not None and any(
+        _starts_operation(scan, each) for element in elements for each in own_nodes(element)
+    ):
+        detail = "The comprehension goes through a set and starts durable operations"
+        _report_order(scan, node.generators[0].iter, unordered, detail)
 
 
 def _operation_argument(scan: FunctionScan, node: ast.Call) -> None:
-    """A list made from a set, handed to an operation: its order is recorded in the history."""
+    """Report a sequence in set order that is passed to an operation, because the history records its order."""
     if not any(isinstance(value, ContextMethod) for value in scan.values(node.func)):
         return
     for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
         found = _unordered(scan, argument)
-        starts = isinstance(argument, (ast.ListComp, ast.GeneratorExp)) and _operates(scan, argument.elt)
-        # A comprehension that starts operations has been reported as such.
+        starts = isinstance(argument, (ast.ListComp, ast.GeneratorExp)) and _starts_operation(scan, argument.elt)
+        # A comprehension that starts operations is reported by `_comprehension`.
         if found is None or found.is_set or starts:
             continue
         if found.is_element:
             detail = "What comes first in a set is given to a durable operation"
-            better = "`min(...)` or `sorted(...)` of the set, or a list or dict, which keep their order"
-            scan.report(argument, _rule(scan, "DET703"), detail=detail, advice=better, certain=found.is_certain)
+            advice = "`min(...)` or `sorted(...)` of the set, or a list or dict, which keep their order"
+            scan.report(argument, _rule(scan, "DET703"), detail=detail, advice=advice, certain=found.is_certain)
         else:
             _report_order(scan, argument, found, "A sequence in the order of a set is given to a durable operation")
 
@@ -119,12 +123,12 @@ def _unordered(scan: FunctionScan, node: ast.expr) -> UnorderedValue | None:
     return next(filter(None, map(as_unordered, scan.values(node))), None)
 
 
-def _report_order(scan: FunctionScan, node: ast.expr, unordered: UnorderedValue, what: str) -> None:
-    better = f"`sorted({ast.unparse(node)})`, or a list or dict, which keep their order"
-    scan.report(node, _rule(scan, "DET703"), detail=what, advice=better, certain=unordered.is_certain)
+def _report_order(scan: FunctionScan, node: ast.expr, unordered: UnorderedValue, detail: str) -> None:
+    advice = f"`sorted({ast.unparse(node)})`, or a list or dict, which keep their order"
+    scan.report(node, _rule(scan, "DET703"), detail=detail, advice=advice, certain=unordered.is_certain)
 
 
-def _operates(scan: FunctionScan, node: ast.AST) -> bool:
+def _starts_operation(scan: FunctionScan, node: ast.AST) -> bool:
     if isinstance(node, (ast.Await, ast.Yield, ast.YieldFrom)):
         return True
     return isinstance(node, ast.Call) and any(
@@ -149,7 +153,7 @@ def _as_completed(scan: FunctionScan, node: ast.Call) -> None:
 
 
 def check_shared_random(scan: FunctionScan, node: ast.expr, value: Value) -> bool:
-    """A method of a generator that outlives the execution."""
+    """Report a method call on a random generator that outlives the execution; return whether it is one."""
     receiver = value.receiver if isinstance(value, ObjectValue) else None
     held = receiver.value if isinstance(receiver, ObjectValue) else None
     name = receiver.name if isinstance(receiver, SharedObject) and receiver.is_random else None
@@ -167,12 +171,12 @@ def check_shared_random(scan: FunctionScan, node: ast.expr, value: Value) -> boo
 def _mutating_call(scan: FunctionScan, node: ast.Call) -> None:
     if isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATORS:
         _report_state(scan, node, node.func.value, f"`{ast.unparse(node.func)}()` changes")
-    elif _moves_on_a_shared_iterator(scan, node):
+    elif _advances_shared_iterator(scan, node):
         detail = f"`{ast.unparse(node)}` advances an iterator that outlives the workflow"
         scan.report(node, _rule(scan, "DET801"), detail=detail)
 
 
-def _moves_on_a_shared_iterator(scan: FunctionScan, node: ast.Call) -> bool:
+def _advances_shared_iterator(scan: FunctionScan, node: ast.Call) -> bool:
     if not node.args or not _is_call_of(scan, node, "builtins.next"):
         return False
     return any(_is_shared_iterator(value) for value in scan.values(node.args[0]))
@@ -198,11 +202,11 @@ def _assignment(scan: FunctionScan, node: ast.Assign | ast.AugAssign | ast.AnnAs
             scan.report(target, _rule(scan, "DET801"), detail=detail)
 
 
-def _report_state(scan: FunctionScan, node: ast.expr, owner: ast.expr, what: str) -> None:
+def _report_state(scan: FunctionScan, node: ast.expr, owner: ast.expr, detail: str) -> None:
     for value in scan.values(owner):
         kind = _shared_kind(value, isinstance(node, ast.Call))
         if kind is not None:
-            detail = f"{what} {kind} that outlives the workflow"
+            detail = f"{detail} {kind} that outlives the workflow"
             scan.report(node, _rule(scan, "DET801"), detail=detail)
             return
 
@@ -246,11 +250,11 @@ def _not_awaited(scan: FunctionScan, node: ast.Expr) -> None:
             return
 
 
-def _swallowed(scan: FunctionScan, node: ast.Try) -> None:
+def _swallowed_cancellation(scan: FunctionScan, node: ast.Try) -> None:
     if not scan.is_async or not _waits(node.body):
         return
     for handler in node.handlers:
-        if _ends_what_it_cancelled(scan, handler.type, node.body):
+        if _awaits_cancelled_tasks(scan, handler.type, node.body):
             continue
         if _catches_cancellation(scan, handler.type) and not _raises(handler.body):
             caught = f"except {ast.unparse(handler.type)}:" if handler.type is not None else "except:"
@@ -258,7 +262,7 @@ def _swallowed(scan: FunctionScan, node: ast.Try) -> None:
             scan.report(handler, _rule(scan, "DET803"), detail=detail)
 
 
-def _suppressed(scan: FunctionScan, node: ast.With | ast.AsyncWith) -> None:
+def _suppressed_cancellation(scan: FunctionScan, node: ast.With | ast.AsyncWith) -> None:
     if not scan.is_async or not _waits(node.body):
         return
     for item in node.items:
@@ -266,13 +270,13 @@ def _suppressed(scan: FunctionScan, node: ast.With | ast.AsyncWith) -> None:
         if not isinstance(call, ast.Call) or not _is_call_of(scan, call, "contextlib.suppress"):
             continue
         kinds = ast.Tuple(elts=call.args)
-        if _catches_cancellation(scan, kinds) and not _ends_what_it_cancelled(scan, kinds, node.body):
+        if _catches_cancellation(scan, kinds) and not _awaits_cancelled_tasks(scan, kinds, node.body):
             detail = f"`{ast.unparse(call)}` around an `await` swallows cancellation"
             scan.report(call, _rule(scan, "DET803"), detail=detail, advice=_INSTEAD_OF_SUPPRESS)
 
 
 def _waits(statements: list[ast.stmt]) -> list[ast.AST]:
-    """What waits in there, and so is where cancellation comes out."""
+    """The nodes that wait, where a cancellation is raised."""
     return [each for statement in statements for each in own_nodes(statement) if _is_wait(each)]
 
 
@@ -293,8 +297,8 @@ def _catches_cancellation(scan: FunctionScan, kind: ast.expr | None) -> bool:
     return any(scan.resolver.full_name(value) in _SWALLOWS for each in kinds for value in scan.values(each))
 
 
-def _ends_what_it_cancelled(scan: FunctionScan, kind: ast.expr | None, body: list[ast.stmt]) -> bool:
-    """``task.cancel()``, then a wait for the end of that same task: the way to stop one."""
+def _awaits_cancelled_tasks(scan: FunctionScan, kind: ast.expr | None, body: list[ast.stmt]) -> bool:
+    """Whether each wait in `body` is for a task that the function cancels, which is how to stop a task."""
     kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind is not None else []
     names = {scan.resolver.full_name(value) for each in kinds for value in scan.values(each)}
     if not kinds or "builtins.BaseException" in names:
@@ -312,7 +316,7 @@ def _ends_what_it_cancelled(scan: FunctionScan, kind: ast.expr | None, body: lis
 
 
 def _computed_name(scan: FunctionScan, node: ast.Call) -> None:
-    """``getattr(module, name)`` with a computed name, where the module has something in the catalogue."""
+    """Report `getattr(module, name)` with a computed name, for a module to which calls in the catalogue belong."""
     if len(node.args) < 2 or isinstance(node.args[1], ast.Constant):
         return
     if "builtins.getattr" not in {scan.resolver.full_name(value) for value in scan.values(node.func)}:
@@ -324,7 +328,7 @@ def _computed_name(scan: FunctionScan, node: ast.Call) -> None:
 
 
 def allowed_by(scan: FunctionScan, node: ast.expr) -> tuple[str, ...] | None:
-    """The names in ``allow("...")``, if ``node`` is that; ``None`` otherwise."""
+    """The names in `allow("...")` if `node` is that call, otherwise `None`."""
     if not isinstance(node, ast.Call):
         return None
     if not any(scan.resolver.full_name(value) in ALLOW_NAMES for value in scan.values(node.func)):
