@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checka
 
 from durabletask_aio.core import installation
 from durabletask_aio.core.errors import AsyncWorkflowError, WorkflowValidationError
-from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled
+from durabletask_aio.core.settings import SandboxMode, debug_enabled
+from durabletask_aio.core.settings import detection_disabled as detection_disabled  # a sandbox asks for it too
 
 if TYPE_CHECKING:
     import random

@@ -14,8 +14,7 @@ import warnings
 from typing import Any, Final
 
 from durabletask_aio.core import AsyncWorkflowContext, SandboxMode, SandboxViolationError, plugins
-from durabletask_aio.core.plugins import AnyWorkflow, Execution, ExecutionGuard
-from durabletask_aio.core.settings import detection_disabled
+from durabletask_aio.core.plugins import AnyWorkflow, Execution, ExecutionGuard, detection_disabled
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.findings import Finding

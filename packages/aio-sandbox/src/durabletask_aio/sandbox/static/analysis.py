@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from durabletask_aio.core import WorkflowValidationError
+from durabletask_aio.core.hosting import orchestrator_info
 from durabletask_aio.sandbox.code.values import ObjectValue
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.default import default_catalogue
@@ -52,8 +53,8 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
     names = allowance.checked(allow)
     if isinstance(target, (str, Path)):
         return check_sources([target], Settings(allow=(*names, *allowance.everywhere()), notes=notes)).findings
-    info = getattr(target, "__durabletask_aio__", None)
-    plain = getattr(info, "function", target)
+    info = orchestrator_info(target)
+    plain = info.function if info is not None else target
     if next(reachability.functions_of(plain), None) is None:
         msg = f"check() needs a workflow function, and {target!r} is none."
         raise WorkflowValidationError(msg)
