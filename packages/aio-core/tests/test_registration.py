@@ -212,7 +212,7 @@ def test_an_integration_is_looked_for_when_the_first_async_function_comes(worker
     def load():
         searches.append(1)
         registration.install(Accepting())
-        return True
+        return []
 
     monkeypatch.setattr(registration.plugins, "load_integrations", load)
     registration.install(registration.LateRegistrar())
@@ -239,7 +239,12 @@ def test_what_is_installed_is_checked_when_the_first_async_function_comes(worker
 
 def test_without_an_integration_async_functions_are_refused_and_the_search_is_over(worker, monkeypatch):
     searches = []
-    monkeypatch.setattr(registration.plugins, "load_integrations", lambda: searches.append(1))
+
+    def load():
+        searches.append(1)
+        return []
+
+    monkeypatch.setattr(registration.plugins, "load_integrations", load)
     registration.install(registration.LateRegistrar())
 
     for _ in range(2):
@@ -261,3 +266,10 @@ def test_a_broken_integration_is_told_of_at_the_line_that_registers(worker, monk
     with pytest.warns(UserWarning, match="could not be loaded") as caught, pytest.raises(WorkflowValidationError):
         worker.add_orchestrator(workflow)
     assert caught[0].filename == __file__
+
+    for method, function in (("add_orchestrator", workflow), ("add_activity", activity)):
+        with pytest.raises(
+            WorkflowValidationError, match=r"repair this: .*: ImportError: no module named acme"
+        ) as error:
+            getattr(worker, method)(function)
+        assert "pip install" not in str(error.value)

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import pytest
 
 TESTS = Path(__file__).parent
-SOURCES = TESTS.parent / "src"
+PACKAGES = {"core": TESTS.parents[1] / "aio-core", "worker": TESTS.parent}
 
 
 class Defect(NamedTuple):
-    """What a line is replaced by, and the test that has to notice."""
+    """The file, by package and path, a line of it, its replacement, and the test that has to notice."""
 
     file: str
     line: str
@@ -30,182 +30,182 @@ class Defect(NamedTuple):
 
 DEFECTS = {
     "the history is compared by its length alone": Defect(
-        "sessions.py",
-        "return self._hash.digest() == seal.digest()",
+        "worker/sessions.py",
+        "return self._hash.digest() == fingerprint.digest()",
         "return True",
         "test_sessions.py::TestConditions::test_an_id_is_used_again_after_a_purge",
     ),
     "the history is not compared at all": Defect(
-        "sessions.py",
-        "if not history.continues(session.seal):",
+        "worker/sessions.py",
+        "if not history.continues(session.fingerprint):",
         "if False:",
         "test_sessions.py::TestConditions::test_another_worker_did_a_turn_in_between",
     ),
     "a session in use stays in the cache": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "session = self._sessions.pop(instance_id, None)\n            self.stats.live",
         "session = self._sessions.get(instance_id)\n            self.stats.live",
         "test_sessions.py::TestConditions::test_a_turn_is_delivered_again_while_the_first_is_inside_user_code",
     ),
     "a session is stored before its response was delivered": Defect(
-        "turns.py",
+        "worker/turns.py",
         "            delivered\n            and",
         "            True\n            and",
         "test_sessions.py::TestConditions::test_a_response_was_lost_and_the_turn_comes_again_with_a_later_clock",
     ),
     "the next turn does not wait for a session that is on its way": Defect(
-        "homes.py",
+        "worker/instance_threads.py",
         "if not may_live_on(request):",
         "if True:",
-        "test_homes.py::test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet",
+        "test_instance_threads.py::test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet",
     ),
     "what has ended is kept": Defect(
-        "turns.py",
+        "worker/turns.py",
         "            and not executor.is_complete\n",
         "",
         "test_sessions.py::TestConditions::test_nothing_that_has_ended_is_kept",
     ),
     "a rewind is served from the session": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         'if event.HasField("executionRewound"):',
         "if False:",
         "test_sessions.py::TestConditions::test_a_rewind_is_always_a_full_replay",
     ),
     "a start is served from the session": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         'if event.HasField("executionStarted"):\n            return "restarted"',
         'if False:\n            return "restarted"',
         "test_sessions.py::TestConditions::test_an_id_is_used_again_at_the_same_worker",
     ),
     "another function under the name is served from the session": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "if session.function is not function:",
         "if False:",
         "test_sessions.py::TestConditions::test_another_function_was_registered_under_the_name",
     ),
     "a turn without events is served from the session": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "if not request.newEvents:",
         "if False:",
         "test_sessions.py::TestConditions::test_a_turn_without_new_events_is_upstreams_business",
     ),
     "a turn of another span is served from the session": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "if span_id is not None and span_id != session.executor.span_id:",
         "if False:",
         "test_sessions.py::TestConditions::test_a_turn_is_answered_in_the_span_it_comes_with",
     ),
     "events that happened elsewhere are left out": Defect(
-        "_upstream.py",
-        "unseen = old_events[self.seen :]",
+        "core/_upstream.py",
+        "unseen = old_events[processed:]",
         "unseen = old_events[len(old_events) :]",
         "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
     ),
     "events are processed twice": Defect(
-        "_upstream.py",
-        "unseen = old_events[self.seen :]",
+        "core/_upstream.py",
+        "unseen = old_events[processed:]",
         "unseen = old_events",
         "test_sessions.py::TestServing::test_every_turn_after_the_first_is_served_from_the_session",
     ),
     "events that happened elsewhere pass for live": Defect(
-        "_upstream.py",
+        "core/_upstream.py",
         "ctx._is_replaying = True\n            for event in unseen:",
         "ctx._is_replaying = False\n            for event in unseen:",
         "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
     ),
     "new events pass for replayed ones": Defect(
-        "_upstream.py",
+        "core/_upstream.py",
         "ctx._is_replaying = False\n            for event in new_events:",
         "ctx._is_replaying = True\n            for event in new_events:",
         "test_sessions.py::TestConditions::test_user_code_sees_is_replaying_as_it_would_in_a_full_replay",
     ),
     "what is confirmed during a suspension is sent again": Defect(
-        "_upstream.py",
-        "if kind in _CONFIRMATIONS and self._is_async(ctx):",
+        "core/turn_executor.py",
+        "if kind in CONFIRMATIONS and self._drives_async(ctx):",
         "if False:",
         "test_suspension.py::test_an_activity_asked_for_in_the_turn_of_the_suspension_runs_once",
     ),
     "a suspension ends with the first confirmation": Defect(
-        "_upstream.py",
-        "        finally:\n            self._is_suspended = True",
+        "core/turn_executor.py",
+        "        finally:\n            self.is_suspended = True",
         "        finally:\n            pass",
         "test_suspension.py::test_whatever_is_asked_for_in_the_turn_of_the_suspension_is_asked_for_once",
     ),
     "sessions are without number": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "while len(self._sessions) > self._limit:",
         "while False:",
         "test_sessions.py::TestBounds::test_the_least_recently_used_are_let_go_and_closed_once",
     ),
     "the most recently used goes first": Defect(
-        "sessions.py",
-        'fallen.append(self._sessions.popitem(last=False)[1])\n                self.stats.evictions["limit"]',
-        'fallen.append(self._sessions.popitem(last=True)[1])\n                self.stats.evictions["limit"]',
+        "worker/sessions.py",
+        'evicted.append(self._sessions.popitem(last=False)[1])\n                self.stats.evictions["limit"]',
+        'evicted.append(self._sessions.popitem(last=True)[1])\n                self.stats.evictions["limit"]',
         "test_sessions.py::TestBounds::test_the_one_that_goes_is_the_least_recently_used",
     ),
     "idle sessions stay": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "if oldest.idle_since > limit:",
         "if True:",
         "test_sessions.py::TestBounds::test_idle_ones_are_let_go",
     ),
     "what falls out of the cache is not closed": Defect(
-        "turns.py",
-        "                self._homes.dispose(fallen)\n",
+        "worker/turns.py",
+        "                self._threads.dispose(evicted)\n",
         "                pass\n",
         "test_sessions.py::TestBounds::test_the_least_recently_used_are_let_go_and_closed_once",
     ),
     "a session that may not serve is not closed": Defect(
-        "turns.py",
+        "worker/turns.py",
         "        if session is not None:\n            session.dispose()\n        return None, reason",
         "        return None, reason",
         "test_sessions.py::TestBounds::test_one_that_may_not_serve_is_closed",
     ),
     "a session whose response was lost is not closed": Defect(
-        "turns.py",
+        "worker/turns.py",
         "        elif turn.session is not None:\n            turn.session.dispose()",
         "",
         "test_sessions.py::TestBounds::test_one_whose_response_was_lost_is_closed",
     ),
     "a dropped instance is left to the garbage collector": Defect(
-        "turns.py",
+        "worker/turns.py",
         "            turn.executor.close()\n",
         "            pass\n",
         "test_turns.py::TestAnInstanceThatIsDropped::test_is_out_of_memory_before_the_garbage_collector_looks",
     ),
     "an evicted instance is left to the garbage collector": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "        self.executor.close()\n",
         "",
         "test_turns.py::TestAnInstanceThatIsDropped::test_is_out_of_memory_before_the_garbage_collector_looks",
     ),
     "a worker that stopped stores sessions": Defect(
-        "sessions.py",
+        "worker/sessions.py",
         "        with self._lock:\n            self._closed = True",
         "        with self._lock:\n            self._closed = False",
         "test_sessions.py::TestBounds::test_nothing_is_stored_once_the_worker_has_stopped",
     ),
     "a live instance goes from thread to thread": Defect(
-        "homes.py",
+        "worker/instance_threads.py",
         "if not may_live_on(request):",
         "if True:",
-        "test_homes.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
+        "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),
-    "an instance has another home each time": Defect(
-        "homes.py",
-        "place = zlib.crc32(instance_id.encode()) % self._number",
-        "place = int.from_bytes(__import__('os').urandom(2), 'big') % self._number",
-        "test_homes.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
+    "an instance has another thread each time": Defect(
+        "worker/instance_threads.py",
+        "index = zlib.crc32(instance_id.encode()) % self._number",
+        "index = int.from_bytes(__import__('os').urandom(2), 'big') % self._number",
+        "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),
     "replay starts spans": Defect(
-        "_upstream.py",
-        "with orchestration_spans(self._orchestration_span) if self.is_async else nullcontext():",
-        "with nullcontext():",
+        "worker/session_executor.py",
+        "return orchestration_spans(self._orchestration_span) if self.is_async else nullcontext()",
+        "return nullcontext()",
         "test_user_spans.py::TestOfAnyProvider::test_each_span_is_there_once_if_the_worker_emits_none",
     ),
     "what user code raises ends the worker": Defect(
-        "_upstream.py",
-        "            ctx.set_failed(failure_details(error, self._exception_properties_provider, self._logger))\n"
+        "core/turn_executor.py",
+        "            self.fail(failure_details(error, self.exception_properties_provider, self.logger))\n"
         "            raise TurnAborted from None",
         "            raise",
         "test_turns.py::TestNothingKillsTheWorker",
@@ -213,10 +213,23 @@ DEFECTS = {
 }
 
 
+def sources(package: str) -> Path:
+    return PACKAGES[package] / "src" / "durabletask_aio" / package
+
+
+def copied(tmp_path: Path) -> Path:
+    """Copy both packages, the core too because the worker's turn executor is the core's."""
+    for package in PACKAGES:
+        target = tmp_path / "durabletask_aio" / package
+        shutil.copytree(sources(package), target, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "durabletask_aio"
+
+
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_can_be_planted(name: str) -> None:
     defect = DEFECTS[name]
-    source = (SOURCES / "durabletask_aio" / "worker" / defect.file).read_text()
+    package, _, file = defect.file.partition("/")
+    source = (sources(package) / file).read_text()
     assert source.count(defect.line) == 1, f"{defect.file} has no such line any more: plant this defect in another way"
 
 
@@ -224,10 +237,8 @@ def test_a_defect_can_be_planted(name: str) -> None:
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_planted_defect_is_noticed(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
-    package = tmp_path / "durabletask_aio" / "worker"
-    shutil.copytree(SOURCES / "durabletask_aio" / "worker", package, ignore=shutil.ignore_patterns("__pycache__"))
-    source = (package / defect.file).read_text()
-    (package / defect.file).write_text(source.replace(defect.line, defect.instead))
+    file = copied(tmp_path) / defect.file
+    file.write_text(file.read_text().replace(defect.line, defect.instead))
 
     output, code = run_tests(defect.noticed_by, tmp_path)
 
@@ -238,8 +249,7 @@ def test_a_planted_defect_is_noticed(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_without_a_defect_the_same_tests_pass(tmp_path: Path) -> None:
     """Or the tests above would prove nothing."""
-    package = tmp_path / "durabletask_aio" / "worker"
-    shutil.copytree(SOURCES / "durabletask_aio" / "worker", package, ignore=shutil.ignore_patterns("__pycache__"))
+    copied(tmp_path)
 
     output, code = run_tests(" ".join(dict.fromkeys(defect.noticed_by for defect in DEFECTS.values())), tmp_path)
 
@@ -247,7 +257,7 @@ def test_without_a_defect_the_same_tests_pass(tmp_path: Path) -> None:
 
 
 def run_tests(names: str, sources: Path) -> tuple[str, int]:
-    """Run these tests against the worker package in ``sources``."""
+    """Run these tests against the packages in `sources`."""
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "", "--timeout", "60"]
     environment = {
         **os.environ,

@@ -22,6 +22,7 @@ from session_hub import Hub, Recorder
 from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.worker import _upstream, sessions, turns
 from durabletask_aio.worker.binding import binding_of
+from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 # Workflows ------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions.History, "continues", lambda self, seal: len(self._bytes) >= seal.length)
+    monkeypatch.setattr(sessions.History, "continues", lambda self, fingerprint: len(self._bytes) >= fingerprint.length)
 
 
 def without_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,82 +137,82 @@ def without_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_rewind_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = turns.why_not
+    original = turns.session_miss_reason
 
-    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+    def session_miss_reason(session: Any, request: Any, history: Any, function: Any) -> str | None:
         reason = original(session, request, history, function)
         return None if reason == "rewound" else reason
 
-    monkeypatch.setattr(turns, "why_not", why_not)
+    monkeypatch.setattr(turns, "session_miss_reason", session_miss_reason)
 
 
 def without_restart_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = turns.why_not
+    original = turns.session_miss_reason
 
-    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+    def session_miss_reason(session: Any, request: Any, history: Any, function: Any) -> str | None:
         reason = original(session, request, history, function)
         return None if reason in ("restarted", "history") else reason
 
-    monkeypatch.setattr(turns, "why_not", why_not)
+    monkeypatch.setattr(turns, "session_miss_reason", session_miss_reason)
 
 
 def without_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_upstream.OrchestrationExecutor, "is_complete", property(lambda self: self.context is None))
+    monkeypatch.setattr(SessionExecutor, "is_complete", property(lambda self: self.context is None))
     without_proof(monkeypatch)
 
 
 def without_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the context alone, as a first prototype did."""
-    original = _upstream.OrchestrationExecutor.detach
+    original = SessionExecutor.detach_request
 
     def detach(self: Any) -> None:
         original(self)
         self._is_suspended, self._suspended_events = False, []
 
-    monkeypatch.setattr(_upstream.OrchestrationExecutor, "detach", detach)
+    monkeypatch.setattr(SessionExecutor, "detach_request", detach)
 
 
 def without_replay_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _upstream.OrchestrationExecutor.process_event
+    original = SessionExecutor.process_event
 
     def process_event(self: Any, ctx: Any, event: Any) -> None:
-        if self.seen is not None:
+        if self.processed is not None:
             ctx._is_replaying = False
         original(self, ctx, event)
 
-    monkeypatch.setattr(_upstream.OrchestrationExecutor, "process_event", process_event)
+    monkeypatch.setattr(SessionExecutor, "process_event", process_event)
 
 
 def without_entity_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep everything between turns but the locks that the instance holds."""
-    original = _upstream.OrchestrationExecutor.detach
+    original = SessionExecutor.detach_request
 
     def detach(self: Any) -> None:
         original(self)
         kind = type(self.context._entity_context)
         self.context._entity_context = kind(self.context.instance_id)
 
-    monkeypatch.setattr(_upstream.OrchestrationExecutor, "detach", detach)
+    monkeypatch.setattr(SessionExecutor, "detach_request", detach)
 
 
 def without_span_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = turns.why_not
+    original = turns.session_miss_reason
 
-    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+    def session_miss_reason(session: Any, request: Any, history: Any, function: Any) -> str | None:
         reason = original(session, request, history, function)
         return None if reason == "trace" else reason
 
-    monkeypatch.setattr(turns, "why_not", why_not)
+    monkeypatch.setattr(turns, "session_miss_reason", session_miss_reason)
 
 
 def without_function_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = turns.why_not
+    original = turns.session_miss_reason
 
-    def why_not(session: Any, request: Any, history: Any, function: Any) -> str | None:
+    def session_miss_reason(session: Any, request: Any, history: Any, function: Any) -> str | None:
         reason = original(session, request, history, function)
         return None if reason == "replaced" else reason
 
-    monkeypatch.setattr(turns, "why_not", why_not)
+    monkeypatch.setattr(turns, "session_miss_reason", session_miss_reason)
 
 
 def without_eviction_at_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -827,7 +828,7 @@ def fake_session(instance_id: str) -> sessions.Session:
     from hashlib import sha256
 
     executor: Any = None
-    return sessions.Session(instance_id, plain_echo, executor, [], sessions.Seal(sha256(), 0, 0))
+    return sessions.Session(instance_id, plain_echo, executor, [], sessions.HistoryFingerprint(sha256(), 0, 0))
 
 
 class TestTheProof:
@@ -851,23 +852,25 @@ class TestTheProof:
         ],
     )
     def test_holds_for_longer_histories_that_begin_alike_and_for_no_others(self, names: list[str], holds: bool) -> None:
-        seal = sessions.History(self.request(["a", "b"], ["c"])).seal_after_turn()
+        fingerprint = sessions.History(self.request(["a", "b"], ["c"])).fingerprint_after_turn()
 
-        assert sessions.History(self.request(names, ["z"])).continues(seal) is holds
-        assert seal.events == 3
+        assert sessions.History(self.request(names, ["z"])).continues(fingerprint) is holds
+        assert fingerprint.events == 3
 
     def test_includes_instance_and_execution(self) -> None:
-        seal = sessions.History(self.request(["a"], ["b"])).seal_after_turn()
+        fingerprint = sessions.History(self.request(["a"], ["b"])).fingerprint_after_turn()
         other = self.request(["a", "b"], ["c"])
         other.instanceId = "j"
         executed = self.request(["a", "b"], ["c"])
         executed.executionId.value = "e"
 
-        assert not sessions.History(other).continues(seal)
-        assert not sessions.History(executed).continues(seal)
+        assert not sessions.History(other).continues(fingerprint)
+        assert not sessions.History(executed).continues(fingerprint)
 
     def test_leaves_out_everything_else_in_the_request(self) -> None:
-        seal = sessions.History(self.request(["a"], ["b"], requiresHistoryStreaming=True)).seal_after_turn()
+        fingerprint = sessions.History(
+            self.request(["a"], ["b"], requiresHistoryStreaming=True)
+        ).fingerprint_after_turn()
         request = self.request(["a", "b"], ["c"])
         request.orchestrationTraceContext.spanID.value = "s"
         request.properties["key"].string_value = "value"
@@ -875,15 +878,15 @@ class TestTheProof:
         history = sessions.History(request)
 
         assert history.is_provable
-        assert history.continues(seal)
+        assert history.continues(fingerprint)
 
     def test_can_be_asked_again_and_continued(self) -> None:
-        first = sessions.History(self.request(["a"], ["b"])).seal_after_turn()
+        first = sessions.History(self.request(["a"], ["b"])).fingerprint_after_turn()
         history = sessions.History(self.request(["a", "b", "c"], ["d"]))
 
         assert history.continues(first)
         assert history.continues(first)
-        second = history.seal_after_turn()
+        second = history.fingerprint_after_turn()
         assert sessions.History(self.request(["a", "b", "c", "d"], ["e"])).continues(second)
         assert not sessions.History(self.request(["a", "b", "x", "d"], ["e"])).continues(second)
 
@@ -892,7 +895,7 @@ class TestTheProof:
         unknown = pb.OrchestratorRequest.FromString(request.SerializeToString() + b"\xba\x3e\x03abc")
         history = sessions.History(unknown)
 
-        assert not history.is_provable or history.continues(sessions.History(request).seal_after_turn()) is False
+        assert not history.is_provable or history.continues(sessions.History(request).fingerprint_after_turn()) is False
 
 
 class TestShadowReplays:

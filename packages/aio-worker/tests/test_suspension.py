@@ -261,7 +261,7 @@ def _is_queued(engine: LocalBackend, instance_id: str, kind: Any) -> bool:
 
 
 class TestUpstreamsDefect:
-    """Each fails when upstream mends it; then ``OrchestrationExecutor._confirm`` can go."""
+    """Each fails when upstream mends it; then `TurnExecutor._confirm` can go."""
 
     def test_upstream_sends_again_what_is_confirmed_while_it_is_suspended(self) -> None:
         past = [
@@ -282,7 +282,7 @@ class TestUpstreamsDefect:
         assert [action.id for action in first] == [2]
         assert [action.id for action in second] == [2], (
             "upstream no longer sends again, turn after turn, what the engine confirmed while the instance was "
-            "suspended: OrchestrationExecutor._confirm in durabletask_aio.worker._upstream can go"
+            "suspended: TurnExecutor._confirm in durabletask_aio.core.turn_executor can go"
         )
 
     def test_a_generator_on_our_worker_behaves_as_it_does_on_upstreams(self) -> None:
@@ -348,5 +348,5 @@ class TestAResumeOfWhatRuns:
         [action] = executor.execute("i", past, [helpers.new_resume_event()]).actions
 
         assert action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED, (
-            "upstream knows how to handle a resume of what runs: OrchestrationExecutor._process need not look for it"
+            "upstream knows how to handle a resume of what runs: TurnExecutor._process need not look for it"
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import subprocess
+import sys
 import textwrap
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from durabletask import worker as upstream
 
 from durabletask_aio.worker import _upstream
-from durabletask_aio.worker.twins import twin as make_twin
+from durabletask_aio.worker.rebind import rebind_globals
 
 # Of the sources with which this release was compared: durabletask 1.12.0.
 EXECUTE_DIGESTS = {"7f5550cd5bc7514b"}
@@ -41,8 +44,8 @@ def test_execute_is_still_the_one_whose_end_we_repeat() -> None:
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
 
     assert digest in EXECUTE_DIGESTS, (
-        "upstream changed _OrchestrationExecutor.execute: compare it with OrchestrationExecutor._continue in "
-        f"durabletask_aio.worker._upstream, and then add {digest!r} here"
+        "upstream changed _OrchestrationExecutor.execute: compare it with HistoryExecutor.continue_live in "
+        f"durabletask_aio.core._upstream, and then add {digest!r} here"
     )
 
 
@@ -59,21 +62,21 @@ def test_the_async_twin_of_execute_activity_is_still_up_to_date() -> None:
     )
 
 
-class TestTwins:
+class TestReboundCopies:
     def test_run_the_same_code_with_other_globals(self) -> None:
-        twin = make_twin(uses_a_global, NAME="theirs")
+        copy = rebind_globals(uses_a_global, NAME="theirs")
 
-        assert (uses_a_global(), twin()) == ("ours", "theirs")
+        assert (uses_a_global(), copy()) == ("ours", "theirs")
 
     def test_keep_defaults(self) -> None:
-        twin = make_twin(uses_a_global, NAME="theirs")
+        copy = rebind_globals(uses_a_global, NAME="theirs")
 
-        assert twin.__kwdefaults__ == {"suffix": ""}  # type: ignore[attr-defined]
-        assert twin(suffix="!") == "theirs!"
+        assert copy.__kwdefaults__ == {"suffix": ""}  # type: ignore[attr-defined]
+        assert copy(suffix="!") == "theirs!"
 
     def test_refuse_a_name_that_the_code_does_not_use(self) -> None:
         with pytest.raises(ImportError, match="uses_a_global of durabletask no longer uses OTHER"):
-            make_twin(uses_a_global, OTHER="x")
+            rebind_globals(uses_a_global, OTHER="x")
 
     def test_change_nothing_of_upstream(self) -> None:
         before = dict(vars(upstream))
@@ -88,3 +91,50 @@ NAME = "ours"
 
 def uses_a_global(*, suffix: str = "") -> Any:
     return NAME + suffix
+
+
+# -- names that are gone ----------------------------------------------------------------------------------------------
+
+IMPORTING = """
+import durabletask.worker
+{change}
+import durabletask.aio.worker
+"""
+
+REGISTERING = """
+import warnings
+import durabletask.worker
+{change}
+import durabletask.aio
+
+async def flow(ctx, value):
+    return value
+
+warnings.simplefilter("ignore")
+durabletask.worker.TaskHubGrpcWorker().add_orchestrator(flow)
+"""
+
+
+def run(program: str, change: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(change=change)], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("program", [IMPORTING, REGISTERING], ids=["import", "registration"])
+@pytest.mark.parametrize("name", ["_get_new_event_summary", "_get_action_summary"])
+def test_a_helper_of_log_lines_may_be_gone(program: str, name: str) -> None:
+    assert run(program, f"del durabletask.worker.{name}") == (0, "")
+
+
+@pytest.mark.parametrize("program", [IMPORTING, REGISTERING], ids=["import", "registration"])
+def test_a_required_name_that_is_gone_is_named_to_the_user(program: str) -> None:
+    code, output = run(program, "del durabletask.worker._ActivityExecutor")
+
+    assert code == 1
+    last = output[output.rindex("ImportError:") :]
+    assert last.startswith(
+        f"ImportError: durabletask {version('durabletask')} lacks _ActivityExecutor, which durabletask-aio-worker"
+    )
+    assert "pip install durabletask-aio-worker" not in output

@@ -26,7 +26,7 @@ from session_hub import START, Hub, Recorder
 from worker_support import QUIET, call_one, run, started
 
 from durabletask_aio.testing.local import LocalBackend
-from durabletask_aio.worker import _upstream
+from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 
@@ -64,7 +64,7 @@ class TestWhatIsNoException:
             answer(worker_with(raising, UpstreamWorker), [], begun("raising"))
         except error:
             return
-        pytest.fail(f"upstream's turn survives {error.__name__}: OrchestrationExecutor._process need not catch it")
+        pytest.fail(f"upstream's turn survives {error.__name__}: TurnExecutor._process need not catch it")
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
     def test_fails_the_instance_here(self, error: type[BaseException]) -> None:
@@ -217,7 +217,7 @@ class TestReplay:
 
 
 def test_our_executor_is_still_a_kind_of_upstreams() -> None:
-    assert issubclass(_upstream.OrchestrationExecutor, _OrchestrationExecutor)
+    assert issubclass(SessionExecutor, _OrchestrationExecutor)
 
 
 class Unprintable(Exception):
@@ -253,7 +253,9 @@ class TestAnErrorThatCannotBeDescribed:
             answer(worker_with(raising, UpstreamWorker), [], begun("raising"))
         except Exception:
             return
-        pytest.fail("upstream describes every error: _upstream.failure_details can be upstream's alone")
+        pytest.fail(
+            "upstream describes every error: failure_details of the core's turn_executor can be upstream's alone"
+        )
 
     @pytest.mark.parametrize(
         ("make", "message"),

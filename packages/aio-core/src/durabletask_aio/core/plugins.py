@@ -155,25 +155,24 @@ class Registrar(Protocol):
         ...
 
 
-def load_integrations() -> bool:
+def load_integrations() -> list[str]:
     """Call every installed integration.
 
     A broken one is skipped with a warning at the line that registers async code, so that it does not break the others.
 
     Returns:
-        Whether there is one that works.
+        For each broken one, a sentence with its origin and its error.
     """
     from importlib.metadata import entry_points
 
-    found = False
+    broken: list[str] = []
     for entry in entry_points(group=INTEGRATIONS_GROUP):
         try:
             entry.load()()
         except Exception as error:  # noqa: PERF203 - each on its own
-            warnings.warn(f"{origin(entry)} could not be loaded: {type(error).__name__}: {error}", stacklevel=5)
-        else:
-            found = True
-    return found
+            broken.append(f"{origin(entry)} could not be loaded: {type(error).__name__}: {error}")
+            warnings.warn(broken[-1], stacklevel=5)
+    return broken
 
 
 _loaded: Sandbox | None = None

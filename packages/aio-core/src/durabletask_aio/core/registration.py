@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from durabletask_aio.core import installation, plugins
@@ -28,16 +28,23 @@ class Originals(NamedTuple):
 
 
 class RefusingRegistrar:
-    """Refuses async functions while the worker package is not installed."""
+    """Refuses async functions while the worker package is not installed, or cannot be loaded.
+
+    Args:
+        broken: a sentence for each integration that could not be loaded.
+    """
 
     protocol_version = plugins.PROTOCOL_VERSION
+
+    def __init__(self, broken: Sequence[str] = ()) -> None:
+        self._broken = broken
 
     def add_orchestrator(self, worker: Any, function: Any, *, name: str | None, sandbox_mode: Any) -> str:
         """Refuse an async workflow, with the two ways to run it."""
         shown = name or function_name(function)
         msg = (
             f"{shown!r} is an async function, and upstream's worker runs generator orchestrators only\n"
-            f"  either: pip install durabletask-aio-worker   # then add_orchestrator({shown}) works as it is\n"
+            f"  either: {self._remedy()}   # then add_orchestrator({shown}) works as it is\n"
             f"  or:     worker.add_orchestrator(durabletask.aio.as_orchestrator({shown}))"
         )
         raise WorkflowValidationError(msg)
@@ -51,14 +58,18 @@ class RefusingRegistrar:
             is_async = False
         shown = name or function_name(function)
         if not is_async:
-            msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: pip install durabletask-aio-worker"
+            msg = f"add_activity(..., name={name!r}) needs durabletask-aio-worker: {self._remedy()}"
             raise WorkflowValidationError(msg)
         msg = (
             f"{shown!r} is an async function, and upstream's worker runs plain activities only\n"
-            f"  either: pip install durabletask-aio-worker   # then add_activity({shown}) works as it is\n"
+            f"  either: {self._remedy()}   # then add_activity({shown}) works as it is\n"
             f"  or:     def {shown}(ctx, input): ...         # without async"
         )
         raise WorkflowValidationError(msg)
+
+    def _remedy(self) -> str:
+        """Say what makes the worker package available: installing it, or repairing what is installed."""
+        return f"repair this: {'; '.join(self._broken)}" if self._broken else "pip install durabletask-aio-worker"
 
 
 class LateRegistrar:
@@ -80,9 +91,9 @@ class LateRegistrar:
 
     def _found(self) -> plugins.Registrar:
         installation.verify_installation()
-        plugins.load_integrations()  # The worker package's calls install() with its own registrar.
+        broken = plugins.load_integrations()  # The worker package's calls install() with its own registrar.
         if _registrar is self:
-            install()
+            install(RefusingRegistrar(broken))
         return _registrar
 
 

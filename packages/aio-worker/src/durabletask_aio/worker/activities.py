@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.functions import is_coroutine_callable
+from durabletask_aio.core.hosting import activity_failure_details
 from durabletask_aio.worker import _upstream, metadata
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
 from durabletask_aio.worker.registration import only_a_call_tells
@@ -302,7 +303,7 @@ class Activities:
         return pb.ActivityResponse(
             instanceId=request.orchestrationInstance.instanceId,
             taskId=request.taskId,
-            failureDetails=_upstream.activity_failure_details(
+            failureDetails=activity_failure_details(
                 error, _upstream.exception_properties_of(self._worker), self._logger
             ),
             completionToken=token,

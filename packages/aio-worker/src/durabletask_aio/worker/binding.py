@@ -19,11 +19,11 @@ from durabletask_aio.core.functions import is_coroutine_callable
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
-from durabletask_aio.worker.homes import Homes
+from durabletask_aio.worker.instance_threads import InstanceThreads
 from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
+from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 from durabletask_aio.worker.turns import Turns
-from durabletask_aio.worker.watch import Watch
 
 _ATTRIBUTE = "_durabletask_aio"
 _LONGEST_TICK = 30.0
@@ -40,10 +40,10 @@ class Binding:
         self.settings = settings
         self.logger = _upstream.logger_of(worker)
         tick = min(_LONGEST_TICK, max(settings.extended_session_idle_timeout / 2, 0.05))
-        self._watch = Watch(self.logger, settings.slow_turn_warning, tick)
+        self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, tick)
         self.loop = ActivityLoop(self.logger)
-        self.homes = Homes(_upstream.pool_size_of(worker))
-        self.turns = Turns(worker, settings, self._watch, self.homes)
+        self.threads = InstanceThreads(_upstream.pool_size_of(worker))
+        self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
         # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
         self._stop_lock = threading.RLock()
@@ -61,13 +61,13 @@ class Binding:
             return
         self.activities.is_stopping = False
         self.loop.open()
-        self.homes.open()
+        self.threads.open()
         self.turns.sessions.open()
-        self._watch.start(self._evict_idle)
+        self._watchdog.start(self._evict_idle)
         try:
             start()
         except BaseException:
-            self._watch.stop()
+            self._watchdog.stop()
             raise
 
     def stop(self, stop: Callable[[], None]) -> None:
@@ -98,9 +98,9 @@ class Binding:
             finally:
                 stopped.set()
                 grace.join()
-                self._watch.stop()
+                self._watchdog.stop()
                 self._dispose(self.turns.sessions.close())
-                self.homes.close(wait=has_stopped)
+                self.threads.close(wait=has_stopped)
                 self.activities.close()
                 self.loop.close()
 
@@ -129,7 +129,7 @@ class Binding:
 
     def _dispose(self, sessions: list[Session]) -> None:
         for session in sessions:
-            self.homes.dispose(session)
+            self.threads.dispose(session)
 
 
 def binding_of(worker: _upstream.Worker) -> Binding | None:
@@ -151,7 +151,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     _upstream.set_activity_submission(worker, binding.activities.submission)
-    _upstream.set_turn_submission(worker, lambda submit: binding.homes.submission(submit, binding.turns.may_live_on))
+    _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_live_on))
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, _upstream.entity_execution())
     if lifecycle:

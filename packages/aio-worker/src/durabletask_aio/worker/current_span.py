@@ -1,18 +1,17 @@
-"""Spans that users start in workflow code: not again on replay, whatever tracer they come from.
+"""`WorkflowCurrentSpan`: keeps a replay from recording the spans of workflow code again, with any tracer provider.
 
-A full replay runs the workflow from its beginning, and what is traced there would be traced once more.  So workflow
-code runs under a current span that says "not sampled" while it replays.  OpenTelemetry's default sampler, and every
-other one that asks the parent (``ParentBased``), then starts spans that record nothing.  Live code sees the span that
-it would see anyway, and so leaves the spans that a generator leaves.
+A full replay runs the workflow from its beginning, and would trace everything once more.  Therefore workflow code runs
+under a current span whose context says "not sampled" while the code is replaying.  OpenTelemetry's default sampler, and
+every other one that follows the parent (`ParentBased`), then starts spans that record nothing.  Live code sees the span
+that it would see without this package, and records the spans that a generator records.
 
-What this cannot do is known, and is why there is a :class:`~.tracer_provider.WorkflowTracerProvider`: samplers that do
-not ask the parent are not reached, a span that stays open over a turn ends with it if the instance is not kept alive,
-and what is started live inside of a span that was started by replay follows that span into not being recorded.
+Three limits are the reason for `tracer_provider.WorkflowTracerProvider`: samplers that do not follow the parent record
+replayed spans; a span that stays open over the end of a turn ends there if the instance is not kept alive; and a span
+that is started live inside of a span that was started by replay is not recorded.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -21,11 +20,11 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext
 
-from durabletask_aio.core.loop import WorkflowLoop
+from durabletask_aio.core.hosting import running_execution
 
 _Parent = Callable[[], "SpanContext | None"]
 
-# Any valid ids would do; they belong to no trace.
+# Any valid ids would do; no trace has them.
 _REPLAYED = SpanContext(
     trace_id=0x64757261626C655F7265706C61796564,
     span_id=0x7265706C61796564,
@@ -34,41 +33,27 @@ _REPLAYED = SpanContext(
 )
 
 
-def running_workflow() -> WorkflowLoop | None:
-    """The loop of the workflow whose code is on this thread's stack, if there is one."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-    return loop if isinstance(loop, WorkflowLoop) else None
-
-
-def is_muted(loop: WorkflowLoop) -> bool:
-    """Whether nothing that the workflow does now may be seen: it is replaying, or being closed."""
-    return loop.execution.is_muted
-
-
 class WorkflowCurrentSpan(trace.NonRecordingSpan):
-    """The span that workflow code starts its own spans under."""
+    """The current span of workflow code: that of live code, or one that is not sampled."""
 
     def __init__(self, outer: Span, orchestration: _Parent) -> None:
         super().__init__(outer.get_span_context())
         self.outer = outer
         self.orchestration = orchestration
-        """Tells the span of the orchestration as a whole, which is not the current one with upstream."""
+        """Returns the span of the whole orchestration, which upstream does not make the current one."""
 
     def get_span_context(self) -> SpanContext:
-        loop = running_workflow()
-        return _REPLAYED if loop is not None and is_muted(loop) else super().get_span_context()
+        execution = running_execution()
+        return _REPLAYED if execution is not None and execution.is_muted else super().get_span_context()
 
 
 def workflow_spans() -> AbstractContextManager[None]:
-    """See :func:`.spans.workflow_spans`."""
+    """See `spans.workflow_spans`."""
     return _current(trace.INVALID_SPAN, lambda: None)
 
 
 def orchestration_spans(trace_context: Callable[[], Any]) -> AbstractContextManager[None]:
-    """See :func:`.spans.orchestration_spans`."""
+    """See `spans.orchestration_spans`."""
 
     def orchestration() -> SpanContext | None:
         known = trace_context()

@@ -1,18 +1,19 @@
-"""Extended sessions: instances that stay alive between their turns, so that a turn costs its new events only.
+"""Extended sessions: instances that stay alive between their turns, so that a turn processes its new events only.
 
-A session may serve a turn only if that turn would have been the same after a full replay.  What makes sure of it:
+A session may serve a turn only if a full replay would have the same result.  Four rules ensure that:
 
-* **Proof.**  The history that comes with the turn must begin, byte for byte, with the history the session has seen,
-  instance id and execution id included (:class:`History`).  Its length or its last events would not do: another worker
-  may have continued the instance as new, or a lost response may have come back with a later clock.
-* **Checkout.**  A session in use is in nobody's cache: the same turn delivered twice finds it once.
-* **Delivery.**  A session is stored only after its response has reached the engine.  The next turn may be here
-  before that is known; it waits on the same thread (:mod:`.homes`).
-* **Ends.**  Nothing that has ended in any way is stored, and a rewind is always a full replay (a history that is about
-  to be rewound still begins with what the session saw).
+* **Fingerprint.**  The history that comes with the turn must begin, byte for byte, with the history that the session
+  has processed, instance id and execution id included (`History`).  Its length or its last events are not enough:
+  another worker may have continued the instance as new, or a turn whose response was lost may be delivered again with a
+  later clock.
+* **Checkout.**  A session in use is not in the cache, so the same turn delivered twice finds it once.
+* **Delivery.**  A session is stored only after the engine has accepted its response.  The next turn may arrive before
+  that is known; it waits on the same thread (`instance_threads`).
+* **Ends.**  An instance that has ended in any way is not stored, and a rewind is always a full replay (a history that
+  is about to be rewound still begins with what the session has processed).
 
-Considered and dropped: comparing messages with ``==`` (twice the time, and it keeps the old history in memory), a hash
-per event (six times the time), and remembering only the first and last events (fast, but no proof).
+Rejected: comparing messages with `==` (twice the time, and it keeps the old history in memory), a hash of each event
+(six times the time), and comparing only the first and last events (fast, but no proof).
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
 
-from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
+from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
-    from durabletask_aio.core.driver import WorkflowRun
+    from durabletask_aio.core.hosting import WorkflowRun
+    from durabletask_aio.worker.session_executor import SessionExecutor
 
 _LAST_HISTORY_FIELD = pb.OrchestratorRequest.DESCRIPTOR.fields_by_name["pastEvents"].number
 
 
-# The proof ------------------------------------------------------------------------------------------------------
+# -- the proof --------------------------------------------------------------------------------------------------------
 
 
-class Seal:
-    """A fixed-size memory of a history: how long it was, and the hash of all its bytes."""
+class HistoryFingerprint:
+    """The length of a history in bytes and in events, and the hash of all its bytes."""
 
     __slots__ = ("_hash", "events", "length")
 
@@ -50,47 +52,47 @@ class Seal:
         self.events = events
 
     def digest(self) -> bytes:
-        """Two histories that differ anywhere do not have the same one."""
+        """Return the hash, which differs for histories that differ."""
         result: bytes = self._hash.digest()
         return result
 
 
 class History:
-    """The bytes of what a request says about the past: instance id, execution id and committed events.
+    """The bytes of a request's instance id, execution id and committed events.
 
     They are the beginning of the request in protobuf's field order, and an event's bytes do not depend on what comes
-    after it, so the bytes of a longer history begin with those of a shorter one.  ``seal_after_turn`` goes on where
-    ``continues`` has stopped hashing, so a turn serialises and hashes its history once.
+    after it, so the bytes of a longer history begin with those of a shorter one.  `fingerprint_after_turn` continues
+    the hash where `continues` has stopped, so a turn serialises and hashes its history once.
     """
 
     def __init__(self, request: pb.OrchestratorRequest) -> None:
-        # Everything is taken now: with a payload store, upstream fills large payloads into the request in place.
+        # Serialised now, because with a payload store upstream fills large payloads into the request in place.
         appended = pb.OrchestratorRequest()
         appended.pastEvents.extend(request.newEvents)
         self._appended = appended.SerializeToString(deterministic=True)
         self._events = len(request.pastEvents) + len(request.newEvents)
         data = request.SerializeToString(deterministic=True)
         rest = _after_history(request)
-        # If the bytes were not laid out as described (unknown fields of a newer engine, say), nothing is provable.
+        # With another layout of the bytes, for example unknown fields of a newer engine, nothing can be proved.
         self.is_provable = data.endswith(rest)
         self._bytes = memoryview(data)[: len(data) - len(rest)]
         self._hashed = 0
-        # Not blake2b, which is the faster one on paper: OpenSSL's sha256 uses the processor's own instructions.
+        # Faster than blake2b in practice: OpenSSL's sha256 uses the processor's SHA instructions.
         self._hash = sha256()
 
-    def continues(self, seal: Seal) -> bool:
-        """Whether this history begins with the one that was sealed."""
-        if not self.is_provable or len(self._bytes) < seal.length:
+    def continues(self, fingerprint: HistoryFingerprint) -> bool:
+        """Whether this history begins with the one that has this fingerprint."""
+        if not self.is_provable or len(self._bytes) < fingerprint.length:
             return False
-        self._hash_up_to(seal.length)
-        return self._hash.digest() == seal.digest()
+        self._hash_up_to(fingerprint.length)
+        return self._hash.digest() == fingerprint.digest()
 
-    def seal_after_turn(self) -> Seal:
-        """The history as it will begin once the engine has appended this request's new events to it."""
+    def fingerprint_after_turn(self) -> HistoryFingerprint:
+        """Return the fingerprint of this history with the new events of the request appended to it."""
         self._hash_up_to(len(self._bytes))
         digest = self._hash.copy()
         digest.update(self._appended)
-        return Seal(digest, len(self._bytes) + len(self._appended), self._events)
+        return HistoryFingerprint(digest, len(self._bytes) + len(self._appended), self._events)
 
     def _hash_up_to(self, length: int) -> None:
         if length < self._hashed:
@@ -100,7 +102,7 @@ class History:
 
 
 def _after_history(request: pb.OrchestratorRequest) -> bytes:
-    """What follows the committed history in the bytes of ``request``."""
+    """Serialise the fields of a request that follow the committed history."""
     rest = pb.OrchestratorRequest()
     for descriptor, value in request.ListFields():
         if descriptor.number <= _LAST_HISTORY_FIELD:
@@ -115,22 +117,22 @@ def _after_history(request: pb.OrchestratorRequest) -> bytes:
     return data
 
 
-# The sessions ---------------------------------------------------------------------------------------------------
+# -- the sessions -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Session:
-    """One live instance, and the seal of the history it has seen."""
+    """One live instance, and the fingerprint of the history that it has processed."""
 
     instance_id: str
     function: Callable[..., Any]
-    executor: OrchestrationExecutor
+    executor: SessionExecutor
     runs: Sequence[WorkflowRun]
-    seal: Seal
+    fingerprint: HistoryFingerprint
     idle_since: float = 0.0
 
     def dispose(self) -> None:
-        """Close the instance in this thread, silently; its code can no longer reach the engine."""
+        """Close the instance in this thread; its code can neither log nor reach the engine meanwhile."""
         if self.runs:
             with workflow_spans():
                 for run in self.runs:
@@ -140,32 +142,53 @@ class Session:
 
 @dataclass
 class ExtendedSessionStats:
-    """Live counters of one worker's extended sessions; read them whenever you like, they never go backwards.
+    """Counters of one worker's extended sessions, updated while the worker runs.
 
-    ``misses`` counts by reason: ``"absent"`` (never seen here, evicted, in use, or its last response was not
-    delivered), ``"history"`` (the history does not continue the one the session saw), ``"rewound"``, ``"restarted"``
-    (the id starts anew), ``"trace"`` (another tracing span), ``"replaced"`` (another function under the name),
-    ``"empty"`` and ``"unprovable"``.  The first turn of an instance is neither hit nor miss.  ``evictions`` counts by
-    ``"limit"``, ``"idle"`` and ``"stop"``.
+    They can be read at any time from any thread.  All of them but `live` only increase.
     """
 
     hits: int = 0
+    """Turns that continued a session."""
+
     misses: Counter[str] = field(default_factory=Counter[str])
+    """Turns that were full replays although sessions are enabled, by reason; the first turn of an instance is neither
+    hit nor miss.
+
+    - `"absent"`: the instance was never seen by this worker, was evicted, is in use, or its last response was not
+      delivered;
+    - `"history"`: the history does not continue the one that the session has processed;
+    - `"rewound"`: the instance has been rewound;
+    - `"restarted"`: an instance of the same id starts;
+    - `"trace"`: the turn belongs to another tracing span;
+    - `"replaced"`: another function is registered under the name;
+    - `"empty"`: the turn has no events;
+    - `"unprovable"`: the request has fields that this release does not know.
+    """
+
     evictions: Counter[str] = field(default_factory=Counter[str])
+    """Sessions that were closed, by reason: `"limit"`, `"idle"` or `"stop"`."""
+
     live: int = 0
+    """Sessions that wait for their next turn now."""
+
     shadow_replays: int = 0
+    """Turns of sessions that were also replayed in full."""
+
     divergences: int = 0
+    """Shadow replays whose actions differed from those of the session."""
+
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while counters change; hold it to read several of them consistently."""
 
 
-# Not in the class body: dataclasses look the module up while it is being imported.
+# Not in the class body, because `dataclass` looks up the module of the class in `sys.modules`.
 ExtendedSessionStats.__module__ = "durabletask.aio.worker"
 
 
 class SessionCache:
     """Suspended instances by id, bounded by count and by idle time.  Safe to use from any thread.
 
-    It never disposes: what falls out is returned, for the caller to close at home.
+    It closes no session: those that are evicted are returned, for the caller to close on their own threads.
     """
 
     def __init__(
@@ -184,60 +207,60 @@ class SessionCache:
         return self._limit > 0 and not self._closed
 
     def checkout(self, instance_id: str) -> Session | None:
-        """Take the session out of the cache; whoever has it is the only one."""
+        """Take the session out of the cache, so that no other turn gets it."""
         with self._lock:
             session = self._sessions.pop(instance_id, None)
             self.stats.live = len(self._sessions)
             return session
 
     def store(self, session: Session) -> list[Session]:
-        """Put a session back as the most recently used one; the sessions this pushed out are returned."""
+        """Store a session as the most recently used one, and return the sessions that this evicts."""
         with self._lock:
             if self._closed or self._limit <= 0:
                 return [session]
-            # Two deliveries of one turn can both arrive here.  The later one stays; if it is the one whose response the
-            # engine ignored, the proof of the next turn will say so.
-            twin = self._sessions.pop(session.instance_id, None)
-            fallen = [] if twin is None else [twin]
+            # Two deliveries of one turn can both arrive here.  The later one is stored; if the engine has ignored its
+            # response, the next turn does not match its fingerprint.
+            earlier = self._sessions.pop(session.instance_id, None)
+            evicted = [] if earlier is None else [earlier]
             session.idle_since = self._clock()
             self._sessions[session.instance_id] = session
             while len(self._sessions) > self._limit:
-                fallen.append(self._sessions.popitem(last=False)[1])
+                evicted.append(self._sessions.popitem(last=False)[1])
                 self.stats.evictions["limit"] += 1
             self.stats.live = len(self._sessions)
-            return fallen
+            return evicted
 
     def expire(self) -> list[Session]:
-        """Take out what has been idle for longer than the idle timeout."""
+        """Take out and return the sessions that have been idle for longer than the idle timeout."""
         with self._lock:
             limit = self._clock() - self._idle_timeout
-            fallen: list[Session] = []
+            evicted: list[Session] = []
             while self._sessions:
                 oldest = next(iter(self._sessions.values()))
                 if oldest.idle_since > limit:
                     break
-                fallen.append(self._sessions.popitem(last=False)[1])
+                evicted.append(self._sessions.popitem(last=False)[1])
                 self.stats.evictions["idle"] += 1
             self.stats.live = len(self._sessions)
-            return fallen
+            return evicted
 
     def close(self) -> list[Session]:
-        """Take out everything and accept nothing until :meth:`open`: the worker stops."""
+        """Take out and return all sessions, and store none until `open`; called when the worker stops."""
         with self._lock:
             self._closed = True
-            fallen = list(self._sessions.values())
+            evicted = list(self._sessions.values())
             self._sessions.clear()
-            self.stats.evictions["stop"] += len(fallen)
+            self.stats.evictions["stop"] += len(evicted)
             self.stats.live = 0
-            return fallen
+            return evicted
 
     def open(self) -> None:
-        """The worker starts (again)."""
+        """Accept sessions (again); called when the worker starts."""
         with self._lock:
             self._closed = False
 
     def count(self, *, hit: bool = False, miss: str | None = None) -> None:
-        """Note how a turn was served."""
+        """Count a hit, or a miss by its reason."""
         with self._lock:
             if hit:
                 self.stats.hits += 1
@@ -245,8 +268,10 @@ class SessionCache:
                 self.stats.misses[miss] += 1
 
 
-def why_not(session: Session, request: pb.OrchestratorRequest, history: History, function: object) -> str | None:
-    """Why this session must not serve this turn, or ``None`` if it provably may."""
+def session_miss_reason(
+    session: Session, request: pb.OrchestratorRequest, history: History, function: object
+) -> str | None:
+    """Return the reason why this session must not serve this turn; `None` if it may."""
     if not request.newEvents:
         return "empty"  # upstream fails such a turn
     for event in request.newEvents:
@@ -258,10 +283,10 @@ def why_not(session: Session, request: pb.OrchestratorRequest, history: History,
         return "replaced"
     if not history.is_provable:
         return "unprovable"
-    if not history.continues(session.seal):
+    if not history.continues(session.fingerprint):
         return "history"
     span_id = request.orchestrationTraceContext.spanID.value or None
-    # An engine that does not bring the span back would have a full replay invent a new one each turn.
+    # With an engine that does not send the span back, each full replay would start a new one.
     if span_id is not None and span_id != session.executor.span_id:
         return "trace"
     return None

@@ -1,23 +1,29 @@
-"""Sampled full replays beside session turns: the session's answer is compared with the one history would give.
+"""`ShadowReplay`: compares the actions of a sample of session turns with those of a full replay.
 
-A session hides non-deterministic workflow code until the worker restarts.  A shadow replay finds it while everything
-still works: the history and the new events go through a second, fresh instance, marked as replaying throughout so that
-replay-safe logging stays silent, and what it wants to do is compared with what the live instance did.  It only reports;
-the live instance's answer stands.
+A session hides non-deterministic workflow code until the worker restarts.  A shadow replay finds it earlier: history
+and new events are processed by a second, fresh executor, which is marked as replaying from start to end so that
+replay-safe logging stays silent, and its actions are compared with those of the live instance.  It only reports; the
+engine gets the actions of the live instance.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.disposal import turn_scope
+from durabletask_aio.core.hosting import turn_scope
 from durabletask_aio.worker import _upstream, metadata
-from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
+from durabletask_aio.worker._upstream import pb, tracing
 
 if TYPE_CHECKING:
+    from durabletask_aio.worker.session_executor import SessionExecutor
     from durabletask_aio.worker.sessions import ExtendedSessionStats
+
+_SILENT = logging.Logger(  # noqa: LOG001 - nobody should be able to configure it
+    "durabletask-aio-shadow", level=logging.CRITICAL + 1
+)
 
 
 class ShadowReplay:
@@ -30,19 +36,19 @@ class ShadowReplay:
 
     def is_due(self) -> bool:
         """Whether this turn is in the sample."""
-        # Sampling decides nothing a workflow could see; the module's own generator is thread-safe and good enough.
+        # Workflow code cannot observe the sampling, so that the global, thread-safe generator will do.
         return self._rate > 0 and random.random() < self._rate
 
     def compare(
-        self, live: OrchestrationExecutor, actions: Sequence[pb.OrchestratorAction], request: pb.OrchestratorRequest
+        self, live: SessionExecutor, actions: Sequence[pb.OrchestratorAction], request: pb.OrchestratorRequest
     ) -> None:
-        """Replay, and report a difference from ``actions`` as an error in the worker's log and in the statistics.
+        """Replay, and report a difference from `actions` as an error in the worker's log and in the statistics.
 
-        Of ``live`` only what never changes is used, since it may be evicted and closed meanwhile.
+        Of `live` only the settings are used, since it may be evicted and closed meanwhile.
         """
         started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
         with turn_scope(metadata=metadata.from_tags(started.tags if started is not None else None)):
-            replayed = _upstream.replay_silently(live, request)
+            replayed = _replay(live, request)
         difference = _difference(actions, replayed)
         with self._stats.lock:
             self._stats.shadow_replays += 1
@@ -59,8 +65,22 @@ class ShadowReplay:
         )
 
 
+def _replay(live: SessionExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:
+    """Return the actions of this turn after a full replay in a fresh executor that is replaying from start to end."""
+    executor: SessionExecutor = live.fresh_copy(_SILENT)
+    executor.is_async = live.is_async
+    executor.open(request.instanceId)
+    with executor.turn_context(), tracing.suppress_span_emission():
+        try:
+            for event in (*request.pastEvents, *request.newEvents):
+                executor.process_event(executor.context, event)
+        except Exception as error:
+            executor.fail(error)
+        return executor.take_actions()
+
+
 def _difference(live: Any, replayed: Any) -> str | None:
-    """The first action in which two turns differ, in words."""
+    """Describe the first action in which two turns differ; `None` if there is none."""
     ours, theirs = [_comparable(action) for action in live], [_comparable(action) for action in replayed]
     for index, (one, other) in enumerate(zip(ours, theirs, strict=False)):
         if one != other:
@@ -71,7 +91,7 @@ def _difference(live: Any, replayed: Any) -> str | None:
 
 
 def _comparable(action: pb.OrchestratorAction) -> bytes:
-    """An action without what differs between any two replays: spans are made up anew, stack traces show the stack."""
+    """Serialise an action without what differs between any two replays: the ids of spans, and stack traces."""
     copy = pb.OrchestratorAction()
     copy.CopyFrom(action)
     for kind in ("scheduleTask", "createSubOrchestration"):

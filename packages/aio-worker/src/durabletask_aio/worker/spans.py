@@ -1,4 +1,7 @@
-"""The way to :mod:`.current_span`, which needs OpenTelemetry: optional to upstream, and so to us."""
+"""The functions of `current_span`, or context managers that do nothing if OpenTelemetry is not installed.
+
+OpenTelemetry is optional to upstream, and therefore to this package.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ except ImportError:
 
 
 def workflow_spans() -> AbstractContextManager[None]:
-    """Around what executes turns of async workflows or closes their instances: only live code starts spans that record.
+    """Make sure that, of async workflows, only live code starts spans that record.
 
-    The thread's current span is left out.  There is none in a worker's thread, unless a generator has left its own
-    behind: what it enters in one turn, and so in one thread, it may leave in another.
+    Entered around the execution of a turn, and around the closing of an instance.  The current span of the thread is
+    ignored: a worker's thread has none, unless a generator has entered a span in one turn and leaves it in another.
     """
     return nullcontext() if _with_opentelemetry is None else _with_opentelemetry.workflow_spans()
 
 
 def orchestration_spans(trace_context: Callable[[], Any]) -> AbstractContextManager[None]:
-    """Inside of :func:`workflow_spans`, once upstream has made a span current, or none.
+    """Do the same as `workflow_spans`, inside of it, with the span that upstream has made current.
 
-    ``trace_context`` tells the context of the orchestration's span, if there is one by then.
+    Args:
+        trace_context: returns the context of the orchestration's span, if there is one by then.
     """
     return nullcontext() if _with_opentelemetry is None else _with_opentelemetry.orchestration_spans(trace_context)

@@ -1,26 +1,25 @@
-"""An OpenTelemetry provider for processes that run workflows: spans of workflow code, complete and once.
+"""`WorkflowTracerProvider`: an OpenTelemetry provider that exports each span of workflow code completely and once.
 
-The spans of a workflow outlive its turns, and so they cannot be objects in memory.  What makes them whole:
+The spans of a workflow can be open longer than a turn, so they are started again by each replay.  Three rules give each
+of them one identity:
 
-* **Ids** come from the instance's own random stream, so a span has the same id in every replay, and what was exported
-  in an earlier turn has the parent that is exported in a later one.
-* **Times** of what replay starts are the workflow's: those at which it happened.
-* **The end** counts in live code only.  A span that was ended by replay, or by closing an instance, has been exported
-  before or will be later.
+* **Ids** come from the instance's own random stream: a span has the same id in every replay, and a span that was
+  exported in an earlier turn refers to the parent that is exported in a later one.
+* **Times** of spans that a replay starts are those of the workflow's clock, at which they were first started.
+* **Ends** count in live code only.  A span that is ended by a replay, or by closing an instance, has been exported
+  before or will be exported later.
 
-Needs the SDK; imported when the name is first used (``from durabletask.aio.worker import WorkflowTracerProvider``).
+Needs OpenTelemetry's SDK, so it is imported when `durabletask.aio.worker.WorkflowTracerProvider` is first used.
 """
 
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ContextDecorator
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import wraps
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -28,9 +27,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import Status, StatusCode
 
-from durabletask_aio.core.deterministic import Streams
-from durabletask_aio.core.loop import WorkflowLoop
-from durabletask_aio.worker.current_span import WorkflowCurrentSpan, is_muted, running_workflow
+from durabletask_aio.core.hosting import Execution, running_execution
+from durabletask_aio.worker.current_span import WorkflowCurrentSpan
 
 if TYPE_CHECKING:
     import random
@@ -39,20 +37,24 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the workflow's clock is naive UTC
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class WorkflowTracerProvider(TracerProvider):
-    """OpenTelemetry's ``TracerProvider``, whose tracers may be used in workflow code like anywhere else::
+    """OpenTelemetry's `TracerProvider`, with tracers that can be used in workflow code as anywhere else.
 
         provider = WorkflowTracerProvider()
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
 
-    Takes the keywords of the SDK's class.  A span that a workflow starts is exported when live code ends it: once, with
-    the time it really took, however many turns, replays or workers lie in between; and again, under the same id, only
-    if the engine never got the answer of that turn.  Its parent is the current span, or else the span of the workflow.
-    Processors see ``on_start`` at each replay, and ``on_end`` once.  Outside of async workflows nothing is different.
+    A span that a workflow starts is exported when live code ends it: once, with its real duration, regardless of the
+    number of turns, replays and workers in between; and again, under the same id, only if the engine did not get the
+    response of that turn.  Its parent is the current span, or else the span of the workflow.  Processors see `on_start`
+    at each replay, and `on_end` once.  Outside of async workflows nothing is different.
+
+    Args:
+        id_generator: generates the ids of spans outside of async workflows; OpenTelemetry's random one by default.
+        keywords: the other keywords of the SDK's class.
     """
 
     __module__ = "durabletask.aio.worker"
@@ -61,54 +63,53 @@ class WorkflowTracerProvider(TracerProvider):
         super().__init__(id_generator=_WorkflowIds(id_generator or RandomIdGenerator()), **keywords)
 
     def get_tracer(self, *arguments: Any, **keywords: Any) -> trace.Tracer:
-        """A tracer for workflow code and all other code."""
+        """Return a tracer for workflow code and all other code.
+
+        Args:
+            arguments: as for the SDK's class.
+            keywords: as for the SDK's class.
+
+        Returns:
+            The SDK's tracer, in a wrapper.
+        """
         return _WorkflowTracer(super().get_tracer(*arguments, **keywords))
 
 
 class _WorkflowIds(IdGenerator):
-    """Ids from the stream of the workflow that is running; from another generator if none is."""
+    """Generates ids from the random stream of the running workflow; with another generator if none is running."""
 
     def __init__(self, elsewhere: IdGenerator) -> None:
         self._elsewhere = elsewhere
-        self._streams: WeakKeyDictionary[WorkflowLoop, random.Random] = WeakKeyDictionary()
-        self._lock = threading.Lock()
 
     def generate_span_id(self) -> int:
-        stream = self._stream()
+        stream = _stream()
         return self._elsewhere.generate_span_id() if stream is None else stream.getrandbits(64) or 1
 
     def generate_trace_id(self) -> int:
-        stream = self._stream()
+        stream = _stream()
         return self._elsewhere.generate_trace_id() if stream is None else stream.getrandbits(128) or 1
 
     def is_trace_id_random(self) -> bool:
-        # Ours are as evenly distributed as random ones.
+        # Those of workflows are as evenly distributed as random ones.
         elsewhere: Callable[[], bool] | None = getattr(self._elsewhere, "is_trace_id_random", None)
         return elsewhere() if elsewhere is not None else False
 
-    def _stream(self) -> random.Random | None:
-        loop = running_workflow()
-        if loop is None:
-            return None
-        with self._lock:
-            stream = self._streams.get(loop)
-            if stream is None:
-                streams = Streams(loop.execution.instance_id, loop.execution.started_at)
-                stream = self._streams[loop] = streams.stream("opentelemetry")
-            return stream
+
+def _stream() -> random.Random | None:
+    execution = running_execution()
+    return None if execution is None else execution.stream("opentelemetry")
 
 
-def _replayed_at(loop: WorkflowLoop) -> int | None:
-    """The time of what replay repeats, in nanoseconds; ``None`` for now."""
-    if not is_muted(loop) or loop.execution.evicted:
+def _replayed_at(execution: Execution) -> int | None:
+    """Return the time for what a replay repeats, in nanoseconds; `None` stands for the present time."""
+    if not execution.is_muted or execution.evicted:
         return None
-    now: datetime = loop.execution.upstream.current_utc_datetime
-    since = now - _EPOCH
+    since = execution.now() - _EPOCH
     return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 class _WorkflowTracer(trace.Tracer):
-    """A tracer of the SDK, which also works in workflow code."""
+    """A tracer of the SDK in a wrapper that makes it work in workflow code."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
@@ -117,16 +118,16 @@ class _WorkflowTracer(trace.Tracer):
         return getattr(self._tracer, name)
 
     def start_span(self, name: str, context: Context | None = None, *arguments: Any, **keywords: Any) -> Span:
-        loop = running_workflow()
-        if loop is None:
+        execution = running_execution()
+        if execution is None:
             return self._tracer.start_span(name, context, *arguments, **keywords)
-        if loop.execution.evicted:
+        if execution.evicted:
             return trace.INVALID_SPAN
         bound = _START_SPAN.bind(name, _under_the_orchestration(context), *arguments, **keywords).arguments
         if bound.get("start_time") is None:
-            bound["start_time"] = _replayed_at(loop)
+            bound["start_time"] = _replayed_at(execution)
         span = self._tracer.start_span(**bound)
-        return _WorkflowSpan(span, loop) if span.is_recording() else span
+        return _WorkflowSpan(span, execution) if span.is_recording() else span
 
     def start_as_current_span(self, name: str, *arguments: Any, **keywords: Any) -> Any:
         return _CurrentSpan(self, name, arguments, keywords)
@@ -141,7 +142,7 @@ _START_SPAN = _signature_without_self(trace.Tracer.start_span)
 
 
 def _under_the_orchestration(context: Context | None) -> Context | None:
-    """A context for a span that workflow code starts under no span of its own."""
+    """Return the context for a span: below the orchestration's, if workflow code has started no other span."""
     current = trace.get_current_span(context)
     if not isinstance(current, WorkflowCurrentSpan):
         return context
@@ -153,16 +154,16 @@ def _under_the_orchestration(context: Context | None) -> Context | None:
 class _WorkflowSpan(trace.Span):
     """A span whose end counts in live code only."""
 
-    def __init__(self, span: Span, loop: WorkflowLoop) -> None:
+    def __init__(self, span: Span, execution: Execution) -> None:
         self._span = span
-        self._loop = loop
+        self._execution = execution
         self._is_over = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._span, name)
 
     def end(self, end_time: int | None = None) -> None:
-        if is_muted(self._loop):
+        if self._execution.is_muted:
             self._is_over = True
         elif not self._is_over:
             self._span.end(end_time)
@@ -180,7 +181,7 @@ class _WorkflowSpan(trace.Span):
         self._span.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
-        self._span.add_event(name, attributes, timestamp or _replayed_at(self._loop))
+        self._span.add_event(name, attributes, timestamp or _replayed_at(self._execution))
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
         self._span.add_link(context, attributes)
@@ -198,14 +199,14 @@ class _WorkflowSpan(trace.Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        self._span.record_exception(exception, attributes, timestamp or _replayed_at(self._loop), escaped)
+        self._span.record_exception(exception, attributes, timestamp or _replayed_at(self._execution), escaped)
 
 
 class _CurrentSpan(ContextDecorator):
-    """What ``start_as_current_span`` returns: for ``with``, and as a decorator of functions, async ones too.
+    """The result of `start_as_current_span`: a context manager, and a decorator of functions and coroutine functions.
 
-    Not OpenTelemetry's ``use_span``.  The blocks of an instance that is closed are left in another context than they
-    were entered in, and it would log a failure for each.
+    OpenTelemetry's `use_span` would not do: when an instance is closed, its `with` blocks are left in another context
+    than they were entered in, and `use_span` logs an error for each.
     """
 
     def __init__(
@@ -230,7 +231,7 @@ class _CurrentSpan(ContextDecorator):
         return traced
 
     def __enter__(self) -> Span:
-        self._loop = running_workflow()
+        self._execution = running_execution()
         self._span = self._tracer.start_span(self._name, *self._arguments, **self._options)
         self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self._span
@@ -238,7 +239,7 @@ class _CurrentSpan(ContextDecorator):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._loop is not None and self._loop.execution.evicted:
+        if self._execution is not None and self._execution.evicted:
             return
         otel_context.detach(self._token)
         span = self._span

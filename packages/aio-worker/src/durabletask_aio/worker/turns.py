@@ -1,4 +1,8 @@
-"""One turn of one instance: upstream's turn, inside our scope, from a live session where that is provably the same."""
+"""`Turns`: executes the turns of one worker.
+
+A turn is upstream's, inside of the core's turn scope.  It continues a live session if a full replay would have the same
+result, and is a full replay otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,24 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.disposal import turn_scope
-from durabletask_aio.core.functions import is_orchestrator
+from durabletask_aio.core.hosting import TurnScope, orchestrator_info, turn_scope
 from durabletask_aio.worker import _upstream, metadata
-from durabletask_aio.worker._upstream import OrchestrationExecutor, pb
-from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, why_not
+from durabletask_aio.worker._upstream import pb
+from durabletask_aio.worker.session_executor import SessionExecutor
+from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, session_miss_reason
 from durabletask_aio.worker.shadow import ShadowReplay
 from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
-    from durabletask_aio.worker.homes import Homes
+    from durabletask_aio.worker.instance_threads import InstanceThreads
     from durabletask_aio.worker.options import Settings
-    from durabletask_aio.worker.watch import Watch
+    from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 
 _SIZES_REMEMBERED = 4096
 
 
 class Delivery:
-    """The stub as a turn sees it, remembering whether the engine took the response: upstream swallows that error."""
+    """A stub that records whether the engine has accepted the response; upstream swallows the error if it has not."""
 
     def __init__(self, stub: Any) -> None:
         self._stub = stub
@@ -45,30 +49,32 @@ class Delivery:
 
 
 def _started(request: pb.OrchestratorRequest) -> pb.ExecutionStartedEvent:
-    """With which event the execution started; an empty one if it has not, which upstream fails."""
+    """Return the event with which the execution started; an empty one if there is none, for upstream to fail."""
     events = chain(request.pastEvents, request.newEvents)
     return next((e.executionStarted for e in events if e.HasField("executionStarted")), pb.ExecutionStartedEvent())
 
 
 @dataclass
 class _Turn:
-    """What is known of a turn while it runs."""
+    """The state of a turn while it runs."""
 
     function: Callable[..., Any] | None
     is_async: bool
     is_kept: bool = False
     session: Session | None = None
-    executor: OrchestrationExecutor | None = None
+    executor: SessionExecutor | None = None
 
 
 class Turns:
-    """Executes the turns of one worker; called on many threads at a time, upstream's and :mod:`.homes`."""
+    """Executes the turns of one worker; called on many threads at a time, upstream's and those of `InstanceThreads`."""
 
-    def __init__(self, worker: _upstream.Worker, settings: Settings, watch: Watch, homes: Homes) -> None:
+    def __init__(
+        self, worker: _upstream.Worker, settings: Settings, watchdog: TurnWatchdog, threads: InstanceThreads
+    ) -> None:
         self._worker = worker
         self._settings = settings
-        self._watch = watch
-        self._homes = homes
+        self._watchdog = watchdog
+        self._threads = threads
         self._logger = _upstream.logger_of(worker)
         self._current = threading.local()
         self._sizes: OrderedDict[str, int] = OrderedDict()
@@ -78,17 +84,17 @@ class Turns:
         )
         self._shadow = ShadowReplay(worker, settings.shadow_replay_rate, self.sessions.stats)
         self._run: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
-        # A subclass with a turn of its own keeps it: our scope goes around it, sessions cannot.
+        # A subclass that overrides the turn keeps its own: it runs in our scope, but without sessions.
         self._own = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
 
     def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
-        """Take the place of upstream's ``_execute_orchestrator`` on a bound worker."""
+        """Run one turn; takes the place of upstream's `_execute_orchestrator` on a bound worker."""
         started_at = time.perf_counter()
         started = _started(request)
         turn = self._turn_of(started.name)
         with (
-            self._watch.turn(request.instanceId, started.name, self._code_of(started.name)),
-            # For what the scope closes at its end; up to Python 3.11 not all of that is closed in a context of its own.
+            self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)),
+            # For what the scope closes at its end: up to Python 3.11, not all of it is closed in a context of its own.
             workflow_spans() if turn.is_async else nullcontext(),
             turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
         ):
@@ -98,14 +104,14 @@ class Turns:
             else:
                 served_by = self._execute(turn, request, stub, completion_token, scope)
         if turn.is_async and not turn.is_kept and turn.executor is not None:
-            # Let go of what the scope has closed; the garbage collector would come later, and find megabytes.
+            # Free what the scope has closed now: until the garbage collector runs, it could grow to megabytes.
             turn.executor.close()
         self._note_size(request, started.name)
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
 
     def _execute(
-        self, turn: _Turn, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, scope: Any
+        self, turn: _Turn, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, scope: TurnScope
     ) -> str:
         history = History(request) if self._may_live_on(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
@@ -119,21 +125,21 @@ class Turns:
             self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
         if turn.session is None:
             return f"full replay ({reason})"
-        # When the session is stored, so that nothing that happens here can lose it.
+        # After the session has been stored, so that an error here cannot lose it.
         if self._shadow.is_due():
             self._shadow.compare(turn.session.executor, actions, request)
         return "session"
 
-    def _make_executor(self, *args: Any, **keywords: Any) -> OrchestrationExecutor:
+    def _make_executor(self, *args: Any, **keywords: Any) -> SessionExecutor:
         turn: _Turn = self._current.turn
         if turn.session is not None:
             turn.executor = turn.session.executor
         else:
-            turn.executor = OrchestrationExecutor(*args, **keywords)
+            turn.executor = SessionExecutor(*args, **keywords)
             turn.executor.is_async = turn.is_async
         return turn.executor
 
-    # Sessions -----------------------------------------------------------------------------------------------
+    # -- sessions ------------------------------------------------------------------------------------------------
 
     def may_live_on(self, request: pb.OrchestratorRequest) -> bool:
         """Whether the instance may be kept alive after this turn."""
@@ -141,7 +147,7 @@ class Turns:
 
     def _turn_of(self, name: str) -> _Turn:
         function = _upstream.find_orchestrator(self._worker, name)
-        return _Turn(function, function is not None and is_orchestrator(function))
+        return _Turn(function, function is not None and orchestrator_info(function) is not None)
 
     def _may_live_on(self, turn: _Turn) -> bool:
         if not self.sessions.is_enabled or turn.function is None:
@@ -155,7 +161,7 @@ class Turns:
         if history is None:
             reason = "disabled"
         elif session is not None:
-            reason = why_not(session, request, history, function) or ""
+            reason = session_miss_reason(session, request, history, function) or ""
             if not reason:
                 self.sessions.count(hit=True)
                 return session, ""
@@ -172,13 +178,13 @@ class Turns:
     def _settle(
         self,
         turn: _Turn,
-        scope: Any,
+        scope: TurnScope,
         history: History | None,
         request: pb.OrchestratorRequest,
         *,
         delivered: bool,
     ) -> None:
-        """Keep the instance for its next turn, or leave its end to the scope."""
+        """Store the instance for its next turn, or let the scope dispose of it."""
         executor = turn.executor
         if (
             delivered
@@ -188,21 +194,22 @@ class Turns:
             and executor is not None
             and not executor.is_complete
         ):
-            seal = history.seal_after_turn()
-            executor.detach()
-            executor.seen = seal.events
+            fingerprint = history.fingerprint_after_turn()
+            executor.detach_request()
+            executor.processed = fingerprint.events
             runs = turn.session.runs if turn.session is not None else list(scope.runs)
             scope.keep()
             turn.is_kept = True
-            for fallen in self.sessions.store(Session(request.instanceId, turn.function, executor, runs, seal)):
-                self._homes.dispose(fallen)
+            session = Session(request.instanceId, turn.function, executor, runs, fingerprint)
+            for evicted in self.sessions.store(session):
+                self._threads.dispose(evicted)
         elif turn.session is not None:
             turn.session.dispose()
 
-    # What is said about turns -------------------------------------------------------------------------------
+    # -- warnings and log lines ----------------------------------------------------------------------------------
 
     def _code_of(self, name: str) -> str | None:
-        """The file in which a reader would look for the line that a slow turn is on."""
+        """Return the file of the workflow function, for the line that a slow turn is on."""
         function: Any = _upstream.find_orchestrator(self._worker, name) if name else None
         while hasattr(function, "__wrapped__"):
             function = function.__wrapped__
@@ -220,7 +227,7 @@ class Turns:
             while len(self._sizes) >= _SIZES_REMEMBERED:
                 self._sizes.popitem(last=False)
             next_warning = warn_at
-            # A continued-as-new instance is small again; its next growth deserves its own warning.
+            # An instance that has continued as new is small again, and is warned of again when it grows.
             while next_warning > threshold and next_warning // 2 > size:
                 next_warning //= 2
             is_due = size >= next_warning

@@ -1,4 +1,4 @@
-"""Live instances are at home on one thread each: what libraries keep in thread-locals is there after an await."""
+"""Each live instance runs on one thread: what libraries keep in thread-locals is there after an await."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker_support import call_one, finished, leaked, run, started, wait_until
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import turns
 from durabletask_aio.worker.binding import binding_of
-from durabletask_aio.worker.homes import Homes
+from durabletask_aio.worker.instance_threads import InstanceThreads
 
 STEPS = 12
 
@@ -124,7 +124,7 @@ def test_what_cannot_live_on_stays_in_upstreams_pool(engine: LocalBackend, clien
     assert no_session.startswith("DurableTask")
 
 
-def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
+def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_thread(
     engine: LocalBackend, client: TaskHubGrpcClient
 ) -> None:
     began, may_end = threading.Event(), threading.Event()
@@ -138,8 +138,8 @@ def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
     worker = started(engine, echo, orchestrators=[slow, naming], concurrency_options=two)
     binding = binding_of(worker)
     assert binding is not None
-    held = binding.homes.of("slow")
-    elsewhere = next(name for name in map(str, range(100)) if binding.homes.of(name) is not held)
+    held = binding.threads.thread_of("slow")
+    elsewhere = next(name for name in map(str, range(100)) if binding.threads.thread_of(name) is not held)
     try:
         client.schedule_new_orchestration("slow", instance_id="slow")
         assert began.wait(30)
@@ -159,7 +159,7 @@ def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_home(
         ("stop", {}),
     ],
 )
-def test_what_is_evicted_is_closed_at_home(
+def test_what_is_evicted_is_closed_on_its_thread(
     engine: LocalBackend, client: TaskHubGrpcClient, why: str, options: dict[str, Any]
 ) -> None:
     """Where a ``finally`` finds what the code before it has kept in a thread-local."""
@@ -176,21 +176,21 @@ def test_what_is_evicted_is_closed_at_home(
     worker = started(engine, orchestrators=[keeping], **options)
     binding = binding_of(worker)
     assert binding is not None
-    # Each on a home of its own, or they would find what another has left.
-    homes = {id(binding.homes.of(each)): each for each in ids}
-    live = {"limit": 1, "idle": 0, "stop": len(homes)}[why]
+    # Each on a thread of its own, or they would find what another has left.
+    by_thread = {id(binding.threads.thread_of(each)): each for each in ids}
+    live = {"limit": 1, "idle": 0, "stop": len(by_thread)}[why]
     try:
-        for each in homes.values():
+        for each in by_thread.values():
             client.schedule_new_orchestration("keeping", instance_id=each)
-        assert wait_until(lambda: (worker.extended_session_stats.live, len(closed)) == (live, len(homes) - live))
+        assert wait_until(lambda: (worker.extended_session_stats.live, len(closed)) == (live, len(by_thread) - live))
     finally:
         worker.stop()
 
     assert worker.extended_session_stats.evictions[why] > 0
-    assert sorted(closed) == sorted(homes.values())
+    assert sorted(closed) == sorted(by_thread.values())
 
 
-def test_a_session_that_finds_no_home_is_closed_where_it_is() -> None:
+def test_a_session_that_has_no_thread_is_closed_where_it_is() -> None:
     class Session:
         instance_id = "order-7"
 
@@ -198,13 +198,13 @@ def test_a_session_that_finds_no_home_is_closed_where_it_is() -> None:
             closed.append(threading.current_thread())
 
     closed: list[threading.Thread] = []
-    homes = Homes(4)
-    homes.dispose(Session())  # type: ignore[arg-type]
+    threads = InstanceThreads(4)
+    threads.dispose(Session())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="the worker is not running"):
-        homes.of("order-7")
-    homes.open()
-    homes.dispose(Session())  # type: ignore[arg-type]
-    homes.close(wait=True)
+        threads.thread_of("order-7")
+    threads.open()
+    threads.dispose(Session())  # type: ignore[arg-type]
+    threads.close(wait=True)
 
     assert closed[0] is threading.current_thread()
     assert closed[1].name.startswith("durabletask-aio-turns-")
@@ -226,11 +226,11 @@ def test_the_threads_end_with_the_worker_and_come_again_with_it(
     assert second.startswith("durabletask-aio-turns-")
 
 
-def test_an_instance_has_the_same_home_for_as_long_as_the_worker_runs() -> None:
-    homes = Homes(4)
-    homes.open()
+def test_an_instance_has_the_same_thread_for_as_long_as_the_worker_runs() -> None:
+    threads = InstanceThreads(4)
+    threads.open()
     try:
-        assert [homes.of("order-7") for _ in range(3)] == [homes.of("order-7")] * 3
-        assert len({id(homes.of(str(number))) for number in range(100)}) == 4
+        assert [threads.thread_of("order-7") for _ in range(3)] == [threads.thread_of("order-7")] * 3
+        assert len({id(threads.thread_of(str(number))) for number in range(100)}) == 4
     finally:
-        homes.close(wait=True)
+        threads.close(wait=True)

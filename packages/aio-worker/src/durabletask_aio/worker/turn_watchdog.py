@@ -1,4 +1,4 @@
-"""One small thread per running worker that notices what nobody else would: turns that hang, sessions that idle."""
+"""`TurnWatchdog`: a thread of each running worker that warns of slow turns and has idle sessions evicted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class _RunningTurn:
     warned: bool = False
 
 
-class Watch:
-    """Warns of slow turns and calls ``on_tick`` (which evicts idle sessions) at a slow, regular pace.
+class TurnWatchdog:
+    """Warns of slow turns, and calls `on_tick` (which evicts idle sessions), at a regular interval.
 
-    A thread, and neither a timer on upstream's loop nor one on the loop of async activities: upstream blocks its loop
-    while it connects, and activities are user code.
+    It is a thread and not a timer on upstream's loop or on that of async activities, because upstream blocks its loop
+    while it connects, and activities are user code, which may block theirs.
     """
 
     def __init__(self, logger: logging.Logger, slow_after: float | None, tick: float) -> None:
@@ -40,13 +40,13 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def start(self, on_tick: Callable[[], None]) -> None:
-        """Begin to watch, in a daemon thread."""
+        """Start the daemon thread."""
         self._stopping.clear()
         self._thread = threading.Thread(target=self._watch, args=(on_tick,), name="durabletask-aio-watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching; the thread has ended when this returns."""
+        """Stop the thread, and wait for its end."""
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -67,11 +67,11 @@ class Watch:
 
     def _watch(self, on_tick: Callable[[], None]) -> None:
         while not self._stopping.wait(self._period):
-            self.look()
+            self.check()
             on_tick()
 
-    def look(self) -> None:
-        """Warn, once each, of the turns that are slow by now."""
+    def check(self) -> None:
+        """Warn, once each, of turns that have run for too long."""
         if self._slow_after is None:
             return
         now = time.monotonic()
@@ -90,8 +90,8 @@ class Watch:
 
 
 def _line_of(thread_id: int, filename: str | None) -> str:
-    """The innermost line in ``filename`` that the thread is on, or its innermost line anywhere."""
-    # The documented way to see another thread's stack, for all its underscore.
+    """Return the innermost line of `filename` that the thread is on, or else its innermost line."""
+    # Documented, in spite of the underscore, as the way to read the stack of another thread.
     innermost = frame = sys._current_frames().get(thread_id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame is not None and frame.f_code.co_filename != filename:
         frame = frame.f_back

@@ -1,0 +1,100 @@
+"""`InstanceThreads`: each live instance has one thread, on which all of its turns run and on which it is closed.
+
+An asyncio program has one thread, and libraries rely on it: they expect to find the values of a `threading.local()`
+again after an `await` (`tenacity` keeps its count of attempts there).  In upstream's pool, each turn of a live instance
+could be on another thread and find no value, while a full replay, which runs on one thread, would find all of them: the
+recorded history would be one that no replay produces.  `finally` blocks use the same values, so an instance is closed
+on its thread as well.
+
+It also orders the turns of an instance.  An engine that has a response may send the next turn before the thread that
+delivered the response has stored the session: on the same thread, the next turn begins after that and finds it.
+
+Instances share threads, as tasks share the thread of an asyncio program.  A thread for each instance would be thousands
+of threads, and a single one would wait for every delivery.  Rejected: switching threads inside of a turn, for workflow
+code alone; that is two switches in each turn, and there are none now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.worker._upstream import SubmitWorkItem, pb
+
+if TYPE_CHECKING:
+    from durabletask_aio.worker.sessions import Session
+
+
+class InstanceThreads:
+    """Lazily created single-thread executors, as many as upstream's pool has threads.
+
+    An instance maps to one of them by the crc32 of its id.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._executors: dict[int, ThreadPoolExecutor] = {}
+        self._lock = threading.Lock()
+        self._is_open = False
+
+    def open(self) -> None:
+        """Allow threads to be used; called when the worker starts."""
+        with self._lock:
+            self._is_open = True
+
+    def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
+        """Return the executor of an instance, the same one from `open` to `close`.
+
+        Raises:
+            RuntimeError: if the worker is not running.
+        """
+        # By the id alone, so that an evicted instance comes back to its thread.
+        index = zlib.crc32(instance_id.encode()) % self._number
+        with self._lock:
+            if not self._is_open:
+                raise RuntimeError("the worker is not running")
+            executor = self._executors.get(index)
+            if executor is None:
+                executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"durabletask-aio-turns-{index}")
+                self._executors[index] = executor
+            return executor
+
+    def dispose(self, session: Session) -> None:
+        """Close an instance on its thread, after the turns that are queued there."""
+        try:
+            self.thread_of(session.instance_id).submit(session.dispose)
+        except RuntimeError:  # The worker has stopped, or never ran; this may be the last turn on that thread.
+            session.dispose()
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads, after their turns if `wait`; called when the worker has stopped."""
+        with self._lock:
+            self._is_open = False
+            executors, self._executors = self._executors, {}
+        for executor in executors.values():
+            executor.shutdown(wait=wait)
+
+    def submission(
+        self, submit: SubmitWorkItem, may_live_on: Callable[[pb.OrchestratorRequest], bool]
+    ) -> SubmitWorkItem:
+        """Wrap upstream's `submit`, so that turns of instances that `may_live_on` run on the thread of the instance.
+
+        All other turns run in upstream's pool.  Upstream's limits and bookkeeping apply to both.
+        """
+
+        def submit_turn(handler: Any, cancel: Any, request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
+            if not may_live_on(request):
+                submit(handler, cancel, request, stub, token)
+                return
+
+            async def execute(request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
+                executor = self.thread_of(request.instanceId)
+                await asyncio.get_running_loop().run_in_executor(executor, handler, request, stub, token)
+
+            submit(execute, cancel, request, stub, token)
+
+        return submit_turn

@@ -1,0 +1,40 @@
+"""`rebind_globals`: copies a function so that it finds other objects under some of its global names.
+
+The copy runs the original's code object, so it cannot differ from the original in anything but those names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+
+def rebind_globals(function: Any, **names: Any) -> Callable[..., Any]:
+    """Return a copy of a function with other objects under some of its global names.
+
+    Args:
+        function: a plain function.
+        names: the objects, by global name.
+
+    Returns:
+        A function with the same code, defaults and closure; `function` itself is not changed.
+
+    Raises:
+        ImportError: if the code does not use one of the names; the copy would silently do what the original does.
+    """
+    absent = [name for name in names if name not in function.__code__.co_names]
+    if absent:
+        raise ImportError(
+            f"{function.__qualname__} of durabletask no longer uses {', '.join(absent)}; this release of "
+            "durabletask-aio-worker does not fit it"
+        )
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
