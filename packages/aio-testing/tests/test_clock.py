@@ -1,4 +1,4 @@
-"""The machine's clock and the one that is moved by hand."""
+"""`SystemClock` and `VirtualClock`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TestSystemClock:
         yield clock
         clock.stop()
 
-    def test_what_is_due_runs_in_order_of_time_and_then_of_asking(self, clock):
+    def test_due_callbacks_run_in_order_of_time_then_of_registration(self, clock):
         ran, done = [], threading.Event()
         base = clock.now() + timedelta(milliseconds=50)
         clock.call_at(base + timedelta(milliseconds=20), lambda: (ran.append("last"), done.set()))
@@ -29,7 +29,7 @@ class TestSystemClock:
         assert done.wait(30)
         assert ran == ["first", "second", "last"]
 
-    def test_nothing_runs_before_its_time(self, clock):
+    def test_no_callback_runs_early(self, clock):
         done, times = threading.Event(), []
         when = clock.now() + timedelta(milliseconds=200)
         clock.call_at(when, lambda: (times.append(clock.now()), done.set()))
@@ -47,7 +47,7 @@ class TestSystemClock:
         assert done.wait(30)
         assert "A timer of the local engine failed" in caplog.text
 
-    def test_stopped_it_runs_nothing_and_started_again_what_was_due(self):
+    def test_callbacks_that_become_due_while_stopped_run_after_the_next_start(self):
         clock, done = SystemClock(), threading.Event()
         clock.start()
         clock.stop()
@@ -57,7 +57,7 @@ class TestSystemClock:
         assert done.wait(30)
         clock.stop()
 
-    def test_clear_forgets_what_has_not_run(self):
+    def test_clear_drops_pending_callbacks(self):
         clock, done = SystemClock(), threading.Event()
         clock.call_at(clock.now(), done.set)
         clock.clear()
@@ -68,11 +68,11 @@ class TestSystemClock:
 
 
 class TestVirtualClock:
-    def test_it_stands_still(self):
+    def test_time_does_not_pass_by_itself(self):
         clock = VirtualClock(NEW_YEAR)
         assert clock.now() == clock.now() == NEW_YEAR
 
-    def test_it_stops_at_each_callback_on_its_way(self):
+    def test_advance_runs_one_callback_at_a_time(self):
         clock, seen = VirtualClock(NEW_YEAR), []
         clock.call_at(NEW_YEAR + timedelta(days=2), lambda: seen.append(clock.now()))
         clock.call_at(NEW_YEAR + timedelta(days=1), lambda: seen.append(clock.now()))
@@ -81,7 +81,7 @@ class TestVirtualClock:
         assert seen == [NEW_YEAR + timedelta(days=1), NEW_YEAR + timedelta(days=2)]
         assert clock.now() == goal
 
-    def test_it_never_goes_back(self):
+    def test_time_never_goes_back(self):
         clock = VirtualClock(NEW_YEAR)
         clock.call_at(NEW_YEAR - timedelta(days=1), lambda: None)
         assert clock.advance_to(NEW_YEAR)
@@ -89,7 +89,7 @@ class TestVirtualClock:
         clock.advance_to(NEW_YEAR - timedelta(days=2))
         assert clock.now() == NEW_YEAR
 
-    def test_what_a_callback_asks_for_may_come_before_the_next_one(self):
+    def test_a_callback_may_schedule_another_before_the_next_one(self):
         clock, seen = VirtualClock(NEW_YEAR), []
         later = NEW_YEAR + timedelta(days=5)
         clock.call_at(NEW_YEAR + timedelta(days=1), lambda: clock.call_at(clock.now(), lambda: seen.append("nested")))

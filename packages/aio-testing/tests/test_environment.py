@@ -1,4 +1,4 @@
-"""``WorkflowEnvironment``: what a test sees of it."""
+"""`WorkflowEnvironment` and `WorkflowHandle`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class TestExecuting:
             assert await handle.result() == 6
             assert handle.history.workflow_name == "six"
 
-    async def test_a_name_that_is_not_registered_is_an_error_with_the_names_there_are(self, env):
+    async def test_an_unregistered_name_is_an_error_that_lists_the_registered_names(self, env):
         with pytest.raises(LookupError, match=r"no orchestrator 'sequense' is registered here; there are: .*sequence"):
             await env.execute("sequense")
 
@@ -115,11 +115,11 @@ class TestExecuting:
         with pytest.raises(LookupError, match="did you mean 'sequence'"):
             await env.execute("sequense")
 
-    async def test_an_activity_that_is_not_registered_fails_the_workflow_with_the_names_there_are(self, env):
+    async def test_an_unregistered_activity_fails_the_workflow_and_lists_the_registered_names(self, env):
         with pytest.raises(OrchestrationFailedError, match="no activity 'charge' is registered here; there"):
             await env.execute(charges, input=1)
 
-    async def test_a_stub_under_a_misspelt_name_is_among_the_names_there_are(self):
+    async def test_the_listed_names_include_stubs(self):
         async def workflow(ctx):
             await ctx.call_activity("charge")
 
@@ -138,11 +138,11 @@ class TestExecuting:
             ({"sandbox_mode": "severe"}, ValueError, "severe"),
         ],
     )
-    def test_what_cannot_be_registered_is_said_so(self, settings, error, message):
+    def test_a_function_that_cannot_be_registered_is_an_error(self, settings, error, message):
         with pytest.raises(error, match=message):
             WorkflowEnvironment(**settings)
 
-    def test_another_event_loop_than_asyncios_is_said_so(self):
+    def test_an_event_loop_other_than_asyncios_is_an_error(self):
         entering = WorkflowEnvironment().__aenter__()
         with pytest.raises(RuntimeError, match=r"runs on asyncio.*def anyio_backend\(\): return 'asyncio'"):
             entering.send(None)
@@ -160,7 +160,7 @@ class TestExecuting:
         assert await env.execute(parent, input=4) == 8
         assert env.handle("the child").history.workflow_name == "child"
 
-    async def test_the_handle_of_an_instance_there_is_not(self, env):
+    async def test_the_handle_of_an_unknown_instance(self, env):
         await env.start(waits)
         with pytest.raises(KeyError, match="no instance 'nobody' in this environment; there are: waits-1"):
             env.handle("nobody")
@@ -178,7 +178,7 @@ class TestExecuting:
         async with WorkflowEnvironment(orchestrators=[typed]) as env:
             assert await env.execute(typed, input=Order(3)) == 3
 
-    async def test_tags_metadata_and_version_arrive(self):
+    async def test_tags_metadata_and_version_are_passed_on(self):
         seen = {}
 
         def act(context, _):
@@ -197,7 +197,7 @@ class TestExecuting:
             assert await env.execute(workflow, version="1.2") == {"tenant": "acme"}
         assert seen == {"activity": {"tenant": "acme"}, "version": "1.2"}
 
-    async def test_the_sandbox_mode_is_that_of_workflows_that_name_none(self):
+    async def test_the_sandbox_mode_applies_to_workflows_without_their_own(self):
         async def plain(ctx):
             return 1
 
@@ -229,7 +229,7 @@ class TestFailures:
         assert caught.value.failure_details.error_type == "builtins.ZeroDivisionError"
 
     @pytest.mark.parametrize("error", [ValueError(), SystemExit(3), asyncio.CancelledError()])
-    async def test_whatever_an_activity_raises_fails_the_activity_and_nothing_else(self, env, error):
+    async def test_any_exception_of_an_activity_fails_only_that_activity(self, env, error):
         env.stub("charge", raises=error)
 
         async def careful(ctx):
@@ -244,7 +244,7 @@ class TestFailures:
 
 
 class TestTime:
-    async def test_thirty_days_take_milliseconds(self, env):
+    async def test_thirty_virtual_days_take_milliseconds(self, env):
         began = time.monotonic()
         assert await env.execute(sleeper, input=30 * 86400) == "2024-01-31T00:00:00+00:00"
         assert time.monotonic() - began < 5
@@ -263,12 +263,12 @@ class TestTime:
                 await handle.result()
             assert order == [3, 6, 9]
 
-    async def test_starting_lets_no_time_pass(self, env):
+    async def test_start_does_not_advance_the_clock(self, env):
         handle = await env.start(sleeper, input=60)
         assert handle.status is OrchestrationStatus.RUNNING
         assert env.now == DEFAULT_START
 
-    async def test_advance_goes_exactly_so_far(self, env):
+    async def test_advance_moves_exactly_by_the_given_time(self, env):
         handle = await env.start(sleeper, input=60)
         await env.advance(59)
         assert handle.status is OrchestrationStatus.RUNNING
@@ -291,7 +291,7 @@ class TestTime:
         with pytest.raises(error, match=message):
             await env.advance(by)
 
-    async def test_without_skipping_time_is_in_the_hands_of_the_test(self):
+    async def test_without_auto_skip_only_advance_moves_the_clock(self):
         async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=5) as env:
             handle = await env.start(sleeper, input=60)
             waiting = asyncio.ensure_future(handle.result())
@@ -300,7 +300,7 @@ class TestTime:
             await env.advance(60)
             assert await waiting == "2024-01-01T00:01:00+00:00"
 
-    async def test_without_skipping_and_without_advance_it_says_what_to_call(self):
+    async def test_without_auto_skip_the_stuck_error_names_advance(self):
         async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=0.05) as env:
             handle = await env.start(sleeper, input=60)
             with pytest.raises(WorkflowStuckError, match=r"auto_skip is off, so time has to be advanced: await env"):
@@ -383,7 +383,7 @@ class TestEvents:
             await handle.raise_event("go", 1)
             assert await handle.result() == 1
 
-    async def test_waiting_for_an_event_that_nobody_sends_says_so(self, env):
+    async def test_waiting_for_an_event_that_is_never_sent_is_an_error(self, env):
         handle = await env.start(waits)
         with pytest.raises(
             WorkflowStuckError,
@@ -421,7 +421,7 @@ class TestEvents:
         await handle.resume()
         assert await handle.result() == 1
 
-    async def test_what_it_waits_for(self, env):
+    async def test_waiting_for_lists_the_pending_operations(self, env):
         async def many(ctx):
             timer = ctx.create_timer(timedelta(days=1))
             event = ctx.wait_for_external_event("Go")
@@ -511,7 +511,7 @@ class TestStubs:
             await env.execute(charges, input=0)
         assert await env.execute(charges, input=0) == 3
 
-    async def test_a_sequence_that_is_too_short_says_so(self, env):
+    async def test_a_sequence_that_is_too_short_is_an_error(self, env):
         env.stub("charge", sequence=[1])
         await env.execute(charges, input=0)
         with pytest.raises(OrchestrationFailedError, match="the stub for 'charge' has 1 outcomes and was called once"):
@@ -539,11 +539,11 @@ class TestStubs:
             assert await env.execute(impatient) == "gave up"
             assert [call.is_done for call in env.calls] == [False]
 
-    async def test_a_stub_does_one_thing(self, env):
+    async def test_a_stub_has_at_most_one_outcome(self, env):
         with pytest.raises(TypeError, match="a stub does one thing; returns and raises were given for 'charge'"):
             env.stub("charge", returns=1, raises=ValueError())
 
-    async def test_a_stub_does_something(self, env):
+    async def test_a_stub_has_at_least_one_outcome(self, env):
         with pytest.raises(TypeError, match="say what the stub for 'charge' does: returns=value"):
             env.stub("charge")
 
@@ -559,11 +559,11 @@ class TestStubs:
             ({"returns": 1, "delay": -5}, ValueError, "is negative, and time does not go backwards: -5"),
         ],
     )
-    def test_what_makes_no_outcome_is_said_where_the_stub_is_made(self, outcome, error, message):
+    def test_an_invalid_outcome_is_an_error_where_the_stub_is_made(self, outcome, error, message):
         with pytest.raises(error, match=message):
             WorkflowEnvironment().stub("charge", **outcome)
 
-    async def test_a_sequence_may_be_made_while_it_is_played(self, env):
+    async def test_a_sequence_may_be_a_generator(self, env):
         env.stub("charge", sequence=(f"receipt {n}" for n in range(2)))
         assert [await env.execute(charges, input=n) for n in range(2)] == ["receipt 0", "receipt 1"]
         with pytest.raises(OrchestrationFailedError, match="the stub for 'charge' has 2 outcomes and was called once"):
@@ -586,7 +586,7 @@ class TestStubs:
         ],
         ids=["two", "one", "mock", "method", "static", "function", "unknown", "no-such", "async", "object", "partial"],
     )
-    async def test_a_function_gets_the_input_of_the_type_it_is_annotated_with_as_an_activity_does(self, env, function):
+    async def test_a_function_gets_the_input_as_its_annotated_type(self, env, function):
         env.stub("charge", calls=function)
         assert await env.execute(charges, input=Order(7)) == 7
 
@@ -615,7 +615,7 @@ class TestActivities:
             assert await env.execute(workflow) == "done"
 
     @pytest.mark.parametrize("runs", [True, False], ids=["runs it", "hands it on"])
-    async def test_a_plain_function_around_an_async_activity_may_run_it_or_hand_it_on(self, runs):
+    async def test_a_plain_wrapper_of_an_async_activity_may_run_it_or_return_its_coroutine(self, runs):
         async def done(context, _):
             return "done"
 
@@ -685,7 +685,7 @@ class TestActivities:
             gate.set()
             assert await handle.result() == "through"
 
-    async def test_it_names_what_runs_and_not_what_a_stub_keeps_waiting(self):
+    async def test_the_error_names_running_activities_and_not_delayed_stubs(self):
         gate = threading.Event()
 
         class Blocking(DurableEntity):
@@ -703,7 +703,7 @@ class TestActivities:
                 await env.advance(60)
             gate.set()
 
-    async def test_a_result_waits_for_an_activity_that_takes_long_and_says_so(self, caplog):
+    async def test_a_result_waits_for_a_long_activity_and_logs_a_warning(self, caplog):
         gate = asyncio.Event()
 
         async def gated(context, _):
@@ -760,9 +760,9 @@ async def works_on(ctx):
         await ctx.call_activity("charge")
 
 
-class TestWorkflowsWithoutAnEnd:
+class TestEndlessWorkflows:
     @pytest.mark.parametrize("workflow", [polls, starts_again, works_on])
-    async def test_waiting_for_one_ends_and_says_why(self, workflow):
+    async def test_waiting_for_one_is_an_error(self, workflow):
         async with WorkflowEnvironment(orchestrators=[workflow], turn_limit=50, verify=False) as env:
             env.stub("charge", returns=1)
             message = (
@@ -771,14 +771,14 @@ class TestWorkflowsWithoutAnEnd:
             with pytest.raises(WorkflowStuckError, match=message):
                 await env.execute(workflow)
 
-    async def test_the_message_says_how_late_it_is_and_what_to_do(self):
+    async def test_the_message_has_the_time_and_the_remedy(self):
         async with WorkflowEnvironment(orchestrators=[polls], turn_limit=1500, verify=False) as env:
             with pytest.raises(
                 WorkflowStuckError, match=r"it is 2024-01-02 01:01 by now.*env\.advance.*turn_limit= allows more"
             ):
                 await env.execute(polls)
 
-    async def test_others_go_on(self):
+    async def test_other_instances_continue(self):
         async with WorkflowEnvironment(
             orchestrators=[starts_again, sequence], activities=[double, triple], turn_limit=9
         ) as env:
@@ -787,7 +787,7 @@ class TestWorkflowsWithoutAnEnd:
             assert await env.execute(sequence, input=2) == 12
 
     @pytest.mark.parametrize("workflow", [polls, works_on])
-    async def test_one_that_was_stopped_can_be_terminated(self, workflow):
+    async def test_a_paused_instance_can_be_terminated(self, workflow):
         async with WorkflowEnvironment(orchestrators=[workflow], turn_limit=50) as env:
             env.stub("charge", returns=1)
             with pytest.raises(WorkflowStuckError):
@@ -796,7 +796,7 @@ class TestWorkflowsWithoutAnEnd:
             await handle.terminate("enough")
             assert handle.status is OrchestrationStatus.TERMINATED
 
-    async def test_one_that_was_stopped_goes_on_as_far_as_time_is_advanced(self):
+    async def test_a_paused_instance_continues_as_far_as_time_is_advanced(self):
         async with WorkflowEnvironment(orchestrators=[polls], turn_limit=50) as env:
             with pytest.raises(WorkflowStuckError):
                 await env.execute(polls)
@@ -804,7 +804,7 @@ class TestWorkflowsWithoutAnEnd:
             await env.advance(timedelta(minutes=10))
             assert len(env.handle("polls-1").history) > before
 
-    async def test_each_wait_of_the_test_begins_to_count_anew(self):
+    async def test_each_wait_of_the_test_counts_turns_from_zero(self):
         async with WorkflowEnvironment(orchestrators=[polls], turn_limit=15) as env:
             handle = await env.start(polls)
             for _ in range(3):
@@ -821,7 +821,7 @@ class TestWorkflowsWithoutAnEnd:
 
 
 class TestVerifying:
-    async def test_code_that_does_something_else_when_replayed_is_found_when_the_environment_closes(self):
+    async def test_closing_the_environment_reports_code_that_behaves_differently_when_replayed(self):
         numbers = itertools.count()
 
         async def impure(ctx):
@@ -862,7 +862,7 @@ class TestVerifying:
         assert f"likely cause: {cause}" in str(caught.value)
         assert "not in the history: ctx.is_replaying, a clock, random" in str(caught.value)
 
-    async def test_executions_that_start_while_the_clock_stands_still_have_values_of_their_own(self):
+    async def test_executions_that_start_at_one_virtual_time_have_different_random_values(self):
         values = []
 
         async def again(ctx, rounds):
@@ -876,7 +876,7 @@ class TestVerifying:
             await env.execute(again, input=4)
         assert [len(set(drawn)) for drawn in zip(*values, strict=True)] == [5, 5, 5]
 
-    async def test_executions_that_start_while_the_clock_stands_still_do_not_move_it(self):
+    async def test_executions_that_start_at_one_virtual_time_do_not_move_the_clock(self):
         async def nightly(ctx, rounds):
             if rounds % 2:
                 await ctx.sleep(timedelta(days=1))
@@ -911,7 +911,7 @@ class TestVerifying:
         async with WorkflowEnvironment(orchestrators=[impure], activities=[double], verify=False) as env:
             await env.execute(impure)
 
-    async def test_the_error_of_the_test_comes_first(self):
+    async def test_an_error_of_the_test_takes_precedence(self):
         numbers = itertools.count()
 
         async def impure(ctx):
@@ -924,7 +924,7 @@ class TestVerifying:
 
 
 class TestEnding:
-    async def test_what_still_waits_is_closed_quietly(self):
+    async def test_waiting_workflows_are_closed_without_logging(self):
         ended = []
 
         async def cleaning(ctx):
@@ -937,7 +937,7 @@ class TestEnding:
             await env.start(cleaning)
         assert ended == [True]
 
-    async def test_activities_that_still_run_are_cancelled(self):
+    async def test_running_activities_are_cancelled(self):
         outcome = []
 
         async def endless(context, _):
@@ -954,7 +954,7 @@ class TestEnding:
             await env.start(workflow)
         assert outcome == ["cancelled"]
 
-    async def test_a_closed_environment_says_so(self, env):
+    async def test_a_closed_environment_is_an_error(self, env):
         await env.close()
         with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
             await env.execute(sequence, input=1)
@@ -968,12 +968,12 @@ class TestEnding:
         assert env.now == DEFAULT_START
         assert handle.status is OrchestrationStatus.RUNNING
 
-    async def test_a_result_that_was_there_can_still_be_asked_for(self):
+    async def test_results_stay_available_after_closing(self):
         async with WorkflowEnvironment(orchestrators=[sleeper]) as env:
             handle = await env.start(sleeper, input=0)
         assert await handle.result() == DEFAULT_START.isoformat()
 
-    async def test_who_still_waits_when_it_closes_is_told(self):
+    async def test_closing_wakes_tasks_that_wait_for_a_result(self):
         async with WorkflowEnvironment(orchestrators=[waits], patience=60) as env:
             handle = await env.start(waits)
             waiting = asyncio.ensure_future(handle.result())
@@ -981,7 +981,7 @@ class TestEnding:
         with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
             await asyncio.wait_for(waiting, 10)
 
-    def test_another_event_loop_than_the_one_that_entered_it_is_said_so(self):
+    def test_use_from_another_event_loop_is_an_error(self):
         env = WorkflowEnvironment(orchestrators=[sequence], activities=[double, triple])
 
         async def enter():
@@ -992,7 +992,7 @@ class TestEnding:
             asyncio.run(env.execute(sequence, input=1))
         asyncio.run(env.close())
 
-    async def test_many_environments_leave_nothing_behind(self):
+    async def test_environments_do_not_leak(self):
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()
         environments = []
         for _ in range(50):

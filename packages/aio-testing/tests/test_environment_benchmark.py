@@ -1,4 +1,4 @@
-"""``benchmarks/workflow_environment.py`` runs, on numbers that take no time."""
+"""Runs `benchmarks/workflow_environment.py` with small numbers."""
 
 from __future__ import annotations
 

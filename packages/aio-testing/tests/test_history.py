@@ -1,4 +1,4 @@
-"""``History``: from everywhere, to a file and back, without losing or revealing anything."""
+"""`History`: its sources, its file format, redaction and comparison."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def recorded(local_backend, grpc_worker):
 
 
 class TestSources:
-    async def test_the_client_and_the_engine_tell_the_same_history(self, recorded, local_backend, client):
+    async def test_client_and_engine_have_the_same_history(self, recorded, local_backend, client):
         async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as async_client:
             assert await History.fetch(async_client, "one") == recorded
         assert await History.fetch(client, "one") == recorded
@@ -138,7 +138,7 @@ class TestFormat:
         }
 
     @pytest.mark.parametrize("kind", ALL_TYPES)
-    def test_no_type_of_event_loses_a_field_on_its_way(self, kind):
+    def test_every_event_type_keeps_all_its_fields(self, kind):
         event = event_of(kind)
         plain = History([event]).to_dicts()
         assert typed_event(History.from_dicts(plain).protobuf[0]) == typed_event(event)
@@ -165,7 +165,7 @@ class TestFormat:
             ),
         ],
     )
-    def test_what_is_no_history_is_said_so(self, text, message):
+    def test_a_document_that_is_not_a_history_is_an_error(self, text, message):
         with pytest.raises(HistoryFormatError, match=message.replace("(", r"\(")):
             History.from_json(text)
 
@@ -200,7 +200,7 @@ class TestRedaction:
         assert len(redacted) == len(recorded)
         assert redacted.workflow_name == recorded.workflow_name
 
-    def test_one_may_say_what_is_secret(self, recorded):
+    def test_a_function_chooses_what_to_redact(self, recorded):
         seen = []
 
         def keep_amounts(path, value):
@@ -213,18 +213,18 @@ class TestRedaction:
         assert "TaskScheduledEvent.input" in seen
         assert "TaskFailedEvent.failure_details.message" in seen
 
-    def test_what_is_empty_stays_empty_and_can_still_be_read_back(self):
+    def test_empty_payloads_stay_empty_and_readable(self):
         event = event_of("taskCompleted")
         event.taskCompleted.result.value = ""
         assert History([event]).redacted().protobuf[0].taskCompleted.result.value == ""
 
-    def test_a_payload_that_is_not_json_is_hidden_whole(self):
+    def test_a_payload_that_is_not_json_is_replaced_as_a_whole(self):
         event = event_of("eventRaised")
         event.eventRaised.input.value = "<xml>secret</xml>"
         assert History([event]).redacted().events[0].input == "***"
 
 
-class TestLooking:
+class TestContent:
     def test_facts(self, recorded):
         assert recorded.instance_id == "one"
         assert recorded.workflow_name == "everything"
@@ -236,12 +236,12 @@ class TestLooking:
         assert isinstance(next(iter(recorded)), typed.OrchestratorStartedEvent)
         assert list(recorded) == list(recorded.events)
 
-    def test_two_of_the_same_events_are_equal_and_others_are_not(self, recorded):
+    def test_histories_are_equal_if_their_events_are(self, recorded):
         assert History(recorded.protobuf) == recorded
         assert History(recorded.protobuf[:-1]) != recorded
         assert recorded != recorded.protobuf
 
-    def test_a_diff_does_not_look_at_the_time(self, recorded):
+    def test_a_diff_ignores_times(self, recorded):
         later = History.from_dicts(
             {**plain, "timestamp": datetime(2030, 1, 1, tzinfo=timezone.utc).isoformat()}
             for plain in recorded.to_dicts()

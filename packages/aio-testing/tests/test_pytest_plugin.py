@@ -1,4 +1,4 @@
-"""The pytest plugin, in runs of its own."""
+"""The pytest plugin, in pytest runs of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def order(ctx, value):
 
 @pytest.fixture
 def run(pytester):
-    """Run a test file with nothing but our plugin and one for async tests."""
+    """Run a test file with this plugin and one for async tests, and no others."""
 
     def run(body, *arguments, ini="", plugin="asyncio", start=pytester.runpytest_inprocess):
         pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}")
@@ -95,7 +95,7 @@ def test_that(workflow_env):
 """)
         pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio").assert_outcomes(passed=2)
 
-    def test_a_run_without_workflows_pays_for_one_small_module(self, run, pytester):
+    def test_a_run_without_workflows_imports_one_small_module(self, run, pytester):
         result = run(
             """
 async def test_it():
@@ -145,11 +145,11 @@ class TestSandboxMode:
         result.assert_outcomes(passed=1)
         result.stdout.fnmatch_lines([f"*MODE {mode}"])
 
-    def test_a_mode_that_there_is_not(self, run):
+    def test_an_unknown_mode(self, run):
         result = run(TWO_STEPS, ini="workflow_sandbox = severe")
         result.stderr.fnmatch_lines(["*workflow_sandbox = severe: use one of off, best_effort, strict*"])
 
-    def test_a_marker_that_says_nothing(self, run):
+    def test_a_marker_without_a_mode(self, run):
         result = run(TWO_STEPS.replace("async def", "@pytest.mark.workflow_sandbox\nasync def"))
         assert "@pytest.mark.workflow_sandbox takes one of 'off', 'best_effort', 'strict'" in result.stdout.str()
 
@@ -194,7 +194,7 @@ async def test_it(local_backend, grpc_worker):
         (path,) = (pytester.path / "recorded").glob("*/the_order.json")
         assert json.loads(path.read_text())["instance_id"] == "the order"
 
-    def test_of_a_test_with_a_long_name(self, run, pytester):
+    def test_a_test_with_a_long_name(self, run, pytester):
         run(
             """
 @pytest.mark.parametrize("name", ["ü" * 300, "ü" * 300 + "y"])
@@ -245,7 +245,7 @@ async def test_it(workflow_env):
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines(["order(4)  order-1  COMPLETED after *", '└─ returned "shipped"'])
 
-    def test_a_workflow_that_is_not_deterministic_is_told_without_our_frames(self, run):
+    def test_a_nondeterministic_workflow_is_reported_without_frames_of_the_library(self, run):
         result = run(
             """
 async def sneaky(ctx):
@@ -272,7 +272,7 @@ async def test_it(workflow_env):
     workflow_env(orchestrators=[clock])
 """
 
-    def test_a_workflow_that_the_sandbox_refuses_is_told_without_our_frames(self, run):
+    def test_a_sandbox_violation_is_reported_without_frames_of_the_library(self, run):
         result = run(self.CLOCK)
         result.stdout.fnmatch_lines([">*workflow_env(orchestrators=[[]clock])", "E *DET101*"])
         assert "driver.py" not in result.stdout.str()
@@ -306,7 +306,7 @@ async def test_it(workflow_env):
         result.stdout.fnmatch_lines(["parent()  parent-1  FAILED *", "order(13)  unlucky  FAILED *"])
         assert "order(4)" not in result.stdout.str()
 
-    def test_of_a_long_workflow_its_beginning_and_its_end(self, run):
+    def test_the_middle_of_a_long_workflow_is_omitted(self, run):
         result = run(
             """
 async def many(ctx):

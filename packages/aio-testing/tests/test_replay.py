@@ -1,4 +1,4 @@
-"""``replay``, ``verify_deterministic`` and ``durabletask-aio replay``: every change of code that matters is found."""
+"""`replay`, `verify_deterministic` and `durabletask-aio replay`: relevant changes of code are found and explained."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def counter(context, value):
 
 
 async def record(orchestrator, value=None, *, approve=True, failures=1, days=0):
-    """The history of a run in which ``charge`` fails first, an hour passes, and somebody approves."""
+    """The history of a run in which `charge` fails first, an hour passes, and somebody approves."""
     async with WorkflowEnvironment(orchestrators=[orchestrator, deliver], entities=[counter], verify=False) as env:
         for name in ACTIVITIES:
             env.stub(name, calls=lambda value: value)
@@ -69,7 +69,7 @@ async def history():
 
 
 def changed(source, *replacements):
-    """The workflow ``order``, with parts of its text replaced."""
+    """The workflow `order`, with parts of its text replaced."""
     text = (HERE / "replayed_workflows.py").read_text()
     body = text[text.index(f"async def {source}") :].split("\n\n\n")[0]
     for old, new in replacements:
@@ -252,7 +252,7 @@ class TestReplay:
         report = replay(history, flows.order)
         assert (report.instance_id, report.workflow_name, report.steps) == ("order-7", "order", 11)
 
-    async def test_code_written_in_another_way_passes(self, history):
+    async def test_refactored_code_with_the_same_steps_passes(self, history):
         rewritten = changed(
             "order", ("reserved = await ctx", "task = asyncio.create_task(asyncio.sleep(0)); reserved = await ctx")
         )
@@ -328,14 +328,14 @@ class TestReplay:
             (1, 2, "the length of the wait has changed"),
         ],
     )
-    async def test_a_long_wait_that_takes_longer_or_less_long_is_called_so(self, then, now, cause):
+    async def test_a_changed_long_wait_is_named_as_the_cause(self, then, now, cause):
         wait = "await ctx.sleep(60)"
         history = await record(changed("order", (wait, f"await ctx.sleep({then} * 86400)")), 5, approve=False, days=31)
         with pytest.raises(ReplayError) as caught:
             replay(history, changed("order", (wait, f"await ctx.sleep({now} * 86400)")))
         assert f"likely cause: {cause}" in str(caught.value)
 
-    async def test_only_the_shape_counts_for_a_redacted_history(self, history):
+    async def test_a_redacted_history_is_compared_without_payloads(self, history):
         redacted = history.redacted()
         with pytest.raises(ReplayError):
             replay(redacted, flows.order)
@@ -347,7 +347,7 @@ class TestReplay:
         with pytest.raises(ValueError, match="does not say which workflow was started; is it the whole history"):
             replay(History([]), flows.order)
 
-    async def test_metadata_of_the_start_is_there(self):
+    async def test_metadata_of_the_start_is_available(self):
         async def tagged(ctx):
             await ctx.call_activity("charge", input=ctx.get_metadata())
 
@@ -365,12 +365,12 @@ class TestVerifyDeterministic:
     async def test_deterministic_code_passes(self, history):
         assert verify_deterministic(history, flows.order, hash_seeds=()).steps == 11
 
-    async def test_code_that_looks_at_is_replaying_is_found(self):
+    async def test_code_that_uses_is_replaying_is_found(self):
         history = await record(flows.by_replay_flag, failures=0)
         with pytest.raises(ReplayError):
             verify_deterministic(history, flows.by_replay_flag, hash_seeds=())
 
-    async def test_code_that_does_something_else_once_it_is_live_is_found_by_a_cut(self):
+    async def test_code_that_behaves_differently_when_live_is_found_by_a_cut(self):
         flag = "if ctx.is_replaying:"
         history = await record(changed("by_replay_flag", (flag, "if False:")), failures=0)
         live = changed("by_replay_flag", (flag, "if not ctx.is_replaying:"))
@@ -417,7 +417,7 @@ class TestCommand:
         assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 0
         assert "1 replayed" in capsys.readouterr().out
 
-    async def test_a_history_that_does_not(self, tmp_path, capsys):
+    async def test_a_history_that_does_not_replay(self, tmp_path, capsys):
         broken = await record(changed("order", ('"ship"', '"collect"')), 5)
         broken.save(tmp_path / "broken.json")
         assert self.run("--orchestrators", "replayed_workflows:order", tmp_path / "broken.json") == 1
@@ -565,7 +565,7 @@ class TestCommand:
         assert self.run("--orchestrators", "replayed_workflows", tmp_path) == 0
         assert capsys.readouterr().err.splitlines() == [f"{n} of 3 histories replayed" for n in (1, 2, 3)]
 
-    async def test_junit_is_xml_whatever_a_workflow_says(self, history, tmp_path):
+    async def test_junit_is_valid_xml_for_any_text_of_a_workflow(self, history, tmp_path):
         events = history.to_dicts()
         for event in events:
             if event["event_type"] == "ExecutionCompletedEvent":

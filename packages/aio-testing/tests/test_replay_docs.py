@@ -1,4 +1,4 @@
-"""``docs/replay.md`` quotes what replay says about twenty changes: it has to be what replay says."""
+"""`docs/replay.md` quotes the messages of replay for twenty changes; they are compared with the real ones."""
 
 from __future__ import annotations
 

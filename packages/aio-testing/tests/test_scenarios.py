@@ -1,10 +1,10 @@
-"""Every scenario on three engines, as async workflow and as generator: one history.
+"""Every scenario on three engines, as async workflow and as generator, with the same history.
 
-The engines are the environment, our local engine and upstream's unmodified one; the last two are spoken to over gRPC by
-a real worker and client.  Histories are compared event by event after what cannot be the same has been taken out:
-times, ids made from times, stack traces, the frames around turns, and the order of results that came together.
+The engines are the environment, the local engine and upstream's in-memory engine; a real worker and client connect to
+the last two over gRPC.  Histories are compared event by event, without what differs between runs: times, ids made from
+times, stack traces, the starts and ends of turns, and the order of results that came together.
 
-The table has them in this order: sequences and results, failures, fan-outs, timers, races, events, retries,
+The scenarios are in this order: sequences and results, failures, fan-outs, timers, races, events, retries,
 sub-orchestrations, continue-as-new, suspending and resuming, terminating, entities and locks.
 """
 
@@ -125,12 +125,15 @@ def counter_of(ctx, suffix=""):
 class Scenario:
     name: str
     workflow: Callable[..., Any]
-    twin: Callable[..., Any]
+    generator: Callable[..., Any]
     input: Any
     drive: Callable[[Any, str], Any] | None
+    """What a client does while the instance runs."""
     expected: OrchestrationStatus
     ordered: bool
+    """Whether the order of events is compared."""
     also: list[str]
+    """Suffixes of the ids of other instances whose histories are compared too."""
     alone: bool
 
 
@@ -138,23 +141,23 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(*, input=None, drive=None, expected=OrchestrationStatus.COMPLETED, ordered=True, also=(), alone=False):
-    """Decorates a class with an ``async def a`` and a generator ``g`` that do the same.
+    """Register a class with an `async def a` and a generator `g` that do the same.
 
-    ``alone`` is for those that need two seconds to be long: they run when the crowd is done.
+    `alone` is for scenarios that measure seconds: they run after the others, when the machine is not busy.
     """
 
     def add(cls):
         name = cls.__name__
-        workflow, twin = vars(cls)["a"], vars(cls)["g"]
-        workflow.__name__, twin.__name__ = f"{name}_async", f"{name}_generator"
-        SCENARIOS[name] = Scenario(name, workflow, twin, input, drive, expected, ordered, list(also), alone)
+        workflow, generator = vars(cls)["a"], vars(cls)["g"]
+        workflow.__name__, generator.__name__ = f"{name}_async", f"{name}_generator"
+        SCENARIOS[name] = Scenario(name, workflow, generator, input, drive, expected, ordered, list(also), alone)
         return cls
 
     return add
 
 
 def when_ready(*actions):
-    """Do these things one after the other once the workflow has set its custom status."""
+    """Do these actions one after the other once the workflow has set its custom status."""
 
     async def drive(host, instance_id):
         await host.until(instance_id, ready=True)
@@ -183,7 +186,7 @@ def terminate(output=None):
 
 
 def says(status):
-    """Go on once the custom status is this."""
+    """Wait until the custom status is this."""
 
     async def wait(host, instance_id):
         await host.until(instance_id, says=status)
@@ -1133,7 +1136,7 @@ class entity_lock_is_given_back_when_the_block_fails:
 
 
 def all_functions():
-    workflows = [each.workflow for each in SCENARIOS.values()] + [each.twin for each in SCENARIOS.values()]
+    workflows = [each.workflow for each in SCENARIOS.values()] + [each.generator for each in SCENARIOS.values()]
     return {"orchestrators": [*workflows, *CHILDREN], "activities": ACTIVITIES, "entities": [Counter]}
 
 
@@ -1153,8 +1156,8 @@ class Environment:
     async def start(self, workflow, value, instance_id):
         await self.env.start(workflow, input=value, instance_id=instance_id)
 
-    async def until(self, instance_id, **what):
-        pass  # starting has let it run as far as it gets
+    async def until(self, instance_id, **condition):
+        pass  # `start` has run the instance as far as it can without time passing.
 
     async def pass_time(self, seconds):
         await self.env.advance(seconds)
@@ -1172,7 +1175,7 @@ class Environment:
         await self.env.handle(instance_id).resume()
 
     async def end(self, instance_id):
-        with contextlib.suppress(Exception):  # the history says how it ended
+        with contextlib.suppress(Exception):  # The history has the outcome.
             await self.env.handle(instance_id).result()
 
     async def history(self, instance_id):
@@ -1262,7 +1265,7 @@ class Upstream(OverGrpc):
         self.backend.stop()
 
     async def end(self, instance_id):
-        # Upstream's server has ten threads: waiting clients would leave none to the worker.
+        # Upstream's server has ten threads, which waiting clients would occupy: none would be left for the worker.
         while True:
             state = await self.client.get_orchestration_state(instance_id)
             if state is not None and state.runtime_status in ENDED:
@@ -1273,40 +1276,40 @@ class Upstream(OverGrpc):
 # The comparison ------------------------------------------------------------------------------------------------
 
 RESULTS = ("TaskCompletedEvent", "TaskFailedEvent", "TimerFiredEvent", "SubOrchestrationInstanceCompletedEvent")
-FRAMES = ("OrchestratorStartedEvent", "OrchestratorCompletedEvent")
+TURN_EVENTS = ("OrchestratorStartedEvent", "OrchestratorCompletedEvent")
 NOT_COMPARED = ("timestamp", "fire_at", "parent_instance", "stack_trace", "inner_failure", "scheduled_time")
 # OpenTelemetry takes one provider per process: once another test has set one, every engine records spans of its own.
 NOT_COMPARED += ("parent_trace_context", "orchestration_span_id")
 
 
-def story(history, instance_id, *, ordered):
-    """The events as lines that two tellings of one scenario have in common."""
-    made_up: dict[str, str] = {}
+def comparable(history, instance_id, *, ordered):
+    """Return the events as lines that are the same for every run of a scenario."""
+    generated_ids: dict[str, str] = {}
     lines: list[str] = []
     for plain in history.to_dicts():
-        if plain["event_type"] in FRAMES:
+        if plain["event_type"] in TURN_EVENTS:
             continue
         failure = plain.get("failure_details")
         if failure:
             plain["failure_details"] = {"error_type": failure["error_type"], "message": failure["message"]}
         for field in ("request_id", "critical_section_id"):
             if field in plain:
-                plain[field] = made_up.setdefault(plain[field], f"id {len(made_up) + 1}")
+                plain[field] = generated_ids.setdefault(plain[field], f"id {len(generated_ids) + 1}")
         kept = {key: value for key, value in plain.items() if key not in NOT_COMPARED}
         text = json.dumps(kept, sort_keys=True).replace(instance_id, "<id>")
         text = re.sub(r"_(async|generator)\b", "", text)
-        # A core's notes and our own wording of an unknown name differ from upstream's; the types must not.
+        # Messages differ: the core adds notes, and this library words the error for an unknown name.  Types do not.
         text = re.sub(r'"message": "[^"]*nobody[^"]*"', '"message": "nobody"', text)
         lines.append(text)
         if plain["event_type"] == "ExecutionCompletedEvent":
-            break  # upstream's engine may wake an instance that has ended, which then ends again
+            break  # Upstream's engine may run an instance that has ended once more, which then ends a second time.
     if not ordered:
         return sorted(lines)
     return _sorted_runs(lines)
 
 
 def _sorted_runs(lines):
-    """Results that came together may be recorded in any order."""
+    """Sort adjacent results: those that came together may be recorded in any order."""
     ordered: list[str] = []
     run: list[str] = []
     for line in lines:
@@ -1323,63 +1326,63 @@ recorded: dict[tuple[str, str, str], History] = {}
 
 
 @pytest.fixture(scope="module")
-def told():
-    """Every scenario on every engine, all at the same time: (scenario, engine, style) -> stories."""
-    return asyncio.run(_tell_all())
+def outcomes():
+    """Run every scenario on every engine, concurrently: (scenario, engine, style) -> (status, events)."""
+    return asyncio.run(_run_all())
 
 
-async def _tell_all():
+async def _run_all():
     for name in ("durabletask-worker", "durabletask-client", "durabletask-async_client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    stories: dict[tuple[str, str, str], Any] = {}
+    outcomes: dict[tuple[str, str, str], Any] = {}
     async with Environment() as env, Local() as local, Upstream() as upstream:
         for alone in (False, True):
             scenarios = [each for each in SCENARIOS.values() if each.alone is alone]
             for each, style in itertools.product(scenarios, STYLES):
-                await _tell(env, each, style, stories)
+                await _run(env, each, style, outcomes)
             over_grpc = itertools.product((local, upstream), scenarios, STYLES)
-            await asyncio.gather(*(_tell(*what, stories) for what in over_grpc))
-    return stories
+            await asyncio.gather(*(_run(*arguments, outcomes) for arguments in over_grpc))
+    return outcomes
 
 
-async def _tell(engine, each, style, stories):
+async def _run(engine, each, style, outcomes):
     instance_id = f"case-{next(_numbers):04d}-x"
-    workflow = each.workflow if style == "async" else each.twin
+    workflow = each.workflow if style == "async" else each.generator
     await engine.start(workflow.__name__, each.input, instance_id)
     if each.drive is not None:
         await each.drive(engine, instance_id)
     await engine.end(instance_id)
     history = await engine.history(instance_id)
-    parts = [story(history, instance_id, ordered=each.ordered)]
+    parts = [comparable(history, instance_id, ordered=each.ordered)]
     for suffix in each.also:
-        parts.append(story(await engine.history(instance_id + suffix), instance_id, ordered=each.ordered))
-    stories[each.name, engine.name, style] = (history.status, parts)
+        parts.append(comparable(await engine.history(instance_id + suffix), instance_id, ordered=each.ordered))
+    outcomes[each.name, engine.name, style] = (history.status, parts)
     recorded[each.name, engine.name, style] = history
 
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_three_engines_tell_the_same_story(told, name, style):
-    status, reference = told[name, Upstream.name, style]
+def test_three_engines_record_the_same_history(outcomes, name, style):
+    status, reference = outcomes[name, Upstream.name, style]
     assert status is SCENARIOS[name].expected
-    assert told[name, Local.name, style] == (status, reference)
-    assert told[name, Environment.name, style] == (status, reference)
+    assert outcomes[name, Local.name, style] == (status, reference)
+    assert outcomes[name, Environment.name, style] == (status, reference)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_async_workflow_and_its_generator_twin_tell_the_same_story(told, name):
-    assert told[name, Environment.name, "async"] == told[name, Environment.name, "generator"]
+def test_async_workflow_and_generator_record_the_same_history(outcomes, name):
+    assert outcomes[name, Environment.name, "async"] == outcomes[name, Environment.name, "generator"]
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("outcomes")
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_any_engine_has_recorded_replays_on_the_workflow_and_on_its_twin(name, style):
+def test_a_history_of_any_engine_replays_on_async_workflow_and_generator(name, style):
     for engine in (Environment, Local, Upstream):
-        for function in (SCENARIOS[name].workflow, SCENARIOS[name].twin):
+        for function in (SCENARIOS[name].workflow, SCENARIOS[name].generator):
             replay(recorded[name, engine.name, style], function)
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is in the repository only")
-def test_the_readme_says_how_many_there_are():
+def test_the_readme_has_the_number_of_scenarios():
     assert f"The same {len(SCENARIOS)} scenarios" in README.read_text(encoding="utf-8")

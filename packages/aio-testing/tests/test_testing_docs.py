@@ -1,4 +1,4 @@
-"""The tests on ``docs/testing.md`` and in the README are tests: they run, and they pass."""
+"""Runs the tests that `docs/testing.md` and the README show."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_results_and_errors_come_back():
     threads.shutdown()
 
 
-def test_there_is_always_a_thread_for_one_more():
+def test_there_is_always_a_thread_for_another_task():
     threads, gate = DaemonThreads("test"), threading.Event()
     blocked = [threads.submit(gate.wait) for _ in range(50)]
     assert threads.submit(lambda: "served").result(30) == "served"
@@ -26,7 +26,7 @@ def test_there_is_always_a_thread_for_one_more():
     threads.shutdown()
 
 
-def test_threads_are_used_again():
+def test_idle_threads_are_reused():
     threads = DaemonThreads("test-reuse")
     for _ in range(50):
         threads.submit(lambda: None).result(30)
@@ -34,7 +34,7 @@ def test_threads_are_used_again():
     threads.shutdown()
 
 
-def test_after_the_shutdown_there_is_none_and_none_comes():
+def test_after_shutdown_no_thread_is_left_and_none_is_started():
     threads = DaemonThreads("test-end")
     threads.submit(lambda: None).result(30)
     threads.shutdown()

@@ -1,4 +1,4 @@
-"""Timelines: what is read from a history, and how it is shown as text and as a page."""
+"""Timelines: reading a history, and the text and the page made of it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TestReading:
         assert (bar.outcome, bar.text) == (Outcome.COMPLETED, '"ok"')
         assert (timeline.status, timeline.result, len(timeline.turns)) == (OrchestrationStatus.COMPLETED, '"ok"', 3)
 
-    async def test_a_retried_activity_is_one_row_with_its_pauses(self, failed):
+    async def test_a_retried_activity_is_one_row_with_its_delays(self, failed):
         timeline = Timeline.of(failed)
         (row,) = timeline.rows
         assert [bar.outcome for bar in row.bars] == [
@@ -191,7 +191,7 @@ class TestReading:
             "└─ ✓ activity second start 0 ms → 2",
         ]
 
-    async def test_turns_at_their_own_times_need_no_word_about_it(self, failed):
+    async def test_turns_at_different_times_have_no_note(self, failed):
         assert "Turns of one instant" not in render_html(failed)
 
     async def test_a_wait_that_was_recorded_as_several_timers_is_one_row(self, env):
@@ -205,7 +205,7 @@ class TestReading:
         assert len(rows[0].attempts) == 1
         assert rows[0].end - rows[0].start == timedelta(days=30)
 
-    async def test_the_pauses_of_a_retried_sub_orchestration_are_no_attempts(self):
+    async def test_the_delays_of_a_retried_sub_orchestration_are_not_attempts(self):
         async def parent(ctx):
             await ctx.call_sub_orchestrator(retried, retry_policy=PATIENT, instance_id="child")
 
@@ -217,7 +217,7 @@ class TestReading:
         (row,) = Timeline.of(handle.history).rows
         assert (len(row.attempts), len(row.bars), row.target) == (3, 5, "child")
 
-    async def test_what_is_still_open_runs(self, env):
+    async def test_an_operation_without_an_outcome_is_running(self, env):
         handle = await env.start(retried)
         (row,) = Timeline.of(handle.history).rows
         assert row.outcome is Outcome.RUNNING
@@ -318,7 +318,7 @@ class TestText:
 
 
 class TestPage:
-    async def test_it_needs_nothing_from_elsewhere(self, approved):
+    async def test_it_is_self_contained(self, approved):
         page = render_html(approved)
         assert not re.search(r"https?://|<script|src=|@import|url\((?!#)", page)
 
@@ -327,7 +327,7 @@ class TestPage:
         assert "no &lt;answer&gt;" in page
         assert "<answer>" not in page
 
-    async def test_everything_can_be_pointed_at(self, approved):
+    async def test_every_mark_has_a_tooltip(self, approved):
         page = render_html(approved)
         assert (
             "<title>activity publish #1\ninput: {&quot;id&quot;: 17}\nat start\ndone, 1.5 s\nresult: &quot;ok&quot;"
@@ -336,7 +336,7 @@ class TestPage:
         for heading in ("Activities", "Timers", "Events", "Sub-orchestrations", "Entities"):
             assert f">{heading}</text>" in page
 
-    async def test_moments_that_are_close_after_a_long_wait_say_how_close(self):
+    async def test_close_ticks_after_a_long_wait_show_their_distance(self):
         async def workflow(ctx):
             await ctx.sleep(timedelta(days=2, hours=6))
             await ctx.call_activity("publish")
@@ -349,25 +349,25 @@ class TestPage:
         ticks = re.findall("class='tick'[^>]*>([^<]+)<", render_html(handle.history))
         assert ticks == ["start", "+2 d 6 h", "2 s later", "2 s later"]
 
-    async def test_what_an_event_brought_stands_beside_it(self, approved):
+    async def test_the_payload_of_an_event_is_shown_beside_it(self, approved):
         assert ">1 d 5 h, &quot;Grace&quot;</text>" in render_html(approved)
 
-    async def test_at_the_edge_of_the_drawing_text_stands_before_the_bar(self, env):
+    async def test_text_at_the_edge_of_the_drawing_is_before_the_bar(self, env):
         handle = await env.start(approval, input=1)
         await env.advance(60)
         page = render_html(handle.history)
         assert "<dt>so far</dt><dd>1.5 s in 2 turns, up to the last event</dd>" in page
         assert "text-anchor='end'>no outcome yet</text>" in page
 
-    async def test_what_the_history_does_not_have_can_be_given(self, approved):
+    async def test_the_custom_status_can_be_passed(self, approved):
         assert "custom status" not in render_html(approved)
         page = render_html(approved, custom_status='"<b>"')
         assert "<dt>custom status</dt><dd><code>&quot;&lt;b&gt;&quot;</code></dd>" in page
 
-    async def test_lanes_that_are_empty_are_not_drawn(self, failed):
+    async def test_empty_lanes_are_not_drawn(self, failed):
         assert ">Timers</text>" not in render_html(failed)
 
-    async def test_the_table_says_the_same(self, failed):
+    async def test_the_table_has_the_same_content(self, failed):
         assert "attempt 2: ConnectionError: no &lt;answer&gt;" in render_html(failed)
 
     async def test_suspension_is_shaded(self, env):
@@ -525,7 +525,7 @@ class TestCommand:
             ("broken.json", "{", "broken.json: this is not a history: not JSON"),
         ],
     )
-    def test_a_file_that_is_no_history_is_status_two(self, tmp_path, capsys, name, content, message):
+    def test_a_file_that_is_not_a_history_is_exit_code_two(self, tmp_path, capsys, name, content, message):
         if content is not None:
             (tmp_path / name).write_text(content)
         assert self.run(tmp_path / name) == 2
@@ -533,12 +533,12 @@ class TestCommand:
         assert error.startswith("error: ")
         assert message in error
 
-    def test_a_page_that_cannot_be_written_is_status_two(self, tmp_path, capsys):
+    def test_a_page_that_cannot_be_written_is_exit_code_two(self, tmp_path, capsys):
         History.from_dicts([START]).save(tmp_path / "one.json")
         assert self.run(tmp_path / "one.json", "-o", tmp_path) == 2
         assert "Is a directory" in capsys.readouterr().err
 
-    def test_what_would_change_the_terminal_is_shown_and_not_sent(self, tmp_path, capsys):
+    def test_control_characters_are_escaped(self, tmp_path, capsys):
         History.from_dicts([{**START, "name": "\x1b[31mred"}]).save(tmp_path / "one.json")
         assert self.run(tmp_path / "one.json") == 0
         assert capsys.readouterr().out.startswith("\\x1b[31mred(")
