@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import textwrap
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from durabletask_aio.core import SandboxViolationError
 from durabletask_aio.sandbox.static.analysis import check
 
 ALLOWED = frozenset({"read", "write", "admin"})
@@ -281,6 +283,103 @@ class TestOrder:
             hash((1, 2))
         """
         assert checked(tmp_path, text) == [(5, "DET702"), (9, "DET702"), (10, "DET702")]
+
+
+class TestTasks:
+    """`asyncio.all_tasks()` is a set: the order in which it iterates differs on replay."""
+
+    CERTAIN = (
+        "for task in asyncio.all_tasks():\n    await ctx.call_activity(task.get_name())",
+        "await ctx.when_all([ctx.call_activity(task.get_name()) for task in asyncio.all_tasks()])",
+    )
+    REPORTED = (
+        "for task in asyncio.all_tasks():\n    task.cancel()",
+        "for task in asyncio.all_tasks() - {asyncio.current_task()}:\n    task.cancel()",
+        "for task in {each for each in asyncio.all_tasks() if not each.done()}:\n    task.cancel()",
+        "for task in set(asyncio.all_tasks()):\n    task.cancel()",
+        "for task in {*asyncio.all_tasks()}:\n    task.cancel()",
+        "tasks = list(asyncio.all_tasks())\nfor task in tasks:\n    await task",
+        "tasks = [*asyncio.all_tasks()]",
+        "tasks = [task for task in asyncio.all_tasks() if not task.done()]",
+        "names = {task.get_name(): task for task in asyncio.all_tasks()}",
+        "first = next(iter(asyncio.all_tasks()))",
+        "numbered = sorted(enumerate(asyncio.all_tasks()))",
+        "await asyncio.gather(*asyncio.all_tasks())",
+    )
+    FINE = (
+        "for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):\n    await task",
+        "for name in sorted(task.get_name() for task in asyncio.all_tasks()):\n    await ctx.call_activity(name)",
+        "for name in sorted(map(str, list(asyncio.all_tasks()))):\n    await ctx.call_activity(name)",
+        "count = len(asyncio.all_tasks())",
+        "done = all(task.done() for task in asyncio.all_tasks()) and any([t.done() for t in asyncio.all_tasks()])",
+        "mine = asyncio.current_task() in asyncio.all_tasks()",
+        "others = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}",
+        "await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})",
+        "await asyncio.wait([*asyncio.all_tasks()])",
+    )
+
+    @pytest.mark.parametrize("body", [*CERTAIN, *REPORTED, *FINE])
+    def test_the_checker_and_the_analysis_of_functions_agree(self, tmp_path: Path, body: str) -> None:
+        header = "import asyncio\nfrom durabletask.aio import AsyncWorkflowContext\n\n"
+        text = f"{header}async def flow(ctx: AsyncWorkflowContext, _):\n{textwrap.indent(body, '    ')}\n"
+        path = tmp_path / "flow.py"
+        path.write_text(text)
+        namespace: dict[str, Any] = {}
+        exec(compile(text, str(path), "exec"), namespace)
+
+        for findings in (check(path), check(namespace["flow"])):
+            assert [each.rule.code for each in findings] == ([] if body in self.FINE else ["DET703"])
+            assert [each.certain for each in findings] == ([] if body in self.FINE else [body in self.CERTAIN])
+
+    def test_the_message_shows_how_to_sort_them(self) -> None:
+        async def workflow(ctx: Any) -> None:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        (finding,) = check(workflow)
+        assert finding.message == (
+            "The set of `asyncio.all_tasks()` is gone through in an order that differs on replay (DET703)."
+            " Use `sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=lambda task: task.get_name())`."
+        )
+
+    def test_a_line_can_be_allowed(self) -> None:
+        async def workflow(ctx: Any) -> int:
+            total = 0
+            for _task in asyncio.all_tasks():  # determinism: allow[set-order] the order does not matter
+                total += 1
+            return total
+
+        assert found(workflow) == []
+
+
+class TestFuturesOfThreads:
+    ADVICE = "Use an activity for the work behind the future: its result is recorded and read back on replay."
+
+    def test_wrapping_one_is_reported(self, tmp_path: Path) -> None:
+        async def workflow(ctx: Any) -> Any:
+            return await asyncio.wrap_future(ctx.future)
+
+        text = """
+        import asyncio
+        from durabletask.aio import AsyncWorkflowContext
+
+        async def flow(ctx: AsyncWorkflowContext, future):
+            return await asyncio.wrap_future(future)
+        """
+        assert checked(tmp_path, text) == [(6, "DET601")]
+        for (finding,) in (check(workflow), check(tmp_path / "flow.py")):
+            assert finding.message == (
+                "`asyncio.wrap_future()` is not deterministic: work is handed to another thread or process (DET601)."
+                f" {self.ADVICE}"
+            )
+
+    def test_and_refused_while_the_workflow_runs(self, strict: Any) -> None:
+        async def workflow(ctx: Any) -> Any:
+            return await asyncio.wrap_future(concurrent.futures.Future[int]())
+
+        violation = strict(workflow).violation
+        assert isinstance(violation, SandboxViolationError)
+        assert self.ADVICE.rstrip(".") in str(violation)
 
 
 class TestCancelling:

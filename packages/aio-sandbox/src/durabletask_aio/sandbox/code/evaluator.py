@@ -55,6 +55,7 @@ _OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection
 _LOOPS: Final = frozenset(
     {"asyncio.get_running_loop", "asyncio.get_event_loop", "_asyncio.get_running_loop", "_asyncio.get_event_loop"}
 )
+_TASK_SETS: Final = frozenset({"asyncio.all_tasks", "asyncio.tasks.all_tasks", "_asyncio.all_tasks"})
 _SET_OPERATORS: Final = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.Sub)
 _DEPTH: Final = 12
 
@@ -174,8 +175,13 @@ class Evaluator:
 
     def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Set):
-            return [set_from_display(node)]
+            starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
+            return self._tasks_of(starred, scope) or [set_from_display(node)]
         if isinstance(node, ast.SetComp):
+            first = node.generators[0]
+            tasks = self._tasks_of([first.iter], scope)
+            if tasks and ast.unparse(node.elt) == ast.unparse(first.target):
+                return tasks
             element = self.values(node.elt, scope)
             return [] if any(isinstance(value, UnawaitedValue) for value in element) else [UnorderedValue(True, False)]
         if isinstance(node, (ast.List, ast.Tuple)):
@@ -195,9 +201,18 @@ class Evaluator:
         for node in nodes:
             for value in self.values(node, scope):
                 found = as_unordered(value)
-                if found is not None:
+                # A sequence made from the set of all tasks is reported where it is made, not where it is used.
+                if found is not None and not found.is_tasks:
                     return [UnorderedValue(False, found.is_certain)]
         return []
+
+    def _tasks_of(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
+        """The set of all tasks, if a set made from `nodes` contains its elements."""
+        values = (value for node in nodes for value in self.values(node, scope))
+        sets: list[Value] = [
+            value for value in values if isinstance(value, UnorderedValue) and value.is_tasks and value.is_set
+        ]
+        return sets[:1]
 
     def _call(self, node: ast.Call, scope: Scope) -> list[Value]:
         found: list[Value] = []
@@ -228,7 +243,9 @@ class Evaluator:
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
         if short in {"set", "frozenset"}:
-            return [set_from_call(node)]
+            return self._tasks_of(node.args, scope) or [set_from_call(node)]
+        if short in _TASK_SETS:
+            return [UnorderedValue(True, True, is_tasks=True)]
         if short in _KEEPS_ORDER_OF:
             return [*self._order_of([*node.args], scope)]
         if short in {"next", "type"} and node.args:

@@ -96,6 +96,8 @@ class UnorderedValue(Value):
     """Whether the order is known to differ between processes: so for text, not for numbers."""
     is_element: bool = False
     """Whether it is a single element, taken because it came first."""
+    is_tasks: bool = False
+    """Whether it is the set that `asyncio.all_tasks()` returns, or one made from it."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
         concurrent.futures.ThreadPoolExecutor concurrent.futures.ProcessPoolExecutor
         concurrent.futures.ThreadPoolExecutor.submit concurrent.futures.ProcessPoolExecutor.submit
         concurrent.futures.Executor.map multiprocessing.pool.ThreadPool
-        asyncio.to_thread asyncio.run_coroutine_threadsafe
+        asyncio.to_thread asyncio.run_coroutine_threadsafe asyncio.wrap_future
         asyncio.AbstractEventLoop.run_in_executor asyncio.BaseEventLoop.run_in_executor
         anyio.to_thread.run_sync
         """,
@@ -240,6 +240,7 @@ _ALTERNATIVES: Final[dict[str, str]] = {
     "uuid.getnode": "the workflow's input, or an activity",
     "random.seed": "`ctx.random()`, or a `random.Random(seed)` of the workflow's own",
     "os.path.abspath": "paths that do not depend on the working directory",
+    "asyncio.wrap_future": "an activity for the work behind the future: its result is recorded and read back on replay",
     "breakpoint": 'the debugger with sandbox mode "off"',
 }
 

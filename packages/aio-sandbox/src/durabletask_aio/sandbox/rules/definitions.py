@@ -272,7 +272,8 @@ RULES: Final = (
         "The order of a set decides the order of durable operations",
         "A set of strings iterates in another order in every process (the hash seed differs), and a set of objects by"
         " their addresses. Operations scheduled from such a loop come in another order on replay, which cannot be"
-        " matched with the history.",
+        " matched with the history. `asyncio.all_tasks()` returns a set of objects: go through"
+        " `sorted(asyncio.all_tasks(), key=lambda task: task.get_name())`.",
         "`sorted(...)` around the set, or a list or dict, which keep their order",
         "`sorted(...)` around the set, or a list or dict, which keep their order",
         "for name in {'a', 'b'}:\n    await ctx.call_activity(greet, input=name)",

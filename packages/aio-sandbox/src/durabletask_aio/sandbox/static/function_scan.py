@@ -102,6 +102,8 @@ class FunctionScan:
         self.crossing = visit.crossing
         self.current_statement: ast.stmt | None = None
         self.current_node: LocatedNode = visit.body.node
+        self.order_insensitive: set[int] = set()
+        """Ids of the expressions whose order does not matter, because a call such as `sorted` consumes them."""
         outer = visit.body.scope
         self.statements: list[ast.stmt] = (
             [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]

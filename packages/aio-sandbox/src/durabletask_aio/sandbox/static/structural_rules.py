@@ -51,6 +51,15 @@ _MUTATORS: Final = frozenset(
         "symmetric_difference_update",
     ]
 )
+_ORDER_INSENSITIVE: Final = frozenset(
+    [
+        *("builtins.sorted", "builtins.set", "builtins.frozenset", "builtins.any", "builtins.all", "builtins.len"),
+        *("builtins.sum", "builtins.min", "builtins.max", "asyncio.wait", "asyncio.tasks.wait"),
+    ]
+)
+_SEQUENCES: Final = frozenset(f"builtins.{name}" for name in ("list", "tuple", "iter", "reversed", "map", "filter"))
+_NUMBERED_SEQUENCES: Final = frozenset({"builtins.enumerate", "builtins.zip"})
+"""Unlike those in `_SEQUENCES`, these depend on the order even inside `sorted`."""
 _INSTEAD_OF_SUPPRESS: Final = "`contextlib.suppress(Exception)`, or a narrower class"
 _SWALLOWS: Final = frozenset({"builtins.BaseException", "asyncio.CancelledError", "asyncio.exceptions.CancelledError"})
 
@@ -62,10 +71,13 @@ def check(scan: FunctionScan, node: ast.AST) -> None:
         _operation_argument(scan, node)
         _computed_name(scan, node)
         _as_completed(scan, node)
+        _sequence_of_tasks(scan, node)
     elif isinstance(node, (ast.For, ast.AsyncFor)):
         _loop(scan, node.iter, node.body)
     elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
         _comprehension(scan, node)
+    elif isinstance(node, (ast.List, ast.Tuple)):
+        _starred_tasks(scan, node, node.elts)
     elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Delete)):
         _assignment(scan, node)
     elif isinstance(node, ast.Expr):
@@ -85,20 +97,27 @@ def _rule(scan: FunctionScan, code: str) -> Rule:
 
 def _loop(scan: FunctionScan, iterated: ast.expr, body: list[ast.stmt]) -> None:
     unordered = _unordered(scan, iterated)
-    if unordered is not None and any(
-        _starts_operation(scan, node) for statement in body for node in own_nodes(statement)
-    ):
+    if unordered is None:
+        return
+    starts = any(_starts_operation(scan, node) for statement in body for node in own_nodes(statement))
+    if unordered.is_tasks:
+        _report_tasks(scan, iterated, certain=starts)
+    elif starts:
         _report_order(scan, iterated, unordered, "The loop goes through a set and starts durable operations")
 
 
 def _comprehension(scan: FunctionScan, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
     elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-    unordered = _unordered(scan, node.generators[0].iter)
-    if unordered is not None and any(
-        _starts_operation(scan, each) for element in elements for each in own_nodes(element)
-    ):
-        detail = "The comprehension goes through a set and starts durable operations"
-        _report_order(scan, node.generators[0].iter, unordered, detail)
+    iterated = node.generators[0].iter
+    unordered = _unordered(scan, iterated)
+    if unordered is None:
+        return
+    starts = any(_starts_operation(scan, each) for element in elements for each in own_nodes(element))
+    if unordered.is_tasks:
+        if starts or not (isinstance(node, ast.SetComp) or id(node) in scan.order_insensitive):
+            _report_tasks(scan, iterated, certain=starts)
+    elif starts:
+        _report_order(scan, iterated, unordered, "The comprehension goes through a set and starts durable operations")
 
 
 def _operation_argument(scan: FunctionScan, node: ast.Call) -> None:
@@ -117,6 +136,40 @@ def _operation_argument(scan: FunctionScan, node: ast.Call) -> None:
             scan.report(argument, _rule(scan, "DET703"), detail=detail, advice=advice, certain=found.is_certain)
         else:
             _report_order(scan, argument, found, "A sequence in the order of a set is given to a durable operation")
+
+
+def _sequence_of_tasks(scan: FunctionScan, node: ast.Call) -> None:
+    """Report a call that goes through the set of all tasks in its order, such as `list(asyncio.all_tasks())`."""
+    names = {scan.resolver.full_name(value) for value in scan.values(node.func)}
+    is_sequence = bool(names & _SEQUENCES)
+    if names & _ORDER_INSENSITIVE or (is_sequence and id(node) in scan.order_insensitive):
+        scan.order_insensitive.update(map(id, node.args))
+        return
+    if is_sequence or names & _NUMBERED_SEQUENCES:
+        for argument in node.args:
+            if _is_task_set(scan, argument):
+                _report_tasks(scan, argument)
+    _starred_tasks(scan, node, node.args)
+
+
+def _starred_tasks(scan: FunctionScan, node: ast.expr, elements: list[ast.expr]) -> None:
+    """Report `*asyncio.all_tasks()` among the elements of a display or the arguments of a call."""
+    if id(node) in scan.order_insensitive:
+        return
+    for element in elements:
+        if isinstance(element, ast.Starred) and _is_task_set(scan, element.value):
+            _report_tasks(scan, element.value)
+
+
+def _is_task_set(scan: FunctionScan, node: ast.expr) -> bool:
+    unordered = _unordered(scan, node)
+    return unordered is not None and unordered.is_tasks and unordered.is_set
+
+
+def _report_tasks(scan: FunctionScan, node: ast.expr, *, certain: bool = False) -> None:
+    detail = "The set of `asyncio.all_tasks()` is gone through in an order that differs on replay"
+    advice = f"`sorted({ast.unparse(node)}, key=lambda task: task.get_name())`"
+    scan.report(node, _rule(scan, "DET703"), detail=detail, advice=advice, certain=certain)
 
 
 def _unordered(scan: FunctionScan, node: ast.expr) -> UnorderedValue | None:
