@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from durabletask.aio.worker import AsyncOrchestratorMixin, TaskHubGrpcWorker, WorkerOptions
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from worker_support import QUIET
 
-from durabletask.aio.worker import AsyncOrchestratorMixin, TaskHubGrpcWorker, WorkerOptions
+from durabletask_aio.worker import options
 from durabletask_aio.worker.options import OPTIONS, Settings
 
 
@@ -99,7 +100,8 @@ class TestTheEnvironment:
 def test_every_option_is_documented_where_it_is_listed() -> None:
     import ast
 
-    definition: Any = ast.parse(inspect.getsource(WorkerOptions)).body[0]
+    module = ast.parse(inspect.getsource(options))
+    definition: Any = next(each for each in module.body if getattr(each, "name", "") == "WorkerOptions")
     documented = [
         item.target.id
         for item, text in zip(definition.body, definition.body[1:], strict=False)

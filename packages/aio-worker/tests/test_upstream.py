@@ -28,7 +28,7 @@ def test_every_name_that_is_needed_is_there() -> None:
     )
 
 
-def test_a_missing_name_is_told_in_one_sentence() -> None:
+def test_missing_names_are_listed_in_one_sentence() -> None:
     module = SimpleNamespace(**vars(upstream))
     del module._AsyncWorkerManager
     module._ActivityExecutor = SimpleNamespace()
@@ -49,7 +49,7 @@ def test_execute_is_still_the_one_whose_end_we_repeat() -> None:
     )
 
 
-def test_the_async_twin_of_execute_activity_is_still_up_to_date() -> None:
+def test_execute_activity_is_still_the_one_whose_async_version_we_have() -> None:
     sources = [
         textwrap.dedent(inspect.getsource(function))
         for function in (upstream.TaskHubGrpcWorker._execute_activity, upstream._ActivityExecutor.execute)
@@ -129,12 +129,18 @@ def test_a_helper_of_log_lines_may_be_gone(program: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("program", [IMPORTING, REGISTERING], ids=["import", "registration"])
-def test_a_required_name_that_is_gone_is_named_to_the_user(program: str) -> None:
-    code, output = run(program, "del durabletask.worker._ActivityExecutor")
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ("durabletask.worker._ActivityExecutor", "_ActivityExecutor"),
+        ("durabletask.worker.TaskHubGrpcWorker._execute_activity", "TaskHubGrpcWorker._execute_activity"),
+        ("durabletask.internal.type_discovery.activity_input_type",) * 2,
+    ],
+)
+def test_a_required_name_that_is_gone_is_named_to_the_user(program: str, gone: str, named: str) -> None:
+    code, output = run(program, f"del {gone}")
 
     assert code == 1
     last = output[output.rindex("ImportError:") :]
-    assert last.startswith(
-        f"ImportError: durabletask {version('durabletask')} lacks _ActivityExecutor, which durabletask-aio-worker"
-    )
+    assert last.startswith(f"ImportError: durabletask {version('durabletask')} lacks {named}, which durabletask-aio-")
     assert "pip install durabletask-aio-worker" not in output

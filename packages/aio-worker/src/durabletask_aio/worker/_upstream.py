@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -44,23 +44,41 @@ __all__ = [
 
 require_version(1, "durabletask-aio-worker")
 
-# Chosen at run time by upstream, which may have to do without OpenTelemetry.
+# `Any`, because upstream chooses the class at run time: OpenTelemetry may not be installed.
 SERVER: Any = cast(Any, tracing).SpanKind.SERVER
 
 Worker: TypeAlias = upstream.TaskHubGrpcWorker
 SubmitWorkItem: TypeAlias = Callable[..., None]
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
-    "TaskHubGrpcWorker": ("_execute_orchestrator", "_execute_activity", "_execute_entity_batch", "start", "stop"),
+    "TaskHubGrpcWorker": (
+        "_execute_activity",
+        "_execute_entity_batch",
+        "_execute_orchestrator",
+        "_on_activity_execution_completed",
+        "_on_activity_execution_started",
+        "add_entity",
+        "start",
+        "stop",
+    ),
     "_ActivityExecutor": ("execute",),
     "_EntityExecutor": ("execute",),
     "_AsyncWorkerManager": ("submit_activity", "submit_orchestration"),
     "_Registry": ("add_named_orchestrator", "add_named_activity", "get_orchestrator", "get_activity"),
 }
+"""Classes of `durabletask.worker`, and what is used of each."""
+
+_REQUIRED_OF_MODULES: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
+    (helpers, ("get_string_value", "get_string_value_or_empty")),
+    (payload_helpers, ("deexternalize_payloads_async", "externalize_payloads")),
+    (tracing, ("create_span_name", "extract_trace_context", "set_span_error", "start_span", "suppress_span_emission")),
+    (type_discovery, ("activity_input_type",)),
+)
+"""Functions of upstream's other modules."""
 
 
 def missing_names(module: Any = upstream) -> list[str]:
-    """Return the names that this package requires of `durabletask.worker` and does not find there."""
+    """Return the names that this package requires of upstream and does not find, where `module` is upstream's worker."""
     missing: list[str] = []
     for name, attributes in _REQUIRED.items():
         owner = getattr(module, name, None)
@@ -68,6 +86,8 @@ def missing_names(module: Any = upstream) -> list[str]:
             missing.append(name)
         else:
             missing.extend(f"{name}.{attribute}" for attribute in attributes if not hasattr(owner, attribute))
+    for owner, names in _REQUIRED_OF_MODULES:
+        missing.extend(f"{owner.__name__}.{name}" for name in names if not hasattr(owner, name))
     return missing
 
 
