@@ -1,5 +1,7 @@
-"""Run the tests on every supported Python that is on this machine: ``hatch run pythons:all [pytest arguments]``.
+"""Run the tests on every supported Python that is on this machine: `hatch run pythons:all [pytest arguments]`.
 
+`hatch run pythons:slow` runs the slow ones. `--except=VERSION` leaves a Python out; it stands before the arguments for
+pytest.
 A Python that is missing is named, not downloaded, and is no failure.
 """
 
@@ -15,7 +17,7 @@ SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def find(version: str) -> Path | None:
-    """A working interpreter of ``version``, from PATH or from pyenv (whose shims may be there and yet not work)."""
+    """Find a working interpreter of `version` on PATH or in pyenv, whose shims can exist and not work."""
     candidates = [shutil.which(f"python{version}")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python{version}"), reverse=True)]
@@ -28,8 +30,11 @@ def find(version: str) -> Path | None:
 
 
 def main(arguments: list[str]) -> int:
-    skipped = {arguments.pop(0).removeprefix("--except=")} if arguments and "--except=" in arguments[0] else set()
-    wanted = [version for version in SUPPORTED if version not in skipped]
+    script, skipped = "all", ""
+    while arguments and arguments[0].startswith(("--script=", "--except=")):
+        option, _, value = arguments.pop(0).partition("=")
+        script, skipped = (value, skipped) if option == "--script" else (script, value)
+    wanted = [version for version in SUPPORTED if version != skipped]
     found = {version: path for version in wanted if (path := find(version))}
     environment = dict(os.environ)
     # Behind everything else on PATH, so that nothing but the missing names is found there.
@@ -38,7 +43,7 @@ def main(arguments: list[str]) -> int:
     failed: list[str] = []
     for version in found:
         print(f"\n--- Python {version}", flush=True)
-        command = ["hatch", "run", f"+py={version}", "matrix:all", *arguments]
+        command = ["hatch", "run", f"+py={version}", f"matrix:{script}", *arguments]
         if subprocess.call(command, env=environment):
             failed.append(version)
     print(f"\nPythons tested: {', '.join(found) or 'none'}.", end=" ")

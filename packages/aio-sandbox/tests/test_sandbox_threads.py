@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scale import wait
 
 from durabletask_aio.core import NonDeterminismWarning, SandboxViolationError
 
@@ -209,7 +210,7 @@ async def replaced(ctx: Any, folder: str) -> dict[str, Any]:
     return {"clock": clock, "again": again, "now": now, "uuid": str(identifier)}
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(wait(short=20, long=60), marks=pytest.mark.slow)])
 def test_a_worker_with_activities_and_watched_workflows_side_by_side(tmp_path: Path, seconds: float) -> None:
     pytest.importorskip("durabletask.aio.worker", reason="needs a worker that runs async workflows by itself")
     pytest.importorskip("durabletask.aio.testing", reason="needs an engine")

@@ -364,7 +364,7 @@ def main() -> None:
     else:
         from render_matrix import render
 
-        print(render([json.loads(path.read_text()) for path in options.files], BINDINGS))
+        print(render([json.loads(path.read_text()) for path in options.files], BINDINGS), end="")
 
 
 if __name__ == "__main__":

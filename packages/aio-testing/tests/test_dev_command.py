@@ -15,13 +15,14 @@ import threading
 import time
 import urllib.request
 
-import psutil
 import pytest
 from durabletask.client import TaskHubGrpcClient
 
 from durabletask_aio.core.command_line import run_command
 from durabletask_aio.testing.dev import DEFAULT_PORT
 from durabletask_aio.testing.dev import dev as command
+
+psutil = pytest.importorskip("psutil")
 
 
 def is_loopback(text):

@@ -15,7 +15,6 @@ import urllib.parse
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import psutil
 import pytest
 from durabletask.aio import as_orchestrator
 from durabletask.aio.worker import TaskHubGrpcWorker
@@ -24,6 +23,8 @@ from durabletask_aio.testing import dev_page
 from durabletask_aio.testing.dev_ui import MOST_INSTANCES, DevUi, overview
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.local import local_backend as start_engine
+
+psutil = pytest.importorskip("psutil")
 
 QUICK_START = Path(__file__).parents[3] / "examples" / "quick_start.py"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

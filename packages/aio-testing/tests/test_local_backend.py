@@ -11,12 +11,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import psutil
 import pytest
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus, TaskHubGrpcClient
 
 from durabletask_aio.testing import local_backend as start_backend
 from durabletask_aio.testing._upstream import pb
+
+psutil = pytest.importorskip("psutil")
 
 
 def echo(context, value):

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from durabletask.entities import EntityInstanceId
 from durabletask.task import RetryPolicy
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from scale import seeds
 from session_hub import Hub, run_randomly
 
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
 
 EVENTS = ("red", "green", "blue")
 
@@ -151,21 +153,24 @@ def check(source: Any, rounds: int, seed: int) -> Hub:
     return hub
 
 
-unhurried = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], print_blob=True
+unhurried = hypothesis.settings(
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+    print_blob=True,
 )
 
 
-@settings(unhurried, max_examples=60)
-@given(programs, st.integers(0, 1), st.integers(0, 2**32))
+@hypothesis.settings(unhurried, max_examples=60)
+@hypothesis.given(programs, st.integers(0, 1), st.integers(0, 2**32))
 def test_every_turn_equals_its_full_replay(source: Any, rounds: int, seed: int) -> None:
     check(source, rounds, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-@settings(unhurried, max_examples=3000)
-@given(programs, st.integers(0, 2), st.integers(0, 2**32))
+@pytest.mark.seeds
+@pytest.mark.timeout(seeds(1500))
+@hypothesis.settings(unhurried, max_examples=seeds(3000))
+@hypothesis.given(programs, st.integers(0, 2), st.integers(0, 2**32))
 def test_every_turn_of_thousands_of_programs_equals_its_full_replay(source: Any, rounds: int, seed: int) -> None:
     check(source, rounds, seed)
 

@@ -18,6 +18,7 @@ import pytest
 from concurrent_programs import Program, digest
 from durabletask.aio import as_orchestrator
 from replays import assert_replays
+from scale import seeds
 from turns import Instance, canonical
 
 DIGESTED = 150
@@ -72,11 +73,12 @@ def test_random_concurrent_programs_equal_their_replay_at_every_event(part: int)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.seeds
+@pytest.mark.timeout(seeds(1800))
 @pytest.mark.parametrize("part", range(10))
 def test_many_random_concurrent_programs_equal_their_replay_at_every_event(part: int):
-    events = 0
-    for seed in range(1000 + part * 15, 1015 + part * 15):
+    events, size = 0, seeds(15)
+    for seed in range(1000 + part * size, 1000 + (part + 1) * size):
         events += len(check(seed, portable=False).history)
 
     assert events > 300

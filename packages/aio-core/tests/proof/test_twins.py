@@ -11,12 +11,14 @@ from durabletask import task
 from durabletask.aio import as_orchestrator
 from durabletask.entities import EntityInstanceId
 from durabletask.internal import orchestrator_service_pb2 as pb
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from scale import seeds
 from turns import CONTINUED, Instance
 from twins import Captured, TwinEngine, assert_same_turns, twins
 
-PROGRAMS = 1000
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
+
+PROGRAMS = seeds(1000)
 
 
 def check(random: Random) -> list[Instance]:
@@ -31,8 +33,8 @@ def check(random: Random) -> list[Instance]:
     return executions
 
 
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(st.randoms(use_true_random=False))
+@hypothesis.settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(st.randoms(use_true_random=False))
 def test_random_programs_act_alike_as_generators_and_as_coroutines(random: Random):
     check(random)
 
@@ -44,7 +46,8 @@ def test_the_first_random_programs_act_alike_as_generators_and_as_coroutines(par
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.seeds
+@pytest.mark.timeout(seeds(900))
 @pytest.mark.parametrize("part", range(10))
 def test_a_thousand_random_programs_act_alike_as_generators_and_as_coroutines(part: int):
     size = PROGRAMS // 10
