@@ -139,12 +139,16 @@ def test_a_broken_integration_warns_and_breaks_nothing(installed):
     with pytest.warns(UserWarning, match="broken") as caught:
         broken = plugins.load_integrations()
 
-    assert broken == [str(warning.message) for warning in caught] == [
-        (
-            "acme-plugin 9.9 (entry point 'broken' of group 'durabletask.aio.integrations') could not be loaded: "
-            "ImportError: no module named acme"
-        )
-    ]
+    assert (
+        broken
+        == [str(warning.message) for warning in caught]
+        == [
+            (
+                "acme-plugin 9.9 (entry point 'broken' of group 'durabletask.aio.integrations') could not be loaded: "
+                "ImportError: no module named acme"
+            )
+        ]
+    )
     assert calls == ["called"]
 
 
