@@ -78,7 +78,7 @@ _REQUIRED_OF_MODULES: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
 
 
 def missing_names(module: Any = upstream) -> list[str]:
-    """Return the names that this package requires of upstream and does not find, where `module` is upstream's worker."""
+    """Return the names that this package requires and does not find; `module` stands for `durabletask.worker`."""
     missing: list[str] = []
     for name, attributes in _REQUIRED.items():
         owner = getattr(module, name, None)
