@@ -1,4 +1,4 @@
-"""A workflow driven by hand: just enough of the core for tests of single layers."""
+"""A workflow that is driven by hand: the part of the core that tests of single layers need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc)
 
 
 class FakeExecution:
-    """Facts of an execution, as the core gives them."""
+    """The facts of an execution that the core provides."""
 
     def __init__(self, instance_id: str = "order-1", *, is_replaying: bool = False) -> None:
         self.instance_id = instance_id
@@ -32,7 +32,7 @@ class FakeExecution:
 
 
 class Outcome:
-    """What one stretch of workflow code gave: a result or an error, the warnings, and what exit() returned."""
+    """The outcome of one turn: a result or an error, the warnings, and what `exit()` returned."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Driver:
-    """Registers a coroutine function that never waits, and runs it under watch."""
+    """Registers a coroutine function that never waits, and runs it under its guard."""
 
     def __init__(self, mode: str, *layers: Layer) -> None:
         self.mode = SandboxMode(mode)
@@ -77,19 +77,19 @@ class Driver:
 
 @pytest.fixture
 def best_effort() -> Driver:
-    """Without the static analysis, whose warnings would come first."""
+    """Mode best_effort without the static analysis, whose warnings would come first."""
     return Driver("best_effort", Layer.REDIRECT)
 
 
 @pytest.fixture
 def strict() -> Driver:
-    """Everything that works while the workflow runs."""
+    """Mode strict with all layers that work at run time."""
     return Driver("strict", Layer.REDIRECT, Layer.MONITORING, Layer.PROFILING)
 
 
 @pytest.fixture
 def watched() -> Driver:
-    """strict with the layer that sees calls alone: ``sys.monitoring``, or the profile hook."""
+    """Mode strict with only the layer that sees calls: `sys.monitoring`, or the profile hook."""
     return Driver("strict", Layer.MONITORING, Layer.PROFILING)
 
 

@@ -115,7 +115,7 @@ def test_one_call_site_warns_once(best_effort: Any) -> None:
     assert len(best_effort(workflow).warnings) == 2
 
 
-def test_nothing_is_warned_of_while_replaying(best_effort: Any, make_execution: Any) -> None:
+def test_there_are_no_warnings_while_replaying(best_effort: Any, make_execution: Any) -> None:
     async def workflow(ctx: Any) -> None:
         time.time()
 

@@ -1,4 +1,4 @@
-"""Static analysis: what is found in live functions, what is followed, and what is left alone."""
+"""Static analysis of live functions: what is found, what is followed, and what is not."""
 
 from __future__ import annotations
 
@@ -158,11 +158,11 @@ SETTINGS = MadeUp()
 
 
 class Moment(dt.datetime):
-    """A subclass, as libraries for dates have them."""
+    """A subclass, as date libraries define."""
 
 
 class TestFollowing:
-    def test_helpers_are_followed_and_the_way_is_told(self) -> None:
+    def test_helpers_are_followed_and_the_path_is_shown(self) -> None:
         def outer() -> float:
             return read()
 
@@ -203,7 +203,7 @@ class TestFollowing:
             "datetime.date.today",
         } == calls(workflow)
 
-    def test_methods_that_nobody_calls_by_name_are_followed(self) -> None:
+    def test_methods_that_are_called_implicitly_are_followed(self) -> None:
         class Odd:
             def __len__(self) -> int:
                 return time.time_ns()
@@ -227,7 +227,7 @@ class TestFollowing:
 
         assert {"time.time_ns", "random.random", "os.getcwd", "os.getpid"} == calls(workflow)
 
-    def test_attributes_that_are_made_up_are_followed(self) -> None:
+    def test_attributes_provided_by_getattr_are_followed(self) -> None:
         class Local:
             known = 1
 
@@ -349,7 +349,7 @@ class TestBindings:
             "open('x')",
         ],
     )
-    def test_however_it_is_bound_it_is_found(self, expression: str, tmp_path: Path) -> None:
+    def test_a_call_is_found_under_every_binding(self, expression: str, tmp_path: Path) -> None:
         names = "time, DateTime, dt, now_alias, Moment, draw, TABLE, os, Path, random"
         text = f"async def workflow(ctx):\n    return {expression}\n"
         file = tmp_path / f"module_{abs(hash(expression))}.py"
@@ -382,7 +382,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET703"] * 3
 
-    def test_an_order_that_a_helper_hands_on(self) -> None:
+    def test_a_set_order_returned_by_a_helper(self) -> None:
         async def workflow(ctx: Any, items: list[str]) -> None:
             for item in unique(items):
                 await ctx.call_activity("x", input=item)
@@ -391,7 +391,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET703"] * 2
 
-    def test_an_element_that_a_set_gives_first(self) -> None:
+    def test_the_first_element_of_a_set(self) -> None:
         async def workflow(ctx: Any, items: list[str]) -> None:
             todo = set(items)
             while todo:
@@ -414,7 +414,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == []
 
-    def test_state_of_the_module_that_is_written(self) -> None:
+    def test_writing_module_state(self) -> None:
         async def workflow(ctx: Any) -> None:
             global COUNT
             COUNT = 1
@@ -424,7 +424,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET801"] * 4
 
-    def test_classes_and_iterators_of_the_module_that_are_moved_on(self) -> None:
+    def test_changing_classes_and_iterators_of_the_module(self) -> None:
         async def workflow(ctx: Any) -> None:
             Tally.count += 1
             Tally().more()
@@ -450,7 +450,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET203"]
 
-    def test_operations_and_coroutines_that_nobody_awaits(self) -> None:
+    def test_operations_and_coroutines_that_are_not_awaited(self) -> None:
         async def step(ctx: Any) -> None:
             await ctx.sleep(1)
 
@@ -483,7 +483,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET803"]
 
-    def test_cancellation_that_comes_out_of_async_for_and_async_with_is_swallowed_too(self) -> None:
+    def test_cancellation_raised_by_async_for_and_async_with_is_swallowed_too(self) -> None:
         async def workflow(ctx: Any) -> None:
             with contextlib.suppress(BaseException):
                 async for event in ctx.events("news"):
@@ -518,7 +518,7 @@ class TestBeyondSingleCalls:
 
         assert codes(workflow) == ["DET601"]
 
-    def test_wait_for_is_told_of_only_where_notes_are_asked_for(self) -> None:
+    def test_wait_for_is_reported_only_if_notes_are_requested(self) -> None:
         async def workflow(ctx: Any) -> None:
             await asyncio.wait_for(ctx.sleep(5), 1)
 
@@ -599,7 +599,7 @@ class TestInnocent:
         assert check(workflow) == []
 
 
-class TestRelaxing:
+class TestAllowing:
     def test_a_pragma_allows_a_line(self) -> None:
         async def workflow(ctx: Any) -> None:
             time.time()  # determinism: allow[DET101] only logged
@@ -639,7 +639,7 @@ class TestRelaxing:
         assert codes(workflow, allow=["time"]) == ["DET201"]
 
     def test_an_unknown_name_is_refused_with_the_known_ones(self) -> None:
-        with pytest.raises(WorkflowValidationError, match=r"'clok' is nothing that the sandbox could allow.*DET101"):
+        with pytest.raises(WorkflowValidationError, match=r"'clok' is not a name that can be allowed.*DET101"):
             allow("clok")
         with pytest.raises(WorkflowValidationError, match=r"write a list: allow=\['clock'\]"):
             check(read, allow="clock")
@@ -720,7 +720,7 @@ class TestRegistration:
         assert check(names["workflow"]) == []
 
     def test_something_else_than_a_function_is_refused(self) -> None:
-        with pytest.raises(WorkflowValidationError, match=r"check\(\) needs a workflow function, and 3 is none"):
+        with pytest.raises(WorkflowValidationError, match=r"check\(\) needs a workflow function, and 3 is not one"):
             check(3)  # type: ignore[arg-type]
 
 
@@ -743,5 +743,5 @@ def test_a_large_module_is_analysed_in_a_few_milliseconds(tmp_path: Path) -> Non
         check(names["workflow"])
         best = min(best, time.thread_time() - started)
 
-    # The file has been parsed by then; CPU time, so that a busy machine does not matter.
+    # The file is already parsed by then. CPU time is measured, so that load on the machine does not matter.
     assert best < 0.02

@@ -1,4 +1,4 @@
-"""The catalogue: data that must hold together, and the documentation made from it."""
+"""The catalogue: consistency of the data, and the documentation generated from it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestData:
             return {each.rule.code for each in check_sources([tmp_path / f"{name}.py"], settings).findings}
 
         assert rule.code not in codes("good")
-        # Where the example uses names that only its surroundings would explain, there is nothing to find.
+        # Nothing is found where the example uses names that it does not define.
         assert rule.code in codes("bad") or rule.code in {"DET102", "DET804"}
 
 
@@ -86,7 +86,7 @@ class TestRecognition:
             for part in name.split(".")[1:]:
                 value = getattr(value, part, None)
             found = index.find(value) if value is not None else default_catalogue().calls[name]
-            # secrets re-exports functions of other modules; either name is right.
+            # secrets re-exports functions of other modules; both names are correct.
             if found is None or found.name.rpartition(".")[2] != name.rpartition(".")[2]:
                 wrong.append(name)
 
@@ -94,7 +94,7 @@ class TestRecognition:
 
 
 class TestExtension:
-    def test_calls_are_added_and_taken_back(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_calls_are_added_until_undone(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "vendor_clock.py").write_text("def read():\n    return 1\n")
         monkeypatch.syspath_prepend(str(tmp_path))
         vendor = importlib.import_module("vendor_clock")
@@ -110,7 +110,7 @@ class TestExtension:
             sys.modules.pop("vendor_clock")
         assert check(workflow) == []
 
-    def test_names_are_allowed_for_the_process_and_taken_back(self) -> None:
+    def test_names_are_allowed_for_the_process_until_undone(self) -> None:
         async def workflow(ctx: Any) -> float:
             return time.time()
 
@@ -121,10 +121,10 @@ class TestExtension:
             undo()
         assert len(check(workflow)) == 1
 
-    def test_mistakes_are_named(self) -> None:
+    def test_errors_name_the_mistake(self) -> None:
         with pytest.raises(WorkflowValidationError, match="There is no rule 'DET999'"):
             configure(forbid={"a.b": "DET999"})
         with pytest.raises(WorkflowValidationError, match="'read' is not a full name: write it with its module"):
             configure(forbid={"read": "DET101"})
-        with pytest.raises(WorkflowValidationError, match="'clok' is nothing that the sandbox could allow"):
+        with pytest.raises(WorkflowValidationError, match="'clok' is not a name that can be allowed"):
             configure(allow=["clok"])

@@ -1,4 +1,4 @@
-"""``durabletask-aio check``: source files in, findings out."""
+"""`durabletask-aio check`: the checker of source files, and its command."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestDiscovery:
         } == found(check_sources([shop]))
 
     def test_a_module_of_the_current_folder_is_found_by_name(self, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # As for an installed command, whose path starts with the folder that it is installed in.
+        # As for an installed command, whose search path starts with the folder of the script.
         monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(shop.parent))])
 
         assert len(check("shop.flows")) == len(check(shop / "flows.py"))
@@ -224,7 +224,7 @@ class TestDiscovery:
 
         assert found == ["datetime.datetime.now", "time.monotonic", "time.sleep", "uuid.uuid4"]
 
-    def test_attributes_that_are_made_up_and_metaclasses_are_followed(self, tmp_path: Path) -> None:
+    def test_attributes_provided_by_getattr_and_metaclasses_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "lazy.py").write_text(
             "import socket\nknown = 1\ndef __getattr__(name):\n    return socket.gethostname()\n"
         )
@@ -306,7 +306,7 @@ class TestFiles:
         assert "DET101" in codes
         assert set(codes) <= {"DET101", "DET902"}
 
-    def test_what_has_nothing_to_do_with_workflows_is_looked_at_and_not_kept(
+    def test_files_without_workflows_are_parsed_but_not_kept(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         known: list[weakref.ref[Source]] = []
@@ -355,7 +355,7 @@ class TestFiles:
 
         assert (finding.rule.code, finding.line) == ("DET901", 6)
 
-    def test_a_pragma_that_allows_nothing_is_told(self, tmp_path: Path) -> None:
+    def test_a_pragma_that_allows_nothing_is_reported(self, tmp_path: Path) -> None:
         text = """
         import time
         from durabletask.aio import AsyncWorkflowContext
@@ -368,7 +368,7 @@ class TestFiles:
         found = [each.summary for each in check(tmp_path / "flow.py")]
 
         assert found[0].startswith("`time.time()` is not deterministic")
-        assert found[1] == "The pragma allows `clok`, which is no rule, category or call (DET901)."
+        assert found[1] == "The pragma allows `clok`, which is not a rule, category or call (DET901)."
 
     def test_columns_count_characters(self, tmp_path: Path) -> None:
         text = """
@@ -385,7 +385,7 @@ class TestFiles:
         assert finding.column == finding.source_line.index("time.time()") + 1
         assert finding.corrected_line == '    return "ÄÖÜ", ctx.now().timestamp()'
 
-    def test_a_doubtful_escape_does_not_make_a_file_unreadable(self, tmp_path: Path) -> None:
+    def test_an_invalid_escape_does_not_make_a_file_unreadable(self, tmp_path: Path) -> None:
         (tmp_path / "flow.py").write_text('PATTERN = "\\d+"\n')
 
         with warnings.catch_warnings():
@@ -406,7 +406,7 @@ class TestCommand:
         assert main([*arguments, str(shop / "flows.py")]) == 1
         assert main([*arguments, str(shop / "helpers.py")]) == 0
 
-    def test_text_has_place_message_way_and_correction(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_text_has_place_message_path_and_correction(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("shop") == 1
 
         text = capsys.readouterr().out
@@ -453,7 +453,7 @@ class TestCommand:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "shop/flows.py"
 
-    def test_notes_are_told_of_when_asked_for_and_do_not_fail(
+    def test_notes_are_reported_on_request_and_do_not_fail(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         text = """
@@ -481,7 +481,7 @@ class TestCommand:
             ([], "give at least one file, folder or module"),
             (["nothing_here"], "neither a file or folder nor a module"),
             (["--explain", "DET999"], "There is no rule 'DET999'. The rules are: DET101"),
-            (["shop", "--allow", "clok"], "'clok' is nothing that the sandbox could allow"),
+            (["shop", "--allow", "clok"], "'clok' is not a name that can be allowed"),
         ],
     )
     def test_misuse_is_status_two_with_a_sentence(
@@ -591,7 +591,9 @@ class TestConfiguration:
             ("allow = [", "is not valid TOML"),
         ],
     )
-    def test_mistakes_are_named(self, shop: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    def test_errors_name_the_mistake(
+        self, shop: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+    ) -> None:
         self.write(shop.parent, text)
 
         assert run("shop") == 2

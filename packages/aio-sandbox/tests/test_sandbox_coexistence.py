@@ -1,4 +1,4 @@
-"""Beside other tools that watch code: coverage.py, debuggers, profilers."""
+"""Together with other tools that watch code: coverage.py, debuggers, profilers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def lines(folder: Path, core: str, *arguments: str) -> list[int]:
         subprocess.run([*command, *step], cwd=folder, env=environment, check=True, capture_output=True, text=True)
     report = json.loads((folder / "out.json").read_text())
     executed: list[int] = report["files"]["program.py"]["executed_lines"]
-    # Of the workflow and its helper; the driver's lines at the end differ by themselves.
+    # Lines of the workflow and its helper; those of the driver at the end differ anyway.
     end = PROGRAM.split("if len(sys.argv)")[0].count("\n")
     return [line for line in executed if line <= end]
 
@@ -75,7 +75,7 @@ def test_coverage_sees_the_same_lines_as_without_the_sandbox(core: str, tmp_path
 
     without, with_sandbox = lines(tmp_path, core), lines(tmp_path, core, "strict")
 
-    # The handler is only reached where there is a violation.
+    # The handler is reached only if there is a violation.
     text = PROGRAM.splitlines()
     handler = {number for number, line in enumerate(text, 1) if line.strip() in {"except Exception:", "first += 1"}}
     assert {*without, *handler} == set(with_sandbox)

@@ -1,4 +1,4 @@
-"""Through the core: modes as users choose them, on upstream's worker, client and in-memory engine."""
+"""Through the core: modes as users choose them, with the worker, client and in-memory engine of durabletask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def double(ctx: Any, value: int) -> int:
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """Runs a workflow to its end, on an engine that this module shares; returns the final state."""
+    """Runs a workflow to its end on an engine that this module shares; returns the final state."""
     import socket
 
     with socket.socket() as probe:
@@ -56,7 +56,7 @@ def run() -> Iterator[Run]:
         backend.stop()
 
 
-def test_best_effort_gives_values_that_survive_a_replay(run: Run) -> None:
+def test_best_effort_returns_the_same_values_on_replay(run: Run) -> None:
     seen: list[Any] = []
 
     async def workflow(ctx: AsyncWorkflowContext) -> Any:
@@ -68,7 +68,7 @@ def test_best_effort_gives_values_that_survive_a_replay(run: Run) -> None:
     def note(values: list[Any]) -> None:
         keep(list(values))
 
-    # Kept outside on purpose, to compare turns; handed in, so that the workflow writes no module state.
+    # Kept outside the workflow to compare turns; passed in, so that the workflow writes no module state.
     keep = seen.append
 
     with pytest.warns(NonDeterminismWarning):
@@ -125,7 +125,7 @@ def test_strict_runs_deterministic_workflows_to_the_same_result(run: Run) -> Non
 
 
 @pytest.mark.parametrize("mode", ["best_effort", "strict"])
-def test_what_is_only_noted_neither_warns_nor_fails(run: Run, mode: str) -> None:
+def test_a_note_neither_warns_nor_fails(run: Run, mode: str) -> None:
     async def workflow(ctx: AsyncWorkflowContext) -> Any:
         return await asyncio.wait_for(ctx.call_activity(double, input=4), 60)
 

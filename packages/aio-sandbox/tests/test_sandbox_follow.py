@@ -1,4 +1,4 @@
-"""Installed packages: left alone, followed as if they were the user's, or followed for I/O only."""
+"""Installed packages: not followed, followed completely, or followed for I/O only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PACKAGE = {
 
 @pytest.fixture
 def ratelib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A package that is installed, in a folder of this test's own."""
+    """An installed package, in a folder of this test."""
     packages = tmp_path / "site-packages"
     (packages / "ratelib").mkdir(parents=True)
     for name, text in PACKAGE.items():
@@ -81,7 +81,9 @@ OPENS = "    with open(name) as file:"
 
 class TestWhileRunning:
     @pytest.mark.parametrize("layers", ["strict", "watched"])
-    def test_a_package_is_left_alone(self, ratelib: Any, request: pytest.FixtureRequest, layers: str) -> None:
+    def test_a_package_is_not_followed_by_default(
+        self, ratelib: Any, request: pytest.FixtureRequest, layers: str
+    ) -> None:
         driver = request.getfixturevalue(layers)
 
         async def workflow(ctx: Any) -> Any:
@@ -93,7 +95,7 @@ class TestWhileRunning:
         assert outcome.result.startswith('"""Installed packages')
 
     @pytest.mark.parametrize("layers", ["strict", "watched"])
-    def test_followed_for_io_the_users_line_is_blamed_and_the_packages_is_named(
+    def test_followed_for_io_a_call_is_reported_at_the_users_line(
         self, for_io: Any, request: pytest.FixtureRequest, layers: str
     ) -> None:
         driver = request.getfixturevalue(layers)
@@ -112,7 +114,7 @@ class TestWhileRunning:
         assert "      return for_io.load(__file__)\n  Use an activity" in message
 
     @pytest.mark.parametrize("layers", ["strict", "watched"])
-    def test_followed_for_io_its_clock_and_its_locks_are_its_own_business(
+    def test_followed_for_io_its_clock_and_locks_are_ignored(
         self, for_io: Any, request: pytest.FixtureRequest, layers: str
     ) -> None:
         driver = request.getfixturevalue(layers)
@@ -125,7 +127,7 @@ class TestWhileRunning:
         assert (outcome.violation, outcome.warnings) == (None, [])
         assert abs(outcome.result[0] - time.time()) < 60
 
-    def test_methods_that_nobody_calls_by_name_are_followed_too(self, for_io: Any, strict: Any) -> None:
+    def test_methods_that_are_called_implicitly_are_followed_too(self, for_io: Any, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             rates = for_io.Rates()
             return rates[__file__]
@@ -139,7 +141,7 @@ class TestWhileRunning:
         assert strict(workflow).violation is None
         assert check(workflow) == []
 
-    def test_best_effort_warns_at_the_users_line_and_leaves_the_packages_clock_true(
+    def test_best_effort_warns_at_the_users_line_and_does_not_replace_the_packages_clock(
         self, for_io: Any, best_effort: Any
     ) -> None:
         async def workflow(ctx: Any) -> Any:
@@ -152,7 +154,7 @@ class TestWhileRunning:
         ]
         assert abs(outcome.result[1] - time.time()) < 60
 
-    def test_it_can_be_taken_back(self, ratelib: Any, strict: Any) -> None:
+    def test_it_can_be_undone(self, ratelib: Any, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return ratelib.load(__file__)[0]
 
@@ -164,7 +166,7 @@ class TestWhileRunning:
 
         assert strict(workflow).violation is None
 
-    def test_followed_as_ones_own_its_clock_counts_and_its_line_is_blamed(self, ratelib: Any, strict: Any) -> None:
+    def test_followed_completely_its_clock_is_reported_at_its_own_line(self, ratelib: Any, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return ratelib.stamp()
 
@@ -177,8 +179,8 @@ class TestWhileRunning:
         assert f"core.py:{line_of(ratelib, '    return time.time()')}" in violation.message
 
 
-class TestBefore:
-    def test_the_analysis_says_it_of_the_users_line(self, for_io: Any) -> None:
+class TestAnalysis:
+    def test_the_analysis_reports_the_users_line(self, for_io: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return for_io.load("a"), for_io.load("b"), for_io.stamp()
 
@@ -195,7 +197,7 @@ class TestBefore:
         assert finding.inside.endswith(f"core.py:{line_of(for_io, OPENS)} in _read()")
         assert finding.reached == ("workflow", "load", "_read")
 
-    def test_every_line_that_leads_there_is_told_of(self, for_io: Any) -> None:
+    def test_every_line_that_calls_into_the_package_is_reported(self, for_io: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             one = for_io.load("a")
             two = for_io.load("b")
@@ -221,7 +223,7 @@ class TestBefore:
             undo()
         assert check(workflow) == []
 
-    def test_mistakes_are_named(self) -> None:
+    def test_errors_name_the_mistake(self) -> None:
         with pytest.raises(WorkflowValidationError, match="'ratlib' is not the import name of an installed package"):
             configure(follow_io=["ratlib"])
         with pytest.raises(WorkflowValidationError, match=r"write a list: follow_io=\['ratelib'\]"):
@@ -245,7 +247,7 @@ class TestChecker:
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
-    def test_it_leaves_packages_alone(self) -> None:
+    def test_it_does_not_follow_packages_by_default(self) -> None:
         assert main(["check", "flow.py"]) == 0
 
     def test_it_follows_them_for_io(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +258,7 @@ class TestChecker:
         assert f"core.py:{line_of(sys.modules['ratelib'], OPENS)} in _read()" in text
         assert "1 finding in 1 orchestrator" in text
 
-    def test_it_follows_them_as_ones_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_follows_them_completely(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["check", "flow.py", "--follow", "*"]) == 1
 
         text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""State that outlives a workflow, and the order of sets, in the shapes that people write them."""
+"""State that outlives a workflow, and the order of sets, as they occur in real code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Local:
 
 
 class Totals:
-    seen: list[str] = []  # the mistake that this is about
+    seen: list[str] = []  # the mistake under test
     total = 0
 
     @classmethod
@@ -52,8 +52,8 @@ class Totals:
 
 
 class Steps:
-    done: list[str] = []  # what there is to know of the attribute; each object has its own
-    undone: list[str] = []  # the mistake again
+    done: list[str] = []  # a declaration; each object has its own list
+    undone: list[str] = []  # the mistake under test
 
     def __init__(self) -> None:
         self.done = []
@@ -104,12 +104,12 @@ class TestState:
             "`seen.append()` changes a default of the parameter `seen` that outlives the workflow (DET801)."
         )
 
-    def test_a_default_is_fine_where_something_is_given_or_put_in_its_place(self) -> None:
+    def test_a_default_that_is_not_used_is_fine(self) -> None:
         async def workflow(ctx: Any) -> Any:
             own: list[str] = []
 
             def nested(item: str, kept: list[str] = []) -> None:  # noqa: B006
-                kept.append(item)  # made anew each time that the workflow runs
+                kept.append(item)  # created again in each execution
 
             nested("x")
             given = {"item": "e", "seen": own}
@@ -164,7 +164,7 @@ class TestState:
         assert found(good) == []
         assert found(bad) == ["DET801"]
 
-    def test_the_checker_knows_them_too(self, tmp_path: Path) -> None:
+    def test_the_checker_finds_them_too(self, tmp_path: Path) -> None:
         text = """
         from durabletask.aio import AsyncWorkflowContext
 
@@ -229,7 +229,7 @@ class TestState:
 
 
 class TestOrder:
-    def test_what_operators_make_of_views_is_a_set(self) -> None:
+    def test_operators_on_views_return_sets(self) -> None:
         async def bad(ctx: Any, wanted: dict[str, int], there: dict[str, int]) -> Any:
             return await ctx.when_all([ctx.call_activity("work", input=name) for name in wanted.keys() - there.keys()])
 
@@ -269,7 +269,7 @@ class TestOrder:
         """
         assert checked(tmp_path, text) == [(9, "DET703"), (10, "DET703"), (12, "DET703")]
 
-    def test_the_hash_of_what_is_text_for_sure(self, tmp_path: Path) -> None:
+    def test_the_hash_of_certain_text(self, tmp_path: Path) -> None:
         text = """
         from durabletask.aio import AsyncWorkflowContext
 
@@ -338,7 +338,7 @@ class TestTasks:
 
         (finding,) = check(workflow)
         assert finding.message == (
-            "The set of `asyncio.all_tasks()` is gone through in an order that differs on replay (DET703)."
+            "The code iterates over the set of `asyncio.all_tasks()`, whose order differs on replay (DET703)."
             " Use `sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=lambda task: task.get_name())`."
         )
 
@@ -355,7 +355,7 @@ class TestTasks:
 class TestFuturesOfThreads:
     ADVICE = "Use an activity for the work behind the future: its result is recorded and read back on replay."
 
-    def test_wrapping_one_is_reported(self, tmp_path: Path) -> None:
+    def test_wrap_future_is_reported(self, tmp_path: Path) -> None:
         async def workflow(ctx: Any) -> Any:
             return await asyncio.wrap_future(ctx.future)
 
@@ -373,7 +373,7 @@ class TestFuturesOfThreads:
                 f" {self.ADVICE}"
             )
 
-    def test_and_refused_while_the_workflow_runs(self, strict: Any) -> None:
+    def test_wrap_future_is_refused_at_run_time(self, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return await asyncio.wrap_future(concurrent.futures.Future[int]())
 
@@ -383,7 +383,7 @@ class TestFuturesOfThreads:
 
 
 class TestCancelling:
-    def test_waiting_for_the_end_of_what_was_cancelled_swallows_nothing(self) -> None:
+    def test_awaiting_a_cancelled_task_swallows_nothing(self) -> None:
         async def suppressed(ctx: Any) -> None:
             task = asyncio.create_task(asyncio.sleep(3600))
             task.cancel()

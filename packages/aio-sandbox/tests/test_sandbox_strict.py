@@ -1,4 +1,4 @@
-"""strict: violations at run time, and their messages."""
+"""Mode strict: violations at run time, and their messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestViolations:
 
 
 class TestMessages:
-    def test_a_message_has_the_call_the_place_the_way_there_and_the_alternative(self, strict: Any) -> None:
+    def test_a_message_has_the_call_the_place_the_path_and_the_alternative(self, strict: Any) -> None:
         async def workflow(ctx: Any) -> float:
             return price()
 

@@ -1,4 +1,4 @@
-"""Nothing outside of workflows changes: other threads, overlapping workflows, the standard library."""
+"""Code outside workflows is not affected: other threads, overlapping workflows, the standard library."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SECONDS = float(os.environ.get("SANDBOX_THREADS_SECONDS", "5"))
 
 
 def everything(folder: Path) -> tuple[Any, ...]:
-    """What an activity does, and what workflows must not: shared by both."""
+    """Calls that an activity may make and a workflow may not; both use this function."""
     (folder / "shared.txt").write_text("x")
     return time.time(), time.monotonic(), uuid.uuid4(), random.random(), dt.datetime.now(), os.getpid()
 
 
 def busy(seconds: float) -> float:
-    """Long enough to be preempted."""
+    """Use the CPU long enough for the thread to be preempted."""
     end = time.thread_time() + seconds  # determinism: allow[DET101] it only burns time
     while time.thread_time() < end:  # determinism: allow[DET101] it only burns time
         pass
@@ -103,9 +103,9 @@ def test_activities_beside_strict_workflows_see_true_values_and_no_errors(strict
 
 
 class Beside:
-    """A real worker on a real engine: activities, strict workflows that behave and that do not, and best_effort ones.
+    """A real worker on a real engine: activities, correct and incorrect strict workflows, and best_effort ones.
 
-    All of them share :func:`everything`.  Sessions are off, so that each turn replays what came before it.
+    All of them use `everything`. Sessions are off, so that each turn replays the earlier ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -170,7 +170,7 @@ _quiet.setLevel(logging.CRITICAL)
 
 
 def measure(ctx: Any, folder: str) -> dict[str, Any]:
-    """An activity: every call must give what it gives without a sandbox."""
+    """An activity: every call must return what it returns without a sandbox."""
     found: dict[str, Any] = {"calls": 0, "problems": [], "uuids": []}
     for _ in range(20):
         outer, outer_monotonic = time.time(), time.monotonic()
@@ -197,7 +197,7 @@ async def misbehaves(ctx: Any, folder: str) -> Any:
     await ctx.call_activity(measure, input=folder)
     busy(0.01)
     with contextlib.suppress(Exception):
-        # By a name that is put together, which the analysis cannot follow: strict would refuse the workflow otherwise.
+        # By a computed name, which the analysis cannot follow; otherwise strict would refuse the workflow.
         globals()["every" + "thing"](Path(folder))
     return "went on"
 
@@ -218,7 +218,7 @@ def test_a_worker_with_activities_and_watched_workflows_side_by_side(tmp_path: P
     beside = Beside(tmp_path)
 
     with warnings.catch_warnings():
-        # best_effort also warns while it runs, in threads of the worker.
+        # best_effort also warns at run time, in threads of the worker.
         warnings.simplefilter("ignore", NonDeterminismWarning)
         beside.run(seconds)
 
@@ -244,7 +244,7 @@ def test_overlapping_workflows_leave_the_standard_library_as_it_was(strict: Any,
 
     def enter() -> None:
         inside.set()
-        # A violation would end this workflow before the other one begins.
+        # A violation would end this workflow before the other one starts.
         overlapped.append(done.wait(30))  # determinism: allow[DET804] the test waits
 
     thread = threading.Thread(target=lambda: results.append(strict(first)))

@@ -1,4 +1,4 @@
-"""best_effort: the values that workflow code gets from the clock, random and uuid functions."""
+"""Mode best_effort: the values that workflow code gets from the clock, random and uuid functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODULE_ALIAS = time.time
 
 
 class Moment(dt.datetime):
-    """A subclass, as libraries for dates have them."""
+    """A subclass, as date libraries define."""
 
 
 def by_default(clock: Any = time.monotonic) -> Any:
@@ -59,7 +59,7 @@ class TestClock:
 
         assert [date(2024, 1, 2), 3, "2024-01-02 03", "Tue Jan  2 03:04:05 2024"] == outcome.result
 
-    def test_a_time_that_is_given_is_formatted_as_ever(self, best_effort: Any) -> None:
+    def test_an_explicit_time_is_formatted_unchanged(self, best_effort: Any) -> None:
         async def workflow(ctx: Any) -> str:
             return time.strftime("%Y", time.gmtime(86400 * 366))
 
@@ -124,7 +124,7 @@ class TestRandom:
 
         assert best_effort(workflow).result == best_effort(workflow).result
 
-    def test_a_seeded_generator_is_left_alone(self, best_effort: Any) -> None:
+    def test_a_seeded_generator_is_not_changed(self, best_effort: Any) -> None:
         async def workflow(ctx: Any) -> list[int]:
             items = list(range(9))
             random.Random(7).shuffle(items)
@@ -206,7 +206,7 @@ class TestImportsInside:
 
         assert best_effort(workflow).result.__name__ == "Own"
 
-    def test_the_modules_themselves_are_left_alone(self) -> None:
+    def test_the_modules_themselves_are_not_changed(self) -> None:
         assert sys.modules["time"] is time
         assert sys.modules["datetime"] is dt
 

@@ -1,4 +1,4 @@
-"""strict while a workflow runs: what the layer that sees calls catches, alone, and what it leaves alone."""
+"""Mode strict at run time: what the layer that sees calls detects by itself, and what it ignores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("watched")
 
 
 class Moment(dt.datetime):
-    """A subclass, as libraries for dates have them."""
+    """A subclass, as date libraries define."""
 
 
 class Clock:
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Odd:
-    """Python calls these by itself."""
+    """Methods that Python calls implicitly."""
 
     def __len__(self) -> int:
         return time.time_ns()
@@ -56,7 +56,7 @@ class Quiet:
 
 
 class Settings:
-    """Reads the environment without a call that anybody could see."""
+    """Reads the environment without an explicit call."""
 
     def __getattr__(self, name: str) -> str:
         return os.environ["PATH"]
@@ -82,7 +82,7 @@ def read(*args: Any) -> float:
 
 
 def violates(driver: Any, body: Callable[[], Any]) -> str | None:
-    """The message of the violation that ``body`` ends in."""
+    """The message of the violation that `body` causes."""
 
     async def workflow(ctx: Any) -> Any:
         return body()
@@ -114,7 +114,7 @@ class TestCaught:
         assert violates(watched, lambda: read(*[1, 2])) == "time.time()"
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="the profile hook does not see calls from C")
-    def test_a_function_handed_to_c(self, watched: Any) -> None:
+    def test_a_function_called_from_c(self, watched: Any) -> None:
         clocks = {"read": time.time}
 
         assert violates(watched, lambda: next(iter(clocks["read"], None))) == "time.time()"
@@ -123,7 +123,7 @@ class TestCaught:
     def test_a_partial(self, watched: Any) -> None:
         assert violates(watched, lambda: functools.partial(read, 1)()) == "time.time()"
 
-    def test_a_site_whose_callee_changes(self, watched: Any) -> None:
+    def test_a_call_site_whose_callee_changes(self, watched: Any) -> None:
         def use() -> Any:
             result = None
             for function in [*[lambda: 1] * 100, time.time]:
@@ -132,12 +132,12 @@ class TestCaught:
 
         assert violates(watched, use) == "time.time()"
 
-    def test_a_method_site_that_meets_another_class(self, watched: Any) -> None:
+    def test_a_method_call_site_with_objects_of_two_classes(self, watched: Any) -> None:
         objects: list[Any] = [Quiet(), Quiet(), Clock()]
 
         assert violates(watched, lambda: [each.read() for each in objects]) == "time.time()"
 
-    def test_methods_that_nobody_calls_by_name(self, watched: Any) -> None:
+    def test_methods_that_are_called_implicitly(self, watched: Any) -> None:
         assert violates(watched, lambda: len(Odd())) == "time.time_ns()"
         assert violates(watched, lambda: Odd().anything) == "os.getpid()"
 
@@ -156,8 +156,8 @@ class TestCaught:
         monkeypatch.setattr(everywhere, lambda: frozenset({"dynamic-code"}))
         assert violates(watched, use) == "time.sleep()"
 
-    def test_each_of_several_violations_of_one_stretch(self, watched: Any) -> None:
-        # The interpreter removes a profile hook that raises; the next call must be seen nevertheless.
+    def test_each_of_several_violations_in_one_turn(self, watched: Any) -> None:
+        # The interpreter removes a profile hook that raises; the next call must be seen all the same.
         caught: list[str] = []
 
         async def workflow(ctx: Any) -> None:
@@ -186,7 +186,7 @@ class TestCaught:
 
 
 class TestHidden:
-    """Behind methods that Python calls by itself, and in code that is made from text."""
+    """Calls behind methods that Python calls implicitly, and in code that is compiled from text."""
 
     @pytest.mark.parametrize(
         "use",
@@ -248,7 +248,7 @@ class TestHidden:
         with allow("dynamic-code"):
             assert violates(strict, lambda: eval(code)) == "time.time()"
 
-    def test_a_violation_in_text_is_said_of_the_line_that_runs_it(self, strict: Any) -> None:
+    def test_a_violation_in_text_is_reported_at_the_line_that_runs_it(self, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return eval("time.time()")
 
@@ -259,8 +259,8 @@ class TestHidden:
         assert "which leads to <string>:1 in <module>()" in message
 
 
-class TestTextRunsAsEver:
-    """``eval`` and ``exec`` mean what they mean without the sandbox, in every mode, in workflows and beside them."""
+class TestEvalAndExec:
+    """`eval` and `exec` work as without the sandbox, in every mode, inside and outside workflows."""
 
     @pytest.fixture(params=["strict", "best_effort"])
     def driver(self, request: pytest.FixtureRequest) -> Any:
@@ -273,7 +273,7 @@ class TestTextRunsAsEver:
         with allow("dynamic-code"):
             outcome = driver(workflow)
         assert outcome.error is None
-        # And in an activity that shares the function.
+        # Also in an activity that shares the function.
         assert body() == outcome.result
         return outcome.result
 
@@ -284,7 +284,7 @@ class TestTextRunsAsEver:
 
         assert self.result(driver, body) == (5, 3, 4)
 
-    def test_what_is_run_can_make_names(self, driver: Any) -> None:
+    def test_exec_can_bind_names(self, driver: Any) -> None:
         def body() -> Any:
             names: dict[str, Any] = {}
             exec("total = 1 + 1", names)
@@ -339,7 +339,7 @@ SETTLED = ["one", "two", "three"]
 
 
 class TestInnocent:
-    def test_what_libraries_do_inside_is_theirs(self, strict: Any) -> None:
+    def test_calls_inside_libraries_are_ignored(self, strict: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             logger.warning("logging reads the clock")
             kept = copy.deepcopy({"a": [1, 2]})
@@ -353,7 +353,7 @@ class TestInnocent:
 
         assert (outcome.error, outcome.violation, outcome.warnings) == (None, None, [])
 
-    def test_code_in_other_threads_is_not_judged(self, watched: Any) -> None:
+    def test_code_in_other_threads_is_not_checked(self, watched: Any) -> None:
         results: list[Any] = []
         entered, read_there = threading.Event(), threading.Event()
 
@@ -382,7 +382,7 @@ class TestInnocent:
         assert isinstance(results[0], float)
         assert isinstance(outcome.error, SandboxViolationError)
 
-    def test_the_same_function_outside_of_a_workflow_is_not_judged(self, watched: Any) -> None:
+    def test_the_same_function_outside_of_a_workflow_is_not_checked(self, watched: Any) -> None:
         async def workflow(ctx: Any) -> float:
             return read()
 
@@ -392,7 +392,7 @@ class TestInnocent:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
 class TestMonitoring:
-    def test_settled_sites_are_switched_off_and_open_ones_are_not(self, watched: Any) -> None:
+    def test_stable_call_sites_are_disabled_and_others_are_not(self, watched: Any) -> None:
         seen: list[str] = []
         tool = monitoring.monitor(call_index)
         judge = tool._judge
@@ -428,7 +428,7 @@ class TestMonitoring:
         assert tool.tool in (3, 4, 5)
         assert sys.monitoring.get_tool(tool.tool) == "durabletask-aio"  # type: ignore[attr-defined,unused-ignore]
 
-    def test_without_a_free_id_strict_goes_on_with_one_warning(self) -> None:
+    def test_without_a_free_id_strict_warns_once_and_continues(self) -> None:
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         monitoring.monitor(call_index).stop()
         monitoring._warned.clear()
@@ -443,14 +443,14 @@ class TestMonitoring:
         try:
             with pytest.warns(NonDeterminismWarning, match=r"All tool ids of sys\.monitoring .* are taken"):
                 guard = sandbox.guard(workflow, SandboxMode.STRICT, workflow_name="workflow")
-            # The second registration says nothing any more; warnings are errors here.
+            # The second registration does not warn again; warnings are errors here.
             sandbox.guard(workflow, SandboxMode.STRICT, workflow_name="workflow")
         finally:
             for number in taken:
                 api.free_tool_id(number)
         assert guard is not None
 
-    def test_code_that_is_not_the_workflows_has_no_events(self, watched: Any) -> None:
+    def test_code_outside_workflows_has_no_events(self, watched: Any) -> None:
         async def workflow(ctx: Any) -> None:
             return None
 
@@ -468,7 +468,7 @@ class TestMonitoring:
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the profile hook serves Python 3.10 and 3.11")
 class TestProfiling:
-    def test_the_hook_is_there_only_while_the_workflow_is(self, watched: Any) -> None:
+    def test_the_hook_is_set_only_while_the_workflow_runs(self, watched: Any) -> None:
         async def workflow(ctx: Any) -> Any:
             return None
 
@@ -476,7 +476,7 @@ class TestProfiling:
         watched(workflow)
         assert sys.getprofile() is None
 
-    def test_a_profiler_of_somebody_elses_stays(self, watched: Any) -> None:
+    def test_another_profiler_stays(self, watched: Any) -> None:
         seen: list[str] = []
 
         def other(frame: Any, event: str, argument: Any) -> None:

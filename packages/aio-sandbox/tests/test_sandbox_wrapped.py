@@ -1,4 +1,4 @@
-"""Functions inside of something: a ``functools.partial``, a decorator's wrapper, the default of a field."""
+"""Wrapped functions: a `functools.partial`, the wrapper of a decorator, the default factory of a field."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ dice = functools.partial(random.randint, 1, 6)
 
 @contextlib.contextmanager
 def stream() -> Iterator[int]:
-    """Stands for ``httpx.stream``, which is in the catalogue."""
+    """Stands for `httpx.stream`, which is in the catalogue."""
     yield 1
 
 
@@ -72,7 +72,7 @@ def found_in(body: Callable[[Any], Any]) -> list[tuple[str, str | None]]:
 
 
 class TestPartial:
-    """What a partial holds is part of the call."""
+    """The arguments that a partial holds are part of the call."""
 
     @pytest.mark.parametrize(
         ("body", "result"),
@@ -105,24 +105,24 @@ class TestPartial:
             (lambda: dice(), "random.randint()"),
         ],
     )
-    def test_one_that_lacks_them_is_still_found(self, strict: Any, body: Any, call: str) -> None:
+    def test_a_partial_without_them_is_found(self, strict: Any, body: Any, call: str) -> None:
         async def workflow(ctx: Any) -> Any:
             return body()
 
         assert call in str(strict(workflow).violation)
         assert [each.call for each in check(workflow)] == [call.removesuffix("()")]
 
-    def test_a_call_of_one_is_not_corrected_mechanically(self) -> None:
+    def test_a_call_of_a_partial_has_no_mechanical_correction(self) -> None:
         async def workflow(ctx: Any) -> int:
             return dice()
 
         (finding,) = check(workflow)
 
-        # ctx.random().randint() would lack what the partial holds.
+        # `ctx.random().randint()` would lack the arguments that the partial holds.
         assert finding.corrected_line is None
         assert finding.advice == "`ctx.random()`"
 
-    def test_the_checker_knows_it_too(self, tmp_path: Path) -> None:
+    def test_the_checker_finds_it_too(self, tmp_path: Path) -> None:
         text = """
         import random, time
         from datetime import datetime, timezone
@@ -149,7 +149,7 @@ class TestPartial:
 
 class TestWrappers:
     def test_a_context_manager_is_not_taken_for_another_one(self, watched: Any) -> None:
-        # Both run the code of one function inside contextlib; on 3.10 and 3.11 that is all that the hook sees.
+        # Both run the code of one function in contextlib; on 3.10 and 3.11 the hook sees nothing else.
         undo = configure(forbid={f"{__name__}.stream": "DET502"})
         try:
 
@@ -166,13 +166,13 @@ class TestWrappers:
         finally:
             undo()
 
-    def test_each_function_that_a_decorator_wraps_is_gone_into(self) -> None:
-        # Both wrappers have the same code, and only their closures tell what they call.
+    def test_each_function_that_a_decorator_wraps_is_analysed(self) -> None:
+        # Both wrappers share their code and are told apart by their closures.
         assert found_in(lambda ctx: (one(), read())) == [("DET101", "time.time")]
 
 
 class TestFieldsOfObjects:
-    def test_what_fills_in_a_field_is_found(self) -> None:
+    def test_a_default_factory_is_found(self) -> None:
         found = found_in(lambda ctx: Entry("x"))
 
         assert found == [("DET301", "uuid.uuid4"), ("DET101", "datetime.datetime.now")]
@@ -205,13 +205,13 @@ class TestFieldsOfObjects:
             return str(Payment(amount=1, reference="key", at=dt.datetime(2024, 1, 1)).key)
 
         assert [each.call for each in check(bad)] == ["uuid.uuid4", "datetime.datetime.now"]
-        # The compiled core of pydantic calls the lambda: no line of the user's does.
+        # The compiled core of pydantic calls the lambda; no line of the user's does.
         assert "uuid.uuid4()" in str(strict(bad).violation)
         assert best_effort(bad).result == best_effort(bad).result
         assert check(good) == []
         assert strict(good).violation is None
 
-    def test_the_checker_knows_what_is_given(self, tmp_path: Path) -> None:
+    def test_the_checker_knows_which_fields_are_given(self, tmp_path: Path) -> None:
         text = """
         import uuid
         from dataclasses import dataclass, field

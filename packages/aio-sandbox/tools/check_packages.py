@@ -1,11 +1,11 @@
 # ruff: noqa: T201  # what a script is for
-"""The checker over real code: packages from PyPI that hold orchestrators, and this project's own examples.
+"""Run the checker over real code: packages from PyPI with orchestrators, and this project's examples.
 
     python tools/check_packages.py                # downloads the source distributions with pip
-    python tools/check_packages.py --keep DIR     # ... into DIR, and uses what is there already
+    python tools/check_packages.py --keep DIR     # downloads to DIR, and uses what is there already
 
-Prints the table of docs/sandbox.md and each finding.  Whether a finding is a mistake of the package or of the checker
-is for people to say: ``JUDGED`` holds what they said, and a finding that is not in it makes the exit status 1.
+Prints the table of docs/sandbox.md and each finding. People decide whether a finding is true; `JUDGED` records their
+decisions, and a finding that is not in it makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
         rows = [checked("examples of this project", EXAMPLES)]
         rows += [checked(requirement, sources_of(requirement, folder)) for requirement in PACKAGES]
     print(table(rows))
-    unjudged = [line for row in rows for line in told(row)]
+    unjudged = [line for row in rows for line in print_findings(row)]
     return 1 if unjudged else 0
 
 
@@ -105,8 +105,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def told(row: Row) -> list[str]:
-    """Print the findings of a row; those that nobody has judged are returned."""
+def print_findings(row: Row) -> list[str]:
+    """Print the findings of a row; return those that are not in `JUDGED`."""
     unjudged: list[str] = []
     for each in row.report.findings:
         known = verdict(row, each.file, each.line, each.rule.code)

@@ -1,11 +1,11 @@
 # ruff: noqa: T201  # what a script is for
-"""The detection matrix: calls of the catalogue, in every way of binding them, on this Python.
+"""The detection matrix: calls of the catalogue, bound in every way, on this Python.
 
     python tools/detection_matrix.py measure results-3.12.json    # once per Python
     python tools/detection_matrix.py render results-*.json > docs/reference/detection-matrix.md
 
-The static analysis is measured with every call of the catalogue; the layers that run with calls that do no harm if they
-are missed.  Every case is a module of its own, written, imported, registered and run in one stretch.
+The static analysis is measured with every call of the catalogue; the layers that work at run time with calls that do no
+harm if they are missed. Every case is a module of its own, which is written, imported, registered and run in one turn.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def arguments_of(text: str) -> list[str]:
 
 
 def program(name: str, args: str, binding: str, number: str) -> tuple[str, str] | None:
-    """The text of the main module and of its helper module; ``None`` if the binding does not apply."""
+    """The text of the main module and of its helper module; `None` if the binding does not apply."""
     module, path = split(name)
     if "pathlib" in args and module != "pathlib":
         return None
@@ -243,7 +243,7 @@ def load(directory: Path, label: str, number: str, main: str, helper: str) -> An
 
 
 def verdict(function: Any, mode: SandboxMode, layers: frozenset[Layer]) -> str:
-    """``raised``, ``warned`` or ``missed``; in best_effort ``replaced`` if the value is the same on replay."""
+    """`raised`, `warned` or `missed`; in best_effort `replaced` if the value is the same on replay."""
     sandbox = WorkflowSandbox(layers)
     values: list[Any] = []
     raised = False
@@ -274,7 +274,7 @@ def drive(guard: Any) -> tuple[bool, Any]:
         coroutine.send(None)
     except StopIteration as stop:
         result = stop.value
-    except Exception:  # the calls may fail in their own ways; what counts is what exit() returns
+    except Exception:  # the calls may fail for other reasons; what counts is what exit() returns
         pass
     finally:
         violation = watch.exit() is not None
@@ -304,7 +304,7 @@ def every_call() -> dict[str, str]:
     names: dict[str, str] = {}
     for name, call in default_catalogue().calls.items():
         root = name.partition(".")[0]
-        # What is only noted is nothing that the sandbox is to notice.
+        # The guard ignores calls that are only noted.
         if call.is_watched and (root in sys.stdlib_module_names or root == "builtins"):
             names[name] = HARMLESS.get(name, given.get(call.condition or "", ""))
     return {name: args for name, args in names.items() if exists(name)}

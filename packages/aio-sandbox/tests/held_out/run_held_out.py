@@ -1,11 +1,11 @@
-"""How much of what it was not written for does the sandbox find?  Runs the held-out snippets and counts.
+"""Measure how many of the held-out snippets, which the sandbox was not developed with, it detects.
 
     python run_held_out.py            # this Python: a table, and every miss and false positive
-    python run_held_out.py --json     # the same as one JSON object: column -> snippet -> what happened
+    python run_held_out.py --json     # the same as one JSON object: column -> snippet -> outcome
 
-Every snippet runs in a process of its own, once per sandbox mode, as one instance driven from its start to its end;
-the static checker runs once over all of them as they are, and once with `workflow` named as an orchestrator (half of
-the snippets do not annotate `ctx`, and none registers its workflow).
+Every snippet runs in a process of its own, once per sandbox mode, as one instance from start to end. The checker runs
+once over all of them as they are, and once with `workflow` named as an orchestrator (half of the snippets do not
+annotate `ctx`, and none registers its workflow).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MODES = ("best_effort", "strict")
 COLUMNS = (*MODES, "check", "check --orchestrator workflow")
 
 CAUGHT = "caught"
-"""A ``NonDeterminismWarning``, a ``SandboxViolationError`` at registration or in the failure, or a finding."""
+"""A `NonDeterminismWarning`, a `SandboxViolationError` at registration or in the failure, or a finding."""
 STOPPED = "stopped"
 """Registration or the instance failed, but with another error: not counted as caught."""
 SILENT = "silent"
 
 
 def snippets() -> dict[str, Path]:
-    """Identifier -> file: B01 and on are bad, I01 and on are innocent."""
+    """Identifier -> file: B01 and following are bad, I01 and following are innocent."""
     found = {}
     for letter, folder in (("B", "bad"), ("I", "innocent")):
         for path in sorted((HERE / folder).glob("[0-9]*.py")):
@@ -55,7 +55,7 @@ def _needs_newer(path: Path) -> bool:
 
 
 def _lay_out(identifier: str, path: Path, folder: Path) -> str:
-    """Copy a snippet, and the modules it imports, as a project would have them; the name of its module."""
+    """Copy a snippet, and the modules it imports, into the layout of a project; return the name of its module."""
     module = f"{identifier.lower()}{path.stem[2:]}"
     shutil.copy(path, folder / f"{module}.py")
     for companion in (path.parent / "modules" / path.stem).glob("*.py"):
@@ -67,7 +67,7 @@ def _lay_out(identifier: str, path: Path, folder: Path) -> str:
 
 
 def run_here(module: str, mode: str) -> dict[str, Any]:
-    """Import a snippet from the current directory, run it, and say what was seen."""
+    """Import a snippet from the current directory, run it, and return what was detected."""
     sys.path[:0] = [os.getcwd(), str(TURNS)]
     from durabletask.aio import NonDeterminismWarning, as_orchestrator
     from turns import FAILED, Instance  # type: ignore[import-not-found]
@@ -90,11 +90,11 @@ def run_here(module: str, mode: str) -> dict[str, Any]:
                 seen["errors"].append("NotDone: nothing outstanding, and no outcome")
             elif instance.outcome.orchestrationStatus == FAILED:
                 seen["errors"] += _chain(instance.outcome.failureDetails)
-        gc.collect()  # so that coroutines never awaited say so
+        gc.collect()  # so that coroutines that are never awaited warn
     seen["warnings"] = [f"{warning.category.__name__}: {warning.message}" for warning in caught]
     warned = any(issubclass(warning.category, NonDeterminismWarning) for warning in caught)
     refused = any("SandboxViolationError" in error for error in seen["errors"])
-    if refused or (warned and mode != "strict"):  # strict promises errors: a warning alone would not be one
+    if refused or (warned and mode != "strict"):  # strict promises errors, so a warning does not count
         seen["outcome"] = CAUGHT
     elif seen["errors"]:
         seen["outcome"] = STOPPED
@@ -113,7 +113,7 @@ def _chain(details: Any) -> list[str]:
 
 
 def measure(modes: tuple[str, ...] = MODES) -> dict[str, dict[str, Any]]:
-    """Column -> snippet -> what was seen."""
+    """Column -> snippet -> outcome."""
     columns: dict[str, dict[str, Any]] = {mode: {} for mode in modes}
     for identifier, path in snippets().items():
         for mode in modes:
@@ -179,7 +179,7 @@ def _check(options: list[str]) -> dict[str, Any]:
 
 
 def counts(columns: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Per column: how many bad and innocent snippets there were, and what became of them."""
+    """Per column: the number of bad and innocent snippets, and of each outcome."""
     table = {}
     for column, seen in columns.items():
         bad = [entry["outcome"] for identifier, entry in seen.items() if identifier[0] == "B"]

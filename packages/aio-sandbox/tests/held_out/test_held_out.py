@@ -1,4 +1,4 @@
-"""The sandbox never finds fewer of the held-out snippets than when they were measured, nor more false positives."""
+"""The sandbox detects no fewer of the held-out snippets than when they were measured, with no more false positives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 MEASURED = json.loads((HERE / "measured.json").read_text())["present"]
-"""Python -> column -> counts, as the page on the held-out snippets has them for today; "counts" has the first run's."""
+"""Python -> column -> counts, as on the documentation page about held-out snippets."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # some 260 processes, one after another
+@pytest.mark.timeout(3600)  # some 260 processes, one after the other
 def test_detection_on_the_held_out_snippets_is_no_worse_than_measured() -> None:
     specification = importlib.util.spec_from_file_location("run_held_out", HERE / "run_held_out.py")
     assert specification is not None

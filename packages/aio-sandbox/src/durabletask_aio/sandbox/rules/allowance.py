@@ -75,7 +75,7 @@ def checked(names: Iterable[str]) -> tuple[str, ...]:
         if name != "*" and not known.is_known_name(name):
             rules = ", ".join(f"{rule.code} ({rule.slug})" for rule in known.rules.values())
             msg = (
-                f"{name!r} is nothing that the sandbox could allow. Give a rule, a category, or a call by its full"
+                f"{name!r} is not a name that can be allowed. Give a rule, a category, or a call by its full"
                 f" name (such as 'time.time'). The rules are: {rules}."
             )
             raise WorkflowValidationError(msg)

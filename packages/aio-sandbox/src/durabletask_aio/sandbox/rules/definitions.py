@@ -220,8 +220,8 @@ RULES: Final = (
         _NOTE,
         "`asyncio.wait_for` behaves differently between Python 3.11 and 3.12",
         "It works in workflows and gives the same result on every replay. It was rewritten on top of `asyncio.timeout`"
-        " in 3.12, though: what happens first, and whether the awaited coroutine becomes a task, differ. Whoever moves"
-        " workers from 3.11 or older to 3.12 or newer while instances are in flight may want to know where it is used.",
+        " in 3.12, though: what happens first, and whether the awaited coroutine becomes a task, differ. If"
+        " workers move from 3.11 or older to 3.12 or newer while instances are in flight, check where it is used.",
         "`ctx.with_timeout(awaitable, seconds)`, which is the same on every Python",
         "`task.when_any` with a timer",
         "await asyncio.wait_for(ctx.call_activity(pay), 30)",
@@ -246,7 +246,7 @@ RULES: Final = (
         Category.BUILTINS,
         _ERROR,
         "The terminal is read",
-        "A worker has no one at its keyboard, and what was typed is not recorded.",
+        "A worker has no terminal to read from, and the history does not record what is typed.",
         "`ctx.wait_for_external_event(name)`",
         "`ctx.wait_for_external_event(name)`",
         "answer = input('Approve? ')",

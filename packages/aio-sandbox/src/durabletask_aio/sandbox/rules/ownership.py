@@ -170,7 +170,7 @@ def paths_of_package(package: str) -> list[str]:
     if not present:
         msg = (
             f"{package!r} is not the import name of an installed package, so there is nothing to follow. Code outside"
-            " of site-packages is looked at as it is."
+            " site-packages is always checked."
         )
         raise ValueError(msg)
     return present

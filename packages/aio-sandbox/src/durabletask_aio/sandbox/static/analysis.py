@@ -56,7 +56,7 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
     info = orchestrator_info(target)
     plain = info.function if info is not None else target
     if next(reachability.functions_of(plain), None) is None:
-        msg = f"check() needs a workflow function, and {target!r} is none."
+        msg = f"check() needs a workflow function, and {target!r} is not one."
         raise WorkflowValidationError(msg)
     return analyse(plain, names, notes=notes).findings
 

@@ -120,7 +120,7 @@ def _check_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
     rule = catalogue.rules["DET901"]
     for pragma in source.pragmas.values():
         unknown = [name for name in pragma.names if name != "*" and not catalogue.is_known_name(name)]
-        details = [f"The pragma allows `{name}`, which is no rule, category or call" for name in unknown]
+        details = [f"The pragma allows `{name}`, which is not a rule, category or call" for name in unknown]
         if not pragma.reason:
             details.append("The pragma does not say why the line may be different on replay")
         line = source.line(pragma.line)

@@ -167,7 +167,7 @@ def _is_task_set(scan: FunctionScan, node: ast.expr) -> bool:
 
 
 def _report_tasks(scan: FunctionScan, node: ast.expr, *, certain: bool = False) -> None:
-    detail = "The set of `asyncio.all_tasks()` is gone through in an order that differs on replay"
+    detail = "The code iterates over the set of `asyncio.all_tasks()`, whose order differs on replay"
     advice = f"`sorted({ast.unparse(node)}, key=lambda task: task.get_name())`"
     scan.report(node, _rule(scan, "DET703"), detail=detail, advice=advice, certain=certain)
 
