@@ -1,4 +1,8 @@
-"""Every workflow that a test of the core runs turn by turn is replayed when the test is over, cut at every event."""
+"""After each test of the core, every workflow that it ran is replayed, with its history cut at every event.
+
+The replays take a quarter of the suite's time.  `replays.MAX_CUTS` and `MAX_REPLAYED` bound them for each instance, and
+an instance whose replay the test itself has asserted is not replayed again.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ from replays import assert_replays, recorded_instances
 __all__ = ["counts", "pytest_sessionfinish", "pytest_terminal_summary", "pytest_testnodedown"]
 
 NOT_REPLAYED = {
-    # Tests whose workflow is another one the second time, because that is what they are about.
+    # Tests in which the workflow or its environment changes between two turns, on purpose.
     "test_divergence_names_step_history_code_and_line": "the code changes between two turns",
     "test_the_environment_is_read_when_an_execution_starts": "the environment changes between two instances",
     "test_any_of_the_words_in_any_case_will_do": "the environment changes between two instances",
     "test_a_logger_of_ones_own_can_be_made_replay_safe": "the workflow asserts that it is not replaying",
 }
-"""The whole list of exceptions, with the reason for each; a test elsewhere is marked ``not_replayed(reason)``."""
+"""With the reason for each; tests of other packages are marked `not_replayed(reason)`."""
 
-MARKER = "not_replayed(reason): the workflows of this test are not their own replay, on purpose or by its means"
+MARKER = "not_replayed(reason): do not replay the workflows of this test, which differ from their replay on purpose"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,17 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _every_workflow_is_its_own_replay(
+def _every_workflow_equals_its_replay(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,  # so that its patches are still in place when this fixture ends
 ) -> Iterator[None]:
     marker = request.node.get_closest_marker("not_replayed")
     if marker is not None or request.node.originalname in NOT_REPLAYED:
-        assert marker is None or marker.args or marker.kwargs, "not_replayed wants a reason"
+        assert marker is None or marker.args or marker.kwargs, "not_replayed needs a reason"
         yield
         return
     with recorded_instances() as instances:
         yield
     for instance in instances:
-        if instance.turns:
+        if instance.turns and instance.asserted != len(instance.history):
             assert_replays(instance)

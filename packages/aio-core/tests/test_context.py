@@ -807,7 +807,7 @@ def test_is_replaying_tells_old_turns_from_new_ones():
 
 def test_the_context_cannot_be_given_other_attributes():
     async def workflow(ctx):
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=r"'AsyncWorkflowContext' object has no attribute 'order'"):
             ctx.order = 1
         return "checked"
 

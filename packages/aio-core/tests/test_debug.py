@@ -118,7 +118,7 @@ def test_debug_info_can_be_returned_and_is_json():
     async def robust_workflow(ctx, input_data):
         try:
             return await ctx.call_activity("risky_activity")
-        except Exception as e:
+        except ActivityFailedError as e:
             debug_info = ctx.get_debug_info()
             return {"error": str(e), "debug": debug_info}
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from durabletask import task
-from durabletask.aio import AsyncWorkflowContext, as_orchestrator
+from durabletask.aio import AsyncWorkflowContext, AsyncWorkflowError, as_orchestrator
 from turns import FAILED, Instance
 
 from durabletask_aio.core.errors import PUBLIC_ERRORS
 from durabletask_aio.core.settings import DEFAULT_STEP_BUDGET, STEP_BUDGET_VARIABLE
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
-SLIP = re.compile(
+EXAMPLE = re.compile(
     r"^### (?P<title>[^\n]+)\n(?:(?!^#).)*?"
     r"^```py title=\"order.py\"\n(?P<code>.*?)^```\n\n"
     r"```text\n(?P<message>.*?)^```",
@@ -28,17 +28,17 @@ SLIP = re.compile(
 BUDGET = 1_000
 """Enough to see the message about a workflow that spins; the default takes seconds."""
 
-pytestmark = pytest.mark.not_replayed("the workflows of the page are wrong, each in a way of its own")
+pytestmark = pytest.mark.not_replayed("the workflows of the page are wrong, and some of them differ from their replay")
 
 
-def slips() -> dict[str, tuple[str, str]]:
-    """The programs of the page with the messages it shows, by their headings."""
+def examples() -> dict[str, tuple[str, str]]:
+    """Return the programs of the page with the messages that it shows, by their headings."""
     text = PAGE.read_text(encoding="utf-8")
-    return {found["title"]: (found["code"], found["message"].rstrip()) for found in SLIP.finditer(text)}
+    return {found["title"]: (found["code"], found["message"].rstrip()) for found in EXAMPLE.finditer(text)}
 
 
 def names_of(code: str) -> dict[str, Any]:
-    """What a program defines, as if it were the module ``order``."""
+    """Return what a program defines, executed as a module named `order`."""
     names: dict[str, Any] = {
         "__name__": "order",
         "asyncio": asyncio,
@@ -55,7 +55,7 @@ def failing(_: Any) -> Any:
 
 
 def message_of(code: str) -> str:
-    """How the workflow ``order`` fails, or what ``anywhere_else()`` raises: its type and its message."""
+    """Return type and message of the failure of the workflow `order`, or of what `anywhere_else()` raises."""
     names = names_of(code)
     order = as_orchestrator(names["order"])
     first = Instance(
@@ -63,7 +63,7 @@ def message_of(code: str) -> str:
     )
     if "anywhere_else" in names:
         first.start()
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(AsyncWorkflowError) as caught:
             names["anywhere_else"]()
         return f"{type(caught.value).__name__}: {caught.value}"
     if "order_yesterday" in names:
@@ -81,10 +81,10 @@ def message_of(code: str) -> str:
     return f"{details.errorType.rpartition('.')[2]}: {message}"
 
 
-@pytest.mark.parametrize("title", slips())
+@pytest.mark.parametrize("title", examples())
 def test_the_page_shows_what_the_program_says(title: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(STEP_BUDGET_VARIABLE, str(BUDGET))
-    code, shown = slips()[title]
+    code, shown = examples()[title]
     if "asyncio.timeout" in code and sys.version_info < (3, 11):
         pytest.skip("asyncio.timeout came with 3.11")
 
@@ -94,12 +94,12 @@ def test_the_page_shows_what_the_program_says(title: str, monkeypatch: pytest.Mo
 
 def test_every_program_of_the_page_is_found():
     text = PAGE.read_text(encoding="utf-8")
-    assert len(slips()) == text.count('```py title="order.py"') == text.count("```text")
-    assert len(slips()) >= 15
+    assert len(examples()) == text.count('```py title="order.py"') == text.count("```text")
+    assert len(examples()) >= 15
 
 
 def test_the_page_shows_the_errors_that_a_workflow_can_have():
-    shown = {message.partition(":")[0] for _, message in slips().values()}
+    shown = {message.partition(":")[0] for _, message in examples().values()}
     of_the_sandbox = {"SandboxViolationError", "NonDeterminismWarning"}
     never_shown = {"AsyncWorkflowError", "InstanceEvicted", "SubOrchestrationFailedError", "ActivityFailedError"}
     assert {error.__name__ for error in PUBLIC_ERRORS} - of_the_sandbox - never_shown <= shown

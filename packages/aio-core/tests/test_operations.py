@@ -18,6 +18,7 @@ from uuid import UUID
 import pytest
 from durabletask import task
 from durabletask.aio import (
+    ActivityFailedError,
     AsyncWorkflowContext,
     AsyncWorkflowError,
     EventStream,
@@ -519,14 +520,14 @@ def test_a_failed_operation_raises_each_time_it_is_awaited():
         for _ in range(2):
             try:
                 await operation
-            except Exception as error:
-                messages.append(type(error).__name__)
+            except ActivityFailedError as error:
+                messages.append(error.details.message)
         return messages
 
     def boom(_):
         raise ValueError("boom")
 
-    assert result_of(workflow, None, {"boom": boom}) == ["ActivityFailedError"] * 2
+    assert result_of(workflow, None, {"boom": boom}) == ["boom"] * 2
 
 
 def test_the_representation_names_kind_step_and_state():

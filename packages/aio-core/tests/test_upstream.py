@@ -287,7 +287,7 @@ def test_a_result_that_cannot_be_serialised_is_reported_with_the_object():
 
 def test_results_are_serialised_by_the_contexts_converter(context):
     assert _upstream.serializer(context)({"n": 1}) == '{"n": 1}'
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"object of type 'object'"):
         _upstream.serializer(context)(object())
 
 

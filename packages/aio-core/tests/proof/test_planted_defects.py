@@ -1,15 +1,18 @@
-"""Each decision that nothing but a proof can defend has one: undone, a test that we name turns red."""
+"""Each planted defect makes the named test fail, by an assertion about the workflow and not by the planting."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import planted_defects
 import pytest
-from planted_defects import DEFECTS, VARIABLE
+from planted_defects import DEFECTS, REPORT_VARIABLE, VARIABLE
 
 TESTS = Path(__file__).parent.parent
 SUPPORT = Path(planted_defects.__file__).parent
@@ -18,23 +21,21 @@ TWINS = "proof/test_twins.py::test_the_first_random_programs_act_alike_as_genera
 CONCURRENT = "proof/test_concurrent_programs.py::"
 VALUES = "proof/test_deterministic_values.py::"
 
-NOTICED_BY = {
+FOUND_BY = {
     "scheduling_at_the_await": TWINS,
     "hashes_by_address": CONCURRENT + "test_random_concurrent_programs_equal_their_replay_at_every_event",
-    "hashes_without_a_salt": CONCURRENT + "test_tasks_of_two_instances_hash_differently",
+    "hashes_without_the_instance_id": CONCURRENT + "test_tasks_of_two_instances_hash_differently",
     "ready_queue_left_undrained": CONCURRENT + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
-    "work_left_to_the_end_of_the_batch": CONCURRENT
-    + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
+    "workflow_resumed_once_per_batch": CONCURRENT + "test_the_order_of_work_does_not_depend_on_how_events_are_batched",
     "user_code_inside_of_upstreams_event": CONCURRENT
     + "test_a_waiter_that_is_registered_while_its_event_is_delivered_misses_nothing",
     "event_wait_not_taken_back": TWINS,
     "timer_not_taken_back": TWINS,
-    "wake_up_call_missed": "test_smoke.py",
-    "unordered_start_let_through": CONCURRENT
+    "loop_not_woken": "test_smoke.py::test_a_workflow_with_a_bit_of_everything_completes_and_replays",
+    "unordered_start_accepted": CONCURRENT
     + "test_bare_coroutines_that_would_start_in_the_order_of_addresses_are_refused",
-    "cleanups_not_run": "test_cleanup.py",
-    "uuids_out_of_the_stream_of_random_numbers": VALUES
-    + "test_random_numbers_and_uuids_come_from_streams_of_their_own",
+    "cleanups_not_run": "test_cleanup.py::test_they_run_when_the_block_ends_the_latest_first",
+    "uuids_from_the_stream_of_random_numbers": VALUES + "test_random_numbers_and_uuids_come_from_streams_of_their_own",
     "streams_seeded_by_the_process": VALUES + "test_neither_the_hash_seed_nor_the_time_zone_changes_a_value",
     "streams_seeded_by_the_instance_alone": VALUES + "test_executions_of_one_instance_differ_after_continue_as_new",
     "metadata_not_sent_again": "proof/test_retries.py::"
@@ -49,8 +50,32 @@ NOTICED_BY = {
 }
 
 
-def outcome(*tests: str, defect: str | None = None) -> tuple[int, str]:
+# What an error in the planting itself, or in what it patches, shows: a defect has to be found by its effect.
+ERRORS_OF_THE_PLANTING = re.compile(r"\b(AttributeError|ImportError|ModuleNotFoundError|NameError)\b")
+
+
+class Failure(NamedTuple):
+    """A failure of a test in a run with a defect."""
+
+    test: str
+    phase: str
+    types: list[str]
+    text: str
+
+
+def outcome(report: Path, *tests: str, defect: str | None = None) -> tuple[int, str, list[Failure]]:
+    """Run tests in another process.
+
+    Args:
+        report: a file that does not exist.
+        tests: their ids, relative to the folder of the core's tests.
+        defect: the defect to plant.
+
+    Returns:
+        The exit status of pytest, its output, and the failures.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
+    environment[REPORT_VARIABLE] = str(report)
     if defect is not None:
         environment[VARIABLE] = defect
     process = subprocess.run(
@@ -63,27 +88,33 @@ def outcome(*tests: str, defect: str | None = None) -> tuple[int, str]:
         check=False,
         timeout=800,
     )
-    return process.returncode, process.stdout + process.stderr
+    lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+    return process.returncode, process.stdout + process.stderr, [Failure(*json.loads(line)) for line in lines]
 
 
-def test_every_defect_is_to_be_noticed_by_a_test():
-    assert set(NOTICED_BY) == set(DEFECTS)
+def test_every_defect_has_a_test_that_must_find_it():
+    assert set(FOUND_BY) == set(DEFECTS)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_without_a_defect_these_tests_pass():
-    status, output = outcome(*dict.fromkeys(NOTICED_BY.values()))
+def test_without_a_defect_these_tests_pass(tmp_path: Path):
+    status, output, failures = outcome(tmp_path / "report", *dict.fromkeys(FOUND_BY.values()))
 
     assert status == pytest.ExitCode.OK, output
+    assert not failures
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("defect", NOTICED_BY)
-def test_a_defect_turns_its_test_red(defect: str):
-    status, output = outcome(NOTICED_BY[defect], defect=defect)
+@pytest.mark.parametrize("defect", FOUND_BY)
+def test_a_defect_is_found_by_an_assertion_of_its_test(defect: str, tmp_path: Path):
+    status, output, failures = outcome(tmp_path / "report", FOUND_BY[defect], defect=defect)
 
     assert status == pytest.ExitCode.TESTS_FAILED, output
-    # Red for what the test asserts, not for a fixture or the planting.
-    assert "FAILED" in output, output
+    found = failures[0]
+    path, _, name = FOUND_BY[defect].partition("::")
+    assert f"{path}::{name}" in found.test, output
+    assert found.phase == "call", output
+    assert "AssertionError" in found.types or found.types[0] == "Failed", found.text
+    assert not ERRORS_OF_THE_PLANTING.search(found.text), found.text

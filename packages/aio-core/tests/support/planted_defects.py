@@ -1,17 +1,22 @@
-"""Ways to break the core, by name: as a pytest plugin this breaks it before any test is collected.
+"""Defects of the core, by name: as a pytest plugin this module plants one of them before any test is collected.
 
-What each of them undoes is a decision that only a proof can defend, since nothing else looks wrong without it.
-``proof/test_planted_defects.py`` says which test has to notice.
+Each of them reverts a decision whose absence only a proof of determinism detects.  `proof/test_planted_defects.py`
+names the test that has to fail; this plugin reports which tests failed and how, so that a failure of the planting does
+not count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from durabletask_aio.core import (
     _upstream,
@@ -28,6 +33,11 @@ from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.operations import ScheduledOperation
 
 VARIABLE = "DURABLETASK_AIO_TEST_DEFECT"
+"""Names the defect to plant."""
+
+REPORT_VARIABLE = "DURABLETASK_AIO_TEST_DEFECT_REPORT"
+"""Names a file to which each failure is appended as a line of JSON: test, phase, exception types, text."""
+
 DEFECTS: dict[str, Callable[[], None]] = {}
 
 
@@ -37,13 +47,13 @@ def defect(plant: Callable[[], None]) -> Callable[[], None]:
 
 
 def set_(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there; a defect that no longer meets anything must not pass for one that was caught."""
+    """Replace an attribute, which must exist: otherwise the defect would change nothing."""
     assert hasattr(owner, name), f"{owner!r} has no {name!r} any more: plant this defect in another way"
     setattr(owner, name, value)
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:
-    """In place of something."""
+    """Do nothing; stands in for a function."""
 
 
 @defect
@@ -66,12 +76,12 @@ def hashes_by_address() -> None:
 
 
 @defect
-def hashes_without_a_salt() -> None:
+def hashes_without_the_instance_id() -> None:
     set_(loop.zlib, "crc32", lambda data: 0)
 
 
 class _Round(deque[Any]):
-    """A ready queue of which one round runs; what is added meanwhile is left for the next time."""
+    """A ready queue that runs what is in it, and leaves what is added meanwhile for the next turn."""
 
     def __init__(self, handles: Any) -> None:
         super().__init__(handles)
@@ -97,8 +107,8 @@ def ready_queue_left_undrained() -> None:
 
 
 @defect
-def work_left_to_the_end_of_the_batch() -> None:
-    """Wakes up with the last event of a batch only, as an engine may deliver them."""
+def workflow_resumed_once_per_batch() -> None:
+    """Resume the workflow after the last event of a batch only."""
     from durabletask.worker import _OrchestrationExecutor, _RuntimeOrchestrationContext
 
     executor, resume = _OrchestrationExecutor.execute, _RuntimeOrchestrationContext.resume
@@ -154,7 +164,7 @@ def timer_not_taken_back() -> None:
 
 
 @defect
-def wake_up_call_missed() -> None:
+def loop_not_woken() -> None:
     original = ScheduledOperation.on_child_completed
 
     def complete(self: Any, task: Any) -> None:
@@ -167,7 +177,7 @@ def wake_up_call_missed() -> None:
 
 
 @defect
-def unordered_start_let_through() -> None:
+def unordered_start_accepted() -> None:
     set_(asyncio_order, "_UNORDERED", {})
 
 
@@ -180,7 +190,7 @@ def cleanups_not_run() -> None:
 
 
 @defect
-def uuids_out_of_the_stream_of_random_numbers() -> None:
+def uuids_from_the_stream_of_random_numbers() -> None:
     original = Streams.stream
     set_(Streams, "stream", lambda self, purpose: original(self, "random"))
 
@@ -258,6 +268,22 @@ def task_names_numbered_by_the_process() -> None:
 def running_loop_left_behind() -> None:
     set_(loop, "restore_loop", nothing)
     set_(disposal._interpreter, "restore_loop", nothing)
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Append a failure to the report."""
+    path = os.environ.get(REPORT_VARIABLE)
+    if path is None or call.excinfo is None or isinstance(call.excinfo.value, pytest.skip.Exception):
+        return
+    error = call.excinfo.value
+    line = [
+        item.nodeid,
+        call.when,
+        [kind.__name__ for kind in type(error).__mro__],
+        "".join(traceback.format_exception(error)),
+    ]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 if VARIABLE in os.environ:

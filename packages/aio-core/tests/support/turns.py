@@ -81,6 +81,8 @@ class Instance:
         self.custom_status: str | None = None
         self.custom_statuses: list[str | None] = []
         """The custom status after each turn."""
+        self.asserted: int | None = None
+        """The length of the history up to which it has been asserted that this instance equals its replay."""
         self.outstanding: dict[int, pb.OrchestratorAction] = {}
         started = pb.ExecutionStartedEvent(
             name=self.name,
@@ -167,9 +169,13 @@ class Instance:
 
     # -- events ---------------------------------------------------------------------------------------------------
 
+    def _take(self, step: int) -> pb.OrchestratorAction:
+        assert step in self.outstanding, f"no action {step} is outstanding: {list(self.outstanding)}"
+        return self.outstanding.pop(step)
+
     def completed(self, step: int, result: Any = None) -> pb.HistoryEvent:
         """Return the event that completes the activity or sub-orchestration of that step."""
-        action = self.outstanding.pop(step)
+        action = self._take(step)
         value = ph.get_string_value(None if result is None else json.dumps(result))
         if action.HasField("scheduleTask"):
             return pb.HistoryEvent(eventId=-1, taskCompleted=pb.TaskCompletedEvent(taskScheduledId=step, result=value))
@@ -182,7 +188,7 @@ class Instance:
 
     def failed(self, step: int, error: Exception) -> pb.HistoryEvent:
         """Return the event that fails the activity or sub-orchestration of that step."""
-        action = self.outstanding.pop(step)
+        action = self._take(step)
         details = ph.new_failure_details(error)
         if action.HasField("scheduleTask"):
             return pb.HistoryEvent(
@@ -197,7 +203,7 @@ class Instance:
 
     def fired(self, step: int) -> pb.HistoryEvent:
         """Return the event that fires the timer of that step, and move the clock to its time."""
-        action = self.outstanding.pop(step)
+        action = self._take(step)
         fire_at = action.createTimer.fireAt
         self.now = max(self.now, fire_at.ToDatetime())
         return pb.HistoryEvent(eventId=-1, timerFired=pb.TimerFiredEvent(timerId=step, fireAt=fire_at))
