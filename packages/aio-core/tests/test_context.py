@@ -1,4 +1,4 @@
-"""The context: a twin for everything upstream's context has, and calls that say what is wrong with them."""
+"""The context: it has everything that upstream's has, and a wrong call says what is wrong with it."""
 
 import asyncio
 import dataclasses
@@ -90,10 +90,10 @@ def test_every_call_emits_the_actions_of_its_generator_twin():
     async def workflow(ctx):
         await _every_call(ctx, ctx.when_all)
 
-    def twin(ctx, _):
+    def generator(ctx, _):
         yield _every_call(ctx, task.when_all)
 
-    ours, theirs = started(workflow, name="w"), Instance(twin, name="w").start()
+    ours, theirs = started(workflow, name="w"), Instance(generator, name="w").start()
 
     assert canonical(ours.turns[0]) == canonical(theirs.turns[0])
     assert ours.custom_status == theirs.custom_status
@@ -267,7 +267,7 @@ def test_a_retry_timeout_beyond_the_end_of_time_is_none():
 
 
 def test_the_branch_of_retry_timeout_is_the_generators_as_long_as_it_has_not_run_out():
-    def twin(ctx, _):
+    def generator(ctx, _):
         try:
             return (yield ctx.call_activity("flaky", retry_policy=policy))
         except task.TaskFailedError:
@@ -289,7 +289,7 @@ def test_the_branch_of_retry_timeout_is_the_generators_as_long_as_it_has_not_run
     # Upstream's own computation needs a start within reach of the wall clock.
     start = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
     ours = Instance(as_orchestrator(workflow), name="w", start=start).run({"flaky": boom})
-    theirs = Instance(twin, name="w", start=start).run({"flaky": boom})
+    theirs = Instance(generator, name="w", start=start).run({"flaky": boom})
 
     assert [canonical(turn) for turn in ours.turns] == [canonical(turn) for turn in theirs.turns]
 

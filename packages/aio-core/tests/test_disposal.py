@@ -14,6 +14,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from disposals import held_instances
 from durabletask.aio import InstanceEvicted, as_orchestrator
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, Instance, execute
@@ -38,12 +39,12 @@ def _quick_collections():
 
 @pytest.fixture(autouse=True)
 def silence(capfd, recwarn, monkeypatch):
-    """Whatever a test of this module does: no output, no warning, no unraisable exception, nothing left over."""
+    """Assert that a test causes no output, no warning and no unraisable exception, and leaves no instance behind."""
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(repr(args)))
     gc.collect()
     disposal.dispose_pending()
-    others = set(disposal._live)  # of tests that leave a worker's sessions open
+    others = held_instances()  # of tests that leave a worker's sessions open
     yield
     gc.collect()
     disposal.dispose_pending()
@@ -51,11 +52,11 @@ def silence(capfd, recwarn, monkeypatch):
     assert capfd.readouterr() == ("", "")
     assert unraisable == []
     assert [str(warning.message) for warning in recwarn] == []
-    assert set(disposal._live) <= others
+    assert held_instances() <= others
 
 
 class Witness:
-    """What ``finally`` blocks of a workflow could see and do when they ran."""
+    """What `finally` blocks of a workflow could see and do when they ran."""
 
     def __init__(self):
         self.notes = []
@@ -80,7 +81,7 @@ class Witness:
 
 
 def eventful(witness, end):
-    """A workflow with something to clean up in every way there is; ``end`` is awaited at its end."""
+    """A workflow with something to clean up in every way there is; `end` is awaited at its end."""
 
     @contextlib.asynccontextmanager
     async def resource(ctx, name):
@@ -306,16 +307,17 @@ def test_a_coroutine_that_refuses_to_close_is_given_up_after_a_while(caplog, mon
         finally:
             await Forever()
 
-    monkeypatch.setattr(disposal, "_leaked", [])
+    leaked = []
+    monkeypatch.setattr(disposal, "_leaked", leaked)
     with caplog.at_level(logging.WARNING, "durabletask.aio"):
         started(workflow)
 
     assert 90 <= len(attempts) <= 100
-    assert len(disposal._leaked) == 1, "kept, or the collector would try again"
+    assert len(leaked) == 1, "kept, or the collector would try again"
     assert "workflow 'workflow', instance 'instance-1': the code at" in caplog.text
     assert "test_disposal.py" in caplog.text
     assert "went on awaiting after 100 attempts to close it, and is left as it is" in caplog.text
-    for coroutine in disposal._leaked:
+    for coroutine in leaked:
         refuses.clear()
         coroutine.close()
 
@@ -452,14 +454,15 @@ def test_code_that_catches_everything_and_tries_again_for_ever_is_given_up(form,
             with contextlib.suppress(BaseException):  # as `except: pass` does
                 await FORMS[form](ctx)
 
-    monkeypatch.setattr(disposal, "_leaked", [])
+    leaked = []
+    monkeypatch.setattr(disposal, "_leaked", leaked)
     with caplog.at_level(logging.WARNING, "durabletask.aio"):
         started(workflow)
 
     assert 100 < len(rounds) < 3_000
     assert "Does it have an 'except:' or 'except BaseException:' that does not raise again?" in caplog.text
     stopped.append(True)
-    for coroutine in disposal._leaked:
+    for coroutine in leaked:
         coroutine.close()
 
 
@@ -592,7 +595,7 @@ def test_dropped_runs_do_not_accumulate():
     Instance(as_orchestrator(returns), scoped=False).start()
 
     assert sum(reference() is not None for reference in references) == 0
-    assert len(disposal._pending_disposal) == 0
+    assert not {f"i-{number}" for number in range(2_000)} & held_instances()
 
 
 @pytest.mark.parametrize("scoped", [True, False])

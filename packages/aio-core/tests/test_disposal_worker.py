@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from disposals import held_instances
 from durabletask import task
 from durabletask.aio import as_orchestrator
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
@@ -31,7 +32,7 @@ def free_port():
 
 @pytest.fixture
 def collector():
-    """Collects garbage all the time, on a thread of its own."""
+    """Collect garbage every two milliseconds, on a thread of its own."""
     stop = threading.Event()
 
     def collect():
@@ -65,8 +66,8 @@ def engine(monkeypatch):
 
 
 @pytest.fixture
-def complaints(monkeypatch, capfd, recwarn):
-    """Whatever Python has to complain about in the background."""
+def reports(monkeypatch, capfd, recwarn):
+    """Collect what Python reports in the background, and assert that there was nothing."""
     found = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: found.append(repr(args)))
     monkeypatch.setattr(threading, "excepthook", lambda args: found.append(repr(args)))
@@ -103,7 +104,7 @@ def refuse(ctx: task.ActivityContext, n: int) -> int:
     raise ValueError("refused")
 
 
-def test_everything_ends_well_on_upstreams_untouched_worker(engine, collector, complaints):
+def test_everything_ends_well_on_upstreams_untouched_worker(engine, collector, reports):
     worker, client = engine
     witness = Witness()
 
@@ -189,7 +190,7 @@ def test_everything_ends_well_on_upstreams_untouched_worker(engine, collector, c
     assert len(witness.notes) >= 20
 
 
-def test_terminated_and_suspended_instances_end_well_too(engine, collector, complaints):
+def test_terminated_and_suspended_instances_end_well_too(engine, collector, reports):
     worker, client = engine
     witness = Witness()
 
@@ -222,4 +223,4 @@ def test_terminated_and_suspended_instances_end_well_too(engine, collector, comp
     disposal.dispose_pending()
     assert {note[1:] for note in witness.notes} == {("InstanceEvicted", True)}
     assert collector.name not in witness.threads
-    assert not {terminated, resumed} & {run.instance_id for run in disposal._live.values()}
+    assert not {terminated, resumed} & held_instances()

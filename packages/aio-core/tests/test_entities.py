@@ -74,7 +74,7 @@ def test_a_failed_call_raises_and_is_recorded_as_the_generator_s():
         except ActivityFailedError as error:
             return [str(error).partition(" failed with ")[0], error.step]
 
-    def twin(ctx, _):
+    def generator(ctx, _):
         yield ctx.call_entity(A, "withdraw", 5)
 
     def run(orchestrator):
@@ -85,7 +85,7 @@ def test_a_failed_call_raises_and_is_recorded_as_the_generator_s():
         instance.turn(pb.HistoryEvent(eventId=-1, entityOperationFailed=event))
         return instance
 
-    ours, theirs = run(as_orchestrator(workflow)), run(twin)
+    ours, theirs = run(as_orchestrator(workflow)), run(generator)
     assert canonical(ours.turns[-1]) == canonical(theirs.turns[-1])
     assert "too little" in ours.failure.errorMessage
     assert run(as_orchestrator(caught)).result == ["entity operation '@account@a.withdraw'", 1]
@@ -104,7 +104,7 @@ def test_a_signal_waits_for_nothing():
 
 class TestLocks:
     def locked_by(self, workflow):
-        """An instance after the grant of the lock that ``workflow`` asks for."""
+        """An instance after the grant of the lock that `workflow` asks for."""
         instance = started(workflow)
         instance.turn(granted(instance))
         return instance
@@ -148,7 +148,7 @@ class TestLocks:
                 ctx.signal_entity(EntityInstanceId("log", "x"), "write", balance)
             return balance
 
-        def twin(ctx, _):
+        def generator(ctx, _):
             with (yield ctx.lock_entities([A, B])):
                 balance = yield ctx.call_entity(A, "balance")
                 ctx.signal_entity(EntityInstanceId("log", "x"), "write", balance)
@@ -160,7 +160,7 @@ class TestLocks:
             instance.turn(answered(instance, "42"))
             return instance
 
-        ours, theirs = run(as_orchestrator(workflow)), run(twin)
+        ours, theirs = run(as_orchestrator(workflow)), run(generator)
         assert [canonical(turn) for turn in ours.turns] == [canonical(turn) for turn in theirs.turns]
         assert ours.result == 42
         replay(ours)

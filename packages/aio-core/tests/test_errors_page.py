@@ -82,7 +82,7 @@ def message_of(code: str) -> str:
 
 
 @pytest.mark.parametrize("title", examples())
-def test_the_page_shows_what_the_program_says(title: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_page_shows_the_message_of_the_program(title: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(STEP_BUDGET_VARIABLE, str(BUDGET))
     code, shown = examples()[title]
     if "asyncio.timeout" in code and sys.version_info < (3, 11):

@@ -229,7 +229,7 @@ def test_the_generator_s_loop_over_events_emits_the_same():
             if n == 3:
                 return total
 
-    def twin(ctx, _):
+    def generator(ctx, _):
         total = 0
         while True:
             n = yield ctx.wait_for_external_event("n")
@@ -239,6 +239,6 @@ def test_the_generator_s_loop_over_events_emits_the_same():
 
     events = [(n, "n", n) for n in range(1, 4)]
     ours = Instance(as_orchestrator(workflow), name="w").run({"double": lambda n: n * 2}, events=events)
-    theirs = Instance(twin, name="w").run({"double": lambda n: n * 2}, events=events)
+    theirs = Instance(generator, name="w").run({"double": lambda n: n * 2}, events=events)
     assert ours.result == theirs.result == 12
     assert [canonical(turn) for turn in ours.turns] == [canonical(turn) for turn in theirs.turns]

@@ -119,7 +119,7 @@ def test_importing_does_not_load_the_sandbox_or_the_test_kit():
 
 
 def test_importing_reads_no_metadata():
-    """``importlib.metadata`` takes longer to import than all of the core."""
+    """`importlib.metadata` takes longer to import than all of the core."""
     assert run("import sys, durabletask.aio\nprint('importlib.metadata' in sys.modules)") == "False"
 
 

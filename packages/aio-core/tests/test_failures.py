@@ -31,7 +31,7 @@ def chain(details):
 
 
 def exception_out_of(workflow):
-    """The very exception that upstream is handed when ``workflow`` fails in its first turn."""
+    """Return the exception that upstream gets when `workflow` fails in its first turn."""
     orchestrator, caught = as_orchestrator(workflow), []
 
     def watched(ctx, _):
@@ -152,7 +152,7 @@ def test_causes_and_contexts_are_recorded_as_for_a_generator():
     assert chain(failure_of(workflow)) == [("builtins.ValueError", "outer"), ("builtins.KeyError", "'inner'")]
 
 
-# -- a failed activity is recorded as for the generator twin ----------------------------------------------------------
+# -- a failed activity is recorded as for the generator ----------------------------------------------------------
 
 
 async def uncaught(ctx):
@@ -378,7 +378,7 @@ class Causeless(Exception):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_what_upstream_could_not_record_fails_the_instance_under_its_own_name(error, message):
-    """Upstream's worker has no answer to the turn, which is delivered again, for ever."""
+    """Upstream's worker sends no answer to the turn, and the engine delivers it again without end."""
 
     async def workflow(ctx):
         raise error  # <-
@@ -442,7 +442,7 @@ def test_a_group_of_a_type_of_ones_own_keeps_it():
     assert inner == ("builtins.ValueError", "v")
 
 
-# -- exceptions that are none ---------------------------------------------------------------------------------------
+# -- exceptions that are no `Exception` -----------------------------------------------------------------------------
 
 PROCESS = [
     SystemExit(3),
@@ -454,7 +454,7 @@ PROCESS = [
 
 
 def in_a_worker_thread(function):
-    """What ``function`` returns or raises on a thread like upstream's, which is never the main one."""
+    """Return what `function` returns on a thread other than the main one, where upstream runs turns."""
     outcome = []
 
     def work():
@@ -699,7 +699,7 @@ def test_the_error_of_an_awaited_activity_shows_the_line_that_awaited_it():
 
 
 def test_a_result_that_the_converter_fails_on_in_another_way_fails_the_instance_too() -> None:
-    """Upstream would take it for complete and have nothing to say: it would stay running for ever."""
+    """Upstream would take it for complete and send no action: it would stay running forever."""
 
     async def workflow(ctx, _):
         nested: list = []

@@ -592,7 +592,7 @@ def test_an_operation_can_be_inspected_like_any_object():
 def test_operations_are_small():
     """Bytes an operation takes, without what upstream keeps for the same call, which is many times as much.
 
-    The absence of ``__dict__`` would prove nothing: a C future has one, made on first use.  A value that ended up there
+    The absence of `__dict__` would prove nothing: a C future has one, made on first use.  A value that ended up there
     would show as a dictionary for each operation.
     """
     count = 2_000

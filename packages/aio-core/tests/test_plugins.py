@@ -39,7 +39,7 @@ def entry(loaded, *, name="main", group="some.group", distribution="acme-plugin"
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Install entry points: ``installed(group, entry, ...)``; every other group is empty."""
+    """Install entry points: `installed(group, entry, ...)`; every other group is empty."""
     groups = {}
 
     def find(*, group):
@@ -55,7 +55,7 @@ def installed(monkeypatch):
 
 
 class Guard:
-    """Both guards of the protocols: lets everything through, unless told otherwise, and takes notes."""
+    """Implements both guards of the protocols: records the calls, and by default accepts everything."""
 
     def __init__(self, function, *, violation=None, context_type=None, watch=True):
         self.function = function
@@ -152,7 +152,7 @@ def test_a_broken_integration_warns_and_breaks_nothing(installed):
     assert calls == ["called"]
 
 
-def test_without_integrations_the_core_is_told_so(installed):
+def test_without_integrations_the_core_finds_none(installed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert plugins.load_integrations() == []

@@ -30,7 +30,7 @@ def plain_activity(ctx, input):
 
 @pytest.fixture
 def worker():
-    """Upstream's own worker, with nothing but the core there: never started, so it connects to nothing."""
+    """Upstream's own worker, without integrations; it is never started, so it connects to nothing."""
     before = registration.originals, registration._registrar
     registration.install()
     yield TaskHubGrpcWorker()
@@ -253,7 +253,7 @@ def test_without_an_integration_async_functions_are_refused_and_the_search_is_ov
     assert searches == [1]
 
 
-def test_a_broken_integration_is_told_of_at_the_line_that_registers(worker, monkeypatch):
+def test_a_broken_integration_is_reported_at_the_line_that_registers(worker, monkeypatch):
     class Broken:
         name, group, dist, value = "broken", registration.plugins.INTEGRATIONS_GROUP, None, "acme:main"
 

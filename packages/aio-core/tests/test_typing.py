@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def mypy(file, python, tmp_path):
-    """The lines of ``file`` in which mypy finds an error, with what it says."""
+    """The lines of `file` in which mypy finds an error, with what it says."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     config = tmp_path / "mypy.ini"

@@ -21,12 +21,12 @@ from durabletask_aio.core.divergence import describe_action, describe_event
 T = TypeVar("T")
 
 
-class Ear:
+class Listener:
     def __init__(self):
-        self.heard = []
+        self.completed = []
 
     def on_child_completed(self, task):
-        self.heard.append(task)
+        self.completed.append(task)
 
 
 def new_context():
@@ -47,11 +47,11 @@ def test_upstream_is_as_expected():
     assert _upstream.self_check() is None
 
 
-def test_a_task_tells_those_in_its_parents_when_it_completes(context):
-    timer, ear = context.create_timer(timedelta(seconds=1)), Ear()
-    _upstream.add_listener(timer, id(ear), ear)
+def test_a_task_calls_the_listeners_in_its_parents_when_it_completes(context):
+    timer, listener = context.create_timer(timedelta(seconds=1)), Listener()
+    _upstream.add_listener(timer, id(listener), listener)
     timer.complete(None)
-    assert ear.heard == [timer], "Task._parents is no longer a mapping of those that hear of a task's completion"
+    assert listener.completed == [timer], "Task._parents is no longer a mapping of listeners"
 
 
 def test_the_sequence_number_is_that_of_the_latest_action(context):
@@ -66,7 +66,7 @@ def scheduled_state(context):
     return context._sequence_number, context._pending_actions, pending
 
 
-async def typed(context, value: int) -> Ear:
+async def typed(context, value: int) -> Listener:
     raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ async def typed(context, value: int) -> Ear:
         ("a", {}),
         ("a", {"input": [1]}),
         ("a", {"input": "None"}),
-        ("a", {"tags": {"k": "v"}, "return_type": Ear}),
+        ("a", {"tags": {"k": "v"}, "return_type": Listener}),
         ("a", {"retry_policy": POLICY}),
         (typed, {"input": 1}),
     ],
@@ -126,47 +126,47 @@ def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monke
 
 
 def test_a_context_keeps_incomplete_tasks_by_sequence_number(context):
-    ear, timer = Ear(), context.create_timer(timedelta(seconds=1))
-    _upstream.add_listener(timer, id(ear), ear)
-    assert _upstream.pending_task(context, 1, id(ear)) is timer, (
+    listener, timer = Listener(), context.create_timer(timedelta(seconds=1))
+    _upstream.add_listener(timer, id(listener), listener)
+    assert _upstream.pending_task(context, 1, id(listener)) is timer, (
         "_pending_tasks no longer holds tasks by sequence number"
     )
-    assert _upstream.pending_task(context, 7, id(ear)) is timer, (
+    assert _upstream.pending_task(context, 7, id(listener)) is timer, (
         "found under another number too, as a long timer's chunks are"
     )
-    assert _upstream.pending_task(context, 1, id(Ear())) is None
-    assert _upstream.listeners_of_step(context, 1) == [ear]
+    assert _upstream.pending_task(context, 1, id(Listener())) is None
+    assert _upstream.listeners_of_step(context, 1) == [listener]
     assert _upstream.listeners_of_step(context, 2) == []
 
 
 def test_a_context_keeps_waits_for_events_by_casefolded_name(context):
-    ear, waiting = Ear(), context.wait_for_external_event("Go")
-    _upstream.add_listener(waiting, id(ear), ear)
-    assert _upstream.pending_event(context, "gO", id(ear)) is waiting, (
+    listener, waiting = Listener(), context.wait_for_external_event("Go")
+    _upstream.add_listener(waiting, id(listener), listener)
+    assert _upstream.pending_event(context, "gO", id(listener)) is waiting, (
         "_pending_events no longer holds lists by folded name"
     )
-    assert _upstream.pending_event(context, "other", id(ear)) is None
+    assert _upstream.pending_event(context, "other", id(listener)) is None
 
 
 def test_a_retried_task_is_found_while_it_runs_and_while_it_waits_to_be_retried(context):
-    ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
-    _upstream.add_listener(retried, id(ear), ear)
-    assert _upstream.retryable_task(context, 1, id(ear)) is retried
+    listener, retried = Listener(), context.call_activity("a", retry_policy=POLICY)
+    _upstream.add_listener(retried, id(listener), listener)
+    assert _upstream.retryable_task(context, 1, id(listener)) is retried
 
     del context._pending_tasks[1]
     context.create_timer_internal(timedelta(seconds=1), retried)
-    assert _upstream.retryable_task(context, 1, id(ear)) is retried, (
+    assert _upstream.retryable_task(context, 1, id(listener)) is retried, (
         "TimerTask._retryable_parent no longer names the task"
     )
-    assert _upstream.retryable_task(context, 1, id(Ear())) is None
+    assert _upstream.retryable_task(context, 1, id(Listener())) is None
 
 
 def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
-    ear, retried = Ear(), context.call_activity("a", retry_policy=POLICY)
-    _upstream.add_listener(retried, id(ear), ear)
+    listener, retried = Listener(), context.call_activity("a", retry_policy=POLICY)
+    _upstream.add_listener(retried, id(listener), listener)
     del context._pending_tasks[1]
     timer = context.create_timer_internal(timedelta(seconds=1), retried)
-    _upstream.stop_retrying(context, retried, 1, id(ear))
+    _upstream.stop_retrying(context, retried, 1, id(listener))
     assert timer.is_cancelled
     assert retried.compute_next_delay() is None, "RetryableTask.compute_next_delay no longer decides about retries"
 
@@ -214,7 +214,7 @@ def test_the_delay_before_a_retry_is_upstreams_formula(context):
 
 @pytest.mark.parametrize("attempt", [1000, 1025, 5000])
 def test_a_policy_with_a_longest_interval_can_go_on_for_ever(context, attempt):
-    """Upstream's formula raises ``OverflowError: math range error`` from the 1,025th attempt on."""
+    """Upstream's formula raises `OverflowError: math range error` from the 1,025th attempt on."""
     context.current_utc_datetime = datetime.now()
     policy = task.RetryPolicy(
         first_retry_interval=timedelta(seconds=1),

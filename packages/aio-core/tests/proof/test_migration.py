@@ -18,7 +18,7 @@ Recorded = list[tuple[list[list[bytes]], list[str | None], list[bytes]]]
 
 
 def run(seed: int, first: str, second: str, switch_after: int) -> tuple[Recorded, int, str]:
-    """Run the program of ``seed``; each of its executions changes its kind after ``switch_after`` turns."""
+    """Run the program of `seed`; each of its executions changes its kind after `switch_after` turns."""
     random = Random(seed)
     pair = twins(random)
     generator = Captured(pair.generator)

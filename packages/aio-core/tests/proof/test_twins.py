@@ -1,4 +1,4 @@
-"""A workflow with ``await`` emits, at every turn, the very actions of the same workflow with ``yield``."""
+"""A workflow with `await` emits, at every turn, the very actions of the same workflow with `yield`."""
 
 from __future__ import annotations
 

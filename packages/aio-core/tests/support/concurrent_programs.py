@@ -1,6 +1,6 @@
 """Random workflows that use asyncio for all it is worth: tasks, queues, locks, races, cancellation, timeouts.
 
-``portable`` programs keep to what every supported Python has and has alike, so that a seed names one program and one
+`portable` programs keep to what every supported Python has and has alike, so that a seed names one program and one
 run of it everywhere.  As a script it prints a digest of a range of them::
 
     python concurrent_programs.py 0 200
@@ -81,7 +81,7 @@ class Program:
 
 
 def digest(instance: Instance) -> str:
-    """A short name for everything that ``instance`` answered, turn by turn, but for the wording of our own errors."""
+    """A short name for everything that `instance` answered, turn by turn, but for the wording of our own errors."""
     found = hashlib.sha256()
     for turn in instance.turns:
         found.update(b"turn")

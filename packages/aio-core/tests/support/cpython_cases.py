@@ -1,9 +1,9 @@
 """CPython's own asyncio tests, run as workflows on a virtual clock.
 
-Every interpreter brings them along, in ``test.test_asyncio``.  Two kinds are adapted.  A test method that is a
+Every interpreter contains them, in `test.test_asyncio`.  Two kinds are adapted.  A test method that is a
 coroutine becomes a workflow, which the harness runs turn by turn (so that its beginning is replayed in every turn),
 and which is then replayed from its history.  A test method that is a plain function and drives a loop itself
-(``self.loop.run_until_complete(...)``) is given the loop of a live workflow instance, extended by just that.
+(`self.loop.run_until_complete(...)`) is given the loop of a live workflow instance, extended by just that.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MODULES = ("locks", "queues", "timeouts", "taskgroups", "waitfor")
 """What is run whole, where the interpreter has it."""
 
 FROM_TASKS = ("SleepTests", "WaitTests", "FutureGatherTests", "CoroutineGatherTests", "CTask_CFuture_Tests")
-"""Of ``test_tasks``: sleep, gather, wait, as_completed, shield and tasks; the rest tests other implementations."""
+"""Of `test_tasks`: sleep, gather, wait, as_completed, shield and tasks; the rest tests other implementations."""
 
 USE_TIME = ("timeouts", "waitfor")
-"""Modules that look at the clock themselves, with the module ``time``."""
+"""Modules that look at the clock themselves, with the module `time`."""
 
 
 class Case(NamedTuple):
@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 
 def imported(module: str) -> types.ModuleType | None:
-    """CPython's test module for ``module``; ``None`` where this Python has none."""
+    """CPython's test module for `module`; `None` where this Python has none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
@@ -69,7 +69,7 @@ def imported(module: str) -> types.ModuleType | None:
 
 
 def cases() -> Iterator[Case]:
-    """All that this interpreter brings along of what is run here."""
+    """Yield the cases of this interpreter that are run here."""
     for module in (*MODULES, "tasks"):
         source = imported(module)
         if source is None:
@@ -84,7 +84,7 @@ def cases() -> Iterator[Case]:
 
 
 def run(case: Case) -> None:
-    """Run one case; raises what the test raises, ``unittest.SkipTest`` included."""
+    """Run one case; raises what the test raises, `unittest.SkipTest` included."""
     method = getattr(case.cls, case.method)
     for marked in (case.cls, method):
         if getattr(marked, "__unittest_skip__", False):
@@ -96,7 +96,7 @@ def run(case: Case) -> None:
 
 
 class WorkflowTime:
-    """Stands in for the module ``time`` in CPython's test module: its clocks are the workflow's."""
+    """Stands in for the module `time` in CPython's test module: its clocks are the workflow's."""
 
     @staticmethod
     def monotonic() -> float:
@@ -113,7 +113,7 @@ def _run_as_workflow(case: Case) -> None:
 
     @as_orchestrator
     async def workflow(ctx: AsyncWorkflowContext) -> None:
-        problems.clear()  # it is the last replay that counts
+        problems.clear()  # only those of the last replay
         try:
             await _test(case)
         except (Exception, asyncio.CancelledError) as problem:
@@ -137,7 +137,7 @@ def _run_as_workflow(case: Case) -> None:
 
 
 async def _test(case: Case) -> None:
-    """What ``IsolatedAsyncioTestCase.run`` does, without its own loop."""
+    """What `IsolatedAsyncioTestCase.run` does, without its own loop."""
     test: Any = case.cls(case.method)
     try:
         test.setUp()
@@ -270,7 +270,7 @@ class LiveInstance:
             if action.HasField("createTimer")
         ]
         if not timers:
-            msg = "nothing is ready, and there is no timer: a real loop would wait for ever"
+            msg = "nothing is ready, and there is no timer: a real loop would wait forever"
             raise AssertionError(msg)
         when, step = min(timers)
         self._now = max(self._now, when)
@@ -340,7 +340,7 @@ def _new_future(self: Any, loop: Any) -> Any:
 
 
 def _run_plainly(self: Any, result: Any = None) -> None:
-    """A plain test method of an ``IsolatedAsyncioTestCase``, which looks for its loop with ``get_event_loop``."""
+    """A plain test method of an `IsolatedAsyncioTestCase`, which looks for its loop with `get_event_loop`."""
     asyncio.set_event_loop(self.new_test_loop())
     try:
         unittest.TestCase.run(self, result)

@@ -12,7 +12,7 @@ COUNTS: pytest.StashKey[Counter[tuple[str, str]]] = pytest.StashKey()
 
 @pytest.fixture(scope="session")
 def counts(pytestconfig: pytest.Config) -> Counter[tuple[str, str]]:
-    """What became of CPython's tests, by ``(module, outcome)``."""
+    """What became of CPython's tests, by `(module, outcome)`."""
     return pytestconfig.stash.setdefault(COUNTS, Counter())
 
 

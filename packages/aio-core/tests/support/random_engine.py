@@ -1,6 +1,6 @@
-"""An engine that answers in a random order: which operation is done next, whether it failed, and in which batch.
+"""An engine that completes operations in a random order, in random batches, and lets some of them fail.
 
-All its choices come from one ``random.Random``, or from Hypothesis's, so a run can be had again from its seed.
+All its choices come from one `random.Random`, or from Hypothesis's, so a run can be repeated from its seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ANSWERED = ("scheduleTask", "createSubOrchestration", "createTimer")
 
 
 class RandomEngine:
-    """Drives an instance to its end, and through ``continue_as_new`` as many times as it asks."""
+    """Runs an instance to its end, and its next executions after `continue_as_new`."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class RandomEngine:
         self._suspended = False
 
     def run(self, instance: Instance, *, turns: int | None = None) -> Instance:
-        """Take turns until ``instance`` is done, waits for what will never come, or has taken ``turns`` of them."""
+        """Take turns until `instance` has ended, nothing is outstanding, or it has taken `turns` of them."""
         if not instance.turns:
             instance.start()
         limit = self.max_turns if turns is None else turns
@@ -54,7 +54,7 @@ class RandomEngine:
         return instance
 
     def next_execution(self, instance: Instance) -> Instance | None:
-        """The execution that follows upon ``continue_as_new``, with the events carried over; or ``None``."""
+        """The execution that follows upon `continue_as_new`, with the events carried over; or `None`."""
         outcome = instance.outcome
         if outcome is None or outcome.orchestrationStatus != CONTINUED:
             return None
@@ -72,7 +72,7 @@ class RandomEngine:
         return following
 
     def run_all(self, instance: Instance) -> list[Instance]:
-        """All executions of ``instance``, each run to its end."""
+        """All executions of `instance`, each run to its end."""
         executions = []
         following: Instance | None = instance
         while following is not None:
@@ -90,8 +90,8 @@ class RandomEngine:
                 break
             batch.append(event)
         if self._suspended:
-            # Within the batch: over its end, upstream would set aside the confirmation of what was scheduled, too, and
-            # so schedule it again.
+            # Within the batch: otherwise upstream would buffer the confirmations of what was scheduled too, and so
+            # schedule it again.
             self._suspended = False
             batch.append(pb.HistoryEvent(eventId=-1, executionResumed=pb.ExecutionResumedEvent()))
         return batch
@@ -152,7 +152,7 @@ def _is_answered(action: pb.OrchestratorAction) -> bool:
 
 
 def shortest_completing(instance: Instance, orchestrator: Any, past: Any, new: Sequence[pb.HistoryEvent]) -> int:
-    """How many of the ``new`` events it takes to complete ``orchestrator``; all of them if it never does."""
+    """How many of the `new` events it takes to complete `orchestrator`; all of them if it never does."""
     for size in range(1, len(new)):
         actions = execute(instance, past, new[:size], orchestrator=orchestrator).actions
         if any(action.HasField("completeOrchestration") for action in actions):

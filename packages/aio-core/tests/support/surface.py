@@ -32,7 +32,7 @@ def complete(
     activities: dict[str, Callable[[Any], Any]] | None = None,
     batch: int = 1,
 ) -> Instance:
-    """Run ``workflow`` until nothing is outstanding; then replay it, cut after every turn, and compare the actions."""
+    """Run `workflow` until nothing is outstanding; then replay it, cut after every turn, and compare the actions."""
     instance = Instance(as_orchestrator(workflow))
     instance.run(activities or ACTIVITIES, events=events, seed=seed, batch=batch)
     replay(instance)
@@ -40,12 +40,12 @@ def complete(
 
 
 def result_of(workflow: Workflow, **options: Any) -> Any:
-    """What ``workflow`` returns, having been replayed as well."""
+    """What `workflow` returns, having been replayed as well."""
     return complete(workflow, **options).result
 
 
 def failure_of(workflow: Workflow, **options: Any) -> pb.TaskFailureDetails:
-    """How ``workflow`` fails, having been replayed as well."""
+    """How `workflow` fails, having been replayed as well."""
     return complete(workflow, **options).failure
 
 
@@ -61,7 +61,7 @@ def kinds(actions: Sequence[pb.OrchestratorAction]) -> list[str]:
 
 @contextmanager
 def records_of(logger: str) -> Iterator[list[str]]:
-    """The messages that ``logger`` receives at warning level or above, its own level aside."""
+    """Collect the messages that `logger` receives at warning level or above, whatever its own level is."""
     messages: list[str] = []
 
     class Handler(logging.Handler):

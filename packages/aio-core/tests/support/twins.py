@@ -1,4 +1,4 @@
-"""Random workflows, each written down twice from one tree: with ``yield`` for upstream, and with ``await`` for us.
+"""Random workflows, each written twice from one syntax tree: with `yield` for upstream, and with `await` for us.
 
 The two texts differ in what a migration changes, and in nothing else::
 
@@ -9,7 +9,7 @@ The two texts differ in what a migration changes, and in nothing else::
     task.when_any(...)               ctx.when_any_with_result(...)
 
 Races are over operations scheduled for them: among several that are done already, upstream takes the first of the
-list and ``ctx.when_any`` the one that was done first, on purpose.
+list and `ctx.when_any` the one that was done first, on purpose.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _function(text: str) -> Callable[..., Any]:
 
 
 class Captured:
-    """Runs a generator orchestrator and keeps what upstream made of it, so that it can be looked at and closed."""
+    """Runs a generator orchestrator and keeps its generators and contexts, so that they can be examined and closed."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -108,35 +108,35 @@ class Captured:
     def __name__(self) -> str:
         return "program"
 
-    def stumbles_over_trailing_events(self) -> bool:
+    def drops_trailing_events(self) -> bool:
         """Whether the last run ended by catching a failure.
 
         Upstream then resumes the finished generator with that failure at each later event of the batch, and so drops
-        the event.  An async workflow does not, which is no difference that anyone would want back.
+        the event.  An async workflow does not, on purpose.
         """
         ctx, generator = self._runs[-1]
         return generator.gi_frame is None and ctx._previous_task is not None and ctx._previous_task.is_failed
 
     def close(self) -> None:
-        """End the generators here and now: upstream leaves them, and their ``finally``, to the collector.
+        """End the generators at once: upstream leaves them, and their `finally`, to the garbage collector.
 
-        Not by ``close()``, to which a ``yield`` in a ``finally`` block is an error.
+        Not by `close()`, to which a `yield` in a `finally` block is an error.
         """
         for _, generator in self._runs:
             for _ in range(50):
                 try:
-                    generator.throw(_Gone())
-                except (StopIteration, Exception, _Gone):
+                    generator.throw(_RunEnded())
+                except (StopIteration, Exception, _RunEnded):
                     break
         self._runs.clear()
 
 
-class _Gone(BaseException):
-    """The run is over."""
+class _RunEnded(BaseException):
+    """Ends a generator that upstream has dropped."""
 
 
 class TwinEngine(RandomEngine):
-    """Runs the twins, starting with either; what differs on purpose it avoids, and ``test_twins`` has it by name."""
+    """Runs the twins, starting with either; avoids what differs on purpose, which `test_twins` tests by name."""
 
     def __init__(self, random: Random, pair: Twins) -> None:
         super().__init__(
@@ -153,14 +153,14 @@ class TwinEngine(RandomEngine):
         batch = super()._batch(instance)
         if len(batch) > 1:
             size = shortest_completing(instance, self._generator, instance.history, batch)
-            if size < len(batch) and self._generator.stumbles_over_trailing_events():
+            if size < len(batch) and self._generator.drops_trailing_events():
                 batch = batch[:size]
             self._generator.close()
         return batch
 
 
 def assert_same_turns(pair: Twins, instance: Instance) -> None:
-    """Assert that the async twin answers each turn of ``instance`` as ``instance`` did."""
+    """Assert that the async twin answers each turn of `instance` as `instance` did."""
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
         begin = instance.batch_begin(end)
         ours = replayed(instance, end, begin=begin, orchestrator=pair.asynchronous)
@@ -171,7 +171,7 @@ def assert_same_turns(pair: Twins, instance: Instance) -> None:
 
 
 class _Writer:
-    """Draws the tree."""
+    """Draws a random syntax tree."""
 
     def __init__(self, random: Random) -> None:
         self.random = random

@@ -14,7 +14,7 @@ HERE = "# <-"
 
 
 def started(function: Callable[..., Any], input: Any = None, **options: Any) -> Instance:
-    """An instance of the async workflow ``function`` after its first turn."""
+    """An instance of the async workflow `function` after its first turn."""
     return Instance(as_orchestrator(function), input, **options).start()
 
 
@@ -26,22 +26,22 @@ def finished(
     events: Any = (),
     **options: Any,
 ) -> Instance:
-    """An instance of the async workflow ``function`` after its last turn; unknown activities return their input."""
+    """An instance of the async workflow `function` after its last turn; unknown activities return their input."""
     return Instance(as_orchestrator(function), input, **options).run(activities, events=events)
 
 
 def result_of(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What the async workflow ``function`` returns."""
+    """What the async workflow `function` returns."""
     return finished(function, *args, **options).result
 
 
 def failure_of(function: Callable[..., Any], *args: Any, **options: Any) -> pb.TaskFailureDetails:
-    """How the async workflow ``function`` fails."""
+    """How the async workflow `function` fails."""
     return finished(function, *args, **options).failure
 
 
 def line_in(function: Callable[..., Any], marker: str = HERE) -> str:
-    """``file:line`` of the line of ``function`` that carries ``marker``."""
+    """`file:line` of the line of `function` that carries `marker`."""
     lines, first = inspect.getsourcelines(function)
     numbers = [first + offset for offset, line in enumerate(lines) if marker in line]
     assert len(numbers) == 1, f"{len(numbers)} lines of {function.__name__} carry {marker!r}"
