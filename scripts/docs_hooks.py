@@ -87,15 +87,17 @@ def rules() -> str:
 
 def worker_options() -> str:
     """The keyword options of a worker: the items of `WorkerOptions`, their defaults and the texts below them."""
-    from durabletask_aio.worker.options import OPTIONS, WorkerOptions
+    from durabletask_aio.worker import options
 
-    definition: Any = ast.parse(inspect.getsource(WorkerOptions)).body[0]
+    # `inspect` looks for the class in the facade, since its `__module__` is the public import path.
+    classes = (node for node in ast.parse(inspect.getsource(options)).body if isinstance(node, ast.ClassDef))
+    definition: Any = next(node for node in classes if node.name == "WorkerOptions")
     texts = {
         item.target.id: " ".join(text.value.value.split())
         for item, text in zip(definition.body, definition.body[1:], strict=False)
         if isinstance(item, ast.AnnAssign)
     }
-    rows = ((f"`{name}`", f"`{option.default!r}`", texts[name]) for name, option in OPTIONS.items())
+    rows = ((f"`{name}`", f"`{option.default!r}`", texts[name]) for name, option in options.OPTIONS.items())
     return table(("Keyword", "Default", "Meaning"), rows)
 
 
