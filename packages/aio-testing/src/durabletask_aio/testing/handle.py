@@ -128,7 +128,7 @@ class WorkflowHandle:
         await self._runner.call(self._runner.engine.TerminateInstance, request)
 
     async def suspend(self, reason: str | None = None) -> None:
-        """Suspend the instance: what happens is kept for it until `resume`.  Time goes on.
+        """Suspend the instance: what happens is kept for it until `resume`.  Time continues to pass.
 
         Args:
             reason: recorded in the history.

@@ -244,7 +244,7 @@ class InProcessRunner:
         self._turns_per_instance[item.key] += 1
         limit = self.settings.turn_limit
         if limit is not None and self._turns_per_instance[item.key] > limit:
-            # The turn stays handed out: the instance pauses, and the test can inspect it or go on with others.
+            # The turn is not completed: the instance pauses, and the test can inspect it or continue with others.
             self._paused_instances[item.key] = item.token
             raise WorkflowStuckError(
                 f"workflow {instance.name!r}, instance {item.key!r}, has had {limit} turns while the test waited, it "
@@ -290,7 +290,7 @@ class InProcessRunner:
             )
 
     async def _sleep_on_clock(self, delay: timedelta) -> None:
-        """Sleep in an activity until the virtual clock has moved by `delay`; `timedelta.max` is for ever."""
+        """Sleep in an activity until the virtual clock has moved by `delay`; `timedelta.max` never ends."""
         task = asyncio.current_task()
         assert task is not None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -133,7 +133,7 @@ def _row(timeline: Timeline, axis: Axis, row: Row, y: float) -> Markup:
 
 
 def _caption(axis: Axis, row: Row, y: float) -> Markup:
-    """Return the text beside the bars: after the last one or, where the drawing ends, before the first."""
+    """Return the text next to the bars: after the last one or, where the drawing ends, before the first."""
     duration = row.end - row.start
     took = duration_text(duration) if duration >= RESOLUTION and row.outcome is not Outcome.DROPPED else ""
     note = payload_text(row.input, 24) if row.outcome is Outcome.MOMENT else ""

@@ -50,7 +50,7 @@ class Turns:
         """The exceptions that failed instances, by instance id; the history has only a description of them."""
 
     def run(self, instance: OrchestrationInstance, execution: int, token: str) -> pb.OrchestratorResponse:
-        """Run the turn that the engine has handed out for this instance.
+        """Run the turn that the engine has dispatched for this instance.
 
         Args:
             instance: the instance, with its history and the events of the turn.
