@@ -1,6 +1,6 @@
 """After each test of the core, every workflow that it ran is replayed, with its history cut at every event.
 
-The replays take about 30 % of the suite's time.  `replays.MAX_CUTS` and `MAX_REPLAYED` bound them for each instance, and
+The replays take 30 % of the suite's time.  `replays.MAX_CUTS` and `MAX_REPLAYED` bound them for each instance, and
 an instance whose replay the test itself has asserted is not replayed again.
 """
 
