@@ -139,9 +139,9 @@ class Beside:
                 ]
                 for name, instance_id in started:
                     state = client.wait_for_orchestration_completion(instance_id, timeout=60)
-                    self._judge(name, state)
+                    self._check_state(name, state)
 
-    def _judge(self, name: str, state: Any) -> None:
+    def _check_state(self, name: str, state: Any) -> None:
         status, failure = state.runtime_status.name, state.failure_details
         if name == "misbehaves":
             self.counts["refused"] += 1

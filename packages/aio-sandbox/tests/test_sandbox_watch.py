@@ -395,11 +395,11 @@ class TestMonitoring:
     def test_stable_call_sites_are_disabled_and_others_are_not(self, watched: Any) -> None:
         seen: list[str] = []
         tool = monitoring.monitor(call_index)
-        judge = tool._judge
+        check_call = tool._check_call
 
         def counting(code: Any, offset: int, called: Any, first: Any) -> Any:
             seen.append(getattr(called, "__name__", ""))
-            return judge(code, offset, called, first)
+            return check_call(code, offset, called, first)
 
         async def workflow(ctx: Any) -> None:
             local = len
@@ -407,12 +407,12 @@ class TestMonitoring:
                 len("x")
                 local("x")
 
-        tool._judge = counting  # type: ignore[method-assign]
+        tool._check_call = counting  # type: ignore[method-assign]
         tool.stop()
         try:
             assert watched(workflow).error is None
         finally:
-            tool._judge = judge  # type: ignore[method-assign]
+            tool._check_call = check_call  # type: ignore[method-assign]
             tool.stop()
 
         # The local is seen ten times, the global once.
