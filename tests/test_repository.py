@@ -112,25 +112,6 @@ def test_the_implementation_is_a_namespace() -> None:
 
 # What sources may hold ---------------------------------------------------------------------------------------
 
-PRIVATE_NAMES_OF_UPSTREAM = re.compile(
-    r"durabletask\.internal|\b(?:worker|task|client)\._(?!upstream\b)[a-z]|(?<!self)\._registry\b|\._pending_",
-)
-
-
-ADAPTERS = {"_upstream.py", "_interpreter.py"}
-"""Modules that may touch private names: of upstream, and of asyncio's tasks."""
-
-
-def test_private_names_of_upstream_are_in_the_adapter_modules_alone() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in SOURCES
-        if path.name not in ADAPTERS
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if PRIVATE_NAMES_OF_UPSTREAM.search(line)
-    ]
-    assert not found, "private names of upstream outside of the adapter modules:\n" + "\n".join(found)
-
 
 def lines_of_code(source: str) -> int:
     """Lines that hold code: neither blank, nor a comment, nor a docstring (or a string that documents a name)."""

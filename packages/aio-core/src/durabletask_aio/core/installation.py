@@ -11,6 +11,7 @@ import glob
 import logging
 import os
 import re
+import sys
 import threading
 
 CORE = "durabletask-aio-core"
@@ -111,11 +112,9 @@ def _find_problem() -> str | None:
 
 
 def _has_conflicting_metadata() -> bool:
-    """Look for the metadata folder of a conflicting distribution next to the imported `durabletask`."""
-    import durabletask
-
+    """Look for the metadata folder of a conflicting distribution next to `durabletask`, which has been imported."""
     patterns = [name.replace("-", "_") + "-*" for name in CONFLICTING]
-    folders = [os.path.dirname(folder) for folder in durabletask.__path__]
+    folders = [os.path.dirname(folder) for folder in sys.modules[UPSTREAM].__path__]
     return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
 
 
