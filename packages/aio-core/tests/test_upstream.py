@@ -1,8 +1,10 @@
 """Each private name of `durabletask` that the core leans on: if upstream changes one, a test says so in a sentence."""
 
+import hashlib
 import inspect
 import logging
 import re
+import textwrap
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -429,3 +431,17 @@ def test_the_list_of_attributes_above_is_complete():
 @pytest.mark.parametrize("name", ["_retry_policy", "_start_time", "_attempt_count", "_retryable_parent", "_parents"])
 def test_the_attributes_of_retried_tasks_are_still_there(context, name):
     assert hasattr(context.call_activity("a", retry_policy=POLICY), name), f"RetryableTask has no {name} any more"
+
+
+EXECUTE_DIGESTS = {"7f5550cd5bc7514b"}
+"""Of the source of `_OrchestrationExecutor.execute` in durabletask 1.12.0, which `continue_live` was compared with."""
+
+
+def test_the_end_of_execute_is_still_the_one_that_continue_live_repeats():
+    source = textwrap.dedent(inspect.getsource(_OrchestrationExecutor.execute))
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+
+    assert digest in EXECUTE_DIGESTS, (
+        "upstream changed _OrchestrationExecutor.execute: compare it with HistoryExecutor.continue_live in "
+        f"durabletask_aio.core._upstream, and then add {digest!r} here"
+    )

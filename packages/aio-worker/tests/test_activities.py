@@ -848,7 +848,7 @@ class TestStopping:
                     ignored.append("cancelled")
             return "at last"
 
-        monkeypatch.setattr(binding, "_PATIENCE", 0.05)
+        monkeypatch.setattr(binding, "_NAMED_AFTER", 0.05)
         caplog.set_level(logging.INFO, logger="test.stubborn")
         worker = started(
             engine,

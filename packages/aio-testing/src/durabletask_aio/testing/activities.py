@@ -21,7 +21,7 @@ from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.registry import Registry, describe_unregistered
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activities import ActivityContext, outcome_of
-from durabletask_aio.worker.registration import only_a_call_tells
+from durabletask_aio.worker.activity_functions import may_return_awaitable
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -110,7 +110,7 @@ class Activities:
 
     async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
         value = self._input(function, request)
-        is_wrapper = only_a_call_tells(function)
+        is_wrapper = may_return_awaitable(function)
         if not is_wrapper and hosting.function_kind(function) is hosting.FunctionKind.COROUTINE:
             return await function(context, value)
         result = await self.in_thread(function, context, value)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 
 from durabletask_aio.core import SandboxMode, as_orchestrator, hosting
 from durabletask_aio.testing.registry import Registry
-from durabletask_aio.worker.registration import discoverable
+from durabletask_aio.worker.activity_functions import with_type_hints
 
 AnyFunction: TypeAlias = Callable[..., Any]
 FunctionsByName: TypeAlias = Iterable[AnyFunction] | Mapping[str, AnyFunction]
@@ -36,7 +36,7 @@ def new_registry(
         registry.add_named_orchestrator(name or hosting.function_name(orchestrator), orchestrator)
     for name, function in named_functions(activities, "activities"):
         registered_as = name or hosting.function_name(function)
-        registry.add_named_activity(registered_as, discoverable(function, registered_as))
+        registry.add_named_activity(registered_as, with_type_hints(function, registered_as))
     for name, function in named_functions(entities, "entities"):
         registry.add_entity(function, name)
     return registry

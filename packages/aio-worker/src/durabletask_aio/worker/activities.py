@@ -1,9 +1,9 @@
-"""Activities of a bound worker: sync ones in upstream's own code, async ones awaited on one event loop.
+"""Activities of a bound worker: sync ones run in upstream's own code, async ones are awaited on one event loop.
 
-Why async activities do not simply replace ``_execute_activity`` by a coroutine function: upstream's manager would await
-one, but upstream's stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at
-once and drops the coroutine.  So async work items are turned into coroutine functions where they are queued; upstream's
-limits and bookkeeping then hold for them as for all others, and no pool thread is taken while they wait.
+A coroutine function in place of `_execute_activity` would not work: upstream's manager would await it, but upstream's
+stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at once and drops the
+coroutine.  So async work items become coroutine functions where they are queued; upstream's limits and bookkeeping then
+apply to them as to all others, and no pool thread is used while they wait.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.functions import is_coroutine_callable
-from durabletask_aio.core.hosting import activity_failure_details
-from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.core.hosting import activity_failure_details, metadata_from_tags
+from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
-from durabletask_aio.worker.registration import only_a_call_tells
+from durabletask_aio.worker.activity_functions import is_async, may_return_awaitable
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -30,7 +29,7 @@ _DELIVERY_THREADS = 4
 
 
 class ActivityContext(task.ActivityContext):
-    """What an activity of an async-aware worker is told, sync and async ones alike: upstream's context and more."""
+    """The context of an activity, sync or async: upstream's, with name, tags, metadata and a logger."""
 
     __module__ = "durabletask.aio.worker"
 
@@ -49,17 +48,17 @@ class ActivityContext(task.ActivityContext):
 
     @property
     def tags(self) -> dict[str, str]:
-        """A copy of the tags of this call (``call_activity(..., tags=...)``), metadata included."""
+        """A copy of the tags of this call (`call_activity(..., tags=...)`), metadata included."""
         return dict(self._tags)
 
     @property
     def metadata(self) -> dict[str, str] | None:
-        """The metadata of the calling workflow, or ``None`` if it has none or the engine does not carry tags."""
-        return metadata.from_tags(self._tags)
+        """The metadata of the calling workflow; `None` if it has none, or if the engine does not carry tags."""
+        return metadata_from_tags(self._tags)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that says in each record which activity of which instance it is about."""
+        """A logger that names the instance and the activity in each record."""
         facts = {"instance_id": self.orchestration_id, "activity_name": self._name, "task_id": self.task_id}
         return _ActivityLogger(logging.getLogger(f"durabletask.aio.activity.{self._name}"), facts)
 
@@ -67,8 +66,8 @@ class ActivityContext(task.ActivityContext):
     def is_cancellation_requested(self) -> bool:
         """Whether the worker is stopping.
 
-        An async activity is cancelled when the grace period ends; a sync one cannot be, and the worker waits for it, so
-        a long one should look here from time to time.
+        An async activity is cancelled when the grace period ends.  A sync one cannot be, and the worker waits for it,
+        so a long one should check this from time to time.
         """
         return self._stopping()
 
@@ -84,7 +83,7 @@ _request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("d
 
 
 class _Handled:
-    """Given to upstream's wrapper in place of a request: nothing is left to do but to release the channel."""
+    """Given to upstream's wrapper in place of a request, so that it only releases the channel."""
 
 
 _HANDLED = _Handled()
@@ -107,28 +106,28 @@ class Activities:
         self.is_stopping = False
 
     def close(self) -> None:
-        """The worker has stopped: give the delivery threads back."""
+        """End the delivery threads: the worker has stopped."""
         delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.shutdown(wait=True)
 
-    # Which is which -----------------------------------------------------------------------------------------
+    # -- kinds ----------------------------------------------------------------------------------------------------
 
     def is_async(self, name: str) -> bool:
-        """Whether the activity registered under ``name`` has to be awaited, or may have to."""
+        """Whether the activity registered under `name` is async, or may be."""
         return self._kind(name)[1]
 
     def _kind(self, name: str) -> tuple[object, bool, bool]:
-        """The function, whether it is (perhaps) async, and whether only a call tells."""
+        """Return the function, whether it is (perhaps) async, and whether only a call tells."""
         function = _upstream.find_activity(self._worker, name)
         known = self._kinds.get(name)
         if known is None or known[0] is not function:
-            is_wrapper = only_a_call_tells(function)
-            known = self._kinds[name] = (function, is_wrapper or is_coroutine_callable(function), is_wrapper)
+            is_wrapper = may_return_awaitable(function)
+            known = self._kinds[name] = (function, is_wrapper or is_async(function), is_wrapper)
         return known
 
     def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
-        """Wrap the way into upstream's queue: an async activity goes in as a coroutine function."""
+        """Wrap the function that puts activities into upstream's queue: async ones become coroutine functions."""
 
         def submit_activity(handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
             if not self.is_async(request.name):
@@ -149,10 +148,10 @@ class Activities:
     def _asks_to_stop(self) -> bool:
         return self.is_stopping
 
-    # Sync ---------------------------------------------------------------------------------------------------
+    # -- sync activities ------------------------------------------------------------------------------------------
 
     def execute(self, request: pb.ActivityRequest | _Handled, stub: Any, completion_token: Any) -> None:
-        """Take the place of upstream's ``_execute_activity`` on a bound worker; runs in upstream's pool."""
+        """Execute an activity in upstream's pool; called in place of upstream's `_execute_activity`."""
         if isinstance(request, _Handled):
             return
         reset = _request.set(request)
@@ -166,31 +165,31 @@ class Activities:
         finally:
             _request.reset(reset)
 
-    # Async --------------------------------------------------------------------------------------------------
+    # -- async activities -----------------------------------------------------------------------------------------
 
     async def _execute_async(
         self, handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any
     ) -> None:
-        """Runs on upstream's loop and waits there for what happens on the loop of the activities."""
+        """Wait, on upstream's loop, for an activity that runs on the loop of async activities."""
         loop = asyncio.get_running_loop()
         outcome = None
-        if not self.is_stopping:  # The grace period is for those that have begun.
+        if not self.is_stopping:  # The grace period is for activities that have begun.
             name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
             outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token), name=name))
         if outcome is None:
             await loop.run_in_executor(self._delivery_pool(), self._give_back, cancel, request, stub, token)
             return
         try:
-            # Not in upstream's pool, which may be full of sync activities: a result must not wait for them.
+            # Not in upstream's pool, which may be full of sync activities that the result would wait for.
             await loop.run_in_executor(self._delivery_pool(), self._deliver, outcome, request, stub)
         finally:
             handler(_HANDLED, stub, token)
 
     def _give_back(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-        """Tell the engine at once that somebody else may have it; it would find out anyway, but later."""
+        """Abandon the work item, so that the engine can deliver it again at once."""
         try:
             cancel(request, stub, token)
-        except Exception as error:  # the engine may be gone, and no reason to fail is left here
+        except Exception as error:  # The engine may be unreachable; it then delivers the item again by itself.
             self._logger.debug("Activity '%s' could not be given back to the engine: %s", request.name, error)
 
     def _delivery_pool(self) -> ThreadPoolExecutor:
@@ -199,9 +198,9 @@ class Activities:
         return self._delivery
 
     async def _respond(self, request: pb.ActivityRequest, completion_token: Any) -> pb.ActivityResponse | None:
-        """The response to ``request``, or ``None`` if the worker stopped before there was one.
+        """Return the response to `request`, or `None` if the worker stopped before there was one.
 
-        The order of things is that of upstream's ``_execute_activity``; a test compares the responses of the two.
+        The order of the steps is that of upstream's `_execute_activity`; a test compares the responses of the two.
         """
         worker = self._worker
         _upstream.activity_started(worker, request)
@@ -263,7 +262,7 @@ class Activities:
         except asyncio.CancelledError:
             if self._loop.is_cancelling(asyncio.current_task()):
                 raise _Cancelled from None
-            raise  # the activity cancelled itself: a failure like any other
+            raise  # The activity cancelled itself, which is a failure.
         encoded_output = converter.serialize(output)
         self._logger.debug(
             "%s/%s: Activity '%s' completed successfully with %d char(s) of encoded output.",
@@ -275,10 +274,10 @@ class Activities:
         return encoded_output
 
     async def _called_in_pool(self, function: Callable[..., Any], context: ActivityContext, value: Any) -> Any:
-        """The result of a plain function around an async one, which may call :func:`asyncio.run` and so block.
+        """Return the result of a plain function around an async one, which may call `asyncio.run` and so block.
 
-        A cancellation waits until the function has returned: what runs in the pool cannot be cancelled, and its result
-        counts as that of any sync activity does.
+        A cancellation waits until the function has returned, because a function in the pool cannot be cancelled; its
+        result is delivered, as that of any sync activity.
         """
         begin = functools.partial(outcome_of, contextvars.copy_context().run, function, context, value)
         call = asyncio.get_running_loop().run_in_executor(_upstream.thread_pool_of(self._worker), begin)
@@ -297,7 +296,7 @@ class Activities:
             raise cancelled
         return await output
 
-    # Both ---------------------------------------------------------------------------------------------------
+    # -- responses ------------------------------------------------------------------------------------------------
 
     def _failed(self, request: pb.ActivityRequest, token: Any, error: BaseException) -> pb.ActivityResponse:
         return pb.ActivityResponse(
@@ -327,9 +326,9 @@ class Activities:
 
 
 def outcome_of(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Call ``function`` in a thread of a pool that an event loop waits for.
+    """Call `function` in a thread of a pool for which an event loop waits.
 
-    A future as the result, since the loop's own takes everything but ``StopIteration``: it would then never be done.
+    A future as the result, because the loop's own does not accept `StopIteration` and would never be done.
     """
     outcome: Future[Any] = Future()
     try:
@@ -340,7 +339,7 @@ def outcome_of(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 
 class _Cancelled(BaseException):
-    """The worker stopped before the activity had a result; nothing is to be said to the engine about it.
+    """The worker stopped before the activity had a result, and no response is sent.
 
-    A ``BaseException``, so that it is no error to the tracing span that it passes.
+    A `BaseException`, so that the tracing span around it does not record it as an error.
     """

@@ -1,6 +1,6 @@
 """The event loop that async activities run on: the user's own where there is one, otherwise one long-lived loop.
 
-Never upstream's: upstream blocks its loop while it connects, waits to reconnect, or joins its reader thread.
+It is never upstream's loop, which upstream blocks while it connects, waits to reconnect, or joins its reader thread.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _CANCEL_ROUNDS = 10
 
 
 class _ActivityTask(asyncio.Task[T]):
-    """A task that knows whether it was cancelled because its loop is being torn down.
+    """A task that records whether it was cancelled because its loop is being closed.
 
-    ``asyncio.run`` cancels every task, outside of any running loop, once its main function has returned; the activity
-    was not at fault then, and another worker may have it.
+    `asyncio.run` cancels every task, outside of any running loop, once its main function has returned.  The activity
+    has not failed then, and another worker can run it.
     """
 
-    torn_down = False
+    cancelled_by_closing = False
 
     def cancel(self, msg: Any = None) -> bool:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self.torn_down = True
+            self.cancelled_by_closing = True
         return super().cancel(msg)
 
 
@@ -48,18 +48,18 @@ class ActivityLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelling = False
 
-    # Which loop ---------------------------------------------------------------------------------------------
+    # -- the loop -------------------------------------------------------------------------------------------------
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on, activities run on this loop of the user's, until :meth:`detach`."""
+        """Run activities on this loop of the user's, until `detach`."""
         self._attached = loop
 
     def detach(self) -> None:
-        """The user's loop is about to end or to do something else."""
+        """Do not run activities on the user's loop any more."""
         self._attached = None
 
     def blocks(self) -> bool:
-        """Whether the calling thread is the one activities run on, so that waiting for them would be a deadlock."""
+        """Whether this is the thread that runs the activities, on which waiting for them would be a deadlock."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -92,16 +92,20 @@ class ActivityLoop:
         finally:
             loop.close()
 
-    # Work ---------------------------------------------------------------------------------------------------
+    # -- activities -----------------------------------------------------------------------------------------------
 
     def submit(self, function: Callable[[], Awaitable[T]], *, name: str) -> Future[T]:
-        """Run ``function`` as a task of this name; the future is done, but never cancelled, when the task is."""
+        """Run `function` as a task of this name.
+
+        Returns:
+            A future that is done when the task is; it is never cancelled.
+        """
         result: Future[T] = Future()
         result.set_running_or_notify_cancel()
         loop = self._loop()
         try:
             loop.call_soon_threadsafe(self._start, loop, function, name, result)
-        except RuntimeError as error:  # the user's loop was closed without leaving 'async with' first
+        except RuntimeError as error:  # The user's loop was closed inside of the 'async with' block.
             result.set_exception(RuntimeError(f"the event loop of this worker's async activities is gone: {error}"))
         return result
 
@@ -116,7 +120,7 @@ class ActivityLoop:
             except Exception as error:
                 result.set_exception(error)
             except BaseException as error:
-                # Who waits for the result is upstream's loop, which would end with the error and the worker with it.
+                # Upstream's loop waits for the result; it would end with this error, and the worker with it.
                 result.set_exception(RuntimeError(f"the activity's task raised {type(error).__name__}"))
             else:
                 result.set_result(value)
@@ -133,28 +137,28 @@ class ActivityLoop:
         if self._cancelling:
             task.cancel()
 
-    # Ends ---------------------------------------------------------------------------------------------------
+    # -- the end --------------------------------------------------------------------------------------------------
 
     def is_cancelling(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether ``task`` was cancelled because the worker or the loop ends, and not by user code."""
-        return (self._cancelling and task in self._tasks) or getattr(task, "torn_down", False)
+        """Whether `task` was cancelled because the worker or the loop ends, and not by user code."""
+        return (self._cancelling and task in self._tasks) or getattr(task, "cancelled_by_closing", False)
 
     @property
     def active(self) -> int:
-        """How many activities are running."""
+        """The number of running activities."""
         return len(self._tasks)
 
     def names(self, limit: int = 10) -> str:
-        """What is running, in words; ``limit`` of them by name."""
+        """Return the names of the running activities, at most `limit` of them, for a message."""
         names = sorted(task.get_name() for task in list(self._tasks))
         return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
     def open(self) -> None:
-        """The worker starts (again)."""
+        """Accept activities: the worker starts."""
         self._cancelling = False
 
     def cancel_all(self) -> None:
-        """Cancel what runs and what is still to come; returns at once."""
+        """Cancel the running activities and those that are submitted later; returns at once."""
         self._cancelling = True
         loop = self._attached or self._own
         if loop is not None and not loop.is_closed():
@@ -165,17 +169,17 @@ class ActivityLoop:
             task.cancel()
 
     def close(self) -> None:
-        """End our own loop and its thread, if there is one; whatever activities left behind there is cancelled."""
+        """End our own loop and its thread, if there is one, and cancel the tasks that are left on it."""
         with self._lock:
             loop, thread = self._own, self._thread
             self._own = self._thread = None
         if loop is None or thread is None:
             return
-        # An activity can be among them if the stop was interrupted: it has not failed then, somebody else may have it.
+        # An activity can be among them if the stop was interrupted; it has not failed, and can run again.
         self._cancelling = True
 
         async def wind_up() -> None:
-            # Tasks that activities started and did not wait for.
+            # Tasks that activities have started and not awaited.
             for _ in range(_CANCEL_ROUNDS):
                 left = asyncio.all_tasks() - {asyncio.current_task()}
                 if not left:

@@ -1,7 +1,7 @@
-"""What one worker instance has once it has seen async code: turns, activities, and the threads that serve them.
+"""The async side of one worker instance: turns, activities, and the threads that serve them.
 
-Everything hangs on the instance.  On upstream's own class these are instance attributes, so another worker in the same
-process, one that only ever sees generator orchestrators, keeps every method of upstream's.
+It is stored on the instance.  On upstream's own class these are instance attributes, so another worker in the same
+process that only runs generator orchestrators keeps every method of upstream's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, cast
 
 from durabletask.entities import DurableEntity
 
-from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.functions import function_name as callable_name
-from durabletask_aio.core.functions import is_coroutine_callable
+from durabletask_aio.core import WorkflowValidationError
+from durabletask_aio.core.hosting import function_name
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
+from durabletask_aio.worker.activity_functions import is_async
 from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.instance_threads import InstanceThreads
 from durabletask_aio.worker.options import Settings
@@ -26,10 +26,11 @@ from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 from durabletask_aio.worker.turns import Turns
 
 _ATTRIBUTE = "_durabletask_aio"
-_LONGEST_TICK = 30.0
+_MAX_INTERVAL = 30.0
+"""Seconds between two checks for idle sessions, at most."""
 
-_PATIENCE = 5.0
-"""Seconds after which activities that ignore their cancellation are named: it is they that a stop waits for."""
+_NAMED_AFTER = 5.0
+"""Seconds after which activities that ignore their cancellation are named in the log: `stop` waits for them."""
 
 
 class Binding:
@@ -39,23 +40,23 @@ class Binding:
         self.worker = worker
         self.settings = settings
         self.logger = _upstream.logger_of(worker)
-        tick = min(_LONGEST_TICK, max(settings.extended_session_idle_timeout / 2, 0.05))
-        self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, tick)
+        interval = min(_MAX_INTERVAL, max(settings.extended_session_idle_timeout / 2, 0.05))
+        self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, interval)
         self.loop = ActivityLoop(self.logger)
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
-        # Reentrant, for signal handlers: a second signal arrives in the middle of the stop that the first asked for.
+        # Reentrant, for signal handlers: a second signal can arrive during the stop that the first one has started.
         self._stop_lock = threading.RLock()
 
     @property
     def stats(self) -> ExtendedSessionStats:
         return self.turns.sessions.stats
 
-    # Lifecycle ----------------------------------------------------------------------------------------------
+    # -- lifecycle ------------------------------------------------------------------------------------------------
 
     def start(self, start: Callable[[], None]) -> None:
-        """Around upstream's ``start``."""
+        """Start the worker; `start` is upstream's method."""
         if _upstream.is_running(self.worker):
             start()  # raises
             return
@@ -71,7 +72,13 @@ class Binding:
             raise
 
     def stop(self, stop: Callable[[], None]) -> None:
-        """Around upstream's ``stop``: a grace period for async activities, and nothing of ours left behind after it."""
+        """Stop the worker; `stop` is upstream's method.
+
+        Async activities get the grace period; all threads and sessions of ours have ended when this returns.
+
+        Raises:
+            RuntimeError: on the event loop that runs the async activities, for which it would wait.
+        """
         if not _upstream.is_running(self.worker):
             stop()
             return
@@ -105,7 +112,7 @@ class Binding:
                 self.loop.close()
 
     def _end_grace(self, stopped: threading.Event) -> None:
-        """Cancel what still runs when the grace period is over, and name what goes on in spite of it."""
+        """Cancel the activities that still run when the grace period is over, and name those that do not end."""
         if stopped.wait(min(self.settings.stop_grace_period, threading.TIMEOUT_MAX)):
             return
         count = self.loop.active
@@ -117,11 +124,11 @@ class Binding:
                 count,
             )
         self.loop.cancel_all()
-        if not stopped.wait(_PATIENCE) and (left := self.loop.names()):
+        if not stopped.wait(_NAMED_AFTER) and (left := self.loop.names()):
             self.logger.warning("Waiting for async activities that go on although they were cancelled: %s", left)
 
     def cancel_now(self) -> None:
-        """End the grace period of a stop that is under way."""
+        """End the grace period of a stop that is in progress."""
         self.loop.cancel_all()
 
     def _evict_idle(self) -> None:
@@ -133,15 +140,22 @@ class Binding:
 
 
 def binding_of(worker: _upstream.Worker) -> Binding | None:
-    """The binding of ``worker``, or ``None`` if it has not seen async code."""
+    """Return the binding of `worker`, or `None` if it has been given no async code."""
     return cast("Binding | None", vars(worker).get(_ATTRIBUTE))
 
 
 def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycle: bool = True) -> Binding:
-    """Give this one worker our turn, disposal, edge conversion, async activities and extended sessions.
+    """Give this one worker our execution of turns, async activities and extended sessions.
 
-    ``lifecycle=False`` leaves ``start``, ``stop`` and ``add_entity`` alone, for classes that define them themselves.
-    Binding twice changes nothing.
+    Binding a worker twice changes nothing.
+
+    Args:
+        worker: the worker.
+        settings: its options; by default those of a worker without options.
+        lifecycle: whether to replace `start`, `stop` and `add_entity` too; not for classes that define them themselves.
+
+    Returns:
+        The binding.
     """
     existing = binding_of(worker)
     if existing is not None:
@@ -155,7 +169,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, _upstream.entity_execution())
     if lifecycle:
-        # Looked up on the class at each call, so that whoever wraps the class's methods, as tests do, is still called.
+        # Looked up on the class at each call, so that later replacements of the class's methods are called too.
         own: Any = worker
         kind: Any = type(worker)
 
@@ -170,19 +184,23 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
 
 
 def checked_entity(function: Any) -> Any:
-    """``function`` itself; raises :class:`WorkflowValidationError` if it is async, which upstream could not await."""
+    """Return the entity function or class.
+
+    Raises:
+        WorkflowValidationError: if it is async, or has an async operation: upstream could not await it.
+    """
     offender = None
     if inspect.isclass(function) and issubclass(function, DurableEntity):
         offender = next(
             (
                 f"{function.__name__}.{name}"
                 for name, member in inspect.getmembers(function)
-                if not name.startswith("_") and is_coroutine_callable(member)
+                if not name.startswith("_") and is_async(member)
             ),
             None,
         )
-    elif is_coroutine_callable(function):
-        offender = callable_name(function)
+    elif is_async(function):
+        offender = function_name(function)
     if offender is not None:
         name = offender.rpartition(".")[2]
         raise WorkflowValidationError(

@@ -1,4 +1,4 @@
-"""Running a worker from a coroutine: starting needs no help, stopping must not block the loop it would wait for."""
+"""Running a worker from a coroutine: stopping must not block the event loop that its activities run on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
-    """Stop the worker while this loop goes on running its async activities, through their grace period.
+    """Stop the worker while this loop continues to run its async activities, for their grace period.
 
-    Being cancelled meanwhile ends the grace period but not the stop, which must not be left half done; the
-    cancellation is passed on when it is complete.
+    A cancellation ends the grace period but not the stop, which must be completed; it is raised afterwards.
     """
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
@@ -63,7 +62,11 @@ def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error
 
 
 async def wait_for_signal(*, handle_signals: bool) -> str | None:
-    """Wait until cancelled or, in the main thread and if asked to, for SIGINT or SIGTERM; returns the signal's name."""
+    """Wait until cancelled or, in the main thread with `handle_signals`, for SIGINT or SIGTERM.
+
+    Returns:
+        The name of the signal.
+    """
     loop = asyncio.get_running_loop()
     received: asyncio.Future[str] = loop.create_future()
 
@@ -77,9 +80,9 @@ async def wait_for_signal(*, handle_signals: bool) -> str | None:
 
 @contextlib.contextmanager
 def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
-    """Handle the stop signals on ``loop``, and put back what was there before."""
+    """Handle the stop signals on `loop`, and restore the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may touch signal handlers; whoever runs us in another stops us by cancelling
+        yield  # Only the main thread may set signal handlers; in another thread the worker is stopped by cancellation.
         return
     previous: dict[int, Any] = {}
     try:
@@ -87,7 +90,10 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
             before = signal.getsignal(number)
             try:
                 loop.add_signal_handler(number, on_signal, number)
-            except (NotImplementedError, RuntimeError):  # Windows: Ctrl-C arrives as KeyboardInterrupt or cancellation
+            except (
+                NotImplementedError,
+                RuntimeError,
+            ):  # On Windows, Ctrl-C arrives as KeyboardInterrupt or as a cancellation.
                 break
             previous[number] = before
         yield

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import grpc
 
-from durabletask_aio.core import metadata as core_metadata
+from durabletask_aio.core.hosting import metadata_from_tags, metadata_to_tags
 
-__all__ = ["HEADER_PREFIX", "MetadataInterceptor", "from_tags", "to_tags"]
+__all__ = ["HEADER_PREFIX", "MetadataInterceptor", "to_tags"]
 
 HEADER_PREFIX = "durabletask-aio-md-"
-"""Headers of :class:`MetadataInterceptor` begin with this; gRPC wants them in lower case."""
-
-
-def from_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The metadata that these tags carry, or ``None`` if they carry none; users' own tags never leak in."""
-    return core_metadata.decode(dict(tags)) if tags else None
+"""The prefix of the headers of `MetadataInterceptor`; gRPC requires lower case."""
 
 
 def to_tags(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tags with which a client starts an instance that has this metadata::
+    """Return the tags with which a client starts an instance that has this metadata.
 
         client.schedule_new_orchestration(order, tags=to_tags({"tenant": "acme"}))
 
-    Raises :class:`WorkflowValidationError` unless it is a small mapping of strings.
+    Args:
+        metadata: strings by name.
+
+    Returns:
+        The tags.
+
+    Raises:
+        WorkflowValidationError: unless it is a mapping of strings to strings of at most 8 KiB.
     """
-    return core_metadata.encode(core_metadata.validated(metadata))
+    return metadata_to_tags(metadata)
 
 
 class _CallDetails(NamedTuple):
@@ -40,21 +42,15 @@ class _CallDetails(NamedTuple):
     compression: Any
 
 
-if TYPE_CHECKING:
-    _Interceptor = grpc.UnaryUnaryClientInterceptor
-else:
-    _Interceptor = grpc.UnaryUnaryClientInterceptor
+class MetadataInterceptor(grpc.UnaryUnaryClientInterceptor):
+    """Sends the metadata with which a client starts an instance also as gRPC headers.
 
-
-class MetadataInterceptor(_Interceptor):
-    """Sends the metadata with which a client starts an instance as gRPC headers too.
-
-    For sidecars and proxies that look at headers and never at tags::
+    For sidecars and proxies that look at headers and not at tags:
 
         TaskHubGrpcClient(interceptors=[MetadataInterceptor()])
 
-    Each entry is one header, :data:`HEADER_PREFIX` and the key in lower case, both key and value percent-encoded where
-    they are not plain ASCII.  Calls other than the start of an instance pass unchanged.
+    Each entry is one header: `durabletask-aio-md-` and the key in lower case, key and value percent-encoded where they
+    are not plain ASCII.  Calls other than the start of an instance are passed on unchanged.
     """
 
     __module__ = "durabletask.aio.worker"
@@ -62,7 +58,16 @@ class MetadataInterceptor(_Interceptor):
     def intercept_unary_unary(
         self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
     ) -> Any:
-        """Called by gRPC."""
+        """Add the headers to a call; called by gRPC.
+
+        Args:
+            continuation: makes the call.
+            client_call_details: method, timeout and metadata of the call.
+            request: the message that is sent.
+
+        Returns:
+            What `continuation` returns.
+        """
         headers = self.headers(client_call_details.method, request)
         if headers:
             client_call_details = _CallDetails(
@@ -77,11 +82,19 @@ class MetadataInterceptor(_Interceptor):
 
     @staticmethod
     def headers(method: str | bytes, request: Any) -> list[tuple[str, str]]:
-        """The headers for this call, in the order of the keys."""
+        """Return the headers for a call.
+
+        Args:
+            method: the full name of the gRPC method.
+            request: the message that is sent.
+
+        Returns:
+            Names and values, in the order of the keys; empty for other calls than the start of an instance.
+        """
         name = method.decode() if isinstance(method, bytes) else method
         if not name.endswith("/StartInstance"):
             return []
-        metadata = from_tags(request.tags) or {}
+        metadata = metadata_from_tags(request.tags) or {}
         return [
             (HEADER_PREFIX + quote(key, safe="").lower(), quote(value, safe=" !#$&'()*+,/:;<=>?@[]^`{|}\"\\"))
             for key, value in sorted(metadata.items())

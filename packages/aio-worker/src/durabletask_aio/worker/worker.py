@@ -13,15 +13,14 @@ from durabletask import task
 from durabletask import worker as upstream
 from durabletask.grpc_options import GrpcChannelOptions
 
-from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.functions import function_name as callable_name
-from durabletask_aio.core.functions import is_coroutine_callable
-from durabletask_aio.core.validation import validate_workflow_function
+from durabletask_aio.core import WorkflowValidationError
+from durabletask_aio.core.hosting import function_name, validate_workflow_function
 from durabletask_aio.worker import _upstream
+from durabletask_aio.worker.activity_functions import check_activity, is_async
 from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
 from durabletask_aio.worker.options import Settings, show_options, take_options
-from durabletask_aio.worker.registration import check_activity, registrar
+from durabletask_aio.worker.registration import registrar
 
 if TYPE_CHECKING:
     import logging
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     from durabletask.serialization import DataConverter
     from typing_extensions import Self, Unpack
 
-    from durabletask_aio.core.context import AsyncWorkflowContext
-    from durabletask_aio.core.settings import SandboxMode
+    from durabletask_aio.core import AsyncWorkflowContext, SandboxMode
     from durabletask_aio.worker.activities import ActivityContext
     from durabletask_aio.worker.options import WorkerOptions
     from durabletask_aio.worker.sessions import ExtendedSessionStats
@@ -136,12 +134,12 @@ class AsyncOrchestratorMixin:
             SandboxViolationError: If the mode is `"strict"` and static analysis finds code that is not deterministic.
         """
         worker = self._worker()
-        if is_coroutine_callable(fn):
+        if is_async(fn):
             return registrar.add_orchestrator(worker, fn, name=name, sandbox_mode=sandbox_mode)
         if inspect.iscoroutine(fn) or inspect.isasyncgenfunction(fn):
             validate_workflow_function(fn)
         if sandbox_mode is not None:
-            shown = callable_name(fn)
+            shown = function_name(fn)
             raise WorkflowValidationError(
                 f"sandbox_mode= is for async workflows, and {shown!r} is not one\n"
                 f"  wrong: worker.add_orchestrator({shown}, sandbox_mode=...)\n"
@@ -174,7 +172,7 @@ class AsyncOrchestratorMixin:
             ValueError: If the name is taken.
             WorkflowValidationError: If `fn` is a coroutine or an async generator function.
         """
-        if name is None and not is_coroutine_callable(fn):
+        if name is None and not is_async(fn):
             check_activity(fn)
             return super().add_activity(fn)  # type: ignore[misc, no-any-return]
         return registrar.add_activity(self._worker(), fn, name=name)
