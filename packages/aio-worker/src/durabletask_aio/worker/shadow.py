@@ -13,8 +13,8 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.hosting import turn_scope
-from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.core.hosting import metadata_from_tags, turn_scope
+from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb, tracing
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ShadowReplay:
         Of `live` only the settings are used, since it may be evicted and closed meanwhile.
         """
         started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
-        with turn_scope(metadata=metadata.from_tags(started.tags if started is not None else None)):
+        with turn_scope(metadata=metadata_from_tags(started.tags if started is not None else None)):
             replayed = _replay(live, request)
         difference = _difference(actions, replayed)
         with self._stats.lock:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.hosting import TurnScope, orchestrator_info, turn_scope
-from durabletask_aio.worker import _upstream, metadata
+from durabletask_aio.core.hosting import TurnScope, metadata_from_tags, orchestrator_info, turn_scope
+from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, session_miss_reason
@@ -96,7 +96,7 @@ class Turns:
             self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)),
             # For what the scope closes at its end: up to Python 3.11, not all of it is closed in a context of its own.
             workflow_spans() if turn.is_async else nullcontext(),
-            turn_scope(metadata=metadata.from_tags(started.tags)) as scope,
+            turn_scope(metadata=metadata_from_tags(started.tags)) as scope,
         ):
             if self._own is not None:
                 self._own(request, stub, completion_token)
