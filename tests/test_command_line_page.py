@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def test_keys_of_documents(
     (tmp_path / "flow.py").write_text(FLOW)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(HISTORY.parents[1]))
+    # Another test may have imported a module of this name; it is put back afterwards.
+    monkeypatch.setitem(sys.modules, "workflows", None)
+    del sys.modules["workflows"]
     main(arguments)
     output = capsys.readouterr()
     assert output.err == ""
