@@ -30,6 +30,7 @@ ARGUMENT_CALLERS: Final = [
     "copy.",
     "statistics.",
 ]
+"""Functions that call their arguments; a name with a final dot stands for all functions of the module."""
 SINGLE_ARGUMENT_CALLERS: Final = frozenset({"builtins.filter", "builtins.sorted", "builtins.min", "builtins.max"})
 """Those that call their function with a single argument."""
 METHODS_THAT_CALL: Final = frozenset(
@@ -50,6 +51,7 @@ METHODS_THAT_CALL: Final = frozenset(
         "setdefault",
     ]
 )
+"""Methods, by name, that call their arguments."""
 CALLS_METHODS: Final = {
     "builtins.len": "__len__",
     "builtins.str": "__str__",
@@ -65,9 +67,11 @@ CALLS_METHODS: Final = {
     "builtins.next": "__next__",
     "builtins.sorted": "__lt__",
 }
+"""Built-in functions, with the method of their argument that they call."""
 REFERENCES_ONLY: Final = frozenset(
     {"call_activity", "call_sub_orchestrator", "call_entity", "signal_entity", "continue_as_new"}
 )
+"""Methods of the context that take a function by reference and do not call it in the workflow."""
 OPERATORS: Final[Mapping[type[ast.AST], str]] = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -86,3 +90,4 @@ OPERATORS: Final[Mapping[type[ast.AST], str]] = {
     ast.Eq: "eq",
     ast.NotEq: "ne",
 }
+"""Operators, with the name of their method without underscores."""

@@ -322,7 +322,7 @@ RULES: Final = (
         Category.STRUCTURE,
         _WARNING,
         "An operation is started and its result never awaited",
-        "The operation is scheduled at the call, but nobody waits for it and a failure passes unnoticed; the workflow"
+        "The operation is scheduled at the call, but it is not awaited and a failure passes unnoticed; the workflow"
         " may end before it does. A coroutine that is not awaited does not run at all.",
         "`await`, or keep it in a variable and await it later",
         "`yield`, or keep it in a variable and yield it later",

@@ -133,9 +133,9 @@ class WatchedExecution:
         """Check a call that `frame` is about to make, for the layers that cannot replace its result."""
         if not condition_holds(call.condition, arguments) or not OWNERSHIP.applies(frame.f_code.co_filename, call.rule):
             return
-        blamed = user_frame(frame)
-        if blamed is not None and not self._is_allowed(call, blamed):
-            self.report_violation(call, blamed, frame)
+        reported = user_frame(frame)
+        if reported is not None and not self._is_allowed(call, reported):
+            self.report_violation(call, reported, frame)
 
     def report_violation(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
         """Warn or raise, depending on the workflow's mode and the rule's severity.

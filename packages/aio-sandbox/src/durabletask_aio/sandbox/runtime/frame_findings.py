@@ -22,11 +22,11 @@ def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, r
     source = source_of(code.co_filename, frame.f_globals)
     in_scope = context if context in (*code.co_varnames, *code.co_freevars) else None
     line = source.line(position.line) if source is not None else ""
-    better = None
+    new_line = None
     if source is not None and in_scope is not None:
         node = _node_at(source, position)
         is_async = bool(code.co_flags & inspect.CO_COROUTINE)
-        better = correct_line(line, node, call, in_scope, generator=False, is_async=is_async)
+        new_line = correct_line(line, node, call, in_scope, generator=False, is_async=is_async)
     return Finding(
         rule=call.rule,
         file=code.co_filename,
@@ -37,7 +37,7 @@ def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, r
         call=call.name,
         advice=call.advice(),
         source_line=line,
-        corrected_line=better,
+        corrected_line=new_line,
         end_line=position.end_line,
     )
 
@@ -50,10 +50,10 @@ def _node_at(source: Source, position: Position) -> ast.Call | None:
     """
     if source.tree is None or position.column is None or position.end_column is None:
         return None
-    wanted = (position.line, position.column - 1, position.end_line, position.end_column - 1)
+    expected = (position.line, position.column - 1, position.end_line, position.end_column - 1)
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and (
-            (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) == wanted
+            (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) == expected
         ):
             # A computed callee (the result of a call, a subscript) may be different each time, so it is not replaced.
             return node if isinstance(node.func, (ast.Name, ast.Attribute)) else None

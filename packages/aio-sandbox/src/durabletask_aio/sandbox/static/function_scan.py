@@ -155,9 +155,9 @@ class FunctionScan:
         if self.analysis.is_allowed(rule, name, (*self.allowed, *self.pragma_names(node))):
             return
         line = source.line(node.lineno)
-        better = None
+        new_line = None
         if call is not None and isinstance(node, ast.Call) and is_made_here:
-            better = correct_line(
+            new_line = correct_line(
                 line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
             )
         generator = self.analysis.is_generator
@@ -175,7 +175,7 @@ class FunctionScan:
                 detail=detail,
                 advice=advice or (rule.generator_alternative if generator else rule.alternative),
                 source_line=line,
-                corrected_line=better,
+                corrected_line=new_line,
                 end_line=node.end_lineno,
                 certain=certain,
             )

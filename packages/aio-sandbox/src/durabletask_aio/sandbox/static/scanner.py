@@ -278,14 +278,14 @@ class Scanner(FunctionScan):
         pairs = [*zip(names, node.args, strict=False)]
         pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
         is_open = any(keyword.arg is None for keyword in node.keywords)
-        told = {name for name, _argument in pairs}
-        given = tuple((name, Argument()) for name in kept if is_open or name in told)
+        passed = {name for name, _argument in pairs}
+        given = tuple((name, Argument()) for name in kept if is_open or name in passed)
         return given + tuple(
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
             if isinstance(value, (PartialFunction, ContextValue, SourceFunction, Instance, ExternalName))
-            or _is_worth_passing(value)
+            or _is_callable_object(value)
         )
 
     def _read(self, node: ast.Attribute | ast.Name) -> None:
@@ -350,5 +350,5 @@ def _is_callable(value: Value, call: Call) -> bool:
     return call.name not in {"os.environ", "os.environb"}
 
 
-def _is_worth_passing(value: Value) -> bool:
+def _is_callable_object(value: Value) -> bool:
     return isinstance(value, ObjectValue) and callable(value.value)

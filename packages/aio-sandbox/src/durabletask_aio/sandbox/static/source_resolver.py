@@ -404,9 +404,9 @@ class SourceResolver:
             for statement in kind.node.body
             if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_property(statement)
         ]
-        unasked = ["__getattribute__"] if may_have_attribute(kind.node, name) else ["__getattribute__", "__getattr__"]
-        made_up = [found for method in unasked for found in self._of_class(kind, method, value)]
-        return [*read, *(self.body_of(found) for found in made_up if isinstance(found, SourceFunction))]
+        hooks = ["__getattribute__"] if may_have_attribute(kind.node, name) else ["__getattribute__", "__getattr__"]
+        found_hooks = [found for method in hooks for found in self._of_class(kind, method, value)]
+        return [*read, *(self.body_of(found) for found in found_hooks if isinstance(found, SourceFunction))]
 
     def full_name(self, value: Value) -> str | None:
         return value.name if isinstance(value, ExternalName) else None
