@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.core.hosting import orchestrator_info
+from durabletask_aio.core.hosting import orchestrator_info, require_version
 from durabletask_aio.sandbox.code.values import ObjectValue
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.default import default_catalogue
@@ -19,6 +19,8 @@ from durabletask_aio.sandbox.static.call_index import call_index
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
 from durabletask_aio.sandbox.static.live_resolver import LiveResolver
 from durabletask_aio.sandbox.static.scanner import Analysis
+
+require_version(1, "durabletask-aio-sandbox")
 
 
 class Result:
