@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
         "durabletask.aio.worker needs durabletask-aio-core, which is not installed: pip install durabletask-aio-core"
     ) from error
 
-from durabletask_aio.worker.activities import ActivityContext
+from durabletask_aio.worker.activity_context import ActivityContext
 from durabletask_aio.worker.metadata import MetadataInterceptor, to_tags
 from durabletask_aio.worker.options import WorkerOptions
 from durabletask_aio.worker.registration import install, uninstall

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 from dataclasses import dataclass
@@ -563,14 +565,30 @@ class TestFailures:
         def __str__(self) -> str:
             raise ValueError("no words")
 
+    SPEECHLESS = "the message cannot be shown, since its __str__ raised ValueError"
+
     @pytest.mark.parametrize(
-        ("error", "message"), [(Speechless(), "no words"), (OSError("no such file: \udcff"), r"no such file: \udcff")]
+        ("error", "recorded_as", "message"),
+        [
+            (Speechless(), f"{__name__}.TestFailures.Speechless", SPEECHLESS),
+            (OSError("no such file: \udcff"), "builtins.OSError", r"no such file: \udcff"),
+        ],
     )
     @pytest.mark.parametrize("kind", ["sync", "async"])
-    def test_an_exception_whose_message_cannot_be_recorded_fails_the_activity_at_once(
-        self, engine: LocalBackend, client: TaskHubGrpcClient, error: Exception, message: str, kind: str
+    @pytest.mark.parametrize("spans", ["recording", "not recording"])
+    def test_an_exception_whose_message_cannot_be_recorded_fails_the_activity_at_once_under_its_own_type(
+        self,
+        engine: LocalBackend,
+        client: TaskHubGrpcClient,
+        request: pytest.FixtureRequest,
+        error: Exception,
+        recorded_as: str,
+        message: str,
+        kind: str,
+        spans: str,
     ) -> None:
-        """Upstream gives no answer, and the engine has the activity done again and again."""
+        """Upstream gives no answer, and the engine delivers the activity again and again."""
+        exporter = request.getfixturevalue("tracer_provider").exporter if spans == "recording" else None
         calls = []
 
         def raising(ctx: Any, _: Any) -> None:
@@ -581,14 +599,80 @@ class TestFailures:
             calls.append(1)
             raise error
 
+        name = "raising" if kind == "sync" else "async_raising"
         worker = started(engine, raising, async_raising, orchestrators=[call_one])
         try:
-            failed = run(client, "call_one", ["raising" if kind == "sync" else "async_raising", None])
+            instance_id = client.schedule_new_orchestration("call_one", input=[name, None])
+            failed = finished(client, instance_id)
         finally:
             worker.stop()
 
+        [recorded] = [event for event in engine.history(instance_id) if hasattr(event, "failure_details")][:1]
+        assert (recorded.failure_details.error_type, recorded.failure_details.message) == (recorded_as, message)
         assert failed.failure_details.message.endswith(message)
         assert calls == [1]
+        if exporter is not None:
+            [span] = [each for each in exporter.get_finished_spans() if each.name == f"activity:{name}"]
+            assert span.status.description.endswith(message)
+            assert span.events[0].attributes["exception.type"] == recorded_as.removeprefix("builtins.")
+
+    @pytest.mark.parametrize("opentelemetry", ["importable", "not importable"])
+    def test_an_exception_is_recorded_under_its_own_type_with_opentelemetry_and_without(
+        self, opentelemetry: str
+    ) -> None:
+        if opentelemetry == "importable":
+            pytest.importorskip("opentelemetry.sdk")
+        program = textwrap.dedent(
+            f"""
+            import logging, sys
+            if {opentelemetry == "not importable"}:
+                sys.modules["opentelemetry"] = None
+            from durabletask.aio.testing import local_backend
+            from durabletask.aio.worker import TaskHubGrpcWorker
+            from durabletask.client import TaskHubGrpcClient
+            from durabletask.internal import tracing
+
+            class Speechless(Exception):
+                def __str__(self):
+                    raise ValueError("no words")
+
+            def work(ctx, _):
+                raise Speechless
+
+            async def async_work(ctx, _):
+                raise Speechless
+
+            async def flow(ctx, _):
+                for activity in (work, async_work):
+                    try:
+                        await ctx.call_activity(activity)
+                    except Exception:
+                        pass
+
+            logging.disable(logging.CRITICAL)
+            with local_backend() as engine, TaskHubGrpcWorker(host_address=engine.address) as worker:
+                worker.add_orchestrator(flow)
+                worker.add_activity(work)
+                worker.add_activity(async_work)
+                worker.start()
+                with TaskHubGrpcClient(host_address=engine.address) as client:
+                    instance_id = client.schedule_new_orchestration(flow)
+                    client.wait_for_orchestration_completion(instance_id, timeout=60)
+                for event in engine.history(instance_id):
+                    details = getattr(event, "failure_details", None)
+                    if details is not None:
+                        print(details.error_type, "|", details.message)
+            print(tracing._OTEL_AVAILABLE)
+            """
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        )
+
+        assert done.stdout.splitlines() == [
+            *[f"__main__.Speechless | {self.SPEECHLESS}"] * 2,
+            str(opentelemetry == "importable"),
+        ], done.stderr
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup came with 3.11")
     def test_an_exception_group_says_what_is_in_it(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
@@ -848,7 +932,7 @@ class TestStopping:
                     ignored.append("cancelled")
             return "at last"
 
-        monkeypatch.setattr(binding, "_NAMED_AFTER", 0.05)
+        monkeypatch.setattr(binding, "CANCELLATION_WARNING_DELAY", 0.05)
         caplog.set_level(logging.INFO, logger="test.stubborn")
         worker = started(
             engine,

@@ -81,7 +81,11 @@ class TestReboundCopies:
     def test_change_nothing_of_upstream(self) -> None:
         before = dict(vars(upstream))
         _upstream.orchestrator_turn(lambda *args, **keywords: None)
-        _upstream.activity_execution(lambda *args: None)  # type: ignore[arg-type, return-value]
+        _upstream.activity_execution(
+            lambda *args: None,  # type: ignore[arg-type, return-value]
+            SimpleNamespace(),
+            new_failure_details=lambda *args: None,
+        )
 
         assert dict(vars(upstream)) == before
 

@@ -425,4 +425,4 @@ class TestAnEntityThatRaisesSystemExit:
             worker._execute_entity_batch(request, Recorder(), "token")
         except BaseException:
             return
-        pytest.fail("upstream survives what entities raise: _upstream.entity_execution can go")
+        pytest.fail("upstream survives what entities raise: durabletask_aio.worker.entities.entity_execution can go")

@@ -19,7 +19,7 @@ from durabletask_aio.core.disposal import TurnScope, turn_scope
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.execution import Execution
-from durabletask_aio.core.failures import is_recordable
+from durabletask_aio.core.failures import is_recordable, recordable
 from durabletask_aio.core.functions import (
     FunctionKind,
     OrchestratorInfo,
@@ -62,6 +62,7 @@ __all__ = [
     "metadata_from_tags",
     "metadata_to_tags",
     "orchestrator_info",
+    "recordable",
     "require_version",
     "running_execution",
     "set_registrar",

@@ -20,8 +20,8 @@ from durabletask_aio.testing._upstream import activity_input_type, pb
 from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.registry import Registry, describe_unregistered
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
-from durabletask_aio.worker.activities import ActivityContext, outcome_of
-from durabletask_aio.worker.activity_functions import may_return_awaitable
+from durabletask_aio.worker.activity_context import ActivityContext
+from durabletask_aio.worker.activity_functions import call_to_future, may_return_awaitable
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -129,7 +129,7 @@ class Activities:
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-environment")
-        call = functools.partial(outcome_of, contextvars.copy_context().run, function, *arguments)
+        call = functools.partial(call_to_future, contextvars.copy_context().run, function, *arguments)
         self._calls_in_thread += 1
         try:
             return (await asyncio.get_running_loop().run_in_executor(self._thread, call)).result()

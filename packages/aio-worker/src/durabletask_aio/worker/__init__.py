@@ -1,1 +1,5 @@
-"""The worker of durabletask-aio; its public import path is ``durabletask.aio.worker``."""
+"""The worker of durabletask-aio; its public import path is `durabletask.aio.worker`."""
+
+from durabletask_aio.core.hosting import require_version
+
+require_version(1, "durabletask-aio-worker")

@@ -22,18 +22,28 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.worker as upstream
 from durabletask import task
+from durabletask.entities import DurableEntity
+from durabletask.grpc_options import GrpcChannelOptions
 from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
+from durabletask.worker import TaskHubGrpcWorker
 
-from durabletask_aio.core.hosting import activity_failure_details, is_recordable, message_of, require_version
 from durabletask_aio.worker.rebind import rebind_globals
 
 if TYPE_CHECKING:
-    from durabletask.payload.store import PayloadStore
-    from durabletask.serialization import DataConverter
+    from durabletask.exception_properties import ExceptionPropertiesProvider as ExceptionPropertiesProvider
+    from durabletask.grpc_options import GrpcWorkerResiliencyOptions as GrpcWorkerResiliencyOptions
+    from durabletask.payload.store import PayloadStore as PayloadStore
+    from durabletask.serialization import DataConverter as DataConverter
+    from durabletask.worker import ConcurrencyOptions as ConcurrencyOptions
 
 __all__ = [
     "SERVER",
+    "DurableEntity",
+    "EntityExecutor",
+    "GrpcChannelOptions",
+    "SubmitWorkItem",
+    "TaskHubGrpcWorker",
     "helpers",
     "payload_helpers",
     "pb",
@@ -42,12 +52,10 @@ __all__ = [
     "type_discovery",
 ]
 
-require_version(1, "durabletask-aio-worker")
-
 # `Any`, because upstream chooses the class at run time: OpenTelemetry may not be installed.
 SERVER: Any = cast(Any, tracing).SpanKind.SERVER
 
-Worker: TypeAlias = upstream.TaskHubGrpcWorker
+Worker: TypeAlias = TaskHubGrpcWorker
 SubmitWorkItem: TypeAlias = Callable[..., None]
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
@@ -117,11 +125,22 @@ self_check()
 
 def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
     """Copy `TaskHubGrpcWorker._execute_orchestrator`, which takes the executor of the turn from `make_executor`."""
-    return rebind_globals(upstream.TaskHubGrpcWorker._execute_orchestrator, _OrchestrationExecutor=make_executor)
+    return rebind_globals(TaskHubGrpcWorker._execute_orchestrator, _OrchestrationExecutor=make_executor)
 
 
-def activity_execution(make_context: Callable[[str, int], task.ActivityContext]) -> Callable[..., None]:
-    """Copy `TaskHubGrpcWorker._execute_activity`, which takes the activity's context from `make_context`."""
+def activity_execution(
+    make_context: Callable[[str, int], task.ActivityContext], spans: Any, *, new_failure_details: Callable[..., Any]
+) -> Callable[..., None]:
+    """Copy `TaskHubGrpcWorker._execute_activity`.
+
+    Args:
+        make_context: Makes the activity's context of instance id and task id.
+        spans: Takes the place of the module `tracing`.
+        new_failure_details: Takes the place of `helpers.new_failure_details`.
+
+    Returns:
+        The copy, as a function whose first argument is the worker.
+    """
 
     class Executor(upstream._ActivityExecutor):
         # Assigned below: a function in the class body would add a frame to every traceback an activity reports.
@@ -131,57 +150,42 @@ def activity_execution(make_context: Callable[[str, int], task.ActivityContext])
         upstream._ActivityExecutor.execute, task=SimpleNamespace(ActivityContext=make_context)
     )
     return rebind_globals(
-        upstream.TaskHubGrpcWorker._execute_activity,
+        TaskHubGrpcWorker._execute_activity,
         _ActivityExecutor=Executor,
-        ph=SimpleNamespace(get_string_value=helpers.get_string_value, new_failure_details=activity_failure_details),
+        ph=SimpleNamespace(get_string_value=helpers.get_string_value, new_failure_details=new_failure_details),
+        tracing=spans,
     )
 
 
-class _EntityFailure(Exception):
-    """Carries an exception that upstream would not survive to where it becomes the failure of one operation."""
-
-    def __init__(self, original: BaseException) -> None:
-        super().__init__(f"{type(original).__name__}: {message_of(original)}")
-        self.original = original
+EntityExecutor = upstream._EntityExecutor
 
 
-class _EntityExecutor(upstream._EntityExecutor):
-    def execute(self, *args: Any, **keywords: Any) -> str | None:
-        try:
-            return super().execute(*args, **keywords)
-        except BaseException as error:
-            if isinstance(error, Exception) and is_recordable(error):
-                raise
-            raise _EntityFailure(error) from error
-
-
-def entity_execution() -> Callable[..., Any]:
-    """Copy `TaskHubGrpcWorker._execute_entity_batch`, where `SystemExit` fails one operation and not the worker."""
-
-    def details(error: Exception, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
-        original = error.original if isinstance(error, _EntityFailure) else error
-        return activity_failure_details(original, provider, logger)
-
+def entity_execution(
+    executor: type[EntityExecutor], *, new_failure_details: Callable[..., pb.TaskFailureDetails]
+) -> Callable[..., Any]:
+    """Copy `TaskHubGrpcWorker._execute_entity_batch`, with an executor and a function that describes failures."""
     return rebind_globals(
-        upstream.TaskHubGrpcWorker._execute_entity_batch,
-        _EntityExecutor=_EntityExecutor,
-        ph=SimpleNamespace(get_string_value_or_empty=helpers.get_string_value_or_empty, new_failure_details=details),
+        TaskHubGrpcWorker._execute_entity_batch,
+        _EntityExecutor=executor,
+        ph=SimpleNamespace(
+            get_string_value_or_empty=helpers.get_string_value_or_empty, new_failure_details=new_failure_details
+        ),
     )
 
 
 def overrides_entities(worker: Worker) -> bool:
     """Whether the class of this worker overrides how entities are executed."""
-    return type(worker)._execute_entity_batch is not upstream.TaskHubGrpcWorker._execute_entity_batch
+    return type(worker)._execute_entity_batch is not TaskHubGrpcWorker._execute_entity_batch
 
 
 def overrides_turn(worker: Worker) -> bool:
     """Whether the class of this worker overrides the turn, which a copy of upstream's would bypass."""
-    return type(worker)._execute_orchestrator is not upstream.TaskHubGrpcWorker._execute_orchestrator
+    return type(worker)._execute_orchestrator is not TaskHubGrpcWorker._execute_orchestrator
 
 
 def overrides_activity(worker: Worker) -> bool:
     """Whether the class of this worker overrides how activities are executed."""
-    return type(worker)._execute_activity is not upstream.TaskHubGrpcWorker._execute_activity
+    return type(worker)._execute_activity is not TaskHubGrpcWorker._execute_activity
 
 
 def own_turn(worker: Worker) -> Callable[..., None]:

@@ -1,9 +1,9 @@
-"""Activities of a bound worker: sync ones run in upstream's own code, async ones are awaited on one event loop.
+"""`Activities`: executes the activities of one worker, sync ones in upstream's own code, async ones on one event loop.
 
-A coroutine function in place of `_execute_activity` would not work: upstream's manager would await it, but upstream's
-stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at once and drops the
-coroutine.  So async work items become coroutine functions where they are queued; upstream's limits and bookkeeping then
-apply to them as to all others, and no pool thread is used while they wait.
+An async activity cannot simply replace `_execute_activity` by a coroutine function: upstream's manager would await one,
+but upstream's stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at once
+and drops the coroutine.  So async work items become coroutine functions where they are queued.  Upstream's limits and
+bookkeeping then apply to them as to all others, and they take no thread of the pool while they wait.
 """
 
 from __future__ import annotations
@@ -12,78 +12,27 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.hosting import activity_failure_details, metadata_from_tags
+from durabletask_aio.core.hosting import activity_failure_details
 from durabletask_aio.worker import _upstream
-from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, task, tracing, type_discovery
-from durabletask_aio.worker.activity_functions import is_async, may_return_awaitable
+from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, tracing, type_discovery
+from durabletask_aio.worker.activity_context import ActivityContext
+from durabletask_aio.worker.activity_functions import call_to_future, is_async, may_return_awaitable
+from durabletask_aio.worker.activity_tracing import ActivitySpan, ActivityTracing, set_span_error
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
 
 _DELIVERY_THREADS = 4
 
-
-class ActivityContext(task.ActivityContext):
-    """The context of an activity, sync or async: upstream's, with name, tags, metadata and a logger."""
-
-    __module__ = "durabletask.aio.worker"
-
-    def __init__(
-        self, orchestration_id: str, task_id: int, name: str, tags: Mapping[str, str], stopping: Callable[[], bool]
-    ) -> None:
-        super().__init__(orchestration_id, task_id)
-        self._name = name
-        self._tags = dict(tags)
-        self._stopping = stopping
-
-    @property
-    def name(self) -> str:
-        """The name under which the activity was called."""
-        return self._name
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """A copy of the tags of this call (`call_activity(..., tags=...)`), metadata included."""
-        return dict(self._tags)
-
-    @property
-    def metadata(self) -> dict[str, str] | None:
-        """The metadata of the calling workflow; `None` if it has none, or if the engine does not carry tags."""
-        return metadata_from_tags(self._tags)
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that names the instance and the activity in each record."""
-        facts = {"instance_id": self.orchestration_id, "activity_name": self._name, "task_id": self.task_id}
-        return _ActivityLogger(logging.getLogger(f"durabletask.aio.activity.{self._name}"), facts)
-
-    @property
-    def is_cancellation_requested(self) -> bool:
-        """Whether the worker is stopping.
-
-        An async activity is cancelled when the grace period ends.  A sync one cannot be, and the worker waits for it,
-        so a long one should check this from time to time.
-        """
-        return self._stopping()
-
-
-class _ActivityLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # subscriptable at run time since 3.11 only
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        facts: Any = self.extra
-        kwargs["extra"] = {**facts, **(kwargs.get("extra") or {})}
-        return f"{facts['instance_id']}/{facts['task_id']}: {msg}", kwargs
-
-
 _request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("durabletask_aio_activity_request")
 
 
 class _Handled:
-    """Given to upstream's wrapper in place of a request, so that it only releases the channel."""
+    """Passed to upstream's wrapper in place of a request that has been handled, so that it releases the channel."""
 
 
 _HANDLED = _Handled()
@@ -99,26 +48,28 @@ class Activities:
         self._execute_sync: Callable[..., None] = (
             _upstream.own_activity(worker)
             if _upstream.overrides_activity(worker)
-            else _upstream.activity_execution(self._make_context).__get__(worker)
+            else _upstream.activity_execution(
+                self._make_context, ActivityTracing(), new_failure_details=activity_failure_details
+            ).__get__(worker)
         )
         self._delivery: ThreadPoolExecutor | None = None
         self._kinds: dict[str, tuple[object, bool, bool]] = {}
         self.is_stopping = False
 
     def close(self) -> None:
-        """End the delivery threads: the worker has stopped."""
+        """End the delivery threads; called when the worker has stopped."""
         delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.shutdown(wait=True)
 
-    # -- kinds ----------------------------------------------------------------------------------------------------
+    # -- sync or async -------------------------------------------------------------------------------------------
 
     def is_async(self, name: str) -> bool:
-        """Whether the activity registered under `name` is async, or may be."""
+        """Whether the activity registered under `name` returns an awaitable, or may return one."""
         return self._kind(name)[1]
 
     def _kind(self, name: str) -> tuple[object, bool, bool]:
-        """Return the function, whether it is (perhaps) async, and whether only a call tells."""
+        """Return the function, `is_async`, and `may_return_awaitable`; computed once for each function."""
         function = _upstream.find_activity(self._worker, name)
         known = self._kinds.get(name)
         if known is None or known[0] is not function:
@@ -127,7 +78,7 @@ class Activities:
         return known
 
     def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
-        """Wrap the function that puts activities into upstream's queue: async ones become coroutine functions."""
+        """Wrap upstream's `submit`, so that an async activity is queued as a coroutine function."""
 
         def submit_activity(handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
             if not self.is_async(request.name):
@@ -148,10 +99,10 @@ class Activities:
     def _asks_to_stop(self) -> bool:
         return self.is_stopping
 
-    # -- sync activities ------------------------------------------------------------------------------------------
+    # -- sync activities -----------------------------------------------------------------------------------------
 
     def execute(self, request: pb.ActivityRequest | _Handled, stub: Any, completion_token: Any) -> None:
-        """Execute an activity in upstream's pool; called in place of upstream's `_execute_activity`."""
+        """Run a sync activity, in upstream's pool; takes the place of upstream's `_execute_activity`."""
         if isinstance(request, _Handled):
             return
         reset = _request.set(request)
@@ -160,36 +111,36 @@ class Activities:
         except Exception:
             raise
         except BaseException as error:
-            # Upstream catches Exception only; SystemExit would end the worker.
+            # Upstream catches `Exception` only; `SystemExit` would end the worker.
             self._deliver(self._failed(request, completion_token, error), request, stub)
         finally:
             _request.reset(reset)
 
-    # -- async activities -----------------------------------------------------------------------------------------
+    # -- async activities ----------------------------------------------------------------------------------------
 
     async def _execute_async(
         self, handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any
     ) -> None:
-        """Wait, on upstream's loop, for an activity that runs on the loop of async activities."""
+        """Run on upstream's loop, and wait there for the activity, which runs on the loop of the activities."""
         loop = asyncio.get_running_loop()
         outcome = None
-        if not self.is_stopping:  # The grace period is for activities that have begun.
+        if not self.is_stopping:  # The grace period is for activities that have started.
             name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
             outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token), name=name))
         if outcome is None:
             await loop.run_in_executor(self._delivery_pool(), self._give_back, cancel, request, stub, token)
             return
         try:
-            # Not in upstream's pool, which may be full of sync activities that the result would wait for.
+            # Not in upstream's pool: it may be full of sync activities, and the result would wait for them.
             await loop.run_in_executor(self._delivery_pool(), self._deliver, outcome, request, stub)
         finally:
             handler(_HANDLED, stub, token)
 
     def _give_back(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-        """Abandon the work item, so that the engine can deliver it again at once."""
+        """Tell the engine that another worker may have the activity; it would notice by itself, but later."""
         try:
             cancel(request, stub, token)
-        except Exception as error:  # The engine may be unreachable; it then delivers the item again by itself.
+        except Exception as error:  # The engine may be gone; then there is nothing to tell.
             self._logger.debug("Activity '%s' could not be given back to the engine: %s", request.name, error)
 
     def _delivery_pool(self) -> ThreadPoolExecutor:
@@ -200,7 +151,7 @@ class Activities:
     async def _respond(self, request: pb.ActivityRequest, completion_token: Any) -> pb.ActivityResponse | None:
         """Return the response to `request`, or `None` if the worker stopped before there was one.
 
-        The order of the steps is that of upstream's `_execute_activity`; a test compares the responses of the two.
+        The steps are those of upstream's `_execute_activity`; a test compares the responses of the two.
         """
         worker = self._worker
         _upstream.activity_started(worker, request)
@@ -227,7 +178,7 @@ class Activities:
         instance_id = request.orchestrationInstance.instanceId
         with (
             tracing.suppress_span_emission(not _upstream.emits_trace_spans(self._worker)),
-            tracing.start_span(
+            ActivitySpan(
                 tracing.create_span_name("activity", request.name),
                 trace_context=request.parentTraceContext,
                 kind=SERVER,
@@ -242,7 +193,7 @@ class Activities:
             try:
                 return await self._call(request)
             except Exception as error:
-                tracing.set_span_error(span, error)
+                set_span_error(span, error)
                 raise
 
     async def _call(self, request: pb.ActivityRequest) -> str | None:
@@ -274,18 +225,18 @@ class Activities:
         return encoded_output
 
     async def _called_in_pool(self, function: Callable[..., Any], context: ActivityContext, value: Any) -> Any:
-        """Return the result of a plain function around an async one, which may call `asyncio.run` and so block.
+        """Return the result of a plain function around an async one, which may block, by `asyncio.run` for example.
 
-        A cancellation waits until the function has returned, because a function in the pool cannot be cancelled; its
-        result is delivered, as that of any sync activity.
+        A call in the pool cannot be cancelled, so a cancellation takes effect when the function has returned. If it has
+        returned a result, and not an awaitable, the result is used, as that of a sync activity would be.
         """
-        begin = functools.partial(outcome_of, contextvars.copy_context().run, function, context, value)
+        begin = functools.partial(call_to_future, contextvars.copy_context().run, function, context, value)
         call = asyncio.get_running_loop().run_in_executor(_upstream.thread_pool_of(self._worker), begin)
         cancelled: asyncio.CancelledError | None = None
         while not call.done():
             try:
                 await asyncio.wait([call])
-            except asyncio.CancelledError as error:  # noqa: PERF203 - this loop waits
+            except asyncio.CancelledError as error:  # noqa: PERF203 - the loop waits, so its speed does not matter
                 cancelled = error
         output = call.result().result()
         if not inspect.isawaitable(output):
@@ -296,7 +247,7 @@ class Activities:
             raise cancelled
         return await output
 
-    # -- responses ------------------------------------------------------------------------------------------------
+    # -- responses -----------------------------------------------------------------------------------------------
 
     def _failed(self, request: pb.ActivityRequest, token: Any, error: BaseException) -> pb.ActivityResponse:
         return pb.ActivityResponse(
@@ -325,21 +276,8 @@ class Activities:
             )
 
 
-def outcome_of(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Call `function` in a thread of a pool for which an event loop waits.
-
-    A future as the result, because the loop's own does not accept `StopIteration` and would never be done.
-    """
-    outcome: Future[Any] = Future()
-    try:
-        outcome.set_result(function(*arguments))
-    except BaseException as error:
-        outcome.set_exception(error)
-    return outcome
-
-
 class _Cancelled(BaseException):
-    """The worker stopped before the activity had a result, and no response is sent.
+    """The worker stopped before the activity had a result; the engine gets no response.
 
-    A `BaseException`, so that the tracing span around it does not record it as an error.
+    A `BaseException`, so that the span of the activity does not record it as an error.
     """

@@ -1,6 +1,7 @@
-"""The event loop that async activities run on: the user's own where there is one, otherwise one long-lived loop.
+"""`ActivityLoop`: the event loop that async activities run on, either the user's or one of the worker's.
 
-It is never upstream's loop, which upstream blocks while it connects, waits to reconnect, or joins its reader thread.
+It is never upstream's, because upstream blocks its loop while it connects, waits to reconnect, or joins its reader
+thread.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CANCEL_ROUNDS = 10
+"""How often `close` cancels the remaining tasks, for those that catch the cancellation."""
 
 
 class _ActivityTask(asyncio.Task[T]):
     """A task that records whether it was cancelled because its loop is being closed.
 
-    `asyncio.run` cancels every task, outside of any running loop, once its main function has returned.  The activity
-    has not failed then, and another worker can run it.
+    `asyncio.run` cancels every task, outside of any running loop, once its main function has returned. That is not a
+    failure of the activity, and another worker may have it.
     """
 
-    cancelled_by_closing = False
+    torn_down = False
+    """Whether `cancel` was called outside of a running loop."""
 
     def cancel(self, msg: Any = None) -> bool:
         try:
@@ -37,7 +40,7 @@ class _ActivityTask(asyncio.Task[T]):
 
 
 class ActivityLoop:
-    """Runs coroutines for other threads, and can cancel those that have not ended."""
+    """Runs coroutines for other threads, and can cancel those that have not finished."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -48,18 +51,18 @@ class ActivityLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelling = False
 
-    # -- the loop -------------------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------------------
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run activities on this loop of the user's, until `detach`."""
+        """Run activities on this loop of the user's until `detach`."""
         self._attached = loop
 
     def detach(self) -> None:
-        """Do not run activities on the user's loop any more."""
+        """Stop using the user's loop."""
         self._attached = None
 
-    def blocks(self) -> bool:
-        """Whether this is the thread that runs the activities, on which waiting for them would be a deadlock."""
+    def is_current(self) -> bool:
+        """Whether the calling thread runs this loop; waiting for activities there would be a deadlock."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -92,7 +95,7 @@ class ActivityLoop:
         finally:
             loop.close()
 
-    # -- activities -----------------------------------------------------------------------------------------------
+    # -- running coroutines --------------------------------------------------------------------------------------
 
     def submit(self, function: Callable[[], Awaitable[T]], *, name: str) -> Future[T]:
         """Run `function` as a task of this name.
@@ -105,7 +108,7 @@ class ActivityLoop:
         loop = self._loop()
         try:
             loop.call_soon_threadsafe(self._start, loop, function, name, result)
-        except RuntimeError as error:  # The user's loop was closed inside of the 'async with' block.
+        except RuntimeError as error:  # The user has closed the loop inside of `async with worker`.
             result.set_exception(RuntimeError(f"the event loop of this worker's async activities is gone: {error}"))
         return result
 
@@ -120,7 +123,7 @@ class ActivityLoop:
             except Exception as error:
                 result.set_exception(error)
             except BaseException as error:
-                # Upstream's loop waits for the result; it would end with this error, and the worker with it.
+                # Upstream's loop waits for the result: the original exception would end it, and the worker with it.
                 result.set_exception(RuntimeError(f"the activity's task raised {type(error).__name__}"))
             else:
                 result.set_result(value)
@@ -130,18 +133,18 @@ class ActivityLoop:
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if not result.done():  # cancelled before it began
+            if not result.done():  # Cancelled before its first step.
                 result.set_exception(RuntimeError("the activity's task was cancelled before it began"))
 
         task.add_done_callback(done)
         if self._cancelling:
             task.cancel()
 
-    # -- the end --------------------------------------------------------------------------------------------------
+    # -- cancelling ----------------------------------------------------------------------------------------------
 
     def is_cancelling(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether `task` was cancelled because the worker or the loop ends, and not by user code."""
-        return (self._cancelling and task in self._tasks) or getattr(task, "cancelled_by_closing", False)
+        """Whether `task` was cancelled because the worker stops or the loop is closed, and not by user code."""
+        return (self._cancelling and task in self._tasks) or getattr(task, "torn_down", False)
 
     @property
     def active(self) -> int:
@@ -149,16 +152,16 @@ class ActivityLoop:
         return len(self._tasks)
 
     def names(self, limit: int = 10) -> str:
-        """Return the names of the running activities, at most `limit` of them, for a message."""
+        """Return the names of up to `limit` running activities, and how many more there are, as text."""
         names = sorted(task.get_name() for task in list(self._tasks))
         return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
     def open(self) -> None:
-        """Accept activities: the worker starts."""
+        """Accept activities (again); called when the worker starts."""
         self._cancelling = False
 
     def cancel_all(self) -> None:
-        """Cancel the running activities and those that are submitted later; returns at once."""
+        """Cancel all activities, those that are submitted later too; does not wait for them."""
         self._cancelling = True
         loop = self._attached or self._own
         if loop is not None and not loop.is_closed():
@@ -169,16 +172,16 @@ class ActivityLoop:
             task.cancel()
 
     def close(self) -> None:
-        """End our own loop and its thread, if there is one, and cancel the tasks that are left on it."""
+        """End the worker's own loop and its thread, if there is one, and cancel the tasks that are left on it."""
         with self._lock:
             loop, thread = self._own, self._thread
             self._own = self._thread = None
         if loop is None or thread is None:
             return
-        # An activity can be among them if the stop was interrupted; it has not failed, and can run again.
+        # If the stop was interrupted, an activity can be among them; it has not failed, and another worker may have it.
         self._cancelling = True
 
-        async def wind_up() -> None:
+        async def cancel_remaining() -> None:
             # Tasks that activities have started and not awaited.
             for _ in range(_CANCEL_ROUNDS):
                 left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -189,5 +192,5 @@ class ActivityLoop:
                 await asyncio.wait(left, timeout=1)
             loop.stop()
 
-        loop.call_soon_threadsafe(lambda: loop.create_task(wind_up()))
+        loop.call_soon_threadsafe(lambda: loop.create_task(cancel_remaining()))
         thread.join()

@@ -1,24 +1,20 @@
-"""The async side of one worker instance: turns, activities, and the threads that serve them.
+"""`Binding`: the async side of one worker instance, its turns, its activities, and the threads that serve them.
 
-It is stored on the instance.  On upstream's own class these are instance attributes, so another worker in the same
-process that only runs generator orchestrators keeps every method of upstream's.
+Everything is stored on the instance.  For upstream's own class these are instance attributes, so another worker in the
+same process that has only generator orchestrators keeps all methods of upstream's.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from durabletask.entities import DurableEntity
-
-from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.core.hosting import function_name
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_functions import is_async
 from durabletask_aio.worker.activity_loop import ActivityLoop
+from durabletask_aio.worker.entities import check_entity, entity_execution
 from durabletask_aio.worker.instance_threads import InstanceThreads
 from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
@@ -29,8 +25,8 @@ _ATTRIBUTE = "_durabletask_aio"
 _MAX_INTERVAL = 30.0
 """Seconds between two checks for idle sessions, at most."""
 
-_NAMED_AFTER = 5.0
-"""Seconds after which activities that ignore their cancellation are named in the log: `stop` waits for them."""
+CANCELLATION_WARNING_DELAY = 5.0
+"""Seconds from the cancellation of the async activities to the warning that names those that are still running."""
 
 
 class Binding:
@@ -46,14 +42,15 @@ class Binding:
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
-        # Reentrant, for signal handlers: a second signal can arrive during the stop that the first one has started.
+        # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
         self._stop_lock = threading.RLock()
 
     @property
     def stats(self) -> ExtendedSessionStats:
+        """The counters of this worker's sessions."""
         return self.turns.sessions.stats
 
-    # -- lifecycle ------------------------------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------------------------
 
     def start(self, start: Callable[[], None]) -> None:
         """Start the worker; `start` is upstream's method."""
@@ -72,17 +69,18 @@ class Binding:
             raise
 
     def stop(self, stop: Callable[[], None]) -> None:
-        """Stop the worker; `stop` is upstream's method.
+        """Stop the worker, with a grace period for async activities, and close all that `start` has opened.
 
-        Async activities get the grace period; all threads and sessions of ours have ended when this returns.
+        Args:
+            stop: Upstream's method.
 
         Raises:
-            RuntimeError: on the event loop that runs the async activities, for which it would wait.
+            RuntimeError: On the event loop that runs the async activities.
         """
         if not _upstream.is_running(self.worker):
             stop()
             return
-        if self.loop.blocks():
+        if self.loop.is_current():
             raise RuntimeError(
                 "stop() would wait for async activities on the very event loop that runs them\n"
                 "  wrong: worker.stop()                           # on that loop\n"
@@ -112,7 +110,7 @@ class Binding:
                 self.loop.close()
 
     def _end_grace(self, stopped: threading.Event) -> None:
-        """Cancel the activities that still run when the grace period is over, and name those that do not end."""
+        """Cancel the async activities that are running when the grace period ends; warn of those that continue."""
         if stopped.wait(min(self.settings.stop_grace_period, threading.TIMEOUT_MAX)):
             return
         count = self.loop.active
@@ -124,7 +122,7 @@ class Binding:
                 count,
             )
         self.loop.cancel_all()
-        if not stopped.wait(_NAMED_AFTER) and (left := self.loop.names()):
+        if not stopped.wait(CANCELLATION_WARNING_DELAY) and (left := self.loop.names()):
             self.logger.warning("Waiting for async activities that go on although they were cancelled: %s", left)
 
     def cancel_now(self) -> None:
@@ -140,22 +138,20 @@ class Binding:
 
 
 def binding_of(worker: _upstream.Worker) -> Binding | None:
-    """Return the binding of `worker`, or `None` if it has been given no async code."""
+    """Return the binding of `worker`, or `None` if no async code was registered with it."""
     return cast("Binding | None", vars(worker).get(_ATTRIBUTE))
 
 
 def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycle: bool = True) -> Binding:
-    """Give this one worker our execution of turns, async activities and extended sessions.
-
-    Binding a worker twice changes nothing.
+    """Set the methods of this one worker instance that run async code.
 
     Args:
-        worker: the worker.
-        settings: its options; by default those of a worker without options.
-        lifecycle: whether to replace `start`, `stop` and `add_entity` too; not for classes that define them themselves.
+        worker: The worker; one that is bound already is left as it is.
+        settings: Its settings; by default those without any option.
+        lifecycle: Whether to set `start`, `stop` and `add_entity` too; false for classes that define them.
 
     Returns:
-        The binding.
+        The binding of the worker.
     """
     existing = binding_of(worker)
     if existing is not None:
@@ -167,46 +163,23 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_activity_submission(worker, binding.activities.submission)
     _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_live_on))
     if not _upstream.overrides_entities(worker):
-        _upstream.set_entities(worker, _upstream.entity_execution())
+        _upstream.set_entities(worker, entity_execution())
     if lifecycle:
-        # Looked up on the class at each call, so that later replacements of the class's methods are called too.
-        own: Any = worker
-        kind: Any = type(worker)
-
-        def add_entity(fn: Any, name: str | None = None) -> str:
-            return cast(str, kind.add_entity(worker, checked_entity(fn), name))
-
-        own.start = lambda: binding.start(lambda: kind.start(worker))
-        own.stop = lambda: binding.stop(lambda: kind.stop(worker))
-        own.add_entity = add_entity
-        own.extended_session_stats = binding.stats
+        _bind_lifecycle(worker, binding)
     return binding
 
 
-def checked_entity(function: Any) -> Any:
-    """Return the entity function or class.
+def _bind_lifecycle(worker: _upstream.Worker, binding: Binding) -> None:
+    """Set `start`, `stop` and `add_entity` of an instance of upstream's class."""
+    # They look the method up on the class at each call, so that wrappers of the class's methods are still called.
+    kind: Any = type(worker)
+    instance: Any = worker
 
-    Raises:
-        WorkflowValidationError: if it is async, or has an async operation: upstream could not await it.
-    """
-    offender = None
-    if inspect.isclass(function) and issubclass(function, DurableEntity):
-        offender = next(
-            (
-                f"{function.__name__}.{name}"
-                for name, member in inspect.getmembers(function)
-                if not name.startswith("_") and is_async(member)
-            ),
-            None,
-        )
-    elif is_async(function):
-        offender = function_name(function)
-    if offender is not None:
-        name = offender.rpartition(".")[2]
-        raise WorkflowValidationError(
-            f"entity operations cannot be async: {offender} is a coroutine function, and an entity holds its lock "
-            f"while it runs\n"
-            f"  wrong: async def {name}(...): ...\n"
-            f"  right: def {name}(...): ...    # await in an activity, and signal the entity after"
-        )
-    return function
+    def add_entity(fn: Any, name: str | None = None) -> str:
+        check_entity(fn)
+        return cast(str, kind.add_entity(worker, fn, name))
+
+    instance.start = lambda: binding.start(lambda: kind.start(worker))
+    instance.stop = lambda: binding.stop(lambda: kind.stop(worker))
+    instance.add_entity = add_entity
+    instance.extended_session_stats = binding.stats

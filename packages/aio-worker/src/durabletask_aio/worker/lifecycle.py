@@ -1,4 +1,4 @@
-"""Running a worker from a coroutine: stopping must not block the event loop that its activities run on."""
+"""Running a worker from a coroutine: stopping it without blocking the event loop, and waiting for signals."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
-    """Stop the worker while this loop continues to run its async activities, for their grace period.
+    """Stop the worker in a thread, while this loop continues to run async activities during their grace period.
 
-    A cancellation ends the grace period but not the stop, which must be completed; it is raised afterwards.
+    A cancellation ends the grace period, but not the stop, which must be complete; it is raised afterwards.
     """
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
@@ -31,14 +31,14 @@ async def stop_from_loop(binding: Binding, stop: Callable[[], None]) -> None:
         else:
             _settle(loop, stopped, None)
 
-    # A thread of its own: the loop's default executor may be full of the user's work.
+    # A new thread, because the loop's default executor may be full of the user's work.
     thread = threading.Thread(target=run, name="durabletask-aio-stop")
     thread.start()
     cancelled: asyncio.CancelledError | None = None
     while not stopped.done():
         try:
             await asyncio.shield(stopped)
-        except asyncio.CancelledError as error:  # noqa: PERF203 - this loop waits
+        except asyncio.CancelledError as error:  # noqa: PERF203 - the loop waits, so its speed does not matter
             if stopped.done():
                 break
             cancelled = error
@@ -62,7 +62,7 @@ def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error
 
 
 async def wait_for_signal(*, handle_signals: bool) -> str | None:
-    """Wait until cancelled or, in the main thread with `handle_signals`, for SIGINT or SIGTERM.
+    """Wait until cancelled or, in the main thread and if `handle_signals`, for SIGINT or SIGTERM.
 
     Returns:
         The name of the signal.
@@ -82,7 +82,7 @@ async def wait_for_signal(*, handle_signals: bool) -> str | None:
 def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
     """Handle the stop signals on `loop`, and restore the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may set signal handlers; in another thread the worker is stopped by cancellation.
+        yield  # Only the main thread can set signal handlers; in another thread, the worker is stopped by cancelling.
         return
     previous: dict[int, Any] = {}
     try:
@@ -90,10 +90,7 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
             before = signal.getsignal(number)
             try:
                 loop.add_signal_handler(number, on_signal, number)
-            except (
-                NotImplementedError,
-                RuntimeError,
-            ):  # On Windows, Ctrl-C arrives as KeyboardInterrupt or as a cancellation.
+            except (NotImplementedError, RuntimeError):  # Windows: Ctrl-C raises KeyboardInterrupt or cancels.
                 break
             previous[number] = before
         yield

@@ -1,4 +1,4 @@
-"""Metadata of an instance on the wire: tags under one prefix, put there by clients and by the core."""
+"""Metadata of an instance on its way from a client: as tags, and as gRPC headers too."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from urllib.parse import quote
 
 import grpc
 
-from durabletask_aio.core.hosting import metadata_from_tags, metadata_to_tags
-
-__all__ = ["HEADER_PREFIX", "MetadataInterceptor", "to_tags"]
+from durabletask_aio.core import hosting
 
 HEADER_PREFIX = "durabletask-aio-md-"
-"""The prefix of the headers of `MetadataInterceptor`; gRPC requires lower case."""
+"""The headers of `MetadataInterceptor` begin with this; gRPC requires lower case."""
 
 
 def to_tags(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -22,15 +20,15 @@ def to_tags(metadata: Mapping[str, str]) -> dict[str, str]:
         client.schedule_new_orchestration(order, tags=to_tags({"tenant": "acme"}))
 
     Args:
-        metadata: strings by name.
+        metadata: Strings by name, at most 8 KiB in all.
 
     Returns:
-        The tags.
+        A dictionary of tags, which can be merged with others.
 
     Raises:
-        WorkflowValidationError: unless it is a mapping of strings to strings of at most 8 KiB.
+        WorkflowValidationError: If `metadata` is not a mapping of strings to strings, or is too large.
     """
-    return metadata_to_tags(metadata)
+    return hosting.metadata_to_tags(metadata)
 
 
 class _CallDetails(NamedTuple):
@@ -42,15 +40,15 @@ class _CallDetails(NamedTuple):
     compression: Any
 
 
-class MetadataInterceptor(grpc.UnaryUnaryClientInterceptor):
-    """Sends the metadata with which a client starts an instance also as gRPC headers.
+class MetadataInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+    """Sends the metadata with which a client starts an instance as gRPC headers too.
 
-    For sidecars and proxies that look at headers and not at tags:
+    For sidecars and proxies that read headers and not tags:
 
         TaskHubGrpcClient(interceptors=[MetadataInterceptor()])
 
-    Each entry is one header: `durabletask-aio-md-` and the key in lower case, key and value percent-encoded where they
-    are not plain ASCII.  Calls other than the start of an instance are passed on unchanged.
+    Each entry is one header: `durabletask-aio-md-` and the key in lower case. Key and value are percent-encoded where
+    they are not plain ASCII. Calls that do not start an instance are not changed.
     """
 
     __module__ = "durabletask.aio.worker"
@@ -58,15 +56,15 @@ class MetadataInterceptor(grpc.UnaryUnaryClientInterceptor):
     def intercept_unary_unary(
         self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
     ) -> Any:
-        """Add the headers to a call; called by gRPC.
+        """Add the headers; called by gRPC.
 
         Args:
-            continuation: makes the call.
-            client_call_details: method, timeout and metadata of the call.
-            request: the message that is sent.
+            continuation: Makes the call.
+            client_call_details: The method, the headers and the options of the call.
+            request: The protobuf message.
 
         Returns:
-            What `continuation` returns.
+            The result of `continuation`.
         """
         headers = self.headers(client_call_details.method, request)
         if headers:
@@ -85,16 +83,16 @@ class MetadataInterceptor(grpc.UnaryUnaryClientInterceptor):
         """Return the headers for a call.
 
         Args:
-            method: the full name of the gRPC method.
-            request: the message that is sent.
+            method: The full name of the gRPC method.
+            request: The protobuf message.
 
         Returns:
-            Names and values, in the order of the keys; empty for other calls than the start of an instance.
+            Pairs of name and value, in the order of the keys; empty if the call starts no instance.
         """
         name = method.decode() if isinstance(method, bytes) else method
         if not name.endswith("/StartInstance"):
             return []
-        metadata = metadata_from_tags(request.tags) or {}
+        metadata = hosting.metadata_from_tags(request.tags) or {}
         return [
             (HEADER_PREFIX + quote(key, safe="").lower(), quote(value, safe=" !#$&'()*+,/:;<=>?@[]^`{|}\"\\"))
             for key, value in sorted(metadata.items())

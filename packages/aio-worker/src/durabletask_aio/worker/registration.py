@@ -1,4 +1,7 @@
-"""Registration of async functions: on upstream's class by entry point, on other worker classes through the mixin."""
+"""`WorkerRegistrar`: accepts async functions for instances of upstream's worker class.
+
+`install` is the entry point that the core calls for upstream's own class; the mixin uses the registrar itself.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,12 @@ from durabletask_aio.core.hosting import (
     validate_workflow_function,
 )
 from durabletask_aio.worker import _upstream
-from durabletask_aio.worker.activity_functions import check_activity, show_types, with_type_hints
+from durabletask_aio.worker.activity_functions import check_activity, copy_type_hints, with_type_hints
 from durabletask_aio.worker.binding import bind, binding_of
 
 
 class WorkerRegistrar:
-    """Accepts async functions for any instance of upstream's worker class.
-
-    The core loads it when the first async function is registered.
-    """
+    """Accepts async functions for any instance of upstream's worker class."""
 
     protocol_version = plugins.PROTOCOL_VERSION
 
@@ -37,14 +37,15 @@ class WorkerRegistrar:
         validate_workflow_function(function)
         registered_as = function_name(function) if name is None else name
         existing = _upstream.find_orchestrator(worker, registered_as)
-        is_same = existing is not None and _async_function(existing) == function
+        info = orchestrator_info(existing)
+        is_same = info is not None and info.function == function
         if is_same and mode is None:
             return registered_as
         binding = binding_of(worker)
         default = SandboxMode.OFF if binding is None else binding.settings.sandbox_mode
         orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
         if not inspect.isroutine(function):
-            show_types(function, orchestrator)
+            copy_type_hints(function, orchestrator)
         if is_same:
             _upstream.replace_orchestrator(worker, registered_as, orchestrator)
         else:
@@ -53,7 +54,7 @@ class WorkerRegistrar:
         return registered_as
 
     def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
-        """Register an activity, async or (with `name=`) plain."""
+        """Register an activity, an async one or, under a name of its own, a plain one."""
         check_activity(function)
         if _upstream.is_running(worker):
             raise RuntimeError("Activities cannot be added while the worker is running.")
@@ -63,25 +64,19 @@ class WorkerRegistrar:
         return registered_as
 
 
-def _async_function(orchestrator: Any) -> Any:
-    """Return the coroutine function of a registered orchestrator, or `None` if it is a generator."""
-    info = orchestrator_info(orchestrator)
-    return None if info is None else info.function
-
-
 registrar = WorkerRegistrar()
 
 
 def install() -> None:
     """Let every instance of upstream's `TaskHubGrpcWorker` accept async functions.
 
-    Called by the core when the first async function is registered (entry point group
-    `durabletask.aio.integrations`).  It sets two class attributes, `add_orchestrator` and `add_activity`; a worker that
-    is never given async code keeps all other methods of upstream's.
+    It is called when the first async function is registered with that class, if `durabletask.aio` has been imported.
+    Two methods of the class are wrapped, `add_orchestrator` and `add_activity`; a worker that is never given async code
+    keeps all others.
     """
     set_registrar(registrar)
 
 
 def uninstall() -> None:
-    """Restore upstream's own two methods.  Workers that have already been given async code keep working."""
+    """Restore upstream's own two methods. Workers that have been given async code keep working."""
     unset_registrar()

@@ -9,15 +9,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from durabletask import task
-from durabletask import worker as upstream
-from durabletask.grpc_options import GrpcChannelOptions
-
 from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.core.hosting import function_name, validate_workflow_function
 from durabletask_aio.worker import _upstream
+from durabletask_aio.worker._upstream import GrpcChannelOptions, task
 from durabletask_aio.worker.activity_functions import check_activity, is_async
-from durabletask_aio.worker.binding import Binding, bind, binding_of, checked_entity
+from durabletask_aio.worker.binding import Binding, bind, binding_of
+from durabletask_aio.worker.entities import check_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
 from durabletask_aio.worker.options import Settings, show_options, take_options
 from durabletask_aio.worker.registration import registrar
@@ -26,14 +24,10 @@ if TYPE_CHECKING:
     import logging
 
     import grpc
-    from durabletask.exception_properties import ExceptionPropertiesProvider
-    from durabletask.grpc_options import GrpcWorkerResiliencyOptions
-    from durabletask.payload.store import PayloadStore
-    from durabletask.serialization import DataConverter
     from typing_extensions import Self, Unpack
 
     from durabletask_aio.core import AsyncWorkflowContext, SandboxMode
-    from durabletask_aio.worker.activities import ActivityContext
+    from durabletask_aio.worker.activity_context import ActivityContext
     from durabletask_aio.worker.options import WorkerOptions
     from durabletask_aio.worker.sessions import ExtendedSessionStats
 
@@ -71,7 +65,7 @@ class AsyncOrchestratorMixin:
     def __init__(self, *args: Any, **keywords: Any) -> None: ...
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        if not isinstance(self, upstream.TaskHubGrpcWorker):
+        if not isinstance(self, _upstream.TaskHubGrpcWorker):
             raise TypeError(
                 f"{type(self).__name__} is no worker: AsyncOrchestratorMixin adds to a class derived from upstream's "
                 "TaskHubGrpcWorker\n"
@@ -192,7 +186,8 @@ class AsyncOrchestratorMixin:
             ValueError: If the name is taken.
             WorkflowValidationError: If an operation is async.
         """
-        return super().add_entity(checked_entity(fn), name)  # type: ignore[misc, no-any-return]
+        check_entity(fn)
+        return super().add_entity(fn, name)  # type: ignore[misc, no-any-return]
 
     # -- lifecycle ------------------------------------------------------------------------------------------------
 
@@ -273,8 +268,8 @@ class AsyncOrchestratorMixin:
         """Live counters of this worker's extended sessions."""
         return self._binding().stats
 
-    def _worker(self) -> upstream.TaskHubGrpcWorker:
-        assert isinstance(self, upstream.TaskHubGrpcWorker)
+    def _worker(self) -> _upstream.TaskHubGrpcWorker:
+        assert isinstance(self, _upstream.TaskHubGrpcWorker)
         return self
 
     def _binding(self) -> Binding:
@@ -283,7 +278,7 @@ class AsyncOrchestratorMixin:
         return binding
 
 
-class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
+class TaskHubGrpcWorker(AsyncOrchestratorMixin, _upstream.TaskHubGrpcWorker):
     """Upstream's gRPC worker, which also takes async orchestrators and async activities.
 
         async with TaskHubGrpcWorker(host_address="localhost:4001") as worker:
@@ -322,12 +317,12 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
             secure_channel: bool = False,
             interceptors: Sequence[Any] | None = None,
             channel_options: GrpcChannelOptions | None = None,
-            resiliency_options: GrpcWorkerResiliencyOptions | None = None,
-            concurrency_options: upstream.ConcurrencyOptions | None = None,
+            resiliency_options: _upstream.GrpcWorkerResiliencyOptions | None = None,
+            concurrency_options: _upstream.ConcurrencyOptions | None = None,
             maximum_timer_interval: timedelta | None = _DEFAULT_TIMER_INTERVAL,
-            payload_store: PayloadStore | None = None,
-            data_converter: DataConverter | None = None,
-            exception_properties_provider: ExceptionPropertiesProvider | None = None,
+            payload_store: _upstream.PayloadStore | None = None,
+            data_converter: _upstream.DataConverter | None = None,
+            exception_properties_provider: _upstream.ExceptionPropertiesProvider | None = None,
             emit_trace_spans: bool = True,
             **options: Unpack[WorkerOptions],
         ) -> None: ...
@@ -341,7 +336,7 @@ class TaskHubGrpcWorker(AsyncOrchestratorMixin, upstream.TaskHubGrpcWorker):
 
 
 show_options(AsyncOrchestratorMixin.__init__)
-show_options(TaskHubGrpcWorker.__init__, upstream.TaskHubGrpcWorker.__init__)
+show_options(TaskHubGrpcWorker.__init__, _upstream.TaskHubGrpcWorker.__init__)
 
 
 def _without_receive_limit(options: GrpcChannelOptions | None) -> GrpcChannelOptions:
