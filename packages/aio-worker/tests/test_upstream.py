@@ -148,3 +148,14 @@ def test_a_required_name_that_is_gone_is_named_to_the_user(program: str, gone: s
     last = output[output.rindex("ImportError:") :]
     assert last.startswith(f"ImportError: durabletask {version('durabletask')} lacks {named}, which durabletask-aio-")
     assert "pip install durabletask-aio-worker" not in output
+
+
+def test_a_core_with_another_hosting_interface_is_refused() -> None:
+    program = (
+        "import durabletask_aio.core.hosting as hosting\nhosting.VERSION = 2{change}\nimport durabletask.aio.worker"
+    )
+    code, output = run(program, "")
+
+    assert code == 1
+    assert "\nImportError: durabletask-aio-worker " in output
+    assert "was written for version 1 of the core's hosting interface" in output

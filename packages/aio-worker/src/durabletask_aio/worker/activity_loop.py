@@ -28,7 +28,7 @@ class _ActivityTask(asyncio.Task[T]):
     failure of the activity, and another worker may have it.
     """
 
-    torn_down = False
+    cancelled_by_closing = False
     """Whether `cancel` was called outside of a running loop."""
 
     def cancel(self, msg: Any = None) -> bool:
@@ -144,7 +144,7 @@ class ActivityLoop:
 
     def is_cancelling(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether `task` was cancelled because the worker stops or the loop is closed, and not by user code."""
-        return (self._cancelling and task in self._tasks) or getattr(task, "torn_down", False)
+        return (self._cancelling and task in self._tasks) or getattr(task, "cancelled_by_closing", False)
 
     @property
     def active(self) -> int:

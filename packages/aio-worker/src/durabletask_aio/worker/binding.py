@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
-from durabletask_aio.worker.activity_functions import is_async
 from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.entities import check_entity, entity_execution
 from durabletask_aio.worker.instance_threads import InstanceThreads

@@ -25,24 +25,26 @@ class _RunningTurn:
 
 
 class TurnWatchdog:
-    """Warns of slow turns, and calls `on_tick` (which evicts idle sessions), at a regular interval.
+    """Warns of slow turns, and calls `evict_idle` (which evicts idle sessions), at a regular interval.
 
     It is a thread and not a timer on upstream's loop or on that of async activities, because upstream blocks its loop
     while it connects, and activities are user code, which may block theirs.
     """
 
-    def __init__(self, logger: logging.Logger, slow_after: float | None, tick: float) -> None:
+    def __init__(self, logger: logging.Logger, slow_after: float | None, interval: float) -> None:
         self._logger = logger
         self._slow_after = slow_after
-        self._period = min(tick, slow_after / 2 if slow_after else tick)
+        self._interval = min(interval, slow_after / 2 if slow_after else interval)
         self._turns: dict[int, _RunningTurn] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, on_tick: Callable[[], None]) -> None:
+    def start(self, evict_idle: Callable[[], None]) -> None:
         """Start the daemon thread."""
         self._stopping.clear()
-        self._thread = threading.Thread(target=self._watch, args=(on_tick,), name="durabletask-aio-watch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, args=(evict_idle,), name="durabletask-aio-watch", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -65,10 +67,10 @@ class TurnWatchdog:
         finally:
             self._turns.pop(thread_id, None)
 
-    def _watch(self, on_tick: Callable[[], None]) -> None:
-        while not self._stopping.wait(self._period):
+    def _watch(self, evict_idle: Callable[[], None]) -> None:
+        while not self._stopping.wait(self._interval):
             self.check()
-            on_tick()
+            evict_idle()
 
     def check(self) -> None:
         """Warn, once each, of turns that have run for too long."""
