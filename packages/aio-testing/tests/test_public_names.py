@@ -43,7 +43,11 @@ def test_the_map_of_the_package_has_every_module():
 
 
 def test_a_core_with_another_hosting_interface_is_refused():
-    program = "import durabletask_aio.core.hosting as hosting\nhosting.VERSION = 2\nimport durabletask_aio.testing._upstream\n"
+    program = (
+        "import durabletask_aio.core.hosting as hosting\n"
+        "hosting.VERSION = 2\n"
+        "import durabletask_aio.testing._upstream\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.search(r"ImportError: durabletask-aio-testing \S+ was written for version 1 of the core's", done.stderr)
