@@ -1,7 +1,7 @@
 """Extended sessions answer every turn as a full replay would: each condition, and that its test can fail.
 
-Most tests here run twice.  Once as the code is; and once with the condition they are about dropped on purpose, when
-they must find the difference.
+Most tests here run twice: with the code as it is, and with the condition they are about removed on purpose (`Defect`).
+Then they must fail, and in the way that the defect predicts.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import durabletask.internal.orchestrator_service_pb2 as pb
 import pytest
 from durabletask.entities import EntityInstanceId
 from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
-from session_hub import Hub, Recorder
+from session_hub import Difference, Hub, Recorder
 
 from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.worker import _upstream, sessions, turns
@@ -25,7 +26,7 @@ from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
-# Workflows ------------------------------------------------------------------------------------------------------
+# -- workflows --------------------------------------------------------------------------------------------------------
 
 
 async def echo(ctx: Any, value: Any) -> Any:
@@ -106,15 +107,11 @@ def sometimes(ctx: Any, value: Any) -> Any:
     return value
 
 
-# Conditions, and what it looks like without them ----------------------------------------------------------------
-
-
-def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything as it is."""
+# -- the code without a condition -------------------------------------------------------------------------------------
 
 
 def without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions.History, "continues", lambda self, seal: True)
+    monkeypatch.setattr(sessions.History, "continues", lambda self, fingerprint: True)
 
 
 def with_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,19 +248,55 @@ def after_the_test() -> Iterator[None]:
         _after_the_test.pop()()
 
 
+OTHER_SPAN = "00f067aa0ba902b8"
+
+# -- the defects, and how they show -----------------------------------------------------------------------------------
+
+
+class Defect(NamedTuple):
+    """A condition that is removed, and the failure that shows it."""
+
+    plant: Callable[[pytest.MonkeyPatch], None]
+    error: type[AssertionError]
+    evidence: str
+    """Searched in the message of the failure; a dot matches line breaks too."""
+
+    @property
+    def name(self) -> str:
+        return self.plant.__name__
+
+
+def answers_differ(plant: Callable[[pytest.MonkeyPatch], None], full_replay: str, this_worker: str) -> Defect:
+    """A defect whose turn is answered with `this_worker`, where a full replay answers with `full_replay`."""
+    evidence = f"^full replay:((?!this worker:).)*{full_replay}.*this worker:\n.*{this_worker}"
+    return Defect(plant, Difference, evidence)
+
+
+def fails(plant: Callable[[pytest.MonkeyPatch], None], assertion: str) -> Defect:
+    """A defect that makes an assertion fail; `assertion` is the beginning of pytest's message."""
+    return Defect(plant, AssertionError, f"^{re.escape(assertion)}")
+
+
+def stays_alive(plant: Callable[[pytest.MonkeyPatch], None]) -> Defect:
+    """A defect that keeps an instance which has ended."""
+    return fails(plant, "assert 1 == 0\n +  where 1 = live()")
+
+
 @contextlib.contextmanager
-def judged(drop: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The block holds as things are, and does not without the condition."""
-    drop(monkeypatch)
-    if drop is nothing:
+def detected(defect: Defect | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a block as it is without a defect; with one, expect the failure that shows the defect, and no other."""
+    if defect is None:
         yield
         return
-    with pytest.raises((AssertionError, RuntimeError, StopIteration)):
+    defect.plant(monkeypatch)
+    with pytest.raises(defect.error, match=f"(?s){defect.evidence}") as failure:
         yield
+    assert failure.type is defect.error
 
 
-def dropping(*drops: Callable[..., None]) -> Any:
-    return pytest.mark.parametrize("drop", [nothing, *drops], ids=lambda drop: drop.__name__)
+def with_and_without(*defects: Defect) -> Any:
+    """Run a test with the code as it is, and with each of the defects."""
+    return pytest.mark.parametrize("defect", [None, *defects], ids=["as it is", *(defect.name for defect in defects)])
 
 
 class TestServing:
@@ -304,11 +337,9 @@ class TestServing:
 
 
 class TestConditions:
-    @dropping(without_proof)
-    def test_another_worker_did_a_turn_in_between(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with judged(drop, monkeypatch):
+    @with_and_without(answers_differ(without_proof, r'"\[2, \\"y\\"\]"', r'"\[1, \\"y\\"\]"'))
+    def test_another_worker_did_a_turn_in_between(self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        with detected(defect, monkeypatch):
             hub = Hub(register, workers=2)
             hub.start("again", "1")
             hub.drain(worker=0)
@@ -322,11 +353,12 @@ class TestConditions:
             assert json.loads(hub.output() or "") == [3, "z"]
             assert hub.workers[0].extended_session_stats.misses["history"] == 1
 
-    @dropping(without_proof, with_length_only)
-    def test_an_id_is_used_again_after_a_purge(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with judged(drop, monkeypatch):
+    @with_and_without(
+        answers_differ(without_proof, r'"\[2, 1\]"', r'"\[1, 2\]"'),
+        answers_differ(with_length_only, r'"\[2, 1\]"', r'"\[1, 2\]"'),
+    )
+    def test_an_id_is_used_again_after_a_purge(self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        with detected(defect, monkeypatch):
             hub = Hub(register, workers=2)
             hub.start("collect", '["a", "b"]')
             hub.drain(worker=0)
@@ -342,11 +374,11 @@ class TestConditions:
 
             assert hub.output() == "[2, 1]"
 
-    @dropping(without_restart_check)
+    @with_and_without(fails(without_restart_check, "assert 0 == 1"))
     def test_an_id_is_used_again_at_the_same_worker(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register, workers=2)
             hub.start("collect", '["a"]')
             hub.drain(worker=0)
@@ -358,11 +390,11 @@ class TestConditions:
 
             assert hub.workers[0].extended_session_stats.misses["restarted"] == 1
 
-    @dropping(without_delivery)
+    @with_and_without(stays_alive(without_delivery))
     def test_a_response_was_lost_and_the_turn_comes_again_with_a_later_clock(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             hub.start("clock")
             hub.drain()
@@ -378,9 +410,9 @@ class TestConditions:
 
             assert json.loads(hub.output() or "") == ["2024-05-01 12:01:00", "2024-05-01 12:01:00"]
 
-    @dropping(without_checkout)
+    @with_and_without(fails(without_checkout, 'assert AssertionError("two turns share one live instance'))
     def test_a_turn_is_delivered_again_while_the_first_is_inside_user_code(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         second: list[Callable[[], None]] = []
 
@@ -391,7 +423,7 @@ class TestConditions:
             await ctx.wait_for_external_event("b")
             return "done"
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(reentrant) and None)
             hub.start("reentrant")
             hub.drain()
@@ -424,9 +456,9 @@ class TestConditions:
             assert not mine.response.actions
             assert worker.extended_session_stats.misses["absent"] == 1
 
-    @dropping(without_rewind_check)
-    def test_a_rewind_is_always_a_full_replay(self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-        with judged(drop, monkeypatch):
+    @with_and_without(answers_differ(without_rewind_check, "rewindOrchestration", "Activity task #2 failed: not now"))
+    def test_a_rewind_is_always_a_full_replay(self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        with detected(defect, monkeypatch):
             hub = Hub(register, workers=2)
             _is_broken[0] = True
             hub.start("fails_late")
@@ -441,11 +473,11 @@ class TestConditions:
             assert hub.output() == "2"
             assert hub.workers[0].extended_session_stats.misses["rewound"] == 1
 
-    @dropping(without_the_executor)
+    @with_and_without(answers_differ(without_the_executor, r'"\[1, 2\]"', r'instanceId: "instance"\ncompletionToken'))
     def test_suspension_and_what_arrived_during_it_are_kept(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             hub.start("collect", '["a", "b"]')
             hub.drain()
@@ -458,10 +490,10 @@ class TestConditions:
 
             assert hub.output() == "[1, 2]"
 
-    @dropping(without_ends)
+    @with_and_without(stays_alive(without_ends))
     @pytest.mark.parametrize("end", ["terminate", "complete", "fail", "continue as new"])
     def test_nothing_that_has_ended_is_kept(
-        self, drop: Callable[..., None], end: str, monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, end: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def ending(ctx: Any, how: str) -> Any:
             await ctx.wait_for_external_event("go")
@@ -471,7 +503,7 @@ class TestConditions:
                 ctx.continue_as_new("again")
             return how
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(ending) and None)
             hub.start("ending", json.dumps(end))
             hub.drain()
@@ -484,19 +516,20 @@ class TestConditions:
             assert hub.live() == 0
 
     @pytest.mark.parametrize(
-        ("strategy", "drop"),
+        ("strategy", "defect"),
         [
-            (VersionFailureStrategy.FAIL, nothing),
-            (VersionFailureStrategy.FAIL, without_ends),
-            (VersionFailureStrategy.REJECT, nothing),
-            (VersionFailureStrategy.REJECT, without_delivery),
+            (VersionFailureStrategy.FAIL, None),
+            (VersionFailureStrategy.FAIL, stays_alive(without_ends)),
+            (VersionFailureStrategy.REJECT, None),
+            (VersionFailureStrategy.REJECT, stays_alive(without_delivery)),
         ],
+        ids=lambda each: getattr(each, "name", "as it is"),
     )
     def test_a_version_that_is_refused_leaves_nothing_behind(
-        self, strategy: VersionFailureStrategy, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, strategy: VersionFailureStrategy, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Unseen in turns: a refused instance comes back with its start, or not at all.  It would only take up room.
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             accept_only("1.0", hub, strategy)
             hub.start("chain", "2", version={"value": "2.0"})
@@ -506,11 +539,11 @@ class TestConditions:
 
             assert hub.live() == 0
 
-    @dropping(without_eviction_at_stop)
+    @with_and_without(answers_differ(without_eviction_at_stop, "VersionMismatch", r'"\[1\]"'))
     def test_a_version_that_a_restarted_worker_refuses_is_refused_in_the_middle_too(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             accept_only("1.0", hub, VersionFailureStrategy.FAIL)
             hub.start("collect", '["a"]', version={"value": "1.0"})
@@ -523,11 +556,11 @@ class TestConditions:
 
             assert hub.status() == "FAILED"
 
-    @dropping(without_entity_state)
-    def test_entity_locks_live_through_sessions(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with judged(drop, monkeypatch):
+    @with_and_without(
+        answers_differ(without_entity_state, "entityOperationCalled.*@counter@one", "Unexpected lock acquire")
+    )
+    def test_entity_locks_live_through_sessions(self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             hub.start("locks")
             hub.drain()
@@ -537,9 +570,9 @@ class TestConditions:
             assert hub.output() == "[0, 5, 5]"
             assert hub.workers[0].extended_session_stats.hits > 3
 
-    @dropping(without_replay_flag)
+    @with_and_without(fails(without_replay_flag, "assert [('b', False), ('c', False)] == [('b', True), ('c', False)]"))
     def test_user_code_sees_is_replaying_as_it_would_in_a_full_replay(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[tuple[str, bool]] = []
 
@@ -548,7 +581,7 @@ class TestConditions:
                 await ctx.wait_for_external_event(name)
                 seen.append((name, ctx.is_replaying))
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(watching) and None, workers=2)
             hub.start("watching")
             hub.drain(worker=0)
@@ -566,13 +599,19 @@ class TestConditions:
             assert hub.workers[0].extended_session_stats.hits == 2
 
     @pytest.mark.parametrize(
-        ("span_id", "drop"),
-        [("own", nothing), ("", nothing), ("00f067aa0ba902b8", nothing), ("00f067aa0ba902b8", without_span_check)],
+        ("span_id", "defect"),
+        [
+            ("own", None),
+            ("", None),
+            (OTHER_SPAN, None),
+            (OTHER_SPAN, Defect(without_span_check, AssertionError, f"^assert '[0-9a-f]{{16}}' == '{OTHER_SPAN}'")),
+        ],
+        ids=["own", "none", "another", "another, without_span_check"],
     )
     def test_a_turn_is_answered_in_the_span_it_comes_with(
-        self, tracer_provider: Any, span_id: str, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, tracer_provider: Any, span_id: str, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             hub.start("collect", '["a", "b"]', parentTraceContext=TRACE_PARENT)
             item = hub.take()
@@ -594,16 +633,16 @@ class TestConditions:
             assert answer.orchestrationTraceContext.spanID.value == expected
             assert hub.workers[0].extended_session_stats.misses["trace"] == (expected != own)
 
-    @dropping(without_ends)
+    @with_and_without(fails(without_ends, "assert ('FAILED', 1) == ('FAILED', 0)"))
     @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
     def test_an_exception_in_user_code_ends_the_session(
-        self, error: type[BaseException], drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, error: type[BaseException], defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def raising(ctx: Any, _: Any) -> Any:
             await ctx.wait_for_external_event("go")
             raise error("as asked")
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(raising) and None)
             hub.start("raising")
             hub.drain()
@@ -631,14 +670,14 @@ class TestConditions:
         assert hub.output() == '"mended"'
         assert hub.workers[0].extended_session_stats.hits == 2
 
-    @dropping(without_function_check)
+    @with_and_without(answers_differ(without_function_check, r'"\[\\"b\\", \\"a\\"\]"', r'"\[\\"a\\", \\"b\\"\]"'))
     def test_another_function_was_registered_under_the_name(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def backwards(ctx: Any, names: list[str]) -> Any:
             return (await collect(ctx, names))[::-1]
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(register)
             hub.start("collect", '["a", "b"]')
             hub.drain()
@@ -700,9 +739,12 @@ TRACE_PARENT = pb.TraceContext(
 
 
 class TestBounds:
-    @dropping(without_bound, without_disposal)
+    @with_and_without(
+        fails(without_bound, "assert (10, 0) == (3, 7)"),
+        fails(without_disposal, "assert 10 == 17\n +  where 10 = len(['i0', 'i1',"),
+    )
     def test_the_least_recently_used_are_let_go_and_closed_once(
-        self, drop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, defect: Defect | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         closed: list[str] = []
 
@@ -713,7 +755,7 @@ class TestBounds:
             finally:
                 closed.append(instance_id)
 
-        with judged(drop, monkeypatch):
+        with detected(defect, monkeypatch):
             hub = Hub(lambda worker: worker.add_orchestrator(waiting) and None, sessions=3)
             for index in range(10):
                 hub.start("waiting", instance_id=f"i{index}")
