@@ -89,6 +89,9 @@ class Operation(asyncio.Future[T]):
         name: str
         step: int | None
 
+        # Without it, type checkers would accept `Operation()`, from asyncio.Future.
+        def __init__(self, *, loop: WorkflowLoop) -> None: ...
+
     @property
     def site(self) -> str:
         """`file:line` of the call that scheduled it."""
