@@ -7,6 +7,7 @@ and it starts threads without a method of the loop that could refuse.  Both are 
 
 from __future__ import annotations
 
+import importlib
 from types import FrameType
 from typing import Any
 
@@ -43,10 +44,9 @@ def self_check() -> str | None:
         `None` if it fits or there is none, or the sentence that says what has changed.
     """
     try:
-        from anyio._backends import _asyncio as backend
+        found: dict[str, Any] = vars(importlib.import_module("anyio._backends._asyncio"))
     except ImportError:
         return None
-    found: dict[str, Any] = dict(vars(backend))
     present = {
         f"CancelScope.{_DELIVERY}": _DELIVERY in vars(found.get("CancelScope", object)),
         _THREAD: _THREAD in found,
