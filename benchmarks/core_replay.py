@@ -4,7 +4,7 @@ Both sides of a ratio are replayed from the same history through upstream's exec
 with the garbage collector off; the best of many rounds counts, since noise only ever adds.  Absolute times are shown
 for orientation only.  Exits with 1 when a limit is passed.
 
-``python benchmarks/core_replay.py [--quick] [case ...]``
+`python benchmarks/core_replay.py [--quick] [case ...]`
 """
 
 from __future__ import annotations

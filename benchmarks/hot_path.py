@@ -4,7 +4,7 @@ Every entry undoes one trick by replacing it with the ordinary form while a hist
 the replay as it is.  Run it on every supported version of Python before a trick is added or removed.  The
 comments in the source name the entry.
 
-``python benchmarks/hot_path.py [--rounds N] [entry ...]``
+`python benchmarks/hot_path.py [--rounds N] [entry ...]`
 """
 
 from __future__ import annotations

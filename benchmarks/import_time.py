@@ -1,8 +1,8 @@
-"""What ``import durabletask.aio`` adds to ``import durabletask.worker``, which every user imports anyway.
+"""What `import durabletask.aio` adds to `import durabletask.worker`, which every user imports anyway.
 
-Each sample is a fresh interpreter that imports upstream's worker, then ours, and reports how long each took: measured
-side by side in one process, so that the machine's mood is in both.  The best of many samples counts, since noise only
-ever adds.  The first registration of a workflow is shown too, for what is imported and read as late as that.
+Each sample is a fresh interpreter that imports upstream's worker, then `durabletask.aio`, and reports how long each
+took: measured in one process, so that the load of the machine is in both.  The best of many samples counts, since noise
+only ever adds.  The first registration of a workflow is shown too, for what is imported and read as late as that.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 200 orders run in a workflow environment: some are charged at the second attempt, some wait for an approval, some of
 those still do.  Their histories go to disk.  Then today's code replays them all, and so does each changed version,
 which has to fail.  Printed are histories per second, and for each change how many of the histories it breaks and the
-likely cause the first one names; ``--messages`` prints the first message in full.  ``docs/replay.md`` quotes those
-messages: ``--write-docs docs/replay.md`` renews them.
+likely cause the first one names; `--messages` prints the first message in full.  `docs/replay.md` quotes those
+messages: `--write-docs docs/replay.md` renews them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ BEGIN, END = "<!-- messages: begin -->", "<!-- messages: end -->"
 
 
 def load(source: str) -> Callable[..., Any]:
-    """The workflow in this source, whose lines show up in messages as those of ``order.py``."""
+    """The workflow in this source, whose lines show up in messages as those of `order.py`."""
     linecache.cache["order.py"] = (len(source), None, source.splitlines(keepends=True), "order.py")
     names: dict[str, Any] = {"__name__": "order"}
     exec(compile(source, "order.py", "exec"), names)

@@ -5,9 +5,9 @@ collector off; the best of many rounds counts, since noise only ever adds.  That
 another, and the median of their ratios is what is printed.  "off twice" is the noise itself: two identical workflows in
 mode "off"; if it is far from 1.00, the machine was too busy to say anything.  Also measured: unrelated code in another
 thread during a strict workflow, and registration; what the first one of a process brings in any mode is over by then,
-and shown by ``import_time.py``.
+and shown by `import_time.py`.
 
-``python benchmarks/sandbox_overhead.py [--quick] [kind ...]``; the exit status is 1 if a limit was missed.
+`python benchmarks/sandbox_overhead.py [--quick] [kind ...]`; the exit status is 1 if a limit was missed.
 """
 
 from __future__ import annotations

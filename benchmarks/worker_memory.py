@@ -2,9 +2,9 @@
 
     python benchmarks/worker_memory.py           # 1,000 and 10,000 instances; about a minute
 
-Each instance has done two activities (``--activities``), whose history is in its last request, and waits for an event.
+Each instance has done two activities (`--activities`), whose history is in its last request, and waits for an event.
 Each figure comes from a process of its own: the memory of Python objects, and (on Linux) what the process grew by.
-Without sessions an instance is dropped after its turn, as upstream drops it, and nothing of it should be left.
+Without sessions an instance is dropped after its turn, as upstream drops it, and should leave nothing behind.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def request(name: str, number: int, activities: int) -> pb.OrchestratorRequest:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory, or 0 where nobody tells."""
+    """Bytes of this process that are in memory, or 0 where the platform does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -68,7 +68,7 @@ def resident() -> int:
 
 
 def measure(connection: Any, kind: str, workflow: Any, count: int, activities: int, *, trace: bool) -> None:
-    """In a process of its own: do the turns of ``count`` instances, and send the KiB that each has left behind."""
+    """In a process of its own: do the turns of `count` instances, and send the KiB that each has left behind."""
     logger = logging.Logger("quiet", level=logging.CRITICAL)  # noqa: LOG001 - not to be found by name
     if kind == "upstream":
         worker: Any = Upstream(logger=logger)

@@ -7,7 +7,7 @@
 The engine runs in a process of its own, each worker in another, and the two kinds of worker take turns, so that what
 else the machine does hits both alike.  The best round of each counts.  Printed are milliseconds per step: of wall time
 as the client sees it, of CPU time of the worker's process (its client included), of CPU time inside
-``_execute_orchestrator``, and of CPU time of the engine, which sends the whole history with each turn to either.
+`_execute_orchestrator`, and of CPU time of the engine, which sends the whole history with each turn to either.
 """
 
 from __future__ import annotations

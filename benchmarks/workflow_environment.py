@@ -4,7 +4,7 @@
     python benchmarks/workflow_environment.py steps     # steps a second, in process and through the gRPC engine
     python benchmarks/workflow_environment.py leaks     # a thousand environments opened and closed
 
-Without an argument, all three: about twenty seconds.  ``leaks`` opens three times a thousand and ends with status 1
+Without an argument, all three: about twenty seconds.  `leaks` opens three times a thousand and ends with status 1
 if a task, a thread or an environment is left, or if the last thousand add to the memory: upstream remembers the types
 of some two thousand functions that were last registered, and until then memory does grow.
 """

@@ -1,7 +1,6 @@
 """A virtual environment with the packages of this repository in it, made with nothing but Python and pip.
 
-Written so that Pythons far too old can still read it: they deserve a sentence instead of a syntax error.  That is
-why there is no annotation here.
+Old Python versions can parse it, so that they print a sentence instead of a syntax error: there are no annotations.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ NO_ENSUREPIP = (
 
 
 def prepare(requirements=()):
-    """Return the path of a Python that has the four packages and ``requirements``, installing what is missing.
+    """Return the path of a Python that has the four packages and `requirements`, installing what is missing.
 
     Nothing is installed when nothing has changed since last time.  Whatever goes wrong ends the program with a
     sentence that says what to do.
@@ -66,7 +65,7 @@ def prepare(requirements=()):
 
 
 def run(arguments):
-    """Replace this program by ``arguments``, as far as the platform can: same terminal, same exit status."""
+    """Replace this program by `arguments`, as far as the platform can: same terminal, same exit status."""
     environment = dict(os.environ)
     environment.pop("PYTHONPATH", None)  # what is tested and shown is what is installed
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start hundreds of interpreters

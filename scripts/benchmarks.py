@@ -1,4 +1,4 @@
-"""Run the programs in ``benchmarks/``, all or those named: ``hatch run benchmarks:run [name ...]``."""
+"""Run the programs in `benchmarks/`, all or those named: `hatch run benchmarks:run [name ...]`."""
 
 from __future__ import annotations
 

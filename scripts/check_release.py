@@ -1,4 +1,4 @@
-"""Refuse a release whose tag, version and changelog disagree: ``check_release.py core core-v0.1.0``."""
+"""Refuse a release whose tag, version and changelog disagree: `check_release.py core core-v0.1.0`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def complaint(package: str, tag: str, *, root: Path = ROOT) -> str | None:
-    """What is wrong with releasing ``package`` as ``tag``, or None."""
+    """What is wrong with releasing `package` as `tag`, or None."""
     folder = root / "packages" / f"aio-{package}"
     metadata = (folder / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "(.+)"$', metadata, re.MULTILINE)

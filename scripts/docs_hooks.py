@@ -16,7 +16,6 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?=<code>)")
 MARKER = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 PROGRAM = re.compile(r"^<!-- program: (\S+) -->$", re.MULTILINE)
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,10 +27,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Check that the API page is complete, and remove the roles of reST from docstrings."""
     if page.file.src_uri == "reference/api.md":
         check_api(html)
-    return ROLE.sub("", html)
+    return html
 
 
 def check_api(html: str) -> None:
@@ -102,10 +100,9 @@ def worker_options() -> str:
 
 
 def first_sentence(documented: Any) -> str:
-    """Return the first sentence of a docstring, with the roles of reST converted to Markdown."""
+    """Return the first sentence of a docstring."""
     paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
-    plain = re.sub(r":\w+:`~?\.?([^`]+)`", r"`\1`", paragraph).replace("``", "`")
-    return re.split(r"(?<=[.:;]) (?=[A-Z])", plain)[0]
+    return re.split(r"(?<=[.:;]) (?=[A-Z])", paragraph)[0]
 
 
 def program(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Set everything up and run the Quick Start: ``python3 scripts/quickstart.py``."""
+"""Set everything up and run the Quick Start: `python3 scripts/quickstart.py`."""
 
 import os
 import sys

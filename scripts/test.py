@@ -1,4 +1,4 @@
-"""Set everything up and run the tests of all packages: ``python3 scripts/test.py [pytest arguments]``.
+"""Set everything up and run the tests of all packages: `python3 scripts/test.py [pytest arguments]`.
 
 Without arguments, three files of tests run at a time; with arguments, whatever those say.
 """

@@ -1,4 +1,4 @@
-"""Add up pytest's summary lines from a log: ``totals.py < log`` prints ``N passed, N failed, ...``."""
+"""Add up pytest's summary lines from a log: `totals.py < log` prints `N passed, N failed, ...`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Build the distributions of all four packages, and check what was built.
 
-``hatch run wheels:build`` leaves an sdist and a wheel of each package in ``dist/``; the wheel is built from the
-sdist, so that what a user compiles from source is what was tested.  ``hatch run wheels:check`` builds and then
+`hatch run wheels:build` leaves an sdist and a wheel of each package in `dist/`; the wheel is built from the
+sdist, so that what a user compiles from source is what was tested.  `hatch run wheels:check` builds and then
 looks: metadata (twine), structure (check-wheel-contents), and the exact list of files.
 """
 
@@ -47,7 +47,7 @@ def check(only: list[str]) -> None:
 
 
 def surprises(wheel: Path) -> list[str]:
-    """What is in ``wheel`` and should not be, or should be and is not."""
+    """What is in `wheel` and should not be, or should be and is not."""
     package = wheel.name.removeprefix("durabletask_aio_").partition("-")[0]
     source = ROOT / "packages" / f"aio-{package}" / "src"
     expected = {

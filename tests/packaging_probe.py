@@ -1,6 +1,6 @@
 """Run by test_packaging.py in an environment under test: tries what a user would try and prints what came of it.
 
-The last line of the output is a JSON object: True for what worked, ``Type: message`` for what did not.
+The last line of the output is a JSON object: True for what worked, `Type: message` for what did not.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """The Python in README.md and docs/ is real: it type-checks, it runs, and it does what the page says.
 
-The blocks of a page, in their order, are one module.  ``PAGES`` says what comes before them (names that a fragment
+The blocks of a page, in their order, are one module.  `PAGES` says what comes before them (names that a fragment
 leaves to the reader) and which of their workflows are run, with what outcome.  A page with Python that the table does
 not know fails.
 """
@@ -27,7 +27,7 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The contents of the fenced blocks in ``language``, without the indentation of their fences."""
+    """The contents of the fenced blocks in `language`, without the indentation of their fences."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
         re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
@@ -142,7 +142,7 @@ def write_module(page: str, folder: Path) -> Path:
 
 
 OPTIONAL_PACKAGES = ("opentelemetry",)
-"""Packages that pages may import although none of ours requires them."""
+"""Packages that pages may import although no package of this project requires them."""
 
 
 def execute(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The programs in ``examples/patterns/``: each prints what docs/patterns.md shows, and the checker finds nothing."""
+"""The programs in `examples/patterns/`: each prints what docs/patterns.md shows, and the checker finds nothing."""
 
 from __future__ import annotations
 

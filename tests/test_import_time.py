@@ -1,4 +1,4 @@
-"""What ``import durabletask.aio`` adds to the import of upstream's worker."""
+"""What `import durabletask.aio` adds to the import of upstream's worker."""
 
 from __future__ import annotations
 

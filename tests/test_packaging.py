@@ -81,7 +81,7 @@ class Environment:
         return report
 
     def records(self) -> dict[str, set[str]]:
-        """The files of each distribution of ours, and of upstream, according to their RECORDs."""
+        """The files of each distribution of this project, and of upstream, according to their RECORDs."""
         (packages,) = (path.parent.parent for path in self.folder.rglob("durabletask/worker.py"))
         return {
             path.parent.name.split("-")[0]: {row[0] for row in csv.reader(path.read_text().splitlines())}
@@ -99,7 +99,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Environment:
-    """The environment in which the orders are walked: upstream is there, nothing of ours."""
+    """The environment in which the orders are walked: upstream is there, this project is not."""
     environment = Environment(tmp_path_factory.mktemp("walked") / "env", wheels)
     environment.install(f"durabletask=={NEWEST}", "pytest")
     return environment
@@ -114,7 +114,7 @@ def fresh(tmp_path: Path, wheels: Path) -> Environment:
 
 
 def assert_report_fits(report: dict[str, Any], installed: set[str]) -> None:
-    """``report`` is what a user should meet who has exactly the packages ``installed``."""
+    """`report` is what a user should meet who has exactly the packages `installed`."""
     expected = what_a_user_meets(installed)
     for fact, wanted in expected.items():
         got = report[fact]
@@ -229,7 +229,7 @@ def test_dapr_installed_before_us_is_named(fresh: Environment) -> None:
 
 
 def test_dapr_installed_over_us_is_named(fresh: Environment) -> None:
-    """It overwrites our ``durabletask/aio/__init__.py``: what it did not overwrite has to tell."""
+    """It overwrites our `durabletask/aio/__init__.py`: what it did not overwrite has to tell."""
     fresh.install("durabletask-aio-core[all]", "pytest")
     fresh.install("durabletask-dapr==0.17.4")
     report = fresh.probe()

@@ -23,7 +23,7 @@ def text_of(path: str | Path) -> str:
 
 
 def dependencies(toml: str) -> list[str]:
-    """The strings of the first list called ``dependencies``; 3.10 has no TOML parser in its standard library."""
+    """The strings of the first list called `dependencies`; 3.10 has no TOML parser in its standard library."""
     found = re.search(r"^dependencies = \[(.*?)^\]", toml, re.MULTILINE | re.DOTALL)
     assert found
     return re.findall(r'^ *"([^"]+)"', found[1], re.MULTILINE)
@@ -31,7 +31,7 @@ def dependencies(toml: str) -> list[str]:
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of ``scripts/``, freshly."""
+    """Import a module of `scripts/`, freshly."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
 
     def load(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 Each block is cut out of the Markdown document byte for byte (less the indentation of its fence, which Markdown does
 not count as content) and executed from a file.  What a block leaves to the reader is supplied from outside, and the
-table ``RUNNERS`` says what that is; a block that the table does not know fails.
+table `RUNNERS` says what that is; a block that the table does not know fails.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATIENCE = 60
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced Python block; ``name`` is its section's heading and its number within that section."""
+    """A fenced Python block; `name` is its section's heading and its number within that section."""
 
     name: str
     source: str
@@ -110,7 +110,7 @@ class Stage:
     def run_workflow_of(
         self, block: Block, name: str, activities: Mapping[str, Callable[..., Any]], input_data: Any = None
     ) -> Any:
-        """Register the workflow that the block defines under ``name``, and return the outcome of one instance."""
+        """Register the workflow that the block defines under `name`, and return the outcome of one instance."""
         workflow = self.execute(block)[name]
         with self.worker(activities) as worker:
             worker.add_orchestrator(workflow)
@@ -124,7 +124,7 @@ class Stage:
         prepare: Callable[[Any], Mapping[str, Any]],
         report: Callable[[Mapping[str, Any]], Any],
     ) -> Any:
-        """Run a fragment in the middle of a workflow: ``ctx`` and what ``prepare`` returns are its names."""
+        """Run a fragment in the middle of a workflow: `ctx` and what `prepare` returns are its names."""
         code = self.compile(block, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
         async def fragment_host(ctx: Any, _: Any) -> Any:
@@ -154,7 +154,7 @@ def stage(folder: Path, *, port: int = 0) -> Iterator[Stage]:
 
 
 def run_quick_start(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the port the block takes for granted, and upstream's ``start`` wrapped: activities before, a run after."""
+    """With the port the block takes for granted, and upstream's `start` wrapped: activities before, a run after."""
     outputs: list[Any] = []
     original = TaskHubGrpcWorker.start
 

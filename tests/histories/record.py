@@ -10,7 +10,7 @@ is about to be released) and anyio:
 It writes `tests/histories/0.2/SCENARIO.pyVERSION.json`, one file for each execution of each instance that is kept:
 the second execution is `SCENARIO.2.pyVERSION.json`, a sub-orchestration `SCENARIO-child.pyVERSION.json`.  Files that
 exist are left alone, since they stand for instances in flight; `--again` replaces them, for a set that is not released
-yet.  `--only NAME` records one scenario.  Folders of older versions stay, and go on being replayed.
+yet.  `--only NAME` records one scenario.  Folders of older versions stay, and are still replayed.
 
 `workflows.sha256` in the folder holds the number of lines of `workflows.py` and their digest: these lines may not
 change any more.
@@ -266,7 +266,7 @@ def recording_of(facts: Facts, turns: list[Any], fetched: History) -> Recording:
 
 
 def check(path: Path, recorded: Recording) -> None:
-    """See that a file holds every byte of what was recorded, replays, and says nothing about this machine."""
+    """Check that a file holds every byte of what was recorded, replays, and contains no data of this machine."""
     recording = Recording.load(path)
     for written, turn in zip(recording.turns, recorded.turns, strict=True):
         if canonical(written.actions) != canonical(turn.actions):

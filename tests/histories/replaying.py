@@ -66,7 +66,7 @@ def continued(recording: Recording, workflow: Callable[..., Any]) -> Iterator[tu
                 scope.keep()
                 runs += scope.runs
             executor.processed = turn.past + turn.new
-            if executor.is_complete:  # nobody keeps what has ended; only a rewind follows
+            if executor.is_complete:  # what has ended is not kept; only a rewind follows
                 executor = _executor(recording, workflow)
             yield turn, answer
     finally:

@@ -1,7 +1,7 @@
 """How each workflow of `workflows.py` is started and driven when its history is recorded.
 
 A scenario is recorded on one Python, another one from scenario to scenario, unless what it does is asyncio's or
-anyio's own business and so may differ between Pythons: then it is recorded on each of them.
+anyio's own business and so may differ between Python versions: then it is recorded on each of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from durabletask.aio.worker import to_tags
 from histories import workflows as w
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-"""The Pythons to record on."""
+"""The Python versions to record on."""
 
 Step = Callable[[Any, str], Awaitable[None]]
 """Something to do to an instance: called with the host of `record.py` and the id."""

@@ -1,7 +1,7 @@
-"""async/await for durable workflows: the public names of ``durabletask-aio-core``.
+"""async/await for durable workflows: the public names of `durabletask-aio-core`.
 
-This file is installed into Microsoft's ``durabletask`` package; what it exports lives in ``durabletask_aio.core``.
-Importing it lets upstream's ``TaskHubGrpcWorker`` accept ``async def`` workflows, through ``durabletask-aio-worker`` if
+This file is installed into Microsoft's `durabletask` package; what it exports lives in `durabletask_aio.core`.
+Importing it lets upstream's `TaskHubGrpcWorker` accept `async def` workflows, through `durabletask-aio-worker` if
 that is installed, and otherwise makes it refuse them with a sentence.
 """
 

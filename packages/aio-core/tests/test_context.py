@@ -30,7 +30,7 @@ from workflows import boom, failure_of, finished, line_in, result_of, started
 
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
-# -- twins ----------------------------------------------------------------------------------------------------------
+# -- upstream's methods -----------------------------------------------------------------------------------------------
 
 UPSTREAM_MEMBERS = sorted(name for name in vars(task.OrchestrationContext) if not name.startswith("_"))
 

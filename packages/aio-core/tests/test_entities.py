@@ -1,4 +1,4 @@
-"""Entities: calls, signals and locks, and locks that are let go whatever happens."""
+"""Entities: calls, signals and locks, and locks that are released whatever happens."""
 
 import asyncio
 import contextlib

@@ -672,7 +672,7 @@ def test_what_a_converter_of_ones_own_takes_is_a_fine_result():
     assert finished(workflow).outcome.orchestrationStatus == CONTINUED, "nobody looks at this result"
 
 
-# -- no error of ours is in the way ---------------------------------------------------------------------------------
+# -- no error of this project hides the user's ------------------------------------------------------------------------
 
 
 def test_except_clauses_for_upstreams_type_go_on_working():

@@ -1,4 +1,4 @@
-"""Operations: futures that know what they are, and that say so when they are used in place of their results."""
+"""Operations: futures that describe themselves, and that raise when they are used in place of their results."""
 
 # ruff: noqa: RET503 - the workflows are wrong on purpose
 

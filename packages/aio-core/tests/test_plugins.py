@@ -178,7 +178,7 @@ def test_a_guard_brackets_every_stretch_of_workflow_code(installed):
 
     assert instance.result == 3
     assert sandbox.mode is SandboxMode.STRICT
-    # The second turn replays the first stretch, and goes on.
+    # The second turn replays the first stretch, and continues.
     assert sandbox.guards[0].seen == ["begin", "enter", "exit", "begin", "enter", "exit", "enter", "exit"]
 
 

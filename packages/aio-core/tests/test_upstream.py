@@ -1,4 +1,4 @@
-"""Each private name of `durabletask` that the core leans on: if upstream changes one, a test says so in a sentence."""
+"""Each private name of `durabletask` that the core uses: if upstream changes one, a test fails with a sentence."""
 
 import hashlib
 import inspect

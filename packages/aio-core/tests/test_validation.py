@@ -1,4 +1,4 @@
-"""What is refused before anything runs, with the wrong form beside the right one."""
+"""What is refused before anything runs, with the wrong form next to the right one."""
 
 import functools
 import inspect

@@ -49,7 +49,7 @@ def _wait_until() -> Callable[..., None]:
 
 
 class WorkerProcess:
-    """``worker_process.py`` on an engine; it hangs in the place named by ``HANG`` until told not to."""
+    """`worker_process.py` on an engine; it hangs in the place named by `HANG` until told not to."""
 
     def __init__(self, address: str, scratch: Path) -> None:
         self.address = address

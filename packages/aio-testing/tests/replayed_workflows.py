@@ -1,4 +1,4 @@
-"""Workflows that the tests of ``replay`` record, and then change; imported by other processes, too."""
+"""Workflows that the tests of `replay` record, and then change; imported by other processes, too."""
 
 from __future__ import annotations
 

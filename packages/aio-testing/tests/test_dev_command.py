@@ -1,4 +1,4 @@
-"""``durabletask-aio dev``, as a user runs it: a process of its own."""
+"""`durabletask-aio dev`, as a user runs it: a process of its own."""
 
 from __future__ import annotations
 

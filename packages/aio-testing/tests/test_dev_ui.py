@@ -1,4 +1,4 @@
-"""``durabletask-aio dev --ui``: real requests to the page while a real worker runs."""
+"""`durabletask-aio dev --ui`: real requests to the page while a real worker runs."""
 
 from __future__ import annotations
 

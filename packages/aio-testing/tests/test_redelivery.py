@@ -125,7 +125,7 @@ def test_a_worker_that_takes_long_keeps_what_it_holds(client, grpc_worker):
 
 
 def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, client, grpc_worker, wait_until):
-    """Its stream ends first, so its activity is free for others; as nobody has taken it, the result counts."""
+    """Its stream ends first, so its activity is free for others; as no other worker has taken it, the result counts."""
     begun, finish, runs = threading.Event(), threading.Event(), []
 
     def slow(context, value):

@@ -48,7 +48,7 @@ def counter(context, value):
 
 
 async def record(orchestrator, value=None, *, approve=True, failures=1, days=0):
-    """The history of a run in which `charge` fails first, an hour passes, and somebody approves."""
+    """The history of a run in which `charge` fails first, an hour passes, and the approval arrives."""
     async with WorkflowEnvironment(orchestrators=[orchestrator, deliver], entities=[counter], verify=False) as env:
         for name in ACTIVITIES:
             env.stub(name, calls=lambda value: value)

@@ -1,4 +1,4 @@
-"""The private names of ``durabletask`` we rely on are still there."""
+"""The private names of `durabletask` we rely on are still there."""
 
 from __future__ import annotations
 

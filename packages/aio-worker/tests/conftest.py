@@ -25,14 +25,14 @@ from worker_support import QUIET, leaked, wait_until
 
 @pytest.fixture(scope="session", autouse=True)
 def installed() -> Iterator[None]:
-    """Upstream's class accepts async functions, as after ``import durabletask.aio``."""
+    """Upstream's class accepts async functions, as after `import durabletask.aio`."""
     install()
     yield
     uninstall()
 
 
 class _ImpatientAsyncio:
-    """:mod:`asyncio` for upstream's worker, which looks once a second whether it should stop."""
+    """`asyncio` for upstream's worker, which looks once a second whether it should stop."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
@@ -73,7 +73,7 @@ def client(engine: LocalBackend) -> Iterator[TaskHubGrpcClient]:
 
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
-    """Fail if a test leaves threads of ours or upstream's workers behind."""
+    """Fail if a test leaves threads of this project or of upstream's workers behind."""
     before = set(threading.enumerate())
     yield
     gc.collect()
@@ -83,7 +83,7 @@ def no_leaks() -> Iterator[None]:
 
 @pytest.fixture
 def tracer_provider() -> Iterator[Any]:
-    """OpenTelemetry with spans kept in memory: ``provider.exporter.get_finished_spans()``."""
+    """OpenTelemetry with spans kept in memory: `provider.exporter.get_finished_spans()`."""
     trace = pytest.importorskip("opentelemetry.trace")
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")

@@ -163,7 +163,7 @@ class Hub:
         self.engine.CompleteOrchestratorTask(recorder.response, CONTEXT)
 
     def turn(self, worker: int = 0) -> bool:
-        """Take and do one work item of any kind; ``False`` if there was none."""
+        """Take and do one work item of any kind; `False` if there was none."""
         item = self.take()
         if item is None:
             return False
@@ -297,5 +297,5 @@ def run_randomly(hub: Hub, seed: int, steps: int, events: Sequence[str]) -> None
                 hub.lose(item, worker)
             else:
                 if chance.random() < 0.1:
-                    hub.execute(item, chance.randrange(len(hub.workers)))  # delivered twice, to anybody
+                    hub.execute(item, chance.randrange(len(hub.workers)))  # delivered twice, to any worker
                 hub.do(item, worker)

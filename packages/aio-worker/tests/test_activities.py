@@ -31,7 +31,7 @@ from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 
 class TestResponses:
-    """What the engine is told about an async activity is what it would be told about its sync twin."""
+    """What the engine is told about an async activity is what it would be told about its sync equivalent."""
 
     @dataclass
     class Order:
@@ -291,7 +291,7 @@ class TestAPlainFunctionAroundAnAsyncOne:
         assert outputs == ['[6, "DurableTask"]', '[6, "durabletask-aio-activities"]']
 
     def test_fails_with_whatever_it_raises(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
-        """An asyncio future takes no ``StopIteration``: the activity, and with it the worker's stop, would not end."""
+        """An asyncio future takes no `StopIteration`: the activity, and with it the worker's stop, would not end."""
 
         @functools.wraps(type(self).double)
         def wrapper(ctx: Any, numbers: list[int]) -> Any:

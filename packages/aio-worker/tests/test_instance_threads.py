@@ -87,7 +87,7 @@ def test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits(
 def test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet(
     engine: LocalBackend, client: TaskHubGrpcClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine has the response and goes on, while the thread that sent it has not heard of that yet."""
+    """The engine has the response and continues, while the thread that sent it has not heard of that yet."""
     complete = turns.Delivery.CompleteOrchestratorTask
 
     def slowly(self: Any, response: Any) -> Any:
@@ -162,7 +162,7 @@ def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_thread(
 def test_what_is_evicted_is_closed_on_its_thread(
     engine: LocalBackend, client: TaskHubGrpcClient, why: str, options: dict[str, Any]
 ) -> None:
-    """Where a ``finally`` finds what the code before it has kept in a thread-local."""
+    """Where a `finally` finds what the code before it has kept in a thread-local."""
     local, closed = threading.local(), []
 
     async def keeping(ctx: Any, _: Any) -> None:

@@ -1,6 +1,6 @@
 """Each condition of extended sessions, dropped on purpose in a copy of the sources, turns a named test red.
 
-Most conditions are also dropped by their own test in ``test_sessions.py``, which shows that *that* test can fail.  Here
+Most conditions are also dropped by their own test in `test_sessions.py`, which shows that *that* test can fail.  Here
 it is the line itself that goes, so that no line is there which no test would miss.
 """
 

@@ -1,4 +1,4 @@
-"""The specification's first program, byte for byte, on the worker class of ``durabletask-azuremanaged``."""
+"""The specification's first program, byte for byte, on the worker class of `durabletask-azuremanaged`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_runs_on_the_worker_of_durabletask_azuremanaged(
     workers: list[Any] = []
 
     class Worker(AsyncOrchestratorMixin, azuremanaged.DurableTaskSchedulerWorker):  # type: ignore[name-defined, misc]
-        """What the program calls ``TaskHubGrpcWorker``, and what it leaves to the reader."""
+        """What the program calls `TaskHubGrpcWorker`, and what it leaves to the reader."""
 
         def __init__(self) -> None:
             super().__init__(

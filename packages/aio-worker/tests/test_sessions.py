@@ -628,7 +628,7 @@ class TestConditions:
             answer = hub.execute(item).response
             assert answer is not None
 
-            # An engine that does not bring the span back would have a full replay invent one; ours is as good.
+            # An engine that does not bring the span back would have a full replay invent one; the session's is as good.
             expected = span_id if span_id.startswith("00") else own
             assert answer.orchestrationTraceContext.spanID.value == expected
             assert hub.workers[0].extended_session_stats.misses["trace"] == (expected != own)
@@ -773,7 +773,7 @@ class TestBounds:
 
     @pytest.fixture
     def closed(self) -> list[str]:
-        """In which thread each instance of ``waiting`` was closed, the reference's not among them."""
+        """In which thread each instance of `waiting` was closed, the reference's not among them."""
         return []
 
     @pytest.fixture

@@ -200,7 +200,7 @@ def test_a_confirmation_that_fits_nothing_is_still_non_determinism() -> None:
 
 
 def test_a_history_in_which_a_generator_sent_things_twice_goes_on_as_an_async_workflow() -> None:
-    """The same workflow name, moved from ``yield`` to ``await`` while the instance was suspended."""
+    """The same workflow name, moved from `yield` to `await` while the instance was suspended."""
     before = Sent(generator)
     hub = before.suspended_with_its_timer("generator")
     before.go_on()
@@ -233,7 +233,7 @@ def test_on_a_real_worker_an_activity_runs_once_while_its_instance_is_suspended(
     instance_id = client.schedule_new_orchestration("asynchronous")
     client.wait_for_orchestration_start(instance_id, timeout=30)
     assert wait_until(lambda: _is_in_history(engine, instance_id, "timerCreated"))
-    worker.stop()  # so that the timer fires, and the suspension arrives, with nobody there to see the one alone
+    worker.stop()  # so that the timer fires, and the suspension arrives, while no worker can see the one alone
     assert wait_until(lambda: _is_queued(engine, instance_id, "timerFired"))
     client.suspend_orchestration(instance_id)
     worker = a_worker()
@@ -261,7 +261,7 @@ def _is_queued(engine: LocalBackend, instance_id: str, kind: Any) -> bool:
 
 
 class TestUpstreamsDefect:
-    """Each fails when upstream mends it; then `TurnExecutor._confirm` can go."""
+    """Each fails when upstream fixes it; then `TurnExecutor._confirm` can go."""
 
     def test_upstream_sends_again_what_is_confirmed_while_it_is_suspended(self) -> None:
         past = [

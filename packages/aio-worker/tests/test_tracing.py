@@ -1,4 +1,4 @@
-"""OpenTelemetry: an async workflow leaves the spans that its generator twin leaves."""
+"""OpenTelemetry: an async workflow leaves the spans of the equivalent generator."""
 
 from __future__ import annotations
 

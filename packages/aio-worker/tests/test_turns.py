@@ -111,7 +111,7 @@ class TestNothingKillsTheWorker:
 
 
 class TestUpstreamsDefects:
-    """Each fails when upstream mends the defect, so that our way round it can go."""
+    """Each fails when upstream fixes the defect, so that our way round it can go."""
 
     def test_a_second_suspension_is_harmless_here(self) -> None:
         async def waiting(ctx: Any, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What this package relies on in ``durabletask``; each failure says what to look at."""
+"""What this package relies on in `durabletask`; each failure says what to look at."""
 
 from __future__ import annotations
 

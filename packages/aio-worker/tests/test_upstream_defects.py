@@ -1,8 +1,8 @@
 """What upstream gets wrong, and how async workflows fare there.
 
-Each test of upstream fails, with a sentence, when upstream mends the defect; then our way round it can go.  Two more
-are where they are worked round: what is sent twice while suspended in ``test_suspension.py``, and the second suspension
-in ``test_turns.py``.
+Each test of upstream fails, with a sentence, when upstream fixes the defect; then our way round it can go.  Two more
+are where they are worked round: what is sent twice while suspended in `test_suspension.py`, and the second suspension
+in `test_turns.py`.
 """
 
 from __future__ import annotations
@@ -155,9 +155,9 @@ class TestALockThatIsLeftWithACallOutstanding:
 
 class TestReplay:
     def test_upstreams_does_not_look_at_inputs_and_so_neither_does_ours(self) -> None:
-        """Not to be worked round: a replay that compared them would fail instances that upstream goes on with.
+        """Not to be worked round: a replay that compared them would fail instances that upstream continues.
 
-        ``durabletask.aio.testing.replay`` compares inputs when it is asked to.
+        `durabletask.aio.testing.replay` compares inputs when it is asked to.
         """
 
         def calling(ctx: Any, _: Any) -> Any:
@@ -175,7 +175,7 @@ class TestReplay:
         assert ours == []
 
     def test_upstreams_retry_timeout_is_measured_on_the_machines_clock(self) -> None:
-        """Core measures it on the workflow's; its proof is in ``proof/test_retries.py`` there."""
+        """Core measures it on the workflow's; its proof is in `proof/test_retries.py` there."""
         context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
         context.current_utc_datetime = datetime(2024, 1, 1)
         policy = task.RetryPolicy(
@@ -189,7 +189,7 @@ class TestReplay:
         )
 
     def test_upstreams_generators_are_closed_by_the_garbage_collector(self) -> None:
-        """Async workflows are closed in their worker thread: ``TestAnInstanceThatIsDropped`` in ``test_turns.py``."""
+        """Async workflows are closed in their worker thread: `TestAnInstanceThatIsDropped` in `test_turns.py`."""
         closed: list[bool] = []
 
         def waiting(ctx: Any, _: Any) -> Any:
@@ -240,7 +240,7 @@ def caused_by_half_a_pair() -> Exception:
 
 
 class TestAnErrorThatCannotBeDescribed:
-    """Its ``str()`` raises, or is no text for protobuf, as where it names a file whose name is not UTF-8."""
+    """Its `str()` raises, or is no text for protobuf, as where it names a file whose name is not UTF-8."""
 
     ERRORS = (unprintable, half_a_pair, caused_by_half_a_pair)
 
@@ -343,7 +343,7 @@ class TestAnErrorThatCannotBeDescribed:
 
 
 class TestAResultThatTheConverterFailsOn:
-    """With what is neither ``ValueError`` nor ``TypeError``: nesting that is too deep, say."""
+    """With what is neither `ValueError` nor `TypeError`: nesting that is too deep, say."""
 
     @staticmethod
     def converter(error: Any) -> JsonDataConverter:

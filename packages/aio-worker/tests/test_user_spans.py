@@ -179,7 +179,7 @@ class TestOfAnyProvider:
     def test_a_sampler_that_does_not_ask_the_parent_needs_the_provider_of_this_package(
         self, engine: LocalBackend, client: TaskHubGrpcClient
     ) -> None:
-        """Why there is a :class:`WorkflowTracerProvider`."""
+        """Why there is a `WorkflowTracerProvider`."""
         from durabletask.aio.worker import WorkflowTracerProvider
 
         counts = []
@@ -211,7 +211,7 @@ def in_memory(provider: Any) -> tuple[Any, Any]:
 
 @pytest.fixture
 def provider() -> Iterator[Any]:
-    """Ours, with ``.exporter``; not the process's, which may be set only once."""
+    """A `WorkflowTracerProvider` with `.exporter`; not the process's provider, which may be set only once."""
     from durabletask.aio.worker import WorkflowTracerProvider
 
     provider, exporter = in_memory(WorkflowTracerProvider(shutdown_on_exit=False))
@@ -274,7 +274,7 @@ class TestOfTheWorkflowTracerProvider:
         }
         spans = {span.name: span for span in provider.exporter.get_finished_spans()}
         whole, first = spans["whole"], spans["first"]
-        assert len({span.context.trace_id for span in spans.values()}) == 2  # two roots: nobody traced the start
+        assert len({span.context.trace_id for span in spans.values()}) == 2  # two roots: the start was not traced
         assert dict(whole.attributes) == {"early": 1, "late": 2}
         assert [event.name for event in whole.events] == ["begun"]
         assert first.end_time - first.start_time >= 100_000_000  # from when the turn began

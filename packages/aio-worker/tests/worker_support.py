@@ -46,13 +46,13 @@ def finished(client: TaskHubGrpcClient, instance_id: str) -> OrchestrationState:
 
 
 def call_one(ctx: Any, arguments: list[Any]) -> Any:
-    """A generator orchestrator that calls one activity: ``[name, input]``."""
+    """A generator orchestrator that calls one activity: `[name, input]`."""
     result = yield ctx.call_activity(arguments[0], input=arguments[1])
     return result
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
-    """Whether the condition came true within ``timeout`` seconds."""
+    """Whether the condition came true within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

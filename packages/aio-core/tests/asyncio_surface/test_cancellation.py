@@ -1,4 +1,4 @@
-"""Cancelling: what can be taken back is, nothing is left behind, and asyncio's rules hold."""
+"""Cancelling: what can be undone is undone, nothing is left behind, and asyncio's rules hold."""
 
 from __future__ import annotations
 

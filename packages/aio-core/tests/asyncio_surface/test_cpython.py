@@ -61,7 +61,7 @@ EVIDENCE = {
     REFUSED: r"\n  right: asyncio\.(as_completed|wait)\(",
     REPR: r"WorkflowTask|unexpectedly None",
 }
-"""By reason: what the failure of a test that is left out shows; any other failure is one of ours."""
+"""By reason: what the failure of a test that is left out shows; any other failure is a defect of this project."""
 
 SLOW = {_TASKS + "test_task_del_collect"}
 """It collects garbage a hundred times, which takes as long as there are objects in the process."""

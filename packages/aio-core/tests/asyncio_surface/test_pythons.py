@@ -1,4 +1,4 @@
-"""What asyncio does in one way on one Python and in another on the next, and what of ours is the same on all."""
+"""Where asyncio differs between Python versions, and what this project keeps the same on all of them."""
 
 from __future__ import annotations
 

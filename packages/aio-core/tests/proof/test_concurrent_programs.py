@@ -62,7 +62,7 @@ def check(seed: int, *, portable: bool) -> Instance:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    # Their exceptions that nobody retrieves are logged, as they should be.
+    # Their exceptions that are never retrieved are logged, as they should be.
     caplog.set_level("CRITICAL", logger="durabletask.aio")
 
 

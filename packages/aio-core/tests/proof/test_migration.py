@@ -1,4 +1,4 @@
-"""An instance that is under way goes on, after a deployment, as the other kind of function than it began as."""
+"""A running instance continues, after a deployment, as the other kind of function than it began as."""
 
 from __future__ import annotations
 

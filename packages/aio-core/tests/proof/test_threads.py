@@ -87,7 +87,7 @@ def test_random_programs_in_four_threads_do_what_they_do_alone(hasty_switches: N
 
 def test_a_thread_is_left_as_it_was_found():
     def hook(generator: Any) -> None:
-        """Somebody else's."""
+        """A hook of other code."""
 
     def check() -> None:
         sys.set_asyncgen_hooks(hook, hook)

@@ -22,7 +22,7 @@ PROGRAMS = seeds(1000)
 
 
 def check(random: Random) -> list[Instance]:
-    """Run a random program as a generator, and let its async twin answer each of the turns."""
+    """Run a random program as a generator, and let its async equivalent answer each of the turns."""
     pair = twins(random)
     engine = TwinEngine(random, pair)
     generator = Captured(pair.generator)

@@ -1,4 +1,4 @@
-"""A plugin of pytest: what of the core's tests cannot run under Pyodide, and why.
+"""A plugin of pytest: which of the core's tests cannot run under Pyodide, and why.
 
 Each entry begins the id of some tests; one that begins none, of a module that was collected, is an error.
 """

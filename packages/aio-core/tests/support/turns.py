@@ -339,7 +339,7 @@ def execute(
     *,
     orchestrator: Callable[..., Any] | None = None,
 ) -> Any:
-    """Run one turn on upstream's own executor: the core alone, as under a worker that knows nothing of it.
+    """Run one turn on upstream's own executor: the core alone, as under a worker that does not know the core.
 
     The only place where tests use that executor; `replays.live` continues instances with `TurnExecutor`, and the two
     must give the same actions.

@@ -136,7 +136,7 @@ class _RunEnded(BaseException):
 
 
 class TwinEngine(RandomEngine):
-    """Runs the twins, starting with either; avoids what differs on purpose, which `test_twins` tests by name."""
+    """Runs the pair, starting with either; avoids what differs on purpose, which `test_twins` tests by name."""
 
     def __init__(self, random: Random, pair: Twins) -> None:
         super().__init__(
@@ -160,7 +160,7 @@ class TwinEngine(RandomEngine):
 
 
 def assert_same_turns(pair: Twins, instance: Instance) -> None:
-    """Assert that the async twin answers each turn of `instance` as `instance` did."""
+    """Assert that the async equivalent answers each turn of `instance` as `instance` did."""
     for number, (end, actions) in enumerate(zip(instance.cuts, instance.turns, strict=True)):
         begin = instance.batch_begin(end)
         ours = replayed(instance, end, begin=begin, orchestrator=pair.asynchronous)

@@ -132,8 +132,8 @@ def _requirement() -> str | None:
 def _allows(requirement: str, found: str) -> bool:
     """Return whether `found` is in the range.
 
-    Plain bounds and plain versions, as ours and nearly all releases are, are compared without `packaging`: importing
-    it would double the time of the first registration of a process.
+    Plain bounds and plain versions, as those of this project and of nearly all releases, are compared without
+    `packaging`: importing it would double the time of the first registration of a process.
     """
     bounds = requirement.removeprefix(UPSTREAM).split(",")
     plain = [re.fullmatch(r"(>=|<)([\d.]+)", bound.strip()) for bound in bounds]

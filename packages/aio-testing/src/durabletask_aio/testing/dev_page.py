@@ -1,7 +1,7 @@
-"""What the page of ``durabletask-aio dev --ui`` is made of: HTML, style and two small scripts, all of it constant.
+"""What the page of `durabletask-aio dev --ui` is made of: HTML, style and two small scripts, all of it constant.
 
 Names, ids and payloads are whatever programs choose.  They reach the list as JSON and the document as text nodes only;
-what the server writes into HTML itself it escapes.  The policy in :data:`POLICY` is the second line of defence: it
+what the server writes into HTML itself it escapes.  The policy in `POLICY` is the second line of defence: it
 lets the browser run these two scripts by their hashes and nothing else, and load nothing from anywhere.
 """
 
@@ -143,7 +143,7 @@ FORGETS = "Everything here is in the memory of this engine and is forgotten when
 
 
 def list_page(engine_address: str) -> str:
-    """The list of instances; its script fills it from ``/instances.json`` once a second."""
+    """The list of instances; its script fills it from `/instances.json` once a second."""
     address = escape(engine_address)
     connect = (
         "<p>Workers and clients find this engine without any setting.</p>"

@@ -1,4 +1,4 @@
-"""The page of ``durabletask-aio dev --ui``: instances and their timelines, live, for a browser on this machine.
+"""The page of `durabletask-aio dev --ui`: instances and their timelines, live, for a browser on this machine.
 
 It listens on the loopback addresses and answers only those who call it by a loopback name, since any site a browser
 visits may point a name of its own at 127.0.0.1.  It reads; nothing can be started, ended or changed through it.
@@ -40,7 +40,7 @@ _OUR_HOSTS = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IG
 
 
 class DevUi:
-    """Serves the page from :meth:`start` to :meth:`stop`; the backend is the caller's to start and stop."""
+    """Serves the page from `start` to `stop`; the backend is the caller's to start and stop."""
 
     def __init__(self, backend: LocalBackend, port: int = 0) -> None:
         self._backend = backend
@@ -54,7 +54,7 @@ class DevUi:
         return f"http://localhost:{self.port}/"
 
     def start(self) -> DevUi:
-        """Listen on 127.0.0.1 and, where there is one, ::1.  ``OSError`` if the port is taken."""
+        """Listen on 127.0.0.1 and, where there is one, ::1.  `OSError` if the port is taken."""
         self._servers, self.port = _listen(self._backend, self._wanted_port)
         for server in self._servers:
             thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="durabletask-aio-ui", daemon=True)
@@ -91,7 +91,7 @@ class _Server(ThreadingMixIn, TCPServer):
         super().__init__((address, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A browser that has left is nobody's concern.
+        # A browser that has disconnected is no error.
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
             _logger.error("the page of durabletask-aio dev could not answer", exc_info=error)
@@ -108,7 +108,7 @@ def _listen(backend: LocalBackend, port: int) -> tuple[list[_Server], int]:
                 return servers, found
             except OSError:
                 for server in servers:
-                    server.server_close()  # somebody was faster
+                    server.server_close()  # the port was taken meanwhile
         if port:
             break
     raise port_in_use(port, "the page of instances")

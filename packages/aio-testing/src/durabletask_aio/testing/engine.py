@@ -1,23 +1,23 @@
 """The engine: upstream's in-memory backend with its seams made explicit.
 
 State machine, histories and work items are upstream's own; this subclass replaces what makes that backend unfit
-for daily work.  Each point is a test in ``tests/test_executions.py``, ``tests/test_redelivery.py`` or
-``tests/test_clock.py``:
+for daily work.  Each point is a test in `tests/test_executions.py`, `tests/test_redelivery.py` or
+`tests/test_clock.py`:
 
 * **Hand-outs.**  Upstream forgets whom it gave a work item.  Here every item carries a fresh token and its taker;
   when the taker goes away the item goes back to the queue, and what the old token still delivers is ignored once
-  somebody else has taken the item.
-* **One clock.**  Timers, delayed signals and watchers of sub-orchestrations ask a :class:`Clock`; upstream starts an
+  another worker has taken the item.
+* **One clock.**  Timers, delayed signals and watchers of sub-orchestrations ask a `Clock`; upstream starts an
   OS thread for each (and stops watching a sub-orchestration after thirty seconds).
 * **Tags, versions and trace contexts** travel from the action into the events and work items.
 * **Executions.**  A late result or timer of an execution that has continued as new, ended or been replaced is
   dropped.  Upstream delivers it by its number, so it can complete an unrelated task of the next execution, and it
   wakes instances that have ended, whose history then gets a second ending.
-* **Failures** without a message are failures; upstream takes ``raise ValueError`` in an activity for a success.
-* **Timestamps.**  Every event says when it happened; upstream stamps ``orchestratorStarted`` only.
+* **Failures** without a message are failures; upstream takes `raise ValueError` in an activity for a success.
+* **Timestamps.**  Every event says when it happened; upstream stamps `orchestratorStarted` only.
 * **Starts.**  No two executions of an instance start at one moment, from which come their random numbers and uuids,
-  although a virtual clock stands still between them: see :meth:`Engine.now_of`.
-* A sub-orchestration knows its parent, after ``continue_as_new`` too, recursive termination reaches the children, a
+  although a virtual clock stands still between them: see `Engine.now_of`.
+* A sub-orchestration knows its parent, after `continue_as_new` too, recursive termination reaches the children, a
   start scheduled for later starts later, and there is no limit on the size of a history.
 """
 
@@ -47,7 +47,7 @@ class _Watcher:
 
 
 class Engine(HandoutBackend):
-    """Upstream's state machine on a clock of our choice, with work items handed out by :meth:`take`.
+    """Upstream's state machine on a clock of our choice; `take` returns its work items.
 
     Thread-safe, as upstream's.  It serves nothing and starts nothing by itself: the local backend puts a gRPC server
     in front of it, the workflow environment drives it in process.
@@ -158,7 +158,7 @@ class Engine(HandoutBackend):
 
     @staticmethod
     def _set_tags(instance: OrchestrationInstance, tags: Any) -> None:
-        """Give tags to an execution that has not been handed out yet."""
+        """Give tags to an execution that no worker has taken yet."""
         instance.tags = dict(tags) if tags else None
         for event in instance.pending_events:
             if event.HasField("executionStarted"):
@@ -283,7 +283,7 @@ class Engine(HandoutBackend):
     # Entities
 
     def _queue_entity_operation(self, entity_id: str, event: pb.HistoryEvent) -> None:
-        # Upstream compares scheduled times with the machine's clock; ours may be another one.
+        # Upstream compares scheduled times with the machine's clock; this engine's may be another one.
         signaled = event.entityOperationSignaled
         if event.HasField("entityOperationSignaled") and signaled.HasField("scheduledTime"):
             when = signaled.scheduledTime.ToDatetime(tzinfo=timezone.utc)
@@ -323,7 +323,7 @@ class Engine(HandoutBackend):
         return pb.SignalEntityResponse()
 
     def entity_state_of(self, entity_id: str) -> str | None:
-        """The encoded state of an entity, ``None`` if it has none."""
+        """The encoded state of an entity, `None` if it has none."""
         with self._lock:
             entity = self._entities.get(entity_id)
             return None if entity is None else entity.serialized_state
@@ -340,16 +340,16 @@ class Engine(HandoutBackend):
             return list(self._instances.values())
 
     def newest_instances(self, limit: int) -> tuple[list[OrchestrationInstance], int]:
-        """Copies of the ``limit`` instances created last, newest first, and how many there are in all.
+        """Copies of the `limit` instances created last, newest first, and how many there are in all.
 
-        Copies, since the fields of an instance change under whoever looks at them one after the other.
+        Copies, since the fields of an instance change while a caller reads them one after the other.
         """
         with self._lock:
             oldest_first = sorted(self._instances.values(), key=lambda each: each.created_at)
             return [copy.copy(each) for each in reversed(oldest_first[-limit:])], len(oldest_first)
 
     def history_of(self, instance_id: str) -> list[pb.HistoryEvent]:
-        """Copies of the recorded events of the latest execution; ``KeyError`` for an unknown instance."""
+        """Copies of the recorded events of the latest execution; `KeyError` for an unknown instance."""
         with self._lock:
             return [self._clone_history_event(event) for event in self._instances[instance_id].history]
 

@@ -2,7 +2,7 @@
 
 Upstream's in-memory backend forgets whom it gave a work item, so what a killed worker held is lost.  Here every item
 carries a fresh token and its taker.  When the taker goes away, its items return to their queues, and what an old
-token still delivers is ignored once somebody else has taken the item.
+token still delivers is ignored once another worker has taken the item.
 
 There are no leases: a worker that hangs with its stream open keeps what it holds.
 """
@@ -37,12 +37,12 @@ _logger = logging.getLogger("durabletask.aio.testing")
 _WAKES_THE_SUSPENDED = ("executionResumed", "executionTerminated")
 
 _PAUSE_AFTER_ABANDON = timedelta(milliseconds=100)
-"""A worker that rejects an item (a version it does not serve) would be offered it again at once, for ever."""
+"""A worker that rejects an item (a version it does not serve) would be offered it again at once, forever."""
 
 Filters: TypeAlias = (
     "tuple[dict[str, frozenset[str]] | None, dict[str, frozenset[str]] | None, dict[str, frozenset[str]] | None]"
 )
-"""Names and versions a worker serves: orchestrators, activities, entities.  ``None`` means all."""
+"""Names and versions a worker serves: orchestrators, activities, entities.  `None` means all."""
 
 EVERYTHING: Filters = (None, None, None)
 
@@ -61,7 +61,7 @@ class WorkSignal(threading.Event):
             self._changed.notify_all()
 
     def ticket(self) -> int:
-        """Take one before looking for work, and give it to :meth:`wait_since` if there was none."""
+        """Take one before looking for work, and give it to `wait_since` if there was none."""
         return self._raised
 
     def wait_since(self, ticket: int, timeout: float) -> None:
@@ -70,7 +70,7 @@ class WorkSignal(threading.Event):
 
 
 class Taker:
-    """Somebody who takes work items: one stream of one worker."""
+    """A consumer of work items: one stream of one worker."""
 
     def __init__(self) -> None:
         self.gone = False
@@ -78,7 +78,7 @@ class Taker:
 
 @dataclass(eq=False)
 class Handout:
-    """A work item on its way: what was given, to whom, and what is needed to take it back."""
+    """A work item on its way: what was given, to whom, and what is needed to requeue it."""
 
     token: str
     kind: Literal["orchestration", "activity", "entity"]
@@ -134,7 +134,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
         self._enqueue_orchestration(instance_id)
 
     def take(self, taker: Taker, filters: Filters = EVERYTHING) -> Handout | None:
-        """The next work item that matches, now held by ``taker``; ``None`` if there is none or the taker has gone."""
+        """The next work item that matches, now held by `taker`; `None` if there is none or the taker has gone."""
         with self._lock:
             if taker.gone:
                 return None
@@ -154,7 +154,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
             if handout is None or handout.taken_back:
                 return
             if handout.kind == "activity" and handout.activity is not None:
-                # The token stays good until somebody else takes the item, so that a worker which shuts down in
+                # The token stays good until another worker takes the item, so that a worker which shuts down in
                 # order, finishing what it has begun after its stream has ended, is not asked to do it twice.
                 handout.taken_back = True
                 self._activity_queue.appendleft(handout.activity)
@@ -193,7 +193,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                     instance.pending_events.clear()
                     continue
                 if instance_id in self._orchestration_in_flight:
-                    continue  # completing or taking back the turn enqueues it again
+                    continue  # completing or requeuing the turn enqueues it again
                 if not self._matches_filter(instance.name, instance.version, names):
                     skipped.append(instance_id)
                     continue
@@ -342,7 +342,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
                 # By identity: two calls of one activity may well be equal.
                 self._activity_queue = deque(each for each in self._activity_queue if each is not activity)
             if self.is_live(activity.instance_id, activity.execution):
-                # Not super(): upstream takes a failure without a message (``raise ValueError``) for a success.
+                # Not super(): upstream takes a failure without a message (`raise ValueError`) for a success.
                 event = pb.HistoryEvent(eventId=-1)
                 if request.HasField("failureDetails"):
                     event.taskFailed.taskScheduledId = request.taskId
@@ -405,5 +405,5 @@ def stamp_the_newest(events: Sequence[pb.HistoryEvent], now: datetime) -> None:
 
 
 def _entity_name(entity_id: str) -> str:
-    """``@counter@one`` -> ``counter``."""
+    """`@counter@one` -> `counter`."""
     return entity_id[1:].partition("@")[0]

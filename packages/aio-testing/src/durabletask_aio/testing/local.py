@@ -49,11 +49,11 @@ _new_server = cast("Callable[..., grpc.Server]", grpc.server)  # pyright: ignore
 _stream_handler = cast("Callable[..., Any]", grpc.unary_stream_rpc_method_handler)  # pyright: ignore[reportUnknownMemberType]
 
 _HEARTBEAT = 1.0
-"""Seconds after which a thread that waits for a client looks whether there is still somebody to wait for."""
+"""Seconds after which a thread that waits for a client checks whether the client is still connected."""
 
 
 class LocalEngine(Engine):
-    """The engine behind a gRPC server.  Most programs use :func:`local_backend`, which starts and stops one."""
+    """The engine behind a gRPC server.  Most programs use `local_backend`, which starts and stops one."""
 
     clock: SystemClock
 
@@ -63,9 +63,9 @@ class LocalEngine(Engine):
         self._streams: set[Taker] = set()
 
     def start(self) -> str:
-        """Listen on 127.0.0.1 and, where there is one, ::1; returns ``"localhost:PORT"``.
+        """Listen on 127.0.0.1 and, where there is one, ::1; returns `"localhost:PORT"`.
 
-        ``OSError`` if the port is taken.  After :meth:`stop` it listens on the same port again and carries on with
+        `OSError` if the port is taken.  After `stop` it listens on the same port again and carries on with
         the instances it had.
         """
         if self._server is not None:
@@ -167,7 +167,7 @@ else:
 
 
 class _WorkItemsAsBytes(_Interceptor):
-    """Lets the stream of work items carry bytes as they are, beside messages."""
+    """Lets the stream of work items carry bytes as they are, next to messages."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Called by gRPC."""
@@ -191,7 +191,7 @@ def _listen(executor: Executor, port: int, engine: LocalEngine) -> tuple[grpc.Se
                     server.add_insecure_port(f"[::1]:{found}")
                 return server, found
             except RuntimeError:
-                server.stop(None)  # somebody was faster
+                server.stop(None)  # the port was taken meanwhile
         if port:
             break
     raise port_in_use(port, "the local engine")

@@ -142,7 +142,7 @@ def _reraising_interrupts() -> Iterator[None]:
         interrupted = True
         signal.default_int_handler(number, frame)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or handled by other code
         yield
         return
     signal.signal(signal.SIGINT, on_interrupt)

@@ -1,4 +1,4 @@
-"""Turns as bytes, without serialising the history anew for each of them.
+"""Turns as bytes, without serialising the history again for each of them.
 
 On the wire a repeated field is the concatenation of its elements, so the bytes of a longer history are those of a
 shorter one and more.  Each instance keeps the bytes of its committed events, and a turn costs its new events and one
@@ -16,11 +16,11 @@ _TURN_TAG = bytes([_WORK_ITEM["orchestratorRequest"].number << 3 | 2])
 
 
 class HistoryBytes:
-    """The bytes of one instance's history as ``OrchestratorRequest.pastEvents``.
+    """The bytes of one instance's history as `OrchestratorRequest.pastEvents`.
 
     Whether they still are a beginning of the history is seen from the list and from the last event they cover: a
     restart, a replacement and a rewind put another list in place, continue-as-new empties it.  Events are final once
-    they have been handed out.
+    a worker has received them.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class HistoryBytes:
         self._last: pb.HistoryEvent | None = None
 
     def of(self, events: list[pb.HistoryEvent]) -> bytearray:
-        """The bytes of ``events``, of which those that are new since the last call are serialised."""
+        """The bytes of `events`, of which those that are new since the last call are serialised."""
         if not self._covers_beginning_of(events):
             self._data.clear()
             self._events, self._count = events, 0
@@ -59,7 +59,7 @@ def forget_history_bytes(instance: OrchestrationInstance) -> None:
 
 
 def turn_bytes(instance: OrchestrationInstance, new_events: Sequence[pb.HistoryEvent], token: str) -> bytes:
-    """What the :class:`WorkItem` of a turn serialises to."""
+    """What the `WorkItem` of a turn serialises to."""
     before = _serialised(pb.OrchestratorRequest(instanceId=instance.instance_id))
     past = history_bytes(instance).of(instance.history)
     after = _serialised(pb.OrchestratorRequest(newEvents=new_events))

@@ -88,7 +88,7 @@ class Option:
 
 
 class WorkerOptions(TypedDict, total=False):
-    """The keyword options of a worker, beside those of upstream.
+    """The keyword options of a worker, in addition to those of upstream.
 
     For a function or a subclass that passes them on, with types: `def start(**options: Unpack[WorkerOptions])`.  A
     constructor raises `TypeError` or `ValueError`, naming the option, for a value that is not allowed.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durabletask_aio.worker.session_executor import SessionExecutor
     from durabletask_aio.worker.sessions import ExtendedSessionStats
 
-_SILENT = logging.Logger(  # noqa: LOG001 - nobody should be able to configure it
+_SILENT = logging.Logger(  # noqa: LOG001 - no configuration should reach it
     "durabletask-aio-shadow", level=logging.CRITICAL + 1
 )
 

@@ -1,7 +1,7 @@
 """Redirection of names in workflow code: `time.time` and the like lead to proxies. Nothing else changes.
 
 A function that calls `time.time()` loads the global `time`. In a copy of its bytecode, that instruction loads
-`__dt_time_`, a name that is added to the function's module and leads to a proxy. Only loads that go on to a call of the
+`__dt_time_`, a name that is added to the function's module and leads to a proxy. Only loads that lead to a call of the
 catalogue are rewritten: `datetime(2024, 1, 1)` and `isinstance(x, datetime)` in the same function still use the class
 itself. Lines, columns and names of arguments stay the same, and with them tracebacks, coverage and breakpoints.
 

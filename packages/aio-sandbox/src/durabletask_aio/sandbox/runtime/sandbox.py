@@ -1,7 +1,7 @@
 """The sandbox as the core uses it: the object behind the entry point, and the layers of each mode and Python version.
 
 In both modes the static analysis runs at registration, and names are redirected on every Python. In `best_effort`, the
-analysis warns and redirected names return deterministic values. In `strict`, both raise, and calls are watched besides:
+analysis warns and redirected names return deterministic values. In `strict`, both raise, and calls are also watched:
 by `sys.monitoring` on Python 3.12 and later, by a profile hook that is suspended inside the context's methods before.
 """
 
