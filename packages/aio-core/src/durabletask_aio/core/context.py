@@ -550,7 +550,7 @@ class AsyncWorkflowContext:
 
         Args:
             awaitables: operations, tasks, coroutines; one list of them.
-            separate: refused; for the error of `when_all(first, second)`.
+            *separate: refused; for the error of `when_all(first, second)`.
 
         Returns:
             An operation with the results in the order given.  If any failed, awaiting it raises the first failure,
@@ -573,7 +573,7 @@ class AsyncWorkflowContext:
 
         Args:
             awaitables: operations, tasks, coroutines; one list of them.
-            separate: refused; for the error of `when_any(first, second)`.
+            *separate: refused; for the error of `when_any(first, second)`.
 
         Returns:
             An operation with the value of the one that is done first.  Among those that are done already, the one that
@@ -598,7 +598,7 @@ class AsyncWorkflowContext:
 
         Args:
             awaitables: operations, tasks, coroutines; one list of them.
-            separate: refused; for the error of `when_any_with_result(first, second)`.
+            *separate: refused; for the error of `when_any_with_result(first, second)`.
 
         Returns:
             An operation with the index and the value of the one that is done first.
@@ -621,7 +621,7 @@ class AsyncWorkflowContext:
         """Wait for all, like `asyncio.gather`; unlike it, the result can be awaited more than once.
 
         Args:
-            awaitables: operations, tasks, coroutines.
+            *awaitables: operations, tasks, coroutines.
             return_exceptions: whether failures are results too.
 
         Returns:

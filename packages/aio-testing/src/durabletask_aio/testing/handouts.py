@@ -389,6 +389,7 @@ class HandoutBackend(InMemoryOrchestrationBackend):
 
 
 def is_stamped(event: pb.HistoryEvent) -> bool:
+    """Return whether the event has a time."""
     return bool(event.timestamp.seconds or event.timestamp.nanos)
 
 

@@ -204,6 +204,7 @@ class SessionCache:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether instances are kept between turns."""
         return self._limit > 0 and not self._closed
 
     def checkout(self, instance_id: str) -> Session | None:

@@ -40,6 +40,7 @@ class Delivery:
         self.is_delivered = False
 
     def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
+        """Send the response, and note that the engine has taken it."""
         answer = self._stub.CompleteOrchestratorTask(response)
         self.is_delivered = True
         return answer
