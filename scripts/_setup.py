@@ -12,7 +12,7 @@ import time
 OLDEST_PYTHON = (3, 10)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENT = os.path.join(ROOT, ".venv")
-PACKAGES = ("core", "sandbox", "worker", "testing")
+PACKAGES = ("core", "sandbox", "worker", "testing", "engine")
 TEST_REQUIREMENTS = (
     "anyio>=4",
     "exceptiongroup; python_version < '3.11'",
@@ -34,7 +34,7 @@ NO_ENSUREPIP = (
 
 
 def prepare(requirements=()):
-    """Return the path of a Python that has the four packages and `requirements`, installing what is missing.
+    """Return the path of a Python that has the five packages and `requirements`, installing what is missing.
 
     Nothing is installed when nothing has changed since last time.  Whatever goes wrong ends the program with a
     sentence that says what to do.

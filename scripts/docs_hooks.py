@@ -34,9 +34,10 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
 
 def check_api(html: str) -> None:
     """Fail the build if the page lacks a public name; mkdocstrings does not report missing names."""
+    companions = [f"durabletask.aio.{part}" for part in ("engine", "sandbox", "testing", "worker")]
     missing = [
         f"{part}.{name}"
-        for part in ("durabletask.aio", "durabletask.aio.worker", "durabletask.aio.testing", "durabletask.aio.sandbox")
+        for part in ("durabletask.aio", *companions)
         for name in importlib.import_module(part).__all__
         if f'id="{part}.{name}"' not in html
     ]

@@ -36,7 +36,7 @@ def public_names():
     from durabletask.aio import AsyncWorkflowContext, SandboxMode, as_orchestrator  # noqa: F401
 
 
-for part in ("worker", "sandbox", "testing"):
+for part in ("worker", "sandbox", "testing", "engine"):
     fact(f"import durabletask.aio.{part}")(lambda part=part: importlib.import_module(f"durabletask.aio.{part}"))
 
 

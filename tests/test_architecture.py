@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("core", "sandbox", "worker", "testing")
+PARTS = ("core", "sandbox", "worker", "testing", "engine")
 
 
 def sources(part: str) -> dict[str, Path]:
@@ -96,6 +96,7 @@ def test_no_modules_import_each_other(part: str) -> None:
 ADAPTERS = {
     "core": "_upstream",
     "worker": "_upstream",
+    "engine": "_upstream",
     "sandbox": "rules.ownership",  # which looks up the folder of durabletask, and uses nothing in it
 }
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("core", "sandbox", "worker", "testing")
-FACADES = {"core": "__init__.py", "sandbox": "sandbox.py", "worker": "worker.py", "testing": "testing.py"}
+PARTS = ("core", "sandbox", "worker", "testing", "engine")
+FACADES = {part: "__init__.py" if part == "core" else f"{part}.py" for part in PARTS}
 SOURCES = sorted((ROOT / "packages").glob("aio-*/src/durabletask_aio/*/**/*.py"))
 
 
@@ -64,7 +64,7 @@ def test_the_test_command_installs_what_hatch_installs(scripts: Any) -> None:
 
 
 def test_one_range_of_durabletask_everywhere() -> None:
-    """Three packages name upstream; the oldest of the range is what the `upstream` environment installs."""
+    """Four packages name upstream; the oldest of the range is what the `upstream` environment installs."""
     ranges = {
         dependency
         for part in PARTS
@@ -105,7 +105,7 @@ def test_every_package_is_typed(part: str) -> None:
 
 
 def test_the_implementation_is_a_namespace() -> None:
-    """A file at its root would belong to four distributions; only the core has one, for `python -m durabletask_aio`."""
+    """A file at its root would belong to five distributions; only the core has one, for `python -m durabletask_aio`."""
     files = [path.relative_to(ROOT / "packages") for path in (ROOT / "packages").glob("aio-*/src/durabletask_aio/*.py")]
     assert files == [Path("aio-core/src/durabletask_aio/__main__.py")]
 

@@ -20,6 +20,9 @@ from durabletask_aio.core.command_line import CommandError, run_command
 
 _PROGRAM = "durabletask-aio"
 
+_PARTS = ("core", "worker", "sandbox", "testing", "engine")
+"""The last part of the name of each of our distributions."""
+
 _EXTRAS = {"check": "sandbox", "dev": "testing", "replay": "testing", "timeline": "testing"}
 """The extra of the core's distribution that brings a sub-command."""
 
@@ -108,7 +111,7 @@ def _show_versions(ctx: click.Context, option: click.Parameter, wanted: bool) ->
 
 def _versions() -> Iterator[str]:
     """What a report of a defect should say is installed: each of our distributions, and upstream's."""
-    for name in (*(f"durabletask-aio-{part}" for part in ("core", "worker", "sandbox", "testing")), "durabletask"):
+    for name in (*(f"durabletask-aio-{part}" for part in _PARTS), "durabletask"):
         with suppress(PackageNotFoundError):
             yield f"{name} {version(name)}"
 
