@@ -27,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from core_replay import one_after_another, replays
@@ -101,7 +102,7 @@ def workflow(kind: str, mode: str) -> Any:
     head = "async def workflow(ctx, size):\n    total = 0\n    for step in range(size):\n"
     names: dict[str, Any] = {"__name__": f"benchmark_{kind}_{mode}", "Order": Order, "copy": copy, "json": json}
     helpers = {
-        name: type(checked)(function.__code__.replace(), names, name, function.__defaults__)
+        name: FunctionType(function.__code__.replace(), names, name, function.__defaults__)
         for name, function in (("scaled", scaled), ("checked", checked))
     }
     names.update(helpers)
@@ -222,7 +223,8 @@ def report(kinds: list[str], found: list[dict[str, Any]]) -> list[str]:
     missed: list[str] = []
 
     def middle(*path: str) -> float:
-        return statistics.median(functools.reduce(operator.getitem, path, each) for each in found)  # type: ignore[arg-type]
+        values: list[Any] = [functools.reduce(operator.getitem, path, each) for each in found]
+        return float(statistics.median(values))
 
     def judged(label: str, value: float, limit: float | None) -> str:
         if limit is not None and round(value, 2) > limit:

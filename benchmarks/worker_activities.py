@@ -75,7 +75,8 @@ def main() -> None:
             total = time.monotonic() - began
             assert state is not None
             assert state.serialized_output == str(sum(counts)), state
-            return total, *(max(each) - began if each else 0.0 for each in (ends["async"], ends["sync"]))
+            last = {kind: max(each) - began if each else 0.0 for kind, each in ends.items()}
+            return total, last["async"], last["sync"]
 
         worker.start()
         run([1, 1])

@@ -92,7 +92,7 @@ def worker_options() -> str:
     classes = (node for node in ast.parse(inspect.getsource(options)).body if isinstance(node, ast.ClassDef))
     definition: Any = next(node for node in classes if node.name == "WorkerOptions")
     texts = {
-        item.target.id: " ".join(text.value.value.split())
+        ast.unparse(item.target): " ".join(text.value.value.split())
         for item, text in zip(definition.body, definition.body[1:], strict=False)
         if isinstance(item, ast.AnnAssign)
     }

@@ -39,7 +39,7 @@ def sections(documented: object) -> dict[str, str]:
 
 def parameters(callable_: Callable[..., Any]) -> list[str]:
     """The names as a docstring has them."""
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars: dict[int, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     return [
         stars.get(parameter.kind, "") + parameter.name
         for parameter in inspect.signature(callable_).parameters.values()
@@ -78,7 +78,7 @@ def incomplete_class(name: str, cls: type) -> Iterator[str]:
     if not cls.__doc__:
         yield f"{name}: has no docstring"
     if cls.__name__ in CONSTRUCTED:
-        text = sections(cls).get("Args") or sections(cls.__init__).get("Args", "")
+        text = sections(cls).get("Args") or sections(vars(cls).get("__init__")).get("Args", "")
         yield from wrong_parameters(name, cls, text)
     for attribute, value in vars(cls).items():
         member = value.__func__ if isinstance(value, classmethod | staticmethod) else value

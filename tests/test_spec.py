@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from durabletask.aio import SandboxMode
@@ -290,7 +290,7 @@ def run_mode_by_environment(block: Block, folder: Path, monkeypatch: pytest.Monk
             monkeypatch.setenv("ENV", env)
             mode = it.execute(block, os=os)["sandbox_mode"]
             assert SandboxMode(mode) is expected
-            it.worker().add_orchestrator(some_workflow, sandbox_mode=mode)
+            cast(Any, it.worker()).add_orchestrator(some_workflow, sandbox_mode=mode)
 
 
 def run_external_timeout(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -54,7 +54,7 @@ PACKAGES = ("durabletask", "durabletask-aio-core", "durabletask-aio-sandbox", "d
 ENDED = ("COMPLETED", "FAILED", "TERMINATED")
 
 
-class Tap(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class Tap(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Keeps the turns that go over a worker's channel: what the engine sent, and what the worker answered."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ def worker_for(scenario: Scenario, address: str, tap: Tap) -> TaskHubGrpcWorker:
         worker.add_orchestrator(scenario.workflow, sandbox_mode=scenario.sandbox_mode)
     else:
         worker.add_orchestrator(scenario.workflow)
-    for child in workflows.CHILDREN:
+    for child in cast(list[Any], workflows.CHILDREN):
         worker.add_orchestrator(child)
     for activity in workflows.ACTIVITIES:
         worker.add_activity(activity)

@@ -40,9 +40,9 @@ def _executor(recording: Recording, workflow: Callable[..., Any]) -> TurnExecuto
     registry.add_named_orchestrator(
         name, as_orchestrator(workflow, name=name, sandbox_mode=facts.sandbox_mode) if is_async else workflow
     )
-    options = (
-        {} if facts.timer_interval is None else {"maximum_timer_interval": timedelta(seconds=facts.timer_interval)}
-    )
+    options: dict[str, Any] = {}
+    if facts.timer_interval is not None:
+        options["maximum_timer_interval"] = timedelta(seconds=facts.timer_interval)
     executor = TurnExecutor(registry, _QUIET, JsonDataConverter(), **options)
     executor.is_async = is_async
     return executor

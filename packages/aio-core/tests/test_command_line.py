@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -39,7 +40,7 @@ def ending_with(error):
 
 class TestExitCodes:
     def test_a_command_that_returns_succeeds(self):
-        assert run(lambda: None) == ExitCode.SUCCESS == 0
+        assert run(lambda: None) == int(ExitCode.SUCCESS) == 0
 
     def test_a_command_chooses_its_code(self):
         assert run(lambda: click.get_current_context().exit(ExitCode.FINDINGS)) == 1
@@ -94,9 +95,10 @@ class TestErrors:
             monkeypatch.delenv("NO_COLOR", raising=False)
         else:
             monkeypatch.setenv("NO_COLOR", no_color)
-        monkeypatch.setattr(sys, "stderr", Terminal())
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
         print_error("no")
-        assert sys.stderr.getvalue() == expected
+        assert terminal.getvalue() == expected
 
 
 class TestOutput:
@@ -132,7 +134,7 @@ class TestFormat:
     @click.command("work")
     @click.option("--format", "format_", type=click.Choice(["text", "json", "xml"]))
     @json_option
-    def work(format_, as_json):
+    def work(format_: Any, as_json: bool) -> None:
         click.echo(select_format(format_, as_json))
 
     @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ PROGRAM = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
 class TestProcesses:
-    def start(self, folder: Path, duty: str, **streams: object) -> "subprocess.Popen[str]":
+    def start(self, folder: Path, duty: str, **streams: Any) -> "subprocess.Popen[str]":
         program = folder / "program.py"
         program.write_text(textwrap.dedent(PROGRAM))
         return subprocess.Popen(

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 import pytest
 from durabletask.aio import ActivityFailedError, AsyncWorkflowContext, as_orchestrator
@@ -14,6 +15,7 @@ from workflows import boom, finished, line_in, result_of, started
 
 from durabletask_aio.core import driver
 from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.serialization import SERIALIZABLE, find_unserializable
 
 
@@ -332,7 +334,7 @@ def test_an_execution_has_no_operation_log_by_default():
     seen = []
 
     async def workflow(ctx):
-        seen.append(asyncio.get_running_loop().operation_log)
+        seen.append(cast(WorkflowLoop, asyncio.get_running_loop()).operation_log)
         await ctx.call_activity("a")
 
     started(workflow)

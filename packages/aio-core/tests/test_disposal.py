@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disposals import held_instances
@@ -364,7 +365,7 @@ def test_except_exception_does_not_catch_the_eviction():
 
 
 def test_the_loop_says_no_too_while_it_is_closed():
-    seen = []
+    seen: list[Any] = []
 
     async def workflow(ctx):
         loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ import functools
 import inspect
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from durabletask import task
@@ -25,7 +26,7 @@ async def order(ctx, order_id: str) -> str:
 
 
 def test_the_result_looks_like_the_function_to_upstream():
-    orchestrator = as_orchestrator(order)
+    orchestrator: Any = as_orchestrator(order)
 
     assert task.get_name(orchestrator) == "order"
     assert orchestrator.__doc__ == "Handle an order."
@@ -40,7 +41,7 @@ def test_it_is_idempotent():
 
 
 def test_a_name_can_be_given_at_once_or_later():
-    named = as_orchestrator(order, name="orders")
+    named: Any = as_orchestrator(order, name="orders")
     assert task.get_name(named) == "orders"
     assert task.get_name(as_orchestrator(as_orchestrator(order), name="orders")) == "orders"
     assert named.__durabletask_aio__ == (order, "orders", SandboxMode.OFF)

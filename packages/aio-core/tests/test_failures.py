@@ -6,6 +6,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pytest
 from durabletask import task
@@ -83,8 +84,8 @@ def test_context_is_added_as_a_note_and_as_attributes_and_does_not_change_what_i
         raise error
 
     assert failure_of(workflow).errorMessage == "mine"
-    assert error.__notes__ == ["in workflow 'workflow', instance 'instance-1'"]
-    assert (error.instance_id, error.workflow_name) == ("instance-1", "workflow")
+    added = {"instance_id": "instance-1", "workflow_name": "workflow"}
+    assert vars(error) == {"__notes__": ["in workflow 'workflow', instance 'instance-1'"], **added}
 
 
 def test_a_note_is_added_once_even_if_the_exception_is_raised_by_many_turns():
@@ -109,7 +110,7 @@ class GuardedInAnotherWay(Exception):
 
 
 class OddNotes(Exception):
-    __notes__ = 5
+    __notes__: Any = 5
 
 
 class OddProperty(Exception):
@@ -455,7 +456,7 @@ PROCESS = [
 
 def in_a_worker_thread(function):
     """Return what `function` returns on a thread other than the main one, where upstream runs turns."""
-    outcome = []
+    outcome: list[tuple[Any, Any]] = []
 
     def work():
         try:

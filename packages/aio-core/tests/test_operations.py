@@ -13,6 +13,7 @@ import types
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -29,6 +30,8 @@ from durabletask.aio import (
 from durabletask.entities import EntityInstanceId
 from turns import Instance
 from workflows import failure_of, finished, line_in, result_of, started
+
+from durabletask_aio.core.loop import WorkflowLoop
 
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
@@ -550,8 +553,7 @@ def test_the_representation_names_kind_step_and_state():
 def test_an_operation_is_an_asyncio_future_with_public_facts():
     async def workflow(ctx):
         operation = ctx.call_activity("double", input=4)
-        assert isinstance(operation, asyncio.Future)
-        assert asyncio.isfuture(operation)
+        assert {isinstance(operation, asyncio.Future), asyncio.isfuture(operation)} == {True}
         return [operation.kind, operation.name, operation.step, operation.site.rpartition(":")[0]]
 
     assert result_of(workflow) == ["activity", "double", 1, __file__]
@@ -599,7 +601,7 @@ def test_operations_are_small():
     sizes = []
 
     async def workflow(ctx):
-        upstream, loop = ctx.upstream_context, asyncio.get_running_loop()
+        upstream, loop = ctx.upstream_context, cast(WorkflowLoop, asyncio.get_running_loop())
         outside, ours = [], []
         for kept, make in ((outside, lambda: upstream.call_activity("a")), (ours, lambda: ctx.call_activity("a"))):
             make()

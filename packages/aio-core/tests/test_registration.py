@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import importlib.metadata
+from typing import Any
 
 import pytest
 from durabletask import task
@@ -122,7 +123,7 @@ def test_a_coroutine_or_an_async_generator_in_place_of_an_activity_is_refused(wo
     async def items(ctx, value):
         yield value
 
-    coroutine = activity(None, None)
+    coroutine: Any = activity(None, None)
     for function in (coroutine, items):
         with pytest.raises(WorkflowValidationError, match=f"{function.__name__!r} is an async function"):
             worker.add_activity(function)
@@ -174,7 +175,7 @@ def test_upstreams_own_errors_stay_upstreams(worker):
 def test_a_registrar_takes_over_what_is_async(worker):
     class Registrar:
         protocol_version = 1
-        calls = []
+        calls: list[tuple[Any, ...]] = []
 
         def add_orchestrator(self, worker, function, *, name, sandbox_mode):
             self.calls.append((function, name, sandbox_mode))

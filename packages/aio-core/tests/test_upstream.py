@@ -300,9 +300,9 @@ def test_locks_are_left_through_the_context(context):
 
 
 def test_a_lock_leads_to_the_entities_it_holds(context):
+    entities = context._entity_context
     lock = EntityLock(context)
     assert lock._context is context, "EntityLock._context is gone"
-    entities = context._entity_context
     assert {"available_locks", "critical_section_locks"} <= set(vars(entities))
 
 

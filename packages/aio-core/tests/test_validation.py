@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any, cast
 
 import pytest
 from durabletask.aio import WorkflowValidationError, as_orchestrator
@@ -130,8 +131,9 @@ def test_what_is_no_workflow_is_refused_with_its_place(function, message):
 
 
 def test_a_coroutine_in_place_of_the_function_is_closed_and_named(recwarn):
+    called: Any = workflow("ctx", 1)
     with pytest.raises(WorkflowValidationError) as caught:
-        as_orchestrator(workflow("ctx", 1))
+        as_orchestrator(called)
 
     assert str(caught.value) == (
         "workflow(...) was called, and its coroutine given in place of the function\n"
@@ -174,7 +176,7 @@ def test_a_method_given_without_its_object_lacks_self():
     with pytest.raises(
         WorkflowValidationError, match=r"takes \(self, ctx, input\); a workflow is called with the context"
     ):
-        as_orchestrator(Service.method)
+        as_orchestrator(cast(Any, Service.method))
 
 
 def test_a_lambda_has_no_name():

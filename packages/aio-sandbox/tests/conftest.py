@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -104,7 +104,6 @@ def make_execution() -> type[FakeExecution]:
 
 
 @pytest.fixture(autouse=True)
-def _no_switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DAPR_WF_DISABLE_DETECTION", "DAPR_WF_DEBUG", "DT_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    return

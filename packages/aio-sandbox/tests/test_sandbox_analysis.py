@@ -456,7 +456,7 @@ class TestBeyondSingleCalls:
 
         async def workflow(ctx: Any) -> None:
             ctx.call_activity("notify")
-            step(ctx)
+            step(ctx)  # type: ignore[unused-coroutine]
             task = ctx.call_activity("notify")
             await task
             ctx.set_custom_status("done")
@@ -589,7 +589,7 @@ class TestInnocent:
     def test_pydantic_models_are_fine(self) -> None:
         pydantic = pytest.importorskip("pydantic")
 
-        class Model(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+        class Model(pydantic.BaseModel):  # type: ignore[name-defined]
             number: int
             when: dt.datetime | None = None
 

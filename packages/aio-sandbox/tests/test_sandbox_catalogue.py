@@ -100,7 +100,7 @@ class TestExtension:
         vendor = importlib.import_module("vendor_clock")
 
         async def workflow(ctx: Any) -> int:
-            return vendor.read()  # type: ignore[no-any-return]
+            return vendor.read()
 
         undo = configure(forbid={"vendor_clock.read": "DET101"})
         try:

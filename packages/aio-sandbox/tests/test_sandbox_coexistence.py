@@ -131,4 +131,4 @@ def test_a_profiler_sees_the_workflow_and_strict_still_raises(strict: Any) -> No
     profiler.create_stats()
 
     assert outcome.violation is not None
-    assert "helper" in {name for _, _, name in profiler.stats}  # type: ignore[attr-defined]
+    assert "helper" in {name for _, _, name in profiler.stats}

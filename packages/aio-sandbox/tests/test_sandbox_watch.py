@@ -318,7 +318,7 @@ class TestEvalAndExec:
         def body() -> Any:
             number = 2
             assert number
-            return eval("number", globals={"number": 5}), eval("number", locals={"number": 6})  # type: ignore[call-overload]
+            return eval("number", globals={"number": 5}), eval("number", locals={"number": 6})
 
         assert self.result(driver, body) == (5, 6)
 

@@ -193,7 +193,7 @@ class TestFieldsOfObjects:
     def test_models_of_pydantic(self, best_effort: Any, strict: Any) -> None:
         pydantic = pytest.importorskip("pydantic")
 
-        class Payment(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+        class Payment(pydantic.BaseModel):  # type: ignore[name-defined]
             amount: int
             key: str = pydantic.Field(default_factory=lambda: uuid.uuid4().hex, alias="reference")
             at: dt.datetime = pydantic.Field(default_factory=dt.datetime.now)

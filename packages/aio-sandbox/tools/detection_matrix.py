@@ -334,7 +334,7 @@ def main() -> None:
     if options.action == "measure":
         started = time.perf_counter()
         harmless = {name: args for name, args in HARMLESS.items() if exists(name)}
-        results = {
+        results: dict[str, Any] = {
             "python": ".".join(map(str, sys.version_info[:2])),
             "run": measure(harmless, list(SETUPS)),
             "catalogue": measure(every_call(), ["static"]),

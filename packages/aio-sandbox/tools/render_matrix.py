@@ -96,8 +96,8 @@ def _summary(results: list[dict[str, Any]]) -> Iterable[str]:
     yield "| Python | static | redirected names | watching calls | static, whole catalogue |"
     yield "| --- | --- | --- | --- | --- |"
     for each in results:
-        cells = [_of(_count(each, "run", label)) for label in ("static", "redirect", "watch")]
-        yield f"| {each['python']} | {' | '.join(cells)} | {_of(_count(each, 'catalogue', 'static'))} |"
+        layers = " | ".join(_of(_count(each, "run", label)) for label in ("static", "redirect", "watch"))
+        yield f"| {each['python']} | {layers} | {_of(_count(each, 'catalogue', 'static'))} |"
 
 
 def _bindings(results: list[dict[str, Any]], bindings: dict[str, str]) -> Iterable[str]:

@@ -238,30 +238,30 @@ class returns_nothing:
 
 @scenario(input=4)
 class one_activity:
-    async def a(ctx, value):
+    async def a(ctx: Any, value):
         return await ctx.call_activity(double, input=value)
 
-    def g(ctx, value):
+    def g(ctx: Any, value):
         return (yield ctx.call_activity(double, input=value))
 
 
 @scenario(input=4)
 class one_async_activity:
-    async def a(ctx, value):
+    async def a(ctx: Any, value):
         return await ctx.call_activity(double_async, input=value)
 
-    def g(ctx, value):
+    def g(ctx: Any, value):
         return (yield ctx.call_activity(double_async, input=value))
 
 
 @scenario(input=1)
 class sequence:
-    async def a(ctx, value):
+    async def a(ctx: Any, value):
         for _ in range(4):
             value = await ctx.call_activity(double, input=value)
         return value
 
-    def g(ctx, value):
+    def g(ctx: Any, value):
         for _ in range(4):
             value = yield ctx.call_activity(double, input=value)
         return value
@@ -269,30 +269,30 @@ class sequence:
 
 @scenario()
 class activity_without_input_or_result:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_activity(echo)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_activity(echo))
 
 
 @scenario(input={"ü": ["né", None, 1.5, True, "x" * 5000]})
 class payload:
-    async def a(ctx, value):
+    async def a(ctx: Any, value):
         return await ctx.call_activity(echo, input=value)
 
-    def g(ctx, value):
+    def g(ctx: Any, value):
         return (yield ctx.call_activity(echo, input=value))
 
 
 @scenario()
 class custom_status:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status({"step": 1})
         await ctx.call_activity(double, input=1)
         ctx.set_custom_status({"step": 2})
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status({"step": 1})
         yield ctx.call_activity(double, input=1)
         ctx.set_custom_status({"step": 2})
@@ -303,22 +303,22 @@ class custom_status:
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class activity_fails:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_activity(fail, input="no")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_activity(fail, input="no")
 
 
 @scenario()
 class activity_failure_is_caught:
-    async def a(ctx):
+    async def a(ctx: Any):
         try:
             await ctx.call_activity(fail, input="no")
         except ActivityFailedError:
             return await ctx.call_activity(double, input=1)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         try:
             yield ctx.call_activity(fail, input="no")
         except TaskFailedError:
@@ -327,20 +327,20 @@ class activity_failure_is_caught:
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class activity_is_not_registered:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_activity("nobody")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_activity("nobody")
 
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class workflow_raises:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_activity(double, input=1)
         raise LookupError("by itself")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_activity(double, input=1)
         raise LookupError("by itself")
 
@@ -357,7 +357,7 @@ class workflow_raises_at_once:
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class compensation:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_activity(echo, input="reserve")
         try:
             await ctx.call_activity(fail, input="no")
@@ -365,7 +365,7 @@ class compensation:
             await ctx.call_activity(echo, input="undo")
             raise
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_activity(echo, input="reserve")
         try:
             yield ctx.call_activity(fail, input="no")
@@ -379,43 +379,43 @@ class compensation:
 
 @scenario(ordered=False)
 class fan_out:
-    async def a(ctx):
+    async def a(ctx: Any):
         return sum(await asyncio.gather(*(ctx.call_activity(double, input=n) for n in range(6))))
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return sum((yield when_all([ctx.call_activity(double, input=n) for n in range(6)])))
 
 
 @scenario(ordered=False)
 class fan_out_and_in_again:
-    async def a(ctx):
+    async def a(ctx: Any):
         parts = await ctx.when_all([ctx.call_activity(double, input=n) for n in range(3)])
         return await ctx.call_activity(echo, input=parts)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         parts = yield when_all([ctx.call_activity(double, input=n) for n in range(3)])
         return (yield ctx.call_activity(echo, input=parts))
 
 
 @scenario()
 class eager_start_and_two_awaits:
-    async def a(ctx):
+    async def a(ctx: Any):
         first, second = ctx.call_activity(double, input=1), ctx.create_timer(SOON * 4)
         return [await first, await second]
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         first, second = ctx.call_activity(double, input=1), ctx.create_timer(SOON * 4)
         return [(yield first), (yield second)]
 
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class one_of_several_fails:
-    async def a(ctx):
+    async def a(ctx: Any):
         done = ctx.call_activity(double, input=1)
         await done
         await ctx.when_all([done, ctx.call_activity(fail, input="no")])
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         done = ctx.call_activity(double, input=1)
         yield done
         yield when_all([done, ctx.call_activity(fail, input="no")])
@@ -426,43 +426,43 @@ class one_of_several_fails:
 
 @scenario()
 class timer:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.create_timer(SOON)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.create_timer(SOON)
 
 
 @scenario()
 class timer_of_no_length:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.create_timer(timedelta(0))
         return "on"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.create_timer(timedelta(0))
         return "on"
 
 
 @scenario()
 class timer_in_the_past:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.create_timer(ctx.current_utc_datetime - timedelta(hours=1))
         return "on"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.create_timer(ctx.current_utc_datetime - timedelta(hours=1))
         return "on"
 
 
 @scenario()
 class two_timers_in_sequence:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.sleep(SOON)
         await asyncio.sleep(SOON.total_seconds())
         return "slept"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.create_timer(SOON)
         yield ctx.create_timer(SOON)
         return "slept"
@@ -470,10 +470,10 @@ class two_timers_in_sequence:
 
 @scenario()
 class two_timers_at_once:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.when_all([ctx.create_timer(SOON), ctx.create_timer(SOON * 6)])
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield when_all([ctx.create_timer(SOON), ctx.create_timer(SOON * 6)])
 
 
@@ -482,23 +482,23 @@ class two_timers_at_once:
 
 @scenario()
 class timer_wins_against_event:
-    async def a(ctx):
+    async def a(ctx: Any):
         index, _ = await ctx.when_any_with_result([ctx.wait_for_external_event("no"), ctx.create_timer(SOON)])
         return index
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         tasks = [ctx.wait_for_external_event("no"), ctx.create_timer(SOON)]
         return tasks.index((yield when_any(tasks)))
 
 
 @scenario(drive=when_ready(event("go", "x")))
 class event_wins_against_timer:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         index, _ = await ctx.when_any_with_result([ctx.create_timer(LATE), ctx.wait_for_external_event("go")])
         return index
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         tasks = [ctx.create_timer(LATE), ctx.wait_for_external_event("go")]
         return tasks.index((yield when_any(tasks)))
@@ -506,10 +506,10 @@ class event_wins_against_timer:
 
 @scenario()
 class activity_wins_against_timer:
-    async def a(ctx):
+    async def a(ctx: Any):
         return list(await ctx.when_any_with_result([ctx.create_timer(LATE), ctx.call_activity(double, input=2)]))
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         tasks = [ctx.create_timer(LATE), ctx.call_activity(double, input=2)]
         winner = yield when_any(tasks)
         return [tasks.index(winner), winner.get_result()]
@@ -517,26 +517,26 @@ class activity_wins_against_timer:
 
 @scenario()
 class three_timers_race:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.when_any_with_result(
             [ctx.create_timer(LATE), ctx.create_timer(SOON), ctx.create_timer(LATE * 2)]
         )
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         timers = [ctx.create_timer(LATE), ctx.create_timer(SOON), ctx.create_timer(LATE * 2)]
         return [timers.index((yield when_any(timers))), None]
 
 
 @scenario(ordered=False)
 class loser_goes_on_and_is_awaited:
-    async def a(ctx):
+    async def a(ctx: Any):
         slow, fast = ctx.create_timer(SOON * 8), ctx.create_timer(SOON)
         await ctx.when_any([slow, fast])
         await ctx.call_activity(double, input=1)
         await slow
         return "both"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         slow, fast = ctx.create_timer(SOON * 8), ctx.create_timer(SOON)
         yield when_any([slow, fast])
         yield ctx.call_activity(double, input=1)
@@ -546,12 +546,12 @@ class loser_goes_on_and_is_awaited:
 
 @scenario(drive=when_ready(time_passes(3), event("gate")), alone=True)
 class timer_that_lost_fires_unheard:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.when_any([ctx.call_activity(double, input=1), ctx.create_timer(timedelta(seconds=2))])
         return await ctx.wait_for_external_event("gate")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield when_any([ctx.call_activity(double, input=1), ctx.create_timer(timedelta(seconds=2))])
         return (yield ctx.wait_for_external_event("gate"))
@@ -559,14 +559,14 @@ class timer_that_lost_fires_unheard:
 
 @scenario(drive=lambda host, id: in_turn(host, id, time_passes(0.3), says("too late"), event("go", 1), event("gate")))
 class event_too_late_goes_to_the_wait_that_was_left:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.when_any([ctx.wait_for_external_event("go"), ctx.create_timer(SOON)])
         ctx.set_custom_status("too late")
         await ctx.wait_for_external_event("gate")
         index, _ = await ctx.when_any_with_result([ctx.wait_for_external_event("go"), ctx.create_timer(SOON)])
         return index
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield when_any([ctx.wait_for_external_event("go"), ctx.create_timer(SOON)])
         ctx.set_custom_status("too late")
         yield ctx.wait_for_external_event("gate")
@@ -576,13 +576,13 @@ class event_too_late_goes_to_the_wait_that_was_left:
 
 @scenario(drive=when_ready(event("second", 2), event("first", 1)))
 class two_events_race_and_the_loser_is_heard_later:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         first, second = ctx.wait_for_external_event("first"), ctx.wait_for_external_event("second")
         index, _ = await ctx.when_any_with_result([first, second])
         return [index, await first]
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         tasks = [ctx.wait_for_external_event("first"), ctx.wait_for_external_event("second")]
         index = tasks.index((yield when_any(tasks)))
@@ -594,24 +594,24 @@ class two_events_race_and_the_loser_is_heard_later:
 
 @scenario(drive=when_ready(event("go", {"by": "Ada"})))
 class event_awaited:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
 
 @scenario(drive=when_ready(event("go", 7), event("gate")))
 class event_before_it_is_awaited:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.wait_for_external_event("gate")
         await ctx.create_timer(SOON)
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.wait_for_external_event("gate")
         yield ctx.create_timer(SOON)
@@ -620,11 +620,11 @@ class event_before_it_is_awaited:
 
 @scenario(drive=when_ready(event("go", 1), event("go", 2), event("go", 3)))
 class events_of_one_name_in_order:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return [await ctx.wait_for_external_event("go") for _ in range(3)]
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         found = []
         for _ in range(3):
@@ -634,11 +634,11 @@ class events_of_one_name_in_order:
 
 @scenario(drive=when_ready(event("second", 2), event("first", 1)))
 class events_in_another_order:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return [await ctx.wait_for_external_event("first"), await ctx.wait_for_external_event("second")]
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         first = yield ctx.wait_for_external_event("first")
         return [first, (yield ctx.wait_for_external_event("second"))]
@@ -646,33 +646,33 @@ class events_in_another_order:
 
 @scenario(drive=when_ready(event("GO", None)))
 class event_in_other_letters_without_data:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
 
 @scenario(drive=when_ready(event("nobody waits for this", 1), event("go", 2)))
 class event_that_nobody_awaits:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
 
 @scenario(drive=when_ready(event("go", 0), event("go", ""), event("go", False), event("go", [])))
 class events_that_carry_next_to_nothing:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return [await ctx.wait_for_external_event("go") for _ in range(4)]
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         found = []
         for _ in range(4):
@@ -682,12 +682,12 @@ class events_that_carry_next_to_nothing:
 
 @scenario(also=["-listener"])
 class event_sent_to_another_instance:
-    async def a(ctx):
+    async def a(ctx: Any):
         other = ctx.call_sub_orchestrator(listener, instance_id=f"{ctx.instance_id}-listener")
         ctx.send_event(f"{ctx.instance_id}-listener", "news", data=[1])
         return await other
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         other = ctx.call_sub_orchestrator(listener, instance_id=f"{ctx.instance_id}-listener")
         ctx.send_event(f"{ctx.instance_id}-listener", "news", data=[1])
         return (yield other)
@@ -695,11 +695,11 @@ class event_sent_to_another_instance:
 
 @scenario()
 class event_sent_to_nobody:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.send_event("nobody", "news")
         return "sent"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.send_event("nobody", "news")
         return "sent"
         yield
@@ -710,47 +710,47 @@ class event_sent_to_nobody:
 
 @scenario()
 class retry_that_helps:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_activity(flaky, input=2, retry_policy=RETRIES)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_activity(flaky, input=2, retry_policy=RETRIES))
 
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class retry_in_vain:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_activity(flaky, input=9, retry_policy=RETRIES)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_activity(flaky, input=9, retry_policy=RETRIES))
 
 
 @scenario()
 class retry_that_is_not_needed:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_activity(flaky, input=0, retry_policy=RETRIES)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_activity(flaky, input=0, retry_policy=RETRIES))
 
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class retry_with_a_time_limit_that_is_not_reached:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_activity(fail, input="no", retry_policy=WITHIN_AN_HOUR)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_activity(fail, input="no", retry_policy=WITHIN_AN_HOUR)
 
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class retry_while_a_timer_runs:
-    async def a(ctx):
+    async def a(ctx: Any):
         timer = ctx.create_timer(LATE)
         await ctx.when_any([ctx.call_activity(flaky, input=9, retry_policy=RETRIES), timer])
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         timer = ctx.create_timer(LATE)
         yield (yield when_any([ctx.call_activity(flaky, input=9, retry_policy=RETRIES), timer]))
 
@@ -760,30 +760,30 @@ class retry_while_a_timer_runs:
 
 @scenario(also=["-child"])
 class sub_orchestration:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_sub_orchestrator(child, input=3, instance_id=f"{ctx.instance_id}-child")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_sub_orchestrator(child, input=3, instance_id=f"{ctx.instance_id}-child"))
 
 
 @scenario()
 class sub_orchestration_under_an_id_of_its_own:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_sub_orchestrator(child, input=3)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_sub_orchestrator(child, input=3))
 
 
 @scenario(ordered=False)
 class several_sub_orchestrations:
-    async def a(ctx):
+    async def a(ctx: Any):
         ids = [f"{ctx.instance_id}-{n}" for n in range(3)]
         calls = [ctx.call_sub_orchestrator(child, input=n, instance_id=each) for n, each in enumerate(ids)]
         return await ctx.when_all(calls)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ids = [f"{ctx.instance_id}-{n}" for n in range(3)]
         return (
             yield when_all([ctx.call_sub_orchestrator(child, input=n, instance_id=each) for n, each in enumerate(ids)])
@@ -792,31 +792,31 @@ class several_sub_orchestrations:
 
 @scenario(also=["-mid", "-mid-in"])
 class nested_sub_orchestrations:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_sub_orchestrator(grandparent_child, input=3, instance_id=f"{ctx.instance_id}-mid")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_sub_orchestrator(grandparent_child, input=3, instance_id=f"{ctx.instance_id}-mid"))
 
 
 @scenario(expected=OrchestrationStatus.FAILED, also=["-child"])
 class sub_orchestration_fails:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_sub_orchestrator(child_fails, input="no", instance_id=f"{ctx.instance_id}-child")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_sub_orchestrator(child_fails, input="no", instance_id=f"{ctx.instance_id}-child")
 
 
 @scenario()
 class sub_orchestration_failure_is_caught:
-    async def a(ctx):
+    async def a(ctx: Any):
         try:
             await ctx.call_sub_orchestrator(child_fails, input="no")
         except SubOrchestrationFailedError:
             return "noticed"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         try:
             yield ctx.call_sub_orchestrator(child_fails, input="no")
         except TaskFailedError:
@@ -825,13 +825,13 @@ class sub_orchestration_failure_is_caught:
 
 @scenario()
 class sub_orchestration_fails_and_another_is_called:
-    async def a(ctx):
+    async def a(ctx: Any):
         try:
             await ctx.call_sub_orchestrator(child_fails, input="no")
         except SubOrchestrationFailedError:
             return await ctx.call_sub_orchestrator(child, input=21)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         try:
             yield ctx.call_sub_orchestrator(child_fails, input="no")
         except TaskFailedError:
@@ -840,19 +840,19 @@ class sub_orchestration_fails_and_another_is_called:
 
 @scenario(expected=OrchestrationStatus.FAILED)
 class retry_of_a_sub_orchestration_in_vain:
-    async def a(ctx):
+    async def a(ctx: Any):
         await ctx.call_sub_orchestrator(child_fails, input="no", retry_policy=RETRIES)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         yield ctx.call_sub_orchestrator(child_fails, input="no", retry_policy=RETRIES)
 
 
 @scenario()
 class sub_orchestration_that_continues_as_new:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_sub_orchestrator(countdown, input=2)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_sub_orchestrator(countdown, input=2))
 
 
@@ -861,14 +861,14 @@ class sub_orchestration_that_continues_as_new:
 
 @scenario(input=3)
 class continue_as_new:
-    async def a(ctx, left):
+    async def a(ctx: Any, left):
         await ctx.call_activity(double, input=left)
         if left:
             ctx.continue_as_new(left - 1)
             return None
         return "end"
 
-    def g(ctx, left):
+    def g(ctx: Any, left):
         yield ctx.call_activity(double, input=left)
         if left:
             ctx.continue_as_new(left - 1)
@@ -878,14 +878,14 @@ class continue_as_new:
 
 @scenario(input=1)
 class continue_as_new_after_a_timer:
-    async def a(ctx, left):
+    async def a(ctx: Any, left):
         await ctx.create_timer(SOON)
         if left:
             ctx.continue_as_new(left - 1)
             return None
         return "end"
 
-    def g(ctx, left):
+    def g(ctx: Any, left):
         yield ctx.create_timer(SOON)
         if left:
             ctx.continue_as_new(left - 1)
@@ -895,7 +895,7 @@ class continue_as_new_after_a_timer:
 
 @scenario(input=2, drive=when_ready(event("go", 1), event("go", 2), event("go", 3), event("gate")))
 class continue_as_new_keeps_events:
-    async def a(ctx, left):
+    async def a(ctx: Any, left):
         ctx.set_custom_status("ready")
         if left == 2:
             await ctx.wait_for_external_event("gate")
@@ -905,7 +905,7 @@ class continue_as_new_keeps_events:
             return None
         return value
 
-    def g(ctx, left):
+    def g(ctx: Any, left):
         ctx.set_custom_status("ready")
         if left == 2:
             yield ctx.wait_for_external_event("gate")
@@ -921,7 +921,7 @@ class continue_as_new_keeps_events:
     drive=lambda host, id: in_turn(host, id, says(1), event("go", "old"), event("gate"), says(0), event("go", "new")),
 )
 class continue_as_new_without_the_events:
-    async def a(ctx, left):
+    async def a(ctx: Any, left):
         ctx.set_custom_status(left)
         if left:
             await ctx.wait_for_external_event("gate")
@@ -929,7 +929,7 @@ class continue_as_new_without_the_events:
             return None
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, left):
+    def g(ctx: Any, left):
         ctx.set_custom_status(left)
         if left:
             yield ctx.wait_for_external_event("gate")
@@ -943,34 +943,34 @@ class continue_as_new_without_the_events:
 
 @scenario(drive=when_ready(suspend, event("go", 1), resume))
 class suspended_while_the_event_comes:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
 
 @scenario(drive=when_ready(suspend, resume, event("go", 1)))
 class suspended_and_resumed_before_the_event:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
 
 @scenario(drive=when_ready(suspend, time_passes(3), resume), alone=True)
 class suspended_while_the_timer_fires:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.create_timer(timedelta(seconds=2))
         return await ctx.call_activity(double, input=1)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.create_timer(timedelta(seconds=2))
         return (yield ctx.call_activity(double, input=1))
@@ -978,11 +978,11 @@ class suspended_while_the_timer_fires:
 
 @scenario(drive=when_ready(suspend, resume, resumed, suspend, event("go", 1), resume))
 class suspended_twice:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         return await ctx.wait_for_external_event("go")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         return (yield ctx.wait_for_external_event("go"))
 
@@ -992,44 +992,44 @@ class suspended_twice:
 
 @scenario(drive=when_ready(terminate("enough")), expected=OrchestrationStatus.TERMINATED)
 class terminated_while_waiting:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.wait_for_external_event("never")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.wait_for_external_event("never")
 
 
 @scenario(drive=when_ready(terminate()), expected=OrchestrationStatus.TERMINATED)
 class terminated_during_a_timer_without_output:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.create_timer(LATE)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.create_timer(LATE)
 
 
 @scenario(drive=when_ready(suspend, terminate("enough")), expected=OrchestrationStatus.TERMINATED)
 class terminated_while_suspended:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.wait_for_external_event("never")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.wait_for_external_event("never")
 
 
 @scenario(drive=when_ready(terminate("enough")), expected=OrchestrationStatus.TERMINATED)
 class terminated_while_a_child_runs:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.set_custom_status("ready")
         await ctx.call_sub_orchestrator(listener, instance_id=f"{ctx.instance_id}-listener")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.set_custom_status("ready")
         yield ctx.call_sub_orchestrator(listener, instance_id=f"{ctx.instance_id}-listener")
 
@@ -1039,21 +1039,21 @@ class terminated_while_a_child_runs:
 
 @scenario()
 class entity_call:
-    async def a(ctx):
+    async def a(ctx: Any):
         return await ctx.call_entity(counter_of(ctx), "add", 5)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         return (yield ctx.call_entity(counter_of(ctx), "add", 5))
 
 
 @scenario()
 class entity_signals_and_a_call:
-    async def a(ctx):
+    async def a(ctx: Any):
         ctx.signal_entity(counter_of(ctx), "add", 5)
         ctx.signal_entity(counter_of(ctx), "add", 6)
         return await ctx.call_entity(counter_of(ctx), "get")
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         ctx.signal_entity(counter_of(ctx), "add", 5)
         ctx.signal_entity(counter_of(ctx), "add", 6)
         return (yield ctx.call_entity(counter_of(ctx), "get"))
@@ -1061,13 +1061,13 @@ class entity_signals_and_a_call:
 
 @scenario()
 class entity_operation_fails:
-    async def a(ctx):
+    async def a(ctx: Any):
         try:
             await ctx.call_entity(counter_of(ctx), "explode")
         except TaskFailedError:
             return "noticed"
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         try:
             yield ctx.call_entity(counter_of(ctx), "explode")
         except TaskFailedError:
@@ -1076,12 +1076,12 @@ class entity_operation_fails:
 
 @scenario()
 class entity_lock:
-    async def a(ctx):
+    async def a(ctx: Any):
         async with ctx.lock_entities([counter_of(ctx)]):
             await ctx.call_entity(counter_of(ctx), "add", 2)
             return await ctx.call_entity(counter_of(ctx), "add", 3)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         with (yield ctx.lock_entities([counter_of(ctx)])):
             yield ctx.call_entity(counter_of(ctx), "add", 2)
             return (yield ctx.call_entity(counter_of(ctx), "add", 3))
@@ -1089,12 +1089,12 @@ class entity_lock:
 
 @scenario()
 class entity_lock_on_two_entities:
-    async def a(ctx):
+    async def a(ctx: Any):
         one, two = counter_of(ctx, "1"), counter_of(ctx, "2")
         async with ctx.lock_entities([two, one]):
             return await ctx.call_entity(one, "add", 2) + await ctx.call_entity(two, "add", 3)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         one, two = counter_of(ctx, "1"), counter_of(ctx, "2")
         with (yield ctx.lock_entities([two, one])):
             return (yield ctx.call_entity(one, "add", 2)) + (yield ctx.call_entity(two, "add", 3))
@@ -1102,13 +1102,13 @@ class entity_lock_on_two_entities:
 
 @scenario()
 class entity_lock_taken_twice:
-    async def a(ctx):
+    async def a(ctx: Any):
         for amount in (1, 2):
             async with ctx.lock_entities([counter_of(ctx)]):
                 value = await ctx.call_entity(counter_of(ctx), "add", amount)
         return value
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         for amount in (1, 2):
             with (yield ctx.lock_entities([counter_of(ctx)])):
                 value = yield ctx.call_entity(counter_of(ctx), "add", amount)
@@ -1117,14 +1117,14 @@ class entity_lock_taken_twice:
 
 @scenario()
 class entity_lock_is_given_back_when_the_block_fails:
-    async def a(ctx):
+    async def a(ctx: Any):
         try:
             async with ctx.lock_entities([counter_of(ctx)]):
                 await ctx.call_activity(fail, input="no")
         except ActivityFailedError:
             return await ctx.call_entity(counter_of(ctx), "add", 3)
 
-    def g(ctx, _):
+    def g(ctx: Any, _):
         try:
             with (yield ctx.lock_entities([counter_of(ctx)])):
                 yield ctx.call_activity(fail, input="no")
@@ -1185,7 +1185,7 @@ class Environment:
 class OverGrpc:
     """A real worker and client on an engine behind gRPC."""
 
-    async def __aenter__(self):
+    async def __aenter__(self: Any):
         address = self.open()
         functions = all_functions()
         self.worker = TaskHubGrpcWorker(host_address=address, max_extended_sessions=0)
@@ -1198,7 +1198,7 @@ class OverGrpc:
         self.client = AsyncTaskHubGrpcClient(host_address=address)
         return self
 
-    async def __aexit__(self, *error):
+    async def __aexit__(self: Any, *error):
         await self.client.close()
         await asyncio.to_thread(self.worker.stop)
         self.close()
@@ -1277,9 +1277,11 @@ class Upstream(OverGrpc):
 
 RESULTS = ("TaskCompletedEvent", "TaskFailedEvent", "TimerFiredEvent", "SubOrchestrationInstanceCompletedEvent")
 TURN_EVENTS = ("OrchestratorStartedEvent", "OrchestratorCompletedEvent")
-NOT_COMPARED = ("timestamp", "fire_at", "parent_instance", "stack_trace", "inner_failure", "scheduled_time")
-# OpenTelemetry takes one provider per process: once another test has set one, every engine records spans of its own.
-NOT_COMPARED += ("parent_trace_context", "orchestration_span_id")
+NOT_COMPARED = (
+    *("timestamp", "fire_at", "parent_instance", "stack_trace", "inner_failure", "scheduled_time"),
+    # OpenTelemetry takes one provider per process: once another test has set one, every engine records its own spans.
+    *("parent_trace_context", "orchestration_span_id"),
+)
 
 
 def comparable(history, instance_id, *, ordered):

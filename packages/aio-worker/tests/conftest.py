@@ -89,7 +89,7 @@ def tracer_provider() -> Iterator[Any]:
     export = pytest.importorskip("opentelemetry.sdk.trace.export")
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 
-    class Switchable(sdk.TracerProvider):  # type: ignore[name-defined, misc]
+    class Switchable(sdk.TracerProvider):  # type: ignore[name-defined]
         """OpenTelemetry accepts one provider per process, and without one nothing is traced: so must other tests be."""
 
         is_on = False

@@ -70,7 +70,7 @@ class Hub:
     """One engine, any number of workers with the same functions, and a reference."""
 
     def __init__(
-        self, register: Callable[[TaskHubGrpcWorker], None], *, workers: int = 1, sessions: int = 100, **options: Any
+        self, register: Callable[[TaskHubGrpcWorker], object], *, workers: int = 1, sessions: int = 100, **options: Any
     ) -> None:
         self.clock = VirtualClock(START)
         self.engine = Engine(self.clock)
@@ -79,7 +79,7 @@ class Hub:
         self.reference = self._worker(register, max_extended_sessions=0)
         self.turns = 0
 
-    def _worker(self, register: Callable[[TaskHubGrpcWorker], None], **options: Any) -> TaskHubGrpcWorker:
+    def _worker(self, register: Callable[[TaskHubGrpcWorker], object], **options: Any) -> TaskHubGrpcWorker:
         worker = TaskHubGrpcWorker(logger=QUIET, **options)
         register(worker)
         return worker

@@ -101,7 +101,7 @@ class TestBothClasses:
         def start(self: Any) -> None:
             called.append(self)
             self.add_activity(lambda ctx, value: value, name="late")
-            original(self)  # type: ignore[no-untyped-call]
+            original(self)
 
         monkeypatch.setattr(UpstreamWorker, "start", start)
         worker = started(engine, echo, worker_class=kind)

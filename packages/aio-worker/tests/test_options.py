@@ -103,7 +103,7 @@ def test_every_option_is_documented_where_it_is_listed() -> None:
     module = ast.parse(inspect.getsource(options))
     definition: Any = next(each for each in module.body if getattr(each, "name", "") == "WorkerOptions")
     documented = [
-        item.target.id
+        ast.unparse(item.target)
         for item, text in zip(definition.body, definition.body[1:], strict=False)
         if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     ]

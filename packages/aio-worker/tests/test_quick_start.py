@@ -53,7 +53,7 @@ def test_runs_on_the_worker_of_durabletask_azuremanaged(
     outcomes: list[Any] = []
     workers: list[Any] = []
 
-    class Worker(AsyncOrchestratorMixin, azuremanaged.DurableTaskSchedulerWorker):  # type: ignore[name-defined, misc]
+    class Worker(AsyncOrchestratorMixin, azuremanaged.DurableTaskSchedulerWorker):  # type: ignore[name-defined]
         """What the program calls `TaskHubGrpcWorker`, and what it leaves to the reader."""
 
         def __init__(self) -> None:

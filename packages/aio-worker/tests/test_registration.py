@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from durabletask import task
@@ -70,7 +70,7 @@ def has_upstreams_methods(worker: UpstreamWorker) -> bool:
 
 class TestAnInstanceWithoutAsyncCode:
     def test_keeps_every_method_of_upstream(self) -> None:
-        worker = UpstreamWorker(logger=QUIET)
+        worker: Any = UpstreamWorker(logger=QUIET)
         worker.add_orchestrator(generator)
         worker.add_activity(plain_double)
 
@@ -101,7 +101,7 @@ class TestAnInstanceWithoutAsyncCode:
         worker.add_orchestrator(generator)
 
         with pytest.raises(ValueError, match="A 'generator' orchestrator already exists"):
-            worker.add_orchestrator(workflow, name="generator")
+            cast(Any, worker).add_orchestrator(workflow, name="generator")
 
         assert has_upstreams_methods(worker)
 
@@ -278,7 +278,7 @@ class TestTypes:
         pydantic = pytest.importorskip("pydantic")
         from durabletask.serialization import JsonDataConverter
 
-        class Invoice(pydantic.BaseModel):  # type: ignore[name-defined, misc]
+        class Invoice(pydantic.BaseModel):  # type: ignore[name-defined]
             total: float
 
         class PydanticConverter(JsonDataConverter):
@@ -292,7 +292,7 @@ class TestTypes:
 
             def deserialize(self, data: Any, target: Any = None) -> Any:
                 if data and isinstance(target, type) and issubclass(target, pydantic.BaseModel):
-                    return target.model_validate_json(data)
+                    return cast(Any, target).model_validate_json(data)
                 return super().deserialize(data, target)
 
         async def price(ctx: Any, invoice: Any) -> Any:
@@ -339,7 +339,7 @@ class TestTheMixin:
     def test_runs_on_the_azure_managed_worker(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
         azuremanaged = pytest.importorskip("durabletask.azuremanaged.worker")
 
-        class Worker(AsyncOrchestratorMixin, azuremanaged.DurableTaskSchedulerWorker):  # type: ignore[name-defined, misc]
+        class Worker(AsyncOrchestratorMixin, azuremanaged.DurableTaskSchedulerWorker):  # type: ignore[name-defined]
             pass
 
         worker = started(
@@ -422,7 +422,7 @@ class TestBothKindsOnOneWorker:
     ) -> None:
         worker = started(engine, double, orchestrators=[workflow])
         try:
-            converted: task.Orchestrator[Any, Any] = _upstream.find_orchestrator(worker, "workflow")  # type: ignore[assignment]
+            converted: task.Orchestrator[Any, Any] = _upstream.find_orchestrator(worker, "workflow")
             assert run(client, converted, 4).serialized_output == "8"
         finally:
             worker.stop()

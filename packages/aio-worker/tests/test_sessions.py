@@ -789,7 +789,7 @@ class TestBounds:
                     closed.append(threading.current_thread().name)
 
         is_reference = [False]
-        hub = Hub(lambda worker: worker.add_orchestrator(waiting) and None, workers=2)
+        hub = Hub(lambda worker: worker.add_orchestrator(waiting), workers=2)
         execute = hub.reference._execute_orchestrator
 
         def as_reference(*arguments: Any) -> None:
@@ -799,7 +799,7 @@ class TestBounds:
             finally:
                 is_reference[0] = False
 
-        hub.reference._execute_orchestrator = as_reference  # type: ignore[method-assign]
+        vars(hub.reference)["_execute_orchestrator"] = as_reference
         hub.start("waiting")
         hub.drain()
         assert (hub.live(), closed) == (1, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from durabletask.entities import EntityInstanceId
@@ -13,6 +13,9 @@ from scale import seeds
 from session_hub import Difference, Hub, run_randomly
 
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 hypothesis = pytest.importorskip("hypothesis")
 st = pytest.importorskip("hypothesis.strategies")
@@ -35,7 +38,7 @@ leaf = st.one_of(
 )
 
 
-def composed(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def composed(children: SearchStrategy[Any]) -> SearchStrategy[Any]:
     several = st.lists(children, min_size=1, max_size=3)
     return st.one_of(
         st.tuples(st.just("sequence"), several),

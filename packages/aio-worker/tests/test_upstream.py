@@ -71,7 +71,7 @@ class TestReboundCopies:
     def test_keep_defaults(self) -> None:
         copy = rebind_globals(uses_a_global, NAME="theirs")
 
-        assert copy.__kwdefaults__ == {"suffix": ""}  # type: ignore[attr-defined]
+        assert copy.__kwdefaults__ == {"suffix": ""}
         assert copy(suffix="!") == "theirs!"
 
     def test_refuse_a_name_that_the_code_does_not_use(self) -> None:
@@ -82,7 +82,7 @@ class TestReboundCopies:
         before = dict(vars(upstream))
         _upstream.orchestrator_turn(lambda *args, **keywords: None)
         _upstream.activity_execution(
-            lambda *args: None,  # type: ignore[arg-type, return-value]
+            lambda *args: None,
             SimpleNamespace(),
             new_failure_details=lambda *args: None,
         )

@@ -533,7 +533,7 @@ class TestOfTheWorkflowTracerProvider:
         with pytest.raises(ImportError, match=r'needs OpenTelemetry.s SDK, .*: pip install "durabletask\[opentele'):
             _ = facade.WorkflowTracerProvider
         with pytest.raises(AttributeError, match=r"module 'durabletask\.aio\.worker' has no attribute 'Nothing'"):
-            _ = facade.Nothing  # type: ignore[attr-defined]
+            _ = facade.Nothing
 
 
 def test_without_opentelemetry_turns_are_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

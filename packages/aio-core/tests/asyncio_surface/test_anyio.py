@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import Any, cast
 
 import pytest
 from surface import complete, failure_of, kinds, result_of, seconds
@@ -55,7 +56,7 @@ def test_a_task_group_cancels_the_others_when_one_fails():
                     group.start_soon(member, n)
                 group.start_soon(fail)
         except BaseException as error:
-            return [sorted(cleaned), repr(error.exceptions[0]), seconds()]
+            return [sorted(cleaned), repr(cast(Any, error).exceptions[0]), seconds()]
 
     assert result_of(workflow) == [[0, 1, 2, 3, 4], "ValueError('broken')", 1.0]
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asyncio_names import LOOP_WORKS, NAMES, PAGE, Outside, Refused, Works, page, refused_by_loop
@@ -56,7 +57,7 @@ def test_eager_factories_are_refused_where_they_are_set(make: str):
     async def workflow(ctx):
         loop = asyncio.get_running_loop()
         if make == "eager_task_factory":
-            factory = asyncio.eager_task_factory
+            factory: Any = asyncio.eager_task_factory
         else:
             factory = asyncio.create_eager_task_factory(asyncio.Task)
         try:
@@ -73,7 +74,7 @@ def test_small_helpers_answer_as_ever():
             pass
 
         coroutine = work()
-        answers = [asyncio.iscoroutine(coroutine), asyncio.isfuture(coroutine)]
+        answers: list[Any] = [asyncio.iscoroutine(coroutine), asyncio.isfuture(coroutine)]
         await coroutine
         future = asyncio.get_running_loop().create_future()
         future.set_result(1)

@@ -8,6 +8,7 @@ import operator
 import signal
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 from durabletask.aio import NonDeterministicUseError, UnsupportedInWorkflowError
@@ -196,7 +197,7 @@ class TestOrdersThatDependOnAddresses:
     @pytest.mark.filterwarnings("ignore:The explicit passing of coroutine:DeprecationWarning")
     def test_bare_coroutines_in_wait(self):
         async def workflow(ctx):
-            await asyncio.wait([work(), work()])
+            await cast(Any, asyncio).wait([work(), work()])
 
         message = failure_of(workflow).errorMessage
         assert "right: asyncio.wait([asyncio.create_task(work(...)), ...])" in message
@@ -204,7 +205,7 @@ class TestOrdersThatDependOnAddresses:
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="deprecated only, before")
     def test_bare_coroutines_in_wait_are_refused_by_asyncio_itself(self):
         async def workflow(ctx):
-            coroutine = work()
+            coroutine: Any = work()
             try:
                 await asyncio.wait([coroutine])
             except TypeError as error:
@@ -323,7 +324,7 @@ class TestTheLoopItself:
     def test_logs_the_failure_of_the_handler_itself_and_goes_on(self):
         async def workflow(ctx):
             loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda loop, context: {}["no such key"])
+            loop.set_exception_handler(lambda loop, context: context["no such key"])
             loop.call_soon(lambda: 1 / 0)
             await asyncio.sleep(1)
             return "went on"
@@ -347,7 +348,7 @@ class TestTheLoopItself:
     def test_refuses_a_handler_that_is_none(self):
         async def workflow(ctx):
             try:
-                asyncio.get_running_loop().set_exception_handler("print")
+                cast(Any, asyncio.get_running_loop()).set_exception_handler("print")
             except TypeError as error:
                 return str(error)
 

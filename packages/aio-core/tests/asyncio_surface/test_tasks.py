@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import pytest
 from durabletask.aio import ActivityFailedError
@@ -337,7 +338,7 @@ class TestAsCompleted:
     def test_with_a_timeout_raises_for_what_is_late(self):
         async def workflow(ctx):
             tasks = [asyncio.create_task(asyncio.sleep(n, n)) for n in (1, 100)]
-            results = []
+            results: list[Any] = []
             try:
                 for each in asyncio.as_completed(tasks, timeout=5):
                     results.append(await each)

@@ -19,7 +19,7 @@ import unittest
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 from durabletask.aio import AsyncWorkflowContext, as_orchestrator
@@ -253,8 +253,8 @@ class LiveInstance:
                 executor.feed(event)
             self._scope.keep()
         self.context = executor.context
-        self.loop: Any = loops[0]
-        self.loop.__class__ = LiveLoop
+        self.loop = cast(LiveLoop, loops[0])
+        self.loop.__class__ = LiveLoop  # type: ignore[type-abstract]
         self.loop.live = self
         self._now = self._instance.now
         self._attach()

@@ -70,6 +70,11 @@ async def decorated_with_arguments(ctx: AsyncWorkflowContext, order: Order) -> s
     return order.id
 
 
+@as_orchestrator(name="report")
+async def decorated_without_input(ctx: AsyncWorkflowContext) -> str:
+    return ctx.instance_id
+
+
 async def activities(ctx: AsyncWorkflowContext, order: Order) -> int:
     policy = RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=3)
     assert_type(ctx.call_activity(charge, input=order), Operation[int])
@@ -214,6 +219,9 @@ def registration(worker: TaskHubGrpcWorker, client: TaskHubGrpcClient) -> None:
     worker.add_orchestrator(as_orchestrator(without_input))
     worker.add_orchestrator(as_orchestrator(child, name="renamed", sandbox_mode="best_effort"))
     worker.add_orchestrator(decorated)
+    worker.add_orchestrator(decorated_without_input)
     worker.add_orchestrator(as_orchestrator(decorated))
     client.schedule_new_orchestration(decorated, input=Order("o-1", 1.0))
     assert_type(as_orchestrator(child), task.Orchestrator[Order, list[str]])
+    assert_type(decorated_with_arguments, task.Orchestrator[Order, str])
+    assert_type(decorated_without_input, task.Orchestrator[Any, str])

@@ -70,13 +70,13 @@ def run_here(module: str, mode: str) -> dict[str, Any]:
     """Import a snippet from the current directory, run it, and return what was detected."""
     sys.path[:0] = [os.getcwd(), str(TURNS)]
     from durabletask.aio import NonDeterminismWarning, as_orchestrator
-    from turns import FAILED, Instance  # type: ignore[import-not-found]
+    from turns import FAILED, Instance
 
     seen: dict[str, Any] = {"outcome": SILENT, "errors": [], "warnings": []}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         snippet = importlib.import_module(module)
-        activities = {
+        activities: dict[str, Any] = {
             function.__name__: (lambda value, function=function: function(None, value))
             for function in getattr(snippet, "ACTIVITIES", ())
         }
@@ -166,7 +166,9 @@ def _check(options: list[str]) -> dict[str, Any]:
         )
     if done.returncode not in (0, 1):
         raise RuntimeError(f"the checker ended with {done.returncode}: {done.stderr}")
-    seen = {identifier: {"outcome": SILENT, "errors": [], "warnings": []} for identifier in snippets()}
+    seen: dict[str, dict[str, Any]] = {
+        identifier: {"outcome": SILENT, "errors": [], "warnings": []} for identifier in snippets()
+    }
     for finding in json.loads(done.stdout)["findings"]:
         entry = seen[owner[Path(finding["file"]).name]]
         entry["outcome"] = CAUGHT

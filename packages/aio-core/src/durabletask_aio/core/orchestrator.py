@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from durabletask_aio.core import installation, plugins
 from durabletask_aio.core._upstream import task
@@ -22,6 +22,20 @@ from durabletask_aio.core.validation import accepts, validate_workflow_function
 
 TInput = TypeVar("TInput")
 TOutput = TypeVar("TOutput")
+
+
+class _Decorator(Protocol):
+    """The result of `as_orchestrator` without a function."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[[AsyncWorkflowContext, TInput], Coroutine[Any, Any, TOutput]], /
+    ) -> task.Orchestrator[TInput, TOutput]: ...
+
+    @overload
+    def __call__(
+        self, fn: Callable[[AsyncWorkflowContext], Coroutine[Any, Any, TOutput]], /
+    ) -> task.Orchestrator[Any, TOutput]: ...
 
 
 @overload
@@ -54,9 +68,7 @@ def as_orchestrator(
 @overload
 def as_orchestrator(
     fn: None = None, *, name: str | None = None, sandbox_mode: SandboxMode | str | None = None
-) -> Callable[
-    [Callable[[AsyncWorkflowContext, TInput], Coroutine[Any, Any, TOutput]]], task.Orchestrator[TInput, TOutput]
-]: ...
+) -> _Decorator: ...
 
 
 def as_orchestrator(fn: Any = None, *, name: str | None = None, sandbox_mode: SandboxMode | str | None = None) -> Any:

@@ -43,7 +43,7 @@ class WorkflowCurrentSpan(trace.NonRecordingSpan):
         """Returns the span of the whole orchestration, which upstream does not make the current one."""
 
     def get_span_context(self) -> SpanContext:
-        """Return the context of the span, or that of a span that is not recorded during replay."""
+        """Return the context of the span; during replay, one that is not sampled."""
         execution = running_execution()
         return _REPLAYED if execution is not None and execution.is_muted else super().get_span_context()
 
