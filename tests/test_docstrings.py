@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-FACADES = ("durabletask.aio", "durabletask.aio.worker", "durabletask.aio.testing", "durabletask.aio.sandbox")
+FACADES = (
+    "durabletask.aio",
+    "durabletask.aio.worker",
+    "durabletask.aio.testing",
+    "durabletask.aio.sandbox",
+    "durabletask.aio.engine",
+)
 CONSTRUCTED = {
     "AsyncWorkflowError",
     "AsyncOrchestratorMixin",
@@ -24,6 +30,7 @@ CONSTRUCTED = {
     "LocalBackend",
     "TaskHubGrpcWorker",
     "WorkflowEnvironment",
+    "WorkflowTracerProvider",
     "allow",
 }
 """The classes whose parameters are documented; users are given instances of the others."""
@@ -105,8 +112,16 @@ def test_public_names_are_documented_in_full(facade: str) -> None:
     assert [problem for name in names for problem in incomplete(name, getattr(module, name))] == []
 
 
+def test_the_tracer_provider_is_documented_in_full() -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from durabletask.aio.worker import WorkflowTracerProvider
+
+    assert list(incomplete("WorkflowTracerProvider", WorkflowTracerProvider)) == []
+
+
 def test_all_classes_that_users_construct_are_exported() -> None:
-    assert {name for facade in FACADES for name in importlib.import_module(facade).__all__} >= CONSTRUCTED
+    exported = {name for facade in FACADES for name in importlib.import_module(facade).__all__}
+    assert exported | {"WorkflowTracerProvider"} >= CONSTRUCTED
 
 
 class allow:  # a name of CONSTRUCTED

@@ -947,7 +947,7 @@ class TestStopping:
         assert ignored == ["begun", "cancelled"]
         [said] = [record for record in caplog.records if record.levelno == logging.WARNING and "Waiting" in record.msg]
         assert said.getMessage() == (
-            "Waiting for async activities that go on although they were cancelled: "
+            "Waiting for async activities that continue although they were cancelled: "
             f"activity stubborn #1 of {instance_id}"
         )
 

@@ -55,7 +55,7 @@ DEFECTS = {
     ),
     "the next turn does not wait for a session that is on its way": Defect(
         "worker/instance_threads.py",
-        "if not may_live_on(request):",
+        "if not may_keep(request):",
         "if True:",
         "test_instance_threads.py::test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet",
     ),
@@ -187,7 +187,7 @@ DEFECTS = {
     ),
     "a live instance goes from thread to thread": Defect(
         "worker/instance_threads.py",
-        "if not may_live_on(request):",
+        "if not may_keep(request):",
         "if True:",
         "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),

@@ -103,7 +103,7 @@ def self_check(module: Any = upstream) -> None:
     """Compare `durabletask` with what this module requires.
 
     Raises:
-        ImportError: if a name is missing; the message has the names and the installed version of `durabletask`.
+        ImportError: If a name is missing; the message has the names and the installed version of `durabletask`.
     """
     missing = missing_names(module)
     if missing:

@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durabletask_aio.core.hosting import activity_failure_details
 from durabletask_aio.worker import _upstream
@@ -29,6 +29,22 @@ if TYPE_CHECKING:
 _DELIVERY_THREADS = 4
 
 _request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("durabletask_aio_activity_request")
+
+
+class _Registered(NamedTuple):
+    """A registered activity, and what is asked about it for each work item."""
+
+    function: object
+    is_async: bool
+    """Whether it returns an awaitable, or may return one."""
+    may_return_awaitable: bool
+
+
+class _Cancelled(BaseException):
+    """The worker stopped before the activity had a result; the engine gets no response.
+
+    A `BaseException`, so that the span of the activity does not record it as an error.
+    """
 
 
 class _Handled:
@@ -49,11 +65,13 @@ class Activities:
             _upstream.own_activity(worker)
             if _upstream.overrides_activity(worker)
             else _upstream.activity_execution(
-                self._make_context, ActivityTracing(), new_failure_details=activity_failure_details
+                lambda *_: self._make_context(_request.get()),
+                ActivityTracing(),
+                new_failure_details=activity_failure_details,
             ).__get__(worker)
         )
         self._delivery: ThreadPoolExecutor | None = None
-        self._kinds: dict[str, tuple[object, bool, bool]] = {}
+        self._registered: dict[str, _Registered] = {}
         self.is_stopping = False
 
     def close(self) -> None:
@@ -66,15 +84,15 @@ class Activities:
 
     def is_async(self, name: str) -> bool:
         """Whether the activity registered under `name` returns an awaitable, or may return one."""
-        return self._kind(name)[1]
+        return self._find(name).is_async
 
-    def _kind(self, name: str) -> tuple[object, bool, bool]:
-        """Return the function, `is_async`, and `may_return_awaitable`; computed once for each function."""
+    def _find(self, name: str) -> _Registered:
+        """Return the activity registered under `name`; what is asked about it is computed once for each function."""
         function = _upstream.find_activity(self._worker, name)
-        known = self._kinds.get(name)
-        if known is None or known[0] is not function:
+        known = self._registered.get(name)
+        if known is None or known.function is not function:
             is_wrapper = may_return_awaitable(function)
-            known = self._kinds[name] = (function, is_wrapper or is_async(function), is_wrapper)
+            known = self._registered[name] = _Registered(function, is_wrapper or is_async(function), is_wrapper)
         return known
 
     def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
@@ -92,12 +110,9 @@ class Activities:
 
         return submit_activity
 
-    def _make_context(self, orchestration_id: str, task_id: int) -> ActivityContext:
-        request = _request.get()
-        return ActivityContext(orchestration_id, task_id, request.name, request.tags, self._asks_to_stop)
-
-    def _asks_to_stop(self) -> bool:
-        return self.is_stopping
+    def _make_context(self, request: pb.ActivityRequest) -> ActivityContext:
+        instance_id = request.orchestrationInstance.instanceId
+        return ActivityContext(instance_id, request.taskId, request.name, request.tags, lambda: self.is_stopping)
 
     # -- sync activities -----------------------------------------------------------------------------------------
 
@@ -128,7 +143,7 @@ class Activities:
             name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
             outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token), name=name))
         if outcome is None:
-            await loop.run_in_executor(self._delivery_pool(), self._give_back, cancel, request, stub, token)
+            await loop.run_in_executor(self._delivery_pool(), self._abandon, cancel, request, stub, token)
             return
         try:
             # Not in upstream's pool: it may be full of sync activities, and the result would wait for them.
@@ -136,12 +151,12 @@ class Activities:
         finally:
             handler(_HANDLED, stub, token)
 
-    def _give_back(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-        """Tell the engine that another worker may have the activity; it would notice by itself, but later."""
+    def _abandon(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
+        """Return the activity to the engine at once; otherwise the engine would notice it only later."""
         try:
             cancel(request, stub, token)
-        except Exception as error:  # The engine may be gone; then there is nothing to tell.
-            self._logger.debug("Activity '%s' could not be given back to the engine: %s", request.name, error)
+        except Exception as error:  # The engine may be gone; then there is nothing to return it to.
+            self._logger.debug("Activity '%s' could not be returned to the engine: %s", request.name, error)
 
     def _delivery_pool(self) -> ThreadPoolExecutor:
         if self._delivery is None:
@@ -204,9 +219,9 @@ class Activities:
         encoded_input = request.input.value
         input_type = type_discovery.activity_input_type(function, converter) if encoded_input else None
         value = converter.deserialize(encoded_input, input_type)
-        context = ActivityContext(instance_id, task_id, name, request.tags, self._asks_to_stop)
+        context = self._make_context(request)
         try:
-            if self._kind(name)[2]:
+            if self._find(name).may_return_awaitable:
                 output = await self._called_in_pool(function, context, value)
             else:
                 output = await function(context, value)
@@ -274,10 +289,3 @@ class Activities:
                 instance_id,
                 error,
             )
-
-
-class _Cancelled(BaseException):
-    """The worker stopped before the activity had a result; the engine gets no response.
-
-    A `BaseException`, so that the span of the activity does not record it as an error.
-    """

@@ -35,7 +35,7 @@ def check_activity(function: Any) -> None:
     """Refuse what would fail at each call.
 
     Raises:
-        WorkflowValidationError: for a coroutine in place of its function, and for an async generator function.
+        WorkflowValidationError: For a coroutine in place of its function, and for an async generator function.
     """
     if inspect.iscoroutine(function):
         name = function.__name__

@@ -88,7 +88,7 @@ class ActivityLoop:
                 loop.run_forever()
                 break
             except BaseException:
-                self._logger.exception("A task of an async activity tried to end the event loop; it goes on.")
+                self._logger.exception("A task of an async activity tried to end the event loop, which continues.")
         try:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())

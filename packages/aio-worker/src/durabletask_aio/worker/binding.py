@@ -21,7 +21,7 @@ from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 from durabletask_aio.worker.turns import Turns
 
 _ATTRIBUTE = "_durabletask_aio"
-_MAX_INTERVAL = 30.0
+_MAX_EVICTION_INTERVAL = 30.0
 """Seconds between two checks for idle sessions, at most."""
 
 CANCELLATION_WARNING_DELAY = 5.0
@@ -35,7 +35,7 @@ class Binding:
         self.worker = worker
         self.settings = settings
         self.logger = _upstream.logger_of(worker)
-        interval = min(_MAX_INTERVAL, max(settings.extended_session_idle_timeout / 2, 0.05))
+        interval = min(_MAX_EVICTION_INTERVAL, max(settings.extended_session_idle_timeout / 2, 0.05))
         self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, interval)
         self.loop = ActivityLoop(self.logger)
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
@@ -51,10 +51,14 @@ class Binding:
 
     # -- lifecycle -----------------------------------------------------------------------------------------------
 
-    def start(self, start: Callable[[], None]) -> None:
-        """Start the worker; `start` is upstream's method."""
+    def start(self, upstream_start: Callable[[], None]) -> None:
+        """Start the worker, and open all that its async code needs.
+
+        Args:
+            upstream_start: Upstream's method.
+        """
         if _upstream.is_running(self.worker):
-            start()  # raises
+            upstream_start()  # raises
             return
         self.activities.is_stopping = False
         self.loop.open()
@@ -62,22 +66,22 @@ class Binding:
         self.turns.sessions.open()
         self._watchdog.start(self._evict_idle)
         try:
-            start()
+            upstream_start()
         except BaseException:
             self._watchdog.stop()
             raise
 
-    def stop(self, stop: Callable[[], None]) -> None:
+    def stop(self, upstream_stop: Callable[[], None]) -> None:
         """Stop the worker, with a grace period for async activities, and close all that `start` has opened.
 
         Args:
-            stop: Upstream's method.
+            upstream_stop: Upstream's method.
 
         Raises:
             RuntimeError: On the event loop that runs the async activities.
         """
         if not _upstream.is_running(self.worker):
-            stop()
+            upstream_stop()
             return
         if self.loop.is_current():
             raise RuntimeError(
@@ -97,7 +101,7 @@ class Binding:
             grace.start()
             has_stopped = False
             try:
-                stop()
+                upstream_stop()
                 has_stopped = True
             finally:
                 stopped.set()
@@ -115,14 +119,14 @@ class Binding:
         count = self.loop.active
         if count:
             self.logger.info(
-                "The grace period of %.1f s is over: cancelling %d async activities, which the engine will hand out "
+                "The grace period of %.1f s is over: cancelling %d async activities, which the engine will deliver "
                 "again",
                 self.settings.stop_grace_period,
                 count,
             )
         self.loop.cancel_all()
         if not stopped.wait(CANCELLATION_WARNING_DELAY) and (left := self.loop.names()):
-            self.logger.warning("Waiting for async activities that go on although they were cancelled: %s", left)
+            self.logger.warning("Waiting for async activities that continue although they were cancelled: %s", left)
 
     def cancel_now(self) -> None:
         """End the grace period of a stop that is in progress."""
@@ -160,7 +164,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     _upstream.set_activity_submission(worker, binding.activities.submission)
-    _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_live_on))
+    _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_keep))
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, entity_execution())
     if lifecycle:

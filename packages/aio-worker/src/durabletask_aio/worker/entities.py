@@ -18,7 +18,7 @@ def check_entity(function: Any) -> None:
     """Refuse an entity with an async operation, which upstream would not await.
 
     Raises:
-        WorkflowValidationError: with the name of the operation.
+        WorkflowValidationError: With the name of the operation.
     """
     async_operation = None
     if inspect.isclass(function) and issubclass(function, DurableEntity):

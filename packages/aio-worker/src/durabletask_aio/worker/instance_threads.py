@@ -50,7 +50,7 @@ class InstanceThreads:
         """Return the executor of an instance, the same one from `open` to `close`.
 
         Raises:
-            RuntimeError: if the worker is not running.
+            RuntimeError: If the worker is not running.
         """
         # By the id alone, so that an evicted instance comes back to its thread.
         index = zlib.crc32(instance_id.encode()) % self._number
@@ -78,16 +78,14 @@ class InstanceThreads:
         for executor in executors.values():
             executor.shutdown(wait=wait)
 
-    def submission(
-        self, submit: SubmitWorkItem, may_live_on: Callable[[pb.OrchestratorRequest], bool]
-    ) -> SubmitWorkItem:
-        """Wrap upstream's `submit`, so that turns of instances that `may_live_on` run on the thread of the instance.
+    def submission(self, submit: SubmitWorkItem, may_keep: Callable[[pb.OrchestratorRequest], bool]) -> SubmitWorkItem:
+        """Wrap upstream's `submit`, so that turns after which `may_keep` lets the instance live run on its thread.
 
         All other turns run in upstream's pool.  Upstream's limits and bookkeeping apply to both.
         """
 
         def submit_turn(handler: Any, cancel: Any, request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
-            if not may_live_on(request):
+            if not may_keep(request):
                 submit(handler, cancel, request, stub, token)
                 return
 

@@ -148,8 +148,8 @@ class Settings:
         """Check `options` and fill in the defaults.
 
         Raises:
-            TypeError: for a value of a wrong type.
-            ValueError: for a value that is out of range.
+            TypeError: For a value of a wrong type.
+            ValueError: For a value that is out of range.
         """
         values = {name: option.check(options.get(name, option.default), name) for name, option in OPTIONS.items()}
         return cls(**values, generator_sessions=generator_sessions)

@@ -14,14 +14,14 @@ def rebind_globals(function: Any, **names: Any) -> Callable[..., Any]:
     """Return a copy of a function with other objects under some of its global names.
 
     Args:
-        function: a plain function.
-        names: the objects, by global name.
+        function: A plain function.
+        **names: The objects, by global name.
 
     Returns:
         A function with the same code, defaults and closure; `function` itself is not changed.
 
     Raises:
-        ImportError: if the code does not use one of the names; the copy would silently do what the original does.
+        ImportError: If the code does not use one of the names; the copy would silently do what the original does.
     """
     absent = [name for name in names if name not in function.__code__.co_names]
     if absent:

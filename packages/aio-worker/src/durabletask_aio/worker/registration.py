@@ -22,6 +22,20 @@ from durabletask_aio.worker.activity_functions import check_activity, copy_type_
 from durabletask_aio.worker.binding import bind, binding_of
 
 
+def refuse_while_running(worker: _upstream.Worker, kind: str) -> None:
+    """Refuse a registration with a worker that runs, as upstream does.
+
+    Args:
+        worker: The worker.
+        kind: What is registered, in the plural.
+
+    Raises:
+        RuntimeError: The worker is running.
+    """
+    if _upstream.is_running(worker):
+        raise RuntimeError(f"{kind} cannot be added while the worker is running.")
+
+
 class WorkerRegistrar:
     """Accepts async functions for any instance of upstream's worker class."""
 
@@ -31,8 +45,7 @@ class WorkerRegistrar:
         self, worker: Any, function: Callable[..., Any], *, name: str | None, sandbox_mode: Any
     ) -> str:
         """Register a coroutine function; see `AsyncOrchestratorMixin.add_orchestrator`."""
-        if _upstream.is_running(worker):
-            raise RuntimeError("Orchestrators cannot be added while the worker is running.")
+        refuse_while_running(worker, "Orchestrators")
         mode = None if sandbox_mode is None else SandboxMode.parse(sandbox_mode)
         validate_workflow_function(function)
         registered_as = function_name(function) if name is None else name
@@ -56,8 +69,7 @@ class WorkerRegistrar:
     def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
         """Register an activity, an async one or, under a name of its own, a plain one."""
         check_activity(function)
-        if _upstream.is_running(worker):
-            raise RuntimeError("Activities cannot be added while the worker is running.")
+        refuse_while_running(worker, "Activities")
         registered_as = function_name(function) if name is None else name
         _upstream.register_activity(worker, registered_as, with_type_hints(function, registered_as))
         bind(worker)

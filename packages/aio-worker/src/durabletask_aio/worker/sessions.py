@@ -24,6 +24,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
@@ -115,6 +116,12 @@ def _after_history(request: pb.OrchestratorRequest) -> bytes:
             setattr(rest, descriptor.name, value)
     data: bytes = rest.SerializeToString(deterministic=True)
     return data
+
+
+def execution_started(request: pb.OrchestratorRequest) -> pb.ExecutionStartedEvent:
+    """Return the event with which the execution started; an empty one if there is none, for upstream to fail."""
+    events = chain(request.pastEvents, request.newEvents)
+    return next((e.executionStarted for e in events if e.HasField("executionStarted")), pb.ExecutionStartedEvent())
 
 
 # -- the sessions -----------------------------------------------------------------------------------------------------
@@ -260,13 +267,15 @@ class SessionCache:
         with self._lock:
             self._closed = False
 
-    def count(self, *, hit: bool = False, miss: str | None = None) -> None:
-        """Count a hit, or a miss by its reason."""
+    def count_hit(self) -> None:
+        """Count a turn that continues a session."""
         with self._lock:
-            if hit:
-                self.stats.hits += 1
-            if miss is not None:
-                self.stats.misses[miss] += 1
+            self.stats.hits += 1
+
+    def count_miss(self, reason: str) -> None:
+        """Count a turn that is a full replay."""
+        with self._lock:
+            self.stats.misses[reason] += 1
 
 
 def session_miss_reason(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from durabletask_aio.core.hosting import metadata_from_tags, turn_scope
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb, tracing
+from durabletask_aio.worker.sessions import execution_started
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.session_executor import SessionExecutor
@@ -46,8 +47,8 @@ class ShadowReplay:
 
         Of `live` only the settings are used, since it may be evicted and closed meanwhile.
         """
-        started = next((e.executionStarted for e in request.pastEvents if e.HasField("executionStarted")), None)
-        with turn_scope(metadata=metadata_from_tags(started.tags if started is not None else None)):
+        started = execution_started(request)
+        with turn_scope(metadata=metadata_from_tags(started.tags)):
             replayed = _replay(live, request)
         difference = _difference(actions, replayed)
         with self._stats.lock:
@@ -56,11 +57,11 @@ class ShadowReplay:
         if difference is None:
             return
         _upstream.logger_of(self._worker).error(
-            "%s: a shadow replay of orchestrator %s is non-deterministic: %s. The live instance goes on, but its next "
-            "full replay (after a restart, an eviction, or on another worker) is likely to fail with a "
+            "%s: a shadow replay of orchestrator %s is non-deterministic: %s. The live instance continues, but its "
+            "next full replay (after a restart, an eviction, or on another worker) is likely to fail with a "
             "NonDeterminismError; look for clocks, random values, sets and I/O in the workflow",
             request.instanceId,
-            started.name if started is not None else "<unknown>",
+            started.name,
             difference,
         )
 

@@ -29,6 +29,6 @@ def orchestration_spans(trace_context: Callable[[], Any]) -> AbstractContextMana
     """Do the same as `workflow_spans`, inside of it, with the span that upstream has made current.
 
     Args:
-        trace_context: returns the context of the orchestration's span, if there is one by then.
+        trace_context: Returns the context of the orchestration's span, if there is one by then.
     """
     return nullcontext() if _with_opentelemetry is None else _with_opentelemetry.orchestration_spans(trace_context)

@@ -53,8 +53,8 @@ class WorkflowTracerProvider(TracerProvider):
     at each replay, and `on_end` once.  Outside of async workflows nothing is different.
 
     Args:
-        id_generator: generates the ids of spans outside of async workflows; OpenTelemetry's random one by default.
-        keywords: the other keywords of the SDK's class.
+        id_generator: Generates the ids of spans outside of async workflows; OpenTelemetry's random one by default.
+        **keywords: The other keywords of the SDK's class.
     """
 
     __module__ = "durabletask.aio.worker"
@@ -66,8 +66,8 @@ class WorkflowTracerProvider(TracerProvider):
         """Return a tracer for workflow code and all other code.
 
         Args:
-            arguments: as for the SDK's class.
-            keywords: as for the SDK's class.
+            *arguments: As for the SDK's class.
+            **keywords: As for the SDK's class.
 
         Returns:
             The SDK's tracer, in a wrapper.
@@ -78,21 +78,21 @@ class WorkflowTracerProvider(TracerProvider):
 class _WorkflowIds(IdGenerator):
     """Generates ids from the random stream of the running workflow; with another generator if none is running."""
 
-    def __init__(self, elsewhere: IdGenerator) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, fallback: IdGenerator) -> None:
+        self._fallback = fallback
 
     def generate_span_id(self) -> int:
         stream = _stream()
-        return self._elsewhere.generate_span_id() if stream is None else stream.getrandbits(64) or 1
+        return self._fallback.generate_span_id() if stream is None else stream.getrandbits(64) or 1
 
     def generate_trace_id(self) -> int:
         stream = _stream()
-        return self._elsewhere.generate_trace_id() if stream is None else stream.getrandbits(128) or 1
+        return self._fallback.generate_trace_id() if stream is None else stream.getrandbits(128) or 1
 
     def is_trace_id_random(self) -> bool:
         # Those of workflows are as evenly distributed as random ones.
-        elsewhere: Callable[[], bool] | None = getattr(self._elsewhere, "is_trace_id_random", None)
-        return elsewhere() if elsewhere is not None else False
+        is_random: Callable[[], bool] | None = getattr(self._fallback, "is_trace_id_random", None)
+        return is_random() if is_random is not None else False
 
 
 def _stream() -> random.Random | None:

@@ -13,14 +13,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.hosting import TurnScope, metadata_from_tags, orchestrator_info, turn_scope
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.session_executor import SessionExecutor
-from durabletask_aio.worker.sessions import ExtendedSessionStats, History, Session, SessionCache, session_miss_reason
+from durabletask_aio.worker.sessions import (
+    ExtendedSessionStats,
+    History,
+    Session,
+    SessionCache,
+    execution_started,
+    session_miss_reason,
+)
 from durabletask_aio.worker.shadow import ShadowReplay
 from durabletask_aio.worker.spans import workflow_spans
 
@@ -47,12 +53,6 @@ class Delivery:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
-
-
-def _started(request: pb.OrchestratorRequest) -> pb.ExecutionStartedEvent:
-    """Return the event with which the execution started; an empty one if there is none, for upstream to fail."""
-    events = chain(request.pastEvents, request.newEvents)
-    return next((e.executionStarted for e in events if e.HasField("executionStarted")), pb.ExecutionStartedEvent())
 
 
 @dataclass
@@ -84,14 +84,14 @@ class Turns:
             settings.max_extended_sessions, settings.extended_session_idle_timeout, ExtendedSessionStats()
         )
         self._shadow = ShadowReplay(worker, settings.shadow_replay_rate, self.sessions.stats)
-        self._run: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
+        self._upstream_turn: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
         # A subclass that overrides the turn keeps its own: it runs in our scope, but without sessions.
-        self._own = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
+        self._overriding_turn = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
 
     def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
         """Run one turn; takes the place of upstream's `_execute_orchestrator` on a bound worker."""
         started_at = time.perf_counter()
-        started = _started(request)
+        started = execution_started(request)
         turn = self._turn_of(started.name)
         with (
             self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)),
@@ -99,8 +99,8 @@ class Turns:
             workflow_spans() if turn.is_async else nullcontext(),
             turn_scope(metadata=metadata_from_tags(started.tags)) as scope,
         ):
-            if self._own is not None:
-                self._own(request, stub, completion_token)
+            if self._overriding_turn is not None:
+                self._overriding_turn(request, stub, completion_token)
                 served_by = "full replay"
             else:
                 served_by = self._execute(turn, request, stub, completion_token, scope)
@@ -114,12 +114,12 @@ class Turns:
     def _execute(
         self, turn: _Turn, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, scope: TurnScope
     ) -> str:
-        history = History(request) if self._may_live_on(turn) else None
+        history = History(request) if self._may_keep(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
         delivery = Delivery(stub)
         self._current.turn = turn
         try:
-            self._run(self._worker, request, delivery, completion_token)
+            self._upstream_turn(self._worker, request, delivery, completion_token)
             actions = () if turn.executor is None else turn.executor.actions
         finally:
             self._current.turn = None
@@ -142,15 +142,15 @@ class Turns:
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
-    def may_live_on(self, request: pb.OrchestratorRequest) -> bool:
+    def may_keep(self, request: pb.OrchestratorRequest) -> bool:
         """Whether the instance may be kept alive after this turn."""
-        return self._own is None and self._may_live_on(self._turn_of(_started(request).name))
+        return self._overriding_turn is None and self._may_keep(self._turn_of(execution_started(request).name))
 
     def _turn_of(self, name: str) -> _Turn:
         function = _upstream.find_orchestrator(self._worker, name)
         return _Turn(function, function is not None and orchestrator_info(function) is not None)
 
-    def _may_live_on(self, turn: _Turn) -> bool:
+    def _may_keep(self, turn: _Turn) -> bool:
         if not self.sessions.is_enabled or turn.function is None:
             return False
         return turn.is_async or self._settings.generator_sessions
@@ -164,14 +164,14 @@ class Turns:
         elif session is not None:
             reason = session_miss_reason(session, request, history, function) or ""
             if not reason:
-                self.sessions.count(hit=True)
+                self.sessions.count_hit()
                 return session, ""
-            self.sessions.count(miss=reason)
+            self.sessions.count_miss(reason)
         elif not request.pastEvents:
             reason = "new"
         else:
             reason = "absent"
-            self.sessions.count(miss=reason)
+            self.sessions.count_miss(reason)
         if session is not None:
             session.dispose()
         return None, reason

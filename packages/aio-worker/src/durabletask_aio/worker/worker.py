@@ -18,7 +18,7 @@ from durabletask_aio.worker.binding import Binding, bind, binding_of
 from durabletask_aio.worker.entities import check_entity
 from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
 from durabletask_aio.worker.options import Settings, show_options, take_options
-from durabletask_aio.worker.registration import registrar
+from durabletask_aio.worker.registration import refuse_while_running, registrar
 
 if TYPE_CHECKING:
     import logging
@@ -141,10 +141,8 @@ class AsyncOrchestratorMixin:
             )
         if name is None:
             return super().add_orchestrator(fn)  # type: ignore[misc, no-any-return]
-        if _upstream.is_running(worker):
-            raise RuntimeError("Orchestrators cannot be added while the worker is running.")
-        function: Any = fn
-        _upstream.register_orchestrator(worker, name, function)
+        refuse_while_running(worker, "Orchestrators")
+        _upstream.register_orchestrator(worker, name, fn)
         return name
 
     def add_activity(self, fn: Callable[[ActivityContext, TInput], Any], *, name: str | None = None) -> str:
