@@ -130,6 +130,7 @@ PAGES = {
             Run("order_of_any_version", "tea", ["reserved tea", "charged tea"], ("charge", "reserve"), version="2"),
         ]
     ),
+    "docs/conformance.md": Page(),
     "docs/errors.md": Page(runs=[Run("careful", 7, "refused: cannot charge 7", ("risky",))]),
 }
 RUNS = [pytest.param(page, run, id=f"{page}: {run.workflow}") for page, that in PAGES.items() for run in that.runs]

@@ -58,7 +58,14 @@ def test_a_sub_command_runs_with_its_arguments(commands, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"), [("check", "sandbox"), ("replay", "testing"), ("timeline", "testing"), ("dev", "testing")]
+    ("command", "extra"),
+    [
+        ("check", "sandbox"),
+        ("conformance", "testing"),
+        ("replay", "testing"),
+        ("timeline", "testing"),
+        ("dev", "testing"),
+    ],
 )
 def test_a_known_sub_command_that_is_missing_says_what_to_install(commands, capsys, command, extra):
     assert cli.main([command, "something", "--option"]) == 2
@@ -102,7 +109,7 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         ["greet", "Say", "hello."],
     ]
     assert [line.split(maxsplit=1) for line in missing.splitlines()] == [
-        [name, 'pip install "durabletask-aio-core[testing]"'] for name in ("dev", "replay", "timeline")
+        [name, 'pip install "durabletask-aio-core[testing]"'] for name in ("conformance", "dev", "replay", "timeline")
     ]
 
 

@@ -23,7 +23,13 @@ _PROGRAM = "durabletask-aio"
 _PARTS = ("core", "worker", "sandbox", "testing", "engine")
 """The last part of the name of each of our distributions."""
 
-_EXTRAS = {"check": "sandbox", "dev": "testing", "replay": "testing", "timeline": "testing"}
+_EXTRAS = {
+    "check": "sandbox",
+    "conformance": "testing",
+    "dev": "testing",
+    "replay": "testing",
+    "timeline": "testing",
+}
 """The extra of the core's distribution that brings a sub-command."""
 
 

@@ -35,7 +35,7 @@ The local engine:
     threads, loopback: threads and ports of the server.
 
 Commands and plugins:
-    replay_command, timeline_command, dev: the sub-commands of `durabletask-aio`.
+    replay_command, timeline_command, dev: sub-commands of `durabletask-aio`; a fourth is in the folder `conformance`.
     dev_ui, dev_page: the web page of `dev`.
     pytest_plugin: fixtures, recorded histories, failure reports.
     frames: removes the frames of libraries from tracebacks.
