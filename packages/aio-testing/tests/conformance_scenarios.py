@@ -42,13 +42,13 @@ def wrong(run: ScenarioRun) -> None:
 
 @scenario()
 def refused(run: ScenarioRun) -> None:
-    """The engine refuses to raise an event to nobody."""
+    """The engine refuses an event for an instance that does not exist."""
     run.client.raise_orchestration_event(run.new_id(), "event")
 
 
 @scenario()
 def waits(run: ScenarioRun) -> None:
-    """A workflow waits for an event that nobody raises."""
+    """A workflow waits for an event that is never raised."""
 
     @run.orchestrator
     async def forever(ctx: AsyncWorkflowContext) -> None:

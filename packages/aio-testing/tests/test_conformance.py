@@ -176,7 +176,7 @@ def test_an_engine_command_for_an_address_that_is_taken_is_an_error(local_backen
     )
 
 
-def test_an_address_where_nobody_answers_is_an_error(unused_port):
+def test_an_address_without_an_engine_is_an_error(unused_port):
     result = conformance(f"localhost:{unused_port}", "--connect-timeout", "0.5")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: no engine answers at localhost:{unused_port}\n"

@@ -204,7 +204,7 @@ class ScenarioRun:
     # -- instances ------------------------------------------------------------------------------------------------
 
     def new_id(self, label: str = "") -> str:
-        """Return an instance id that nobody else has.
+        """Return a new instance id.
 
         Args:
             label: What to add to it.

@@ -422,7 +422,7 @@ def replayed(run: ScenarioRun) -> None:
 
 @scenario()
 def deadlock(run: ScenarioRun) -> None:
-    """A workflow that waits for something that cannot happen fails, and says so."""
+    """A workflow that waits for something that cannot happen fails with `DeadlockError`."""
 
     @run.orchestrator
     async def flow(ctx: AsyncWorkflowContext) -> None:
