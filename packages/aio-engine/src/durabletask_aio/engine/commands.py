@@ -1,0 +1,405 @@
+"""Commands: each loads what it is about, lets `transitions` compute, and writes the result, in one transaction.
+
+A command changes one instance or entity; what that has to say to others is delivered to them within the same
+transaction.  A store that several engines share would deliver them in transactions of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from durabletask_aio.engine import events, transitions
+from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.sqlite import SqliteStore
+from durabletask_aio.engine.state import (
+    Changes,
+    DeliverEvent,
+    EndExecution,
+    Entity,
+    EventKind,
+    InboxEvent,
+    Instance,
+    Lock,
+    LockRequest,
+    Message,
+    ReleaseLock,
+    RequestLock,
+    RewindInstance,
+    SendOperation,
+    StartInstance,
+    Task,
+    TerminateChildren,
+    Timer,
+    TimerKind,
+)
+from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
+from durabletask_aio.engine.transitions import TERMINAL, Context
+
+_logger = logging.getLogger("durabletask.aio.engine")
+
+
+class InstanceNotFoundError(Exception):
+    """There is no such instance."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"Orchestration instance '{instance_id}' not found")
+
+
+class Transaction:
+    """One command at work on a store.
+
+    Attributes:
+        touched: the instances that have changed, by id; `None` for one that has been deleted.
+        new_tasks: activities to queue once this is committed.
+        dropped_tasks: activities that are done.
+        dropped_executions: executions whose activities are not to be run any more.
+        entities: entities that may have something to do.
+        has_written: whether the store has been changed; a command that raises before that leaves nothing to undo.
+        finished: the hand-out that the command is the answer to.
+    """
+
+    def __init__(self, store: SqliteStore, context: Context) -> None:
+        self.store = store
+        self.context = context
+        self.touched: dict[str, Instance | None] = {}
+        self.new_tasks: list[Task] = []
+        self.dropped_tasks: list[Task] = []
+        self.dropped_executions: list[str] = []
+        self.entities: dict[str, None] = {}
+        self.has_written = False
+        self.finished: str | None = None
+        self._messages: deque[Message] = deque()
+        self._locks_changed = False
+
+    # -- instances -------------------------------------------------------------------------------------------------
+
+    def start_instance(self, message: StartInstance) -> str:
+        """Start an instance; returns its id."""
+        try:
+            self._apply(transitions.start(self.store.instance(message.instance_id), message, self.context))
+        except transitions.AlreadyStartedError:
+            return message.instance_id
+        return message.instance_id
+
+    def restart_instance(self, instance_id: str, new_id: str | None) -> str:
+        """Run an instance that has ended once more, from its first input; returns the id."""
+        instance = self._existing(instance_id)
+        if instance.status not in TERMINAL:
+            raise transitions.NotAllowedError(f"Orchestration instance '{instance_id}' is not in a terminal state")
+        value = self.store.payloads(instance).get("input")
+        assert value is None or isinstance(value, str)
+        return self.start_instance(
+            StartInstance(
+                new_id or instance_id, instance.name, instance.version, value, instance.tags, replaceable=TERMINAL
+            )
+        )
+
+    def raise_event(self, instance_id: str, name: str, data: str | None) -> None:
+        """Give an instance an external event."""
+        self._existing(instance_id)
+        self._send(DeliverEvent(instance_id, events.event_raised(self.context.now, name, data)))
+
+    def suspend(self, instance_id: str, reason: str | None) -> None:
+        """Let an instance get no events until it is resumed."""
+        self._existing(instance_id)
+        event = events.execution_suspended(self.context.now, reason)
+        self._send(DeliverEvent(instance_id, event, EventKind.SUSPEND))
+
+    def resume(self, instance_id: str, reason: str | None) -> None:
+        """Give a suspended instance what has arrived meanwhile."""
+        self._existing(instance_id)
+        event = events.execution_resumed(self.context.now, reason)
+        self._send(DeliverEvent(instance_id, event, EventKind.RESUME))
+
+    def terminate(self, instance_id: str, output: str | None, recurse: bool) -> None:
+        """End an instance; with `recurse`, its children too."""
+        kind = EventKind.TERMINATE_RECURSIVELY if recurse else EventKind.TERMINATE
+        self._send(DeliverEvent(instance_id, events.execution_terminated(self.context.now, output, recurse), kind))
+
+    def rewind_instance(self, instance_id: str, reason: str | None) -> None:
+        """Let a failed instance go on from before its failure."""
+        instance = self._existing(instance_id)
+        held = transitions.held_locks(events.past_events(self.store.history(instance)))
+        entities = [(section, self._entity(each)) for section, ids in held for each in ids]
+        others = [each.lock for _, each in entities if each.lock is not None]
+        self._apply(transitions.rewind(instance, reason, others, self.context))
+        for section, entity in entities:
+            lock = Lock(section, instance_id, instance.execution_id)
+            self.store.put_entity(transitions.grant(entity, lock, self.context))
+
+    def purge(self, instance_id: str, *, recursive: bool) -> int:
+        """Delete an instance that has ended; with `recursive`, its children first.
+
+        Returns:
+            The number of instances that are gone.  What runs, and children of what runs, stay.
+        """
+        instance = self.store.instance(instance_id)
+        if instance is None or instance.status not in TERMINAL:
+            return 0
+        count = 0
+        if recursive:
+            for child in self.store.children(instance_id):
+                count += self.purge(child.instance_id, recursive=True)
+        self.has_written = True
+        self._end(EndExecution(instance.execution_id, drop_tasks=True))
+        self.store.delete(instance)
+        self.touched[instance_id] = None
+        return count + 1
+
+    def _existing(self, instance_id: str) -> Instance:
+        instance = self.store.instance(instance_id)
+        if instance is None:
+            raise InstanceNotFoundError(instance_id)
+        return instance
+
+    # -- what workers answer ---------------------------------------------------------------------------------------
+
+    def complete_turn(self, token: TurnToken, response: pb.OrchestratorResponse) -> bool:
+        """Commit a turn; returns whether it counted."""
+        instance = self.store.instance(token.instance_id)
+        if instance is None or instance.turn_id != token.turn_id:
+            return False
+        inbox = self.store.inbox(instance)
+        given = [each for each in inbox if each.seq <= token.upto]
+        if len(given) != token.count:
+            return False
+        turn = transitions.Turn(given, inbox[len(given) :], token.time, response)
+        changes = transitions.complete_turn(
+            instance,
+            turn,
+            lambda: self._started(instance, given),
+            lambda: frozenset(each.task_id for each in self.store.tasks(instance.execution_id)),
+            self.context,
+        )
+        self._apply(changes)
+        return True
+
+    def _started(self, instance: Instance, given: Sequence[InboxEvent]) -> pb.ExecutionStartedEvent:
+        for each in given:
+            if each.kind is EventKind.START:
+                return pb.HistoryEvent.FromString(each.event).executionStarted
+        for chunk in self.store.history(instance):
+            for event in events.past_events([chunk]):
+                if event.HasField("executionStarted"):
+                    return event.executionStarted
+        return pb.ExecutionStartedEvent()
+
+    def complete_activity(self, token: TaskToken, response: pb.ActivityResponse) -> bool:
+        """Take the outcome of an activity; returns whether it counted."""
+        task = self.store.task(token.seq)
+        if task is None or task.nonce != token.nonce:
+            return False
+        self.has_written = True
+        self.store.drop_task(task)
+        self.dropped_tasks.append(task)
+        self._send(transitions.activity_outcome(task, response, self.context))
+        return True
+
+    def complete_batch(self, token: BatchToken, result: pb.EntityBatchResult) -> bool:
+        """Commit a batch of an entity; returns whether it counted."""
+        entity = self.store.entity(token.entity_id)
+        if entity is None or entity.revision != token.revision:
+            return False
+        holder = "" if entity.lock is None else entity.lock.execution_id
+        given = [each for each in transitions.batch(entity, self.store.operations(token.entity_id)) if each.seq <= token.upto]
+        if holder != token.holder or len(given) != token.count:
+            return False
+        changes = transitions.complete_batch(entity, given, result, self.context)
+        self.has_written = True
+        self.store.put_entity(changes.entity)
+        self.store.drop_operations(changes.consumed)
+        self.entities[token.entity_id] = None
+        self._locks_changed = True
+        self._messages.extend(changes.messages)
+        self._deliver()
+        return True
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def fire_timers(self, limit: int) -> int:
+        """Let what is due happen; returns how many timers that were."""
+        due = self.store.due_timers(self.context.now, limit)
+        for timer in due:
+            self.has_written = True
+            self.store.drop_timer(timer)
+            self._fire(timer)
+        self._deliver()
+        return len(due)
+
+    def _fire(self, timer: Timer) -> None:
+        if timer.kind is TimerKind.TIMER:
+            self._messages.append(DeliverEvent(timer.target, timer.event, execution_id=timer.execution_id))
+        elif timer.kind is TimerKind.SIGNAL:
+            self._messages.append(SendOperation(timer.target, timer.event))
+        else:
+            instance = self.store.instance(timer.target)
+            if instance is not None and instance.execution_id == timer.execution_id:
+                self._write(transitions.fire_start(instance))
+
+    # -- entities --------------------------------------------------------------------------------------------------
+
+    def signal_entity(self, entity_id: str, event: bytes, due: int | None) -> None:
+        """Give an entity a signal, now or later."""
+        self._send(SendOperation(entity_id, event, due=due))
+
+    def clean_entities(self, *, remove_empty: bool, release_orphaned: bool) -> tuple[int, int]:
+        """Delete entities without state and operations, and free those whose holder is no more.
+
+        Returns:
+            How many of either.
+        """
+        removed = released = 0
+        if release_orphaned:
+            for entity in self.store.locked_entities():
+                assert entity.lock is not None
+                holder = self.store.instance(entity.lock.instance_id)
+                if holder is None or holder.status in TERMINAL or holder.execution_id != entity.lock.execution_id:
+                    self.has_written = True
+                    self._release(entity)
+                    released += 1
+        if remove_empty:
+            wanted = {each for request in self.store.lock_requests() for each in request.entity_ids}
+            after = ""
+            while page := self.store.entities("", None, None, True, 1000, after):
+                for entity, pending in page:
+                    after = entity.entity_id
+                    if entity.state is None and not pending and entity.lock is None and after not in wanted:
+                        self.has_written = True
+                        self.store.delete_entity(entity.entity_id)
+                        removed += 1
+        self._deliver()
+        return removed, released
+
+    def _entity(self, entity_id: str) -> Entity:
+        return self.store.entity(entity_id) or transitions.new_entity(entity_id, self.context)
+
+    def _release(self, entity: Entity) -> None:
+        self.store.put_entity(transitions.release(entity))
+        self.entities[entity.entity_id] = None
+        self._locks_changed = True
+
+    def _grant_locks(self) -> None:
+        self._locks_changed = False
+        requests = self.store.lock_requests()
+        if not requests:
+            return
+        for request in transitions.grantable(requests, self.store.entity, self.store.first_operation):
+            for entity_id in request.entity_ids:
+                self.store.put_entity(transitions.grant(self._entity(entity_id), request.lock, self.context))
+                self.entities[entity_id] = None
+            self.store.drop_lock_request(request.seq)
+            self._messages.append(transitions.grant_message(request.lock, self.context))
+
+    # -- changes and messages --------------------------------------------------------------------------------------
+
+    def _apply(self, changes: Changes) -> None:
+        self._write(changes)
+        self._deliver()
+
+    def _write(self, changes: Changes) -> None:
+        self.has_written = True
+        instance = self.store.apply(changes)
+        self.touched[instance.instance_id] = instance
+        for task in changes.tasks:
+            self.new_tasks.append(self.store.add_task(task))
+        for timer in changes.timers:
+            self.store.add_timer(timer)
+        self._messages.extend(changes.messages)
+
+    def _send(self, message: Message) -> None:
+        self._messages.append(message)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Deliver messages until there are none, and grant the locks that have become free."""
+        while self._messages or self._locks_changed:
+            while self._messages:
+                message = self._messages.popleft()
+                _RECEIVERS[type(message)](self, message)
+            if self._locks_changed:
+                self._grant_locks()
+
+    def _deliver_event(self, message: DeliverEvent) -> None:
+        instance = self.store.instance(message.instance_id)
+        changes = None if instance is None else transitions.deliver(instance, message)
+        if changes is not None:
+            self._write(changes)
+
+    def _start_child(self, message: StartInstance) -> None:
+        try:
+            self._write(transitions.start(self.store.instance(message.instance_id), message, self.context))
+        except transitions.InstanceExistsError:
+            if message.parent is not None:
+                self._messages.extend(transitions.refuse_child(message, self.context))
+            else:
+                _logger.warning("An entity asked to start '%s', which runs already", message.instance_id)
+
+    def _send_operation(self, message: SendOperation) -> None:
+        self.has_written = True
+        if message.due is not None and message.due > self.context.now:
+            self.store.add_timer(Timer(message.due, TimerKind.SIGNAL, message.entity_id, event=message.event))
+            return
+        if self.store.entity(message.entity_id) is None:
+            self.store.put_entity(transitions.new_entity(message.entity_id, self.context))
+        self.store.add_operation(message.entity_id, message.event, message.execution_id)
+        self.entities[message.entity_id] = None
+
+    def _request_lock(self, message: RequestLock) -> None:
+        self.store.add_lock_request(LockRequest(0, message.lock, message.entity_ids))
+        self._locks_changed = True
+
+    def _release_lock(self, message: ReleaseLock) -> None:
+        entity = self.store.entity(message.entity_id)
+        if entity is not None and entity.lock is not None:
+            if entity.lock.critical_section_id == message.critical_section_id:
+                self._release(entity)
+
+    def _end(self, message: EndExecution) -> None:
+        if self.store.end_execution(message.execution_id, message.drop_tasks):
+            self._locks_changed = True
+        if message.drop_tasks:
+            self.dropped_executions.append(message.execution_id)
+            self.new_tasks = [each for each in self.new_tasks if each.execution_id != message.execution_id]
+        for entity in self.store.locked_entities(message.execution_id):
+            self._release(entity)
+
+    def _rewind_child(self, message: RewindInstance) -> None:
+        child = self.store.instance(message.instance_id)
+        if child is None:
+            self._start_child(message.start)
+        elif child.parent != message.start.parent:
+            assert message.start.parent is not None
+            self._messages.extend(transitions.refuse_child(message.start, self.context))
+        elif child.status == transitions.FAILED:
+            try:
+                self.rewind_instance(child.instance_id, message.reason)
+            except transitions.NotAllowedError as error:
+                _logger.warning("%s", error)
+        elif child.status in TERMINAL:
+            payloads = self.store.payloads(child)
+            output, failure = payloads.get("output"), payloads.get("failure")
+            assert output is None or isinstance(output, str)
+            assert failure is None or isinstance(failure, bytes)
+            self._messages.extend(transitions.report_again(child, output, failure, self.context))
+
+    def _terminate_children(self, message: TerminateChildren) -> None:
+        for child in self.store.children(message.instance_id):
+            if child.status not in TERMINAL:
+                event = events.execution_terminated(self.context.now, message.output, True)
+                self._messages.append(DeliverEvent(child.instance_id, event, EventKind.TERMINATE_RECURSIVELY))
+
+
+_RECEIVERS: dict[type, Callable[[Transaction, Any], None]] = {
+    DeliverEvent: Transaction._deliver_event,
+    StartInstance: Transaction._start_child,
+    SendOperation: Transaction._send_operation,
+    RequestLock: Transaction._request_lock,
+    ReleaseLock: Transaction._release_lock,
+    EndExecution: Transaction._end,
+    RewindInstance: Transaction._rewind_child,
+    TerminateChildren: Transaction._terminate_children,
+}

@@ -1,0 +1,197 @@
+"""Builds upstream's history events, and frames encoded events as fields of a message.
+
+An encoded message is the concatenation of its fields, so a turn's request is put together from the bytes of its events
+without parsing any of them: see `PAST_EVENT` and `NEW_EVENT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
+
+from durabletask_aio.engine._upstream import pb
+
+MICROSECONDS = 1_000_000
+
+
+def _tag(message: type, field: str) -> bytes:
+    """The tag of a field whose value is preceded by its length."""
+    number = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
+    return varint(number << 3 | 2)
+
+
+def varint(number: int) -> bytes:
+    """Encode a number in protobuf's variable length."""
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+PAST_EVENT = _tag(pb.OrchestratorRequest, "pastEvents")
+NEW_EVENT = _tag(pb.OrchestratorRequest, "newEvents")
+
+
+def frame(tag: bytes, encoded: bytes) -> bytes:
+    """Return an encoded message as a field of another one."""
+    return tag + varint(len(encoded)) + encoded
+
+
+def timestamp(time: int) -> Timestamp:
+    """Return microseconds since 1970 as a protobuf timestamp."""
+    seconds, rest = divmod(time, MICROSECONDS)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def microseconds(stamp: Timestamp) -> int:
+    """Return a protobuf timestamp as microseconds since 1970, rounded up, so that nothing is due too early."""
+    return stamp.seconds * MICROSECONDS + -(-stamp.nanos // 1000)
+
+
+def string_value(text: str | None) -> StringValue | None:
+    """Return the wrapper of an optional string."""
+    return None if text is None else StringValue(value=text)
+
+
+def optional(message: object, field: str) -> str | None:
+    """Return the value of an optional string field, `None` if it is not set."""
+    return getattr(message, field).value if message.HasField(field) else None  # type: ignore[attr-defined]
+
+
+def past_events(chunks: Iterable[bytes]) -> list[pb.HistoryEvent]:
+    """Parse the chunks of a history."""
+    return list(pb.OrchestratorRequest.FromString(b"".join(chunks)).pastEvents)
+
+
+def as_past(events: Iterable[pb.HistoryEvent]) -> bytes:
+    """Encode events as a chunk of a history."""
+    return b"".join(frame(PAST_EVENT, event.SerializeToString()) for event in events)
+
+
+def orchestrator_started(time: int) -> bytes:
+    """Encode the first event of a turn."""
+    return pb.HistoryEvent(
+        eventId=-1, timestamp=timestamp(time), orchestratorStarted=pb.OrchestratorStartedEvent()
+    ).SerializeToString()
+
+
+def execution_started(
+    time: int,
+    instance_id: str,
+    name: str,
+    version: str | None,
+    input: str | None,  # noqa: A002 - what upstream calls it
+    tags: dict[str, str],
+) -> pb.HistoryEvent:
+    """Make the event that starts an execution."""
+    return pb.HistoryEvent(
+        eventId=-1,
+        timestamp=timestamp(time),
+        executionStarted=pb.ExecutionStartedEvent(
+            name=name,
+            version=string_value(version),
+            input=string_value(input),
+            orchestrationInstance=pb.OrchestrationInstance(instanceId=instance_id),
+            tags=tags,
+        ),
+    )
+
+
+def event_raised(time: int, name: str, data: str | None) -> bytes:
+    """Encode an external event."""
+    raised = pb.EventRaisedEvent(name=name, input=string_value(data))
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), eventRaised=raised).SerializeToString()
+
+
+def execution_suspended(time: int, reason: str | None) -> bytes:
+    """Encode a request to suspend."""
+    suspended = pb.ExecutionSuspendedEvent(input=string_value(reason))
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), executionSuspended=suspended).SerializeToString()
+
+
+def execution_resumed(time: int, reason: str | None) -> bytes:
+    """Encode a request to resume."""
+    resumed = pb.ExecutionResumedEvent(input=string_value(reason))
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), executionResumed=resumed).SerializeToString()
+
+
+def execution_terminated(time: int, output: str | None, recurse: bool) -> bytes:
+    """Encode a request to terminate."""
+    terminated = pb.ExecutionTerminatedEvent(input=string_value(output), recurse=recurse)
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), executionTerminated=terminated).SerializeToString()
+
+
+def execution_rewound(time: int, reason: str | None) -> bytes:
+    """Encode a request to rewind."""
+    rewound = pb.ExecutionRewoundEvent(reason=string_value(reason))
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), executionRewound=rewound).SerializeToString()
+
+
+def timer_fired(time: int, timer_id: int, fire_at: Timestamp) -> bytes:
+    """Encode that a timer is due; `time` is when it is."""
+    fired = pb.TimerFiredEvent(fireAt=fire_at, timerId=timer_id)
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), timerFired=fired).SerializeToString()
+
+
+def activity_outcome(time: int, response: pb.ActivityResponse) -> bytes:
+    """Encode the result or the failure of an activity."""
+    event = pb.HistoryEvent(eventId=-1, timestamp=timestamp(time))
+    # A failure without a message is a failure too.
+    if response.HasField("failureDetails"):
+        event.taskFailed.taskScheduledId = response.taskId
+        event.taskFailed.failureDetails.CopyFrom(response.failureDetails)
+    else:
+        event.taskCompleted.taskScheduledId = response.taskId
+        if response.HasField("result"):
+            event.taskCompleted.result.CopyFrom(response.result)
+    return event.SerializeToString()
+
+
+def child_completed(time: int, task_id: int, output: str | None) -> bytes:
+    """Encode the result of a sub-orchestration."""
+    completed = pb.SubOrchestrationInstanceCompletedEvent(taskScheduledId=task_id, result=string_value(output))
+    return pb.HistoryEvent(
+        eventId=-1, timestamp=timestamp(time), subOrchestrationInstanceCompleted=completed
+    ).SerializeToString()
+
+
+def child_failed(time: int, task_id: int, failure: pb.TaskFailureDetails) -> bytes:
+    """Encode the failure of a sub-orchestration."""
+    failed = pb.SubOrchestrationInstanceFailedEvent(taskScheduledId=task_id, failureDetails=failure)
+    return pb.HistoryEvent(
+        eventId=-1, timestamp=timestamp(time), subOrchestrationInstanceFailed=failed
+    ).SerializeToString()
+
+
+def lock_granted(time: int, critical_section_id: str) -> bytes:
+    """Encode that a critical section has all its entities."""
+    granted = pb.EntityLockGrantedEvent(criticalSectionId=critical_section_id)
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), entityLockGranted=granted).SerializeToString()
+
+
+def signal(
+    time: int,
+    entity_id: str,
+    operation: str,
+    request_id: str,
+    input: StringValue | None,  # noqa: A002 - what upstream calls it
+    scheduled: Timestamp | None = None,
+) -> bytes:
+    """Encode a signal to an entity."""
+    signaled = pb.EntityOperationSignaledEvent(
+        requestId=request_id,
+        operation=operation,
+        input=input,
+        targetInstanceId=StringValue(value=entity_id),
+        scheduledTime=scheduled,
+    )
+    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), entityOperationSignaled=signaled).SerializeToString()
+
+
+def failure(error_type: str, message: str) -> pb.TaskFailureDetails:
+    """Describe a failure of the engine's own."""
+    return pb.TaskFailureDetails(errorType=error_type, errorMessage=message)

@@ -1,0 +1,557 @@
+"""Runs commands, one transaction for each group of them, and tells everybody what has come of it after the commit.
+
+Whoever has a command runs it on his own thread, together with the commands of all who wait behind him: their commits
+become one, which is what makes a disk that is asked to flush bearable.  The exception is the main thread, where a
+KeyboardInterrupt may come at any point: its commands, and those of event loops, run on the engine's own thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from collections.abc import Iterator
+
+from durabletask_aio.engine import events, transitions
+from durabletask_aio.engine.clock import Clock
+from durabletask_aio.engine.commands import Transaction
+from durabletask_aio.engine.dispatch import Dispatcher, Handout, WorkerStream, WorkItem, WorkKind
+from durabletask_aio.engine.sqlite import SqliteReader, SqliteStore
+from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
+from durabletask_aio.engine.store import RolledBackError
+from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
+from durabletask_aio.engine.transitions import Context
+
+_logger = logging.getLogger("durabletask.aio.engine")
+
+T = TypeVar("T")
+
+_TIMERS_AT_ONCE = 100
+"""Timers that fire in one transaction; after a long stop there may be many."""
+
+_MAX_WAIT = 1.0
+"""Seconds after which the engine's thread looks at the clock again: the wall clock may have been set."""
+
+_CLOCK_MARGIN = 2_000_000
+"""Microseconds added to the last time in the file, which is written now and then only."""
+
+
+class EngineStoppedError(Exception):
+    """The engine has been stopped."""
+
+
+class EngineBusyError(Exception):
+    """A command could not be written; it may be tried again."""
+
+
+@dataclass
+class TurnWork:
+    """A turn on its way to a worker, not yet put together.
+
+    Attributes:
+        token: the completion token.
+        instance: whose turn it is.
+        chunks: its history: the first `chunk_count` of these.
+        events: the new events.
+        time: of the turn.
+    """
+
+    token: str
+    instance: Instance
+    chunks: list[bytes]
+    chunk_count: int
+    events: list[InboxEvent]
+    time: int
+
+    def past(self) -> bytes:
+        """The history, as fields of a request."""
+        return b"".join(itertools.islice(self.chunks, self.chunk_count))
+
+    def new(self) -> list[bytes]:
+        """The new events, encoded."""
+        return [events.orchestrator_started(self.time), *(each.event for each in self.events if each.event)]
+
+
+@dataclass
+class TaskWork:
+    """An activity on its way to a worker."""
+
+    token: str
+    task: Task
+
+
+@dataclass
+class BatchWork:
+    """A batch of operations on its way to a worker."""
+
+    token: str
+    entity: Entity
+    operations: list[Operation]
+
+
+@dataclass
+class _Entry(Generic[T]):
+    """A command that waits for its transaction."""
+
+    command: Callable[[Transaction], T]
+    future: Future[T] = field(default_factory=Future)
+
+
+Watcher = Callable[["Instance | None"], bool]
+"""Is told an instance after each of its commits, `None` once it is deleted; returns whether it has seen enough."""
+
+
+class Kernel:
+    """The engine without its transport.  Thread-safe."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        clock: Clock,
+        *,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        turn_lease: float | None = None,
+        activity_lease: float | None = None,
+        reconnect_period: float | None = None,
+    ) -> None:
+        """Take over a store: what it says is to be done is queued.
+
+        Args:
+            store: an open store, which is the kernel's from now on.
+            clock: engine time.
+            new_id: makes random ids.
+            turn_lease: seconds, see `Dispatcher`.
+            activity_lease: seconds, see `Dispatcher`.
+            reconnect_period: seconds, see `Dispatcher`.
+        """
+        self.store = store
+        self.clock = clock
+        self.new_id = new_id
+        options = {"turn_lease": turn_lease, "reconnect_period": reconnect_period}
+        self.dispatcher = Dispatcher(
+            self._prepare,
+            new_id,
+            activity_lease=activity_lease,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        self._lock = threading.Lock()
+        self._pending: deque[_Entry[Any]] = deque()
+        self._wake = threading.Condition(threading.Lock())
+        self._is_woken = False
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._watchers: dict[str, list[Watcher]] = {}
+        self._observers: list[Callable[[], None]] = []
+        self._idle_readers: queue.LifoQueue[SqliteReader] = queue.LifoQueue()
+        self._time_written = 0
+        self._busy_until = 0.0
+        self.loaded = self._load()
+
+    def _load(self) -> tuple[int, int, int]:
+        """Queue what is to be done; returns the numbers of turns, activities and entities."""
+        turns = batches = activities = 0
+        for instance in self.store.waiting_instances():
+            if self._queue_turn(instance):
+                turns += 1
+        for task in self.store.tasks():
+            self._queue_task(task)
+            activities += 1
+        for entity_id in self.store.waiting_entities():
+            self._queue_batch(entity_id)
+            batches += 1
+        return turns, activities, batches
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def execute(self, command: Callable[[Transaction], T]) -> T:
+        """Run a command; returns when it is committed.
+
+        Raises:
+            EngineBusyError: if it could not be written; nothing of it has happened.
+            EngineStoppedError: if the engine has been stopped.
+            Exception: what the command raises; nothing of it has happened.
+        """
+        if self._thread is not None and threading.current_thread() is threading.main_thread():
+            return self.submit(command).result()
+        entry = self._enter(command)
+        with self._lock:
+            if not entry.future.done():
+                self._run_pending()
+        return entry.future.result()
+
+    def submit(self, command: Callable[[Transaction], T]) -> Future[T]:
+        """Have the engine's thread run a command."""
+        entry = self._enter(command)
+        self.wake()
+        return entry.future
+
+    def _enter(self, command: Callable[[Transaction], T]) -> _Entry[T]:
+        if self._is_closed:
+            raise EngineStoppedError("the engine has been stopped")
+        entry = _Entry(command)
+        self._pending.append(entry)
+        return entry
+
+    def _run_pending(self) -> None:
+        """Run all commands that wait, in one transaction.  Called under the lock."""
+        group: list[_Entry[Any]] = []
+        while self._pending:
+            entry = self._pending.popleft()
+            if entry.future.set_running_or_notify_cancel():
+                group.append(entry)
+        if group:
+            self._run(group)
+
+    def _run(self, group: list[_Entry[Any]]) -> None:
+        if self._is_closed:
+            for entry in group:
+                entry.future.set_exception(EngineStoppedError("the engine has been stopped"))
+            return
+        outcomes: list[tuple[_Entry[Any], Any, BaseException | None]] = []
+        transactions: list[Transaction] = []
+        try:
+            self.store.begin()
+            for entry in group:
+                transaction = Transaction(self.store, Context(self.clock.now(), self.new_id))
+                try:
+                    result = entry.command(transaction)
+                except Exception as error:
+                    if transaction.has_written or not self.store.in_transaction:
+                        raise
+                    outcomes.append((entry, None, error))
+                else:
+                    outcomes.append((entry, result, None))
+                    transactions.append(transaction)
+            if any(each.has_written for each in transactions):
+                self._write_time()
+                self.store.commit()
+            else:
+                self.store.rollback()
+        except BaseException as error:
+            self._undo(group, error)
+            return
+        self._publish(transactions)
+        for entry, result, failed in outcomes:
+            if failed is not None:
+                entry.future.set_exception(failed)
+            else:
+                entry.future.set_result(result)
+
+    def _undo(self, group: list[_Entry[Any]], error: BaseException) -> None:
+        """A transaction has failed: nothing of it has happened.  One by one, its commands may do better."""
+        try:
+            self.store.rollback()
+        except Exception as second:
+            error = second
+        if len(group) > 1 and not isinstance(error, RolledBackError):
+            for entry in group:
+                self._run([entry])
+            return
+        if not isinstance(error, RolledBackError):
+            _logger.error("A command has failed", exc_info=error)
+        for entry in group:
+            busy = EngineBusyError(f"not written: {error}") if isinstance(error, RolledBackError) else error
+            entry.future.set_exception(busy)
+
+    def _write_time(self) -> None:
+        # At most once a second: what the file says is a little behind, which `_CLOCK_MARGIN` makes up for.
+        now = self.clock.now()
+        if now - self._time_written > 1_000_000:
+            self.store.set_meta("time", now)
+            self._time_written = now
+
+    @staticmethod
+    def last_time(store: SqliteStore) -> int:
+        """Return a time that is not before any that the engine of a store has used."""
+        written = store.meta("time")
+        return 0 if written is None else written + _CLOCK_MARGIN
+
+    # -- after the commit ------------------------------------------------------------------------------------------
+
+    def _publish(self, transactions: list[Transaction]) -> None:
+        for transaction in transactions:
+            finished = self.dispatcher.finish(transaction.finished) if transaction.finished else None
+            for task in transaction.dropped_tasks:
+                self.dispatcher.discard(WorkKind.ACTIVITY, task.nonce)
+            for execution_id in transaction.dropped_executions:
+                self.dispatcher.discard_if(
+                    WorkKind.ACTIVITY, lambda item, gone=execution_id: _task(item).execution_id == gone
+                )
+            for instance_id, instance in transaction.touched.items():
+                if instance is None:
+                    self.dispatcher.discard(WorkKind.TURN, instance_id)
+                else:
+                    self._queue_turn(instance)
+                self._notify(instance_id, instance)
+            for task in transaction.new_tasks:
+                self._queue_task(task)
+            for entity_id in transaction.entities:
+                self._queue_batch(entity_id)
+            if finished is not None and finished.key not in transaction.touched:
+                self._offer_again(finished)
+        for observer in self._observers:
+            observer()
+        due = self.store.next_due()
+        if due is not None and due < self._busy_until:
+            self.wake()
+
+    def _queue_turn(self, instance: Instance) -> bool:
+        if self.dispatcher.is_out(WorkKind.TURN, instance.instance_id):
+            return False
+        if not transitions.is_ready(instance, self.store.inbox(instance)):
+            return False
+        self.dispatcher.add(
+            WorkItem(
+                WorkKind.TURN,
+                instance.instance_id,
+                instance.name,
+                instance.version,
+                affinity=instance.instance_id,
+            )
+        )
+        return True
+
+    def _queue_task(self, task: Task) -> None:
+        self.dispatcher.add(
+            WorkItem(WorkKind.ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id)
+        )
+
+    def _queue_batch(self, entity_id: str) -> None:
+        if not self.dispatcher.is_out(WorkKind.BATCH, entity_id):
+            self.dispatcher.add(WorkItem(WorkKind.BATCH, entity_id, entity_name(entity_id)))
+
+    def _offer_again(self, item: WorkItem) -> None:
+        """Somebody has answered for it; there may be more to do, or his answer did not count."""
+        if item.kind is WorkKind.BATCH:
+            self._queue_batch(item.key)
+        elif item.kind is WorkKind.TURN:
+            instance = self.store.instance(item.key)
+            if instance is not None:
+                self._queue_turn(instance)
+
+    def _prepare(self, handout: Handout) -> TurnWork | TaskWork | BatchWork | None:
+        """Make what a hand-out carries, from what is committed; `None` if there is nothing to do any more."""
+        item = handout.item
+        if item.kind is WorkKind.ACTIVITY:
+            task = _task(item)
+            return TaskWork(str(TaskToken(handout.id, task.seq, task.nonce)), task)
+        if item.kind is WorkKind.BATCH:
+            entity = self.store.entity(item.key)
+            if entity is None:
+                return None
+            operations = list(transitions.batch(entity, self.store.operations(item.key)))
+            if not operations:
+                return None
+            holder = "" if entity.lock is None else entity.lock.execution_id
+            token = BatchToken(handout.id, entity.revision, operations[-1].seq, len(operations), holder, item.key)
+            return BatchWork(str(token), entity, operations)
+        instance = self.store.instance(item.key)
+        inbox = () if instance is None else self.store.inbox(instance)
+        if instance is None or not transitions.is_ready(instance, inbox):
+            return None
+        given = list(transitions.turn_events(instance, inbox))
+        time = transitions.turn_time(instance, given, self.clock.now())
+        token = TurnToken(handout.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
+        chunks = self.store.history(instance)
+        assert isinstance(chunks, list)
+        return TurnWork(str(token), instance, chunks, len(chunks), given, time)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def complete(self, handout_id: str, command: Callable[[Transaction], bool]) -> bool:
+        """Take the answer of a worker; returns whether it counted."""
+
+        def work(transaction: Transaction) -> bool:
+            transaction.finished = handout_id
+            return command(transaction)
+
+        try:
+            return self.execute(work)
+        except EngineStoppedError:
+            raise
+        except Exception:
+            self.abandon(handout_id)
+            raise
+
+    def abandon(self, handout_id: str) -> None:
+        """A worker gives an item back."""
+        with self._lock:
+            self.dispatcher.abandon(handout_id)
+        self.wake()
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def open_stream(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> None:
+        """A worker has come."""
+        with self._lock:
+            if self._is_closed:
+                raise EngineStoppedError("the engine has been stopped")
+            self.dispatcher.open(stream, holding)
+
+    def close_stream(self, stream: WorkerStream) -> None:
+        """A worker's stream has ended."""
+        with self._lock:
+            self.dispatcher.close(stream)
+        self.wake()
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    def watch(self, instance_id: str, watcher: Watcher) -> Callable[[], None]:
+        """Tell somebody an instance now and after each of its commits, until he has seen enough.
+
+        Returns:
+            What to call to tell him no more.
+        """
+        with self._lock:
+            if watcher(self.store.instance(instance_id)):
+                return lambda: None
+            self._watchers.setdefault(instance_id, []).append(watcher)
+        return lambda: self._unwatch(instance_id, watcher)
+
+    def _unwatch(self, instance_id: str, watcher: Watcher) -> None:
+        with self._lock:
+            watchers = self._watchers.get(instance_id, [])
+            if watcher in watchers:
+                watchers.remove(watcher)
+                if not watchers:
+                    del self._watchers[instance_id]
+
+    def _notify(self, instance_id: str, instance: Instance | None) -> None:
+        watchers = self._watchers.get(instance_id)
+        if watchers is not None:
+            left = [watcher for watcher in watchers if not watcher(instance)]
+            if left:
+                self._watchers[instance_id] = left
+            else:
+                del self._watchers[instance_id]
+
+    def observe(self, observer: Callable[[], None]) -> None:
+        """Call somebody after each commit, on the thread that made it and under the lock."""
+        self._observers.append(observer)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[SqliteReader | SqliteStore]:
+        """Give a reader of what is committed: of a file, beside the writer; in memory, instead of it."""
+        if self._is_closed:
+            raise EngineStoppedError("the engine has been stopped")
+        if self.store.path is None:
+            with self._lock:
+                yield self.store
+            return
+        try:
+            reader = self._idle_readers.get_nowait()
+        except queue.Empty:
+            reader = self.store.reader()
+        try:
+            yield reader
+        finally:
+            if self._is_closed:
+                reader.close()
+            else:
+                self._idle_readers.put(reader)
+
+    @contextmanager
+    def locked(self) -> Iterator[SqliteStore]:
+        """Give the store while no command runs."""
+        with self._lock:
+            yield self.store
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def fire_due(self) -> int:
+        """Let what is due happen; returns how many timers that were."""
+        with self._lock:
+            due = self.store.next_due()
+        if due is None or due > self.clock.now():
+            return 0
+        return self.execute(lambda transaction: transaction.fire_timers(_TIMERS_AT_ONCE))
+
+    def start(self) -> None:
+        """Start the engine's thread: timers, leases, and the commands of those that do not run their own."""
+        self._thread = threading.Thread(target=self._serve, name="durabletask-aio-engine", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the engine's thread look around."""
+        with self._wake:
+            self._is_woken = True
+            self._wake.notify()
+
+    def _serve(self) -> None:
+        while not self._is_closed:
+            try:
+                pause = self._serve_once()
+            except Exception:
+                _logger.exception("The engine's thread has met an error")
+                pause = _MAX_WAIT
+            with self._wake:
+                if not self._is_woken:
+                    self._wake.wait(pause)
+                self._is_woken = False
+
+    def _serve_once(self) -> float:
+        with self._lock:
+            self._run_pending()
+            pause = self.dispatcher.check()
+        while self.fire_due():
+            pass
+        with self._lock:
+            due = self.store.next_due()
+        pauses = [_MAX_WAIT] if pause is None else [_MAX_WAIT, pause]
+        if due is not None:
+            pauses.append(max((due - self.clock.now()) / 1_000_000, 0.0))
+        shortest = min(pauses)
+        self._busy_until = self.clock.now() + shortest * 1_000_000
+        return shortest
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End every stream and every wait, and close the store."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self.dispatcher.stop()
+            self._run_pending()
+            for stream in list(self.dispatcher.streams):
+                self.dispatcher.close(stream)
+            self._is_closed = True
+            watchers = [watcher for group in self._watchers.values() for watcher in group]
+            self._watchers.clear()
+        self.wake()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        for watcher in watchers:
+            watcher(None)
+        with self._lock:
+            self._run_pending()
+            self.store.set_meta("time", self.clock.now())
+            while not self._idle_readers.empty():
+                self._idle_readers.get().close()
+            self.store.close()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has been stopped."""
+        return self._is_closed
+
+
+def entity_name(entity_id: str) -> str:
+    """Return the name in an entity's id, `@name@key`."""
+    return entity_id.split("@", 2)[1] if entity_id.startswith("@") else entity_id
+
+
+def _task(item: WorkItem) -> Task:
+    assert isinstance(item.payload, Task)
+    return item.payload

@@ -1,0 +1,734 @@
+"""The store: one SQLite database, in a file or in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from durabletask_aio.engine import schema
+from durabletask_aio.engine.state import (
+    NO_TAGS,
+    Changes,
+    Entity,
+    EventKind,
+    InboxEvent,
+    Instance,
+    Lock,
+    LockRequest,
+    Operation,
+    Parent,
+    Task,
+    Timer,
+    TimerKind,
+)
+from durabletask_aio.engine.store import InstanceFilter, Page, RolledBackError, StoreError
+
+_INSTANCE_COLUMNS = (
+    "key, instance_id, execution_id, turn_id, name, version, status, created_at, updated_at, started_at, turn_time, "
+    "ahead, scheduled_at, completed_at, custom_status, tags, parent_id, parent_execution, parent_task, event_count, "
+    "rewinding"
+)
+_UPDATE_INSTANCE = (
+    "UPDATE instances SET "
+    + ", ".join(f"{name}=?" for name in _INSTANCE_COLUMNS.split(", ")[1:])
+    + " WHERE key=?"
+)
+_INSERT_INSTANCE = f"INSERT INTO instances ({_INSTANCE_COLUMNS}) VALUES ({', '.join('?' * 21)})"
+_UPDATE_AFTER_TURN = (
+    "UPDATE instances SET turn_id=?, status=?, updated_at=?, turn_time=?, custom_status=?, event_count=? WHERE key=?"
+)
+_ENTITY_COLUMNS = "entity_id, revision, state, modified_at, lock_section, lock_instance, lock_execution"
+
+_MAX_CACHED_INSTANCES = 10_000
+_MAX_CACHED_BYTES = 64 * 1024 * 1024
+
+_GAP = 1 << 24
+"""Numbers left out at each start, at random: what a power cut has undone is not numbered the same way again."""
+
+_SYNCHRONOUS = {"fsync": "FULL", "os": "NORMAL"}
+
+
+@dataclass
+class _Cached:
+    """What is in memory of one instance.
+
+    Attributes:
+        instance: its row.
+        inbox: its inbox, `None` if not loaded.
+        chunks: its history, `None` if not loaded.
+        turns: the number of its chunks, `None` if not known.
+        size: the bytes of `chunks`.
+    """
+
+    instance: Instance
+    inbox: list[InboxEvent] | None = None
+    chunks: list[bytes] | None = None
+    turns: int | None = None
+    size: int = 0
+
+
+class _Connection:
+    """Queries on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def instance(self, instance_id: str) -> Instance | None:
+        row = self._db.execute(
+            f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE instance_id=?", (instance_id,)
+        ).fetchone()
+        return None if row is None else _instance(row)
+
+    def history(self, instance: Instance) -> Sequence[bytes]:
+        first = instance.key << 32
+        rows = self._db.execute("SELECT events FROM history WHERE id>=? AND id<? ORDER BY id", (first, first + (1 << 32)))
+        return [row[0] for row in rows]
+
+    def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
+        return dict(self._db.execute("SELECT name, value FROM payloads WHERE key=?", (instance.key,)))
+
+    def query(
+        self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
+    ) -> Page:
+        where, values = _conditions(wanted)
+        if after is not None:
+            where.append(f"(created_at, key) {'<' if newest_first else '>'} (?, ?)")
+            values += after
+        direction = "DESC" if newest_first else "ASC"
+        rows = self._db.execute(
+            f"SELECT {_INSTANCE_COLUMNS} FROM instances{_where(where)} "
+            f"ORDER BY created_at {direction}, key {direction} LIMIT ?",
+            (*values, limit + 1),
+        ).fetchall()
+        found = [_instance(row) for row in rows[:limit]]
+        return Page(found, (found[-1].created_at, found[-1].key) if len(rows) > limit and found else None)
+
+    def count(self, wanted: InstanceFilter) -> int:
+        where, values = _conditions(wanted)
+        return self._db.execute(f"SELECT count(*) FROM instances{_where(where)}", values).fetchone()[0]
+
+    def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
+        where, values = _conditions(wanted)
+        where.append("completed_at IS NOT NULL")
+        if after is not None:
+            where.append("(completed_at, instance_id) > (?, ?)")
+            values += after
+        rows = self._db.execute(
+            f"SELECT {_INSTANCE_COLUMNS} FROM instances{_where(where)} ORDER BY completed_at, instance_id LIMIT ?",
+            (*values, limit),
+        )
+        return [_instance(row) for row in rows]
+
+    def entity(self, entity_id: str) -> Entity | None:
+        row = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE entity_id=?", (entity_id,)).fetchone()
+        return None if row is None else _entity(row)
+
+    def entities(
+        self,
+        prefix: str,
+        modified_from: int | None,
+        modified_to: int | None,
+        include_transient: bool,
+        limit: int,
+        after: str = "",
+    ) -> Sequence[tuple[Entity, int]]:
+        where, values = ["entity_id>?"], [after]
+        if prefix:
+            where.append("entity_id>=? AND entity_id<?")
+            values += [prefix, _after_prefix(prefix)]
+        _add_range(where, values, "modified_at", modified_from, modified_to)
+        pending = "(SELECT count(*) FROM operations WHERE operations.entity_id=entities.entity_id)"
+        if not include_transient:
+            where.append(f"({pending}=0 OR state IS NOT NULL)")
+        rows = self._db.execute(
+            f"SELECT {_ENTITY_COLUMNS}, {pending} FROM entities{_where(where)} ORDER BY entity_id LIMIT ?",
+            (*values, limit),
+        )
+        return [(_entity(row[:-1]), row[-1]) for row in rows]
+
+    def operations(self, entity_id: str) -> Sequence[Operation]:
+        rows = self._db.execute(
+            "SELECT seq, event, execution_id FROM operations WHERE entity_id=? ORDER BY seq", (entity_id,)
+        )
+        return [Operation(*row) for row in rows]
+
+
+class SqliteReader(_Connection):
+    """Reads a database beside its writer; sees what is committed."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+
+class SqliteStore(_Connection):
+    """The writer of a database.  Used by one thread at a time."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, durability: str = "fsync") -> None:
+        """Open or create a database.
+
+        Args:
+            path: its file, `None` for one in memory.
+            durability: `"fsync"` or `"os"`, for a file.
+
+        Raises:
+            StoreError: if the file is not a database of ours, is damaged, or was written by a newer version.
+        """
+        self.path = None if path is None else Path(path)
+        self.durability = durability if path is not None else "none"
+        try:
+            super().__init__(_connect(":memory:" if path is None else os.fspath(path)))
+            self._open(path is not None, durability)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(_describe(self.path, error)) from error
+        self._cache: OrderedDict[str, _Cached] = OrderedDict()
+        self._cached_bytes = 0
+        self._touched: set[str] = set()
+        self._requests: list[LockRequest] | None = None
+        self._next_due: int | None = None
+        self._next_due_known = False
+        last = self._db.execute(
+            "SELECT max(coalesce((SELECT max(seq) FROM inbox), 0), coalesce((SELECT max(seq) FROM tasks), 0), "
+            "coalesce((SELECT max(seq) FROM timers), 0), coalesce((SELECT max(seq) FROM operations), 0), "
+            "coalesce((SELECT max(seq) FROM lock_requests), 0), coalesce((SELECT value FROM meta WHERE name='seq'), 0))"
+        ).fetchone()[0]
+        self._seq = last + (_GAP + secrets.randbelow(_GAP) if path is not None else 0)
+
+    def _open(self, is_file: bool, durability: str) -> None:
+        db = self._db
+        if is_file:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
+            db.execute("PRAGMA fullfsync=1")  # without it macOS keeps what is written in the drive's cache
+            db.execute("PRAGMA wal_autocheckpoint=2000")
+        else:
+            db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA journal_mode=MEMORY")
+        db.execute("PRAGMA cache_size=-32000")
+        db.execute("PRAGMA temp_store=MEMORY")
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and application != schema.APPLICATION_ID:
+            raise StoreError(f"{self.path} is a database of another program; give the engine a file of its own")
+        if version > schema.VERSION:
+            raise StoreError(
+                f"{self.path} was written by a newer durabletask-aio-engine (schema {version}; this one knows up to "
+                f"{schema.VERSION}); upgrade the package, or start from a backup that is older"
+            )
+        if is_file and tables:
+            (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if check != "ok":
+                raise StoreError(_describe(self.path, sqlite3.DatabaseError(check)))
+        for number, step in enumerate(schema.MIGRATIONS[version:], version + 1):
+            db.executescript(
+                f"BEGIN IMMEDIATE; {step}; PRAGMA application_id={schema.APPLICATION_ID}; "
+                f"PRAGMA user_version={number}; COMMIT;"
+            )
+
+    def reader(self) -> SqliteReader:
+        """Open another connection that reads what is committed; for a file only."""
+        assert self.path is not None
+        connection = _connect(os.fspath(self.path))
+        connection.execute("PRAGMA query_only=1")
+        return SqliteReader(connection)
+
+    def close(self) -> None:
+        """Write the log back into the file, and close it."""
+        if self.path is not None:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('seq', ?)", (self._seq,))
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def meta(self, name: str) -> Any:
+        """Return a value that was kept with `set_meta`, `None` if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep a value."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy what is committed into a new file, while others write."""
+        copy = sqlite3.connect(os.fspath(target))
+        try:
+            with copy:
+                self._db.backup(copy, pages=1000, sleep=0.01)
+        finally:
+            copy.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of the file in bytes, and how many bytes of it are free."""
+        page = self._db.execute("PRAGMA page_size").fetchone()[0]
+        return {
+            "bytes": page * self._db.execute("PRAGMA page_count").fetchone()[0],
+            "free_bytes": page * self._db.execute("PRAGMA freelist_count").fetchone()[0],
+        }
+
+    def vacuum(self) -> None:
+        """Give free pages back to the file system."""
+        self._db.execute("VACUUM")
+
+    # -- transactions ----------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        with _translated():
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        # SQLite rolls a transaction back by itself when the disk is full; a COMMIT after that would succeed in vain.
+        if not self._db.in_transaction:
+            self._forget()
+            raise RolledBackError("the transaction has been rolled back")
+        try:
+            with _translated():
+                self._db.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+        self._touched.clear()
+        if len(self._cache) > _MAX_CACHED_INSTANCES or self._cached_bytes > _MAX_CACHED_BYTES:
+            self._shrink()
+
+    def rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._forget()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; after an error it may be gone."""
+        return self._db.in_transaction
+
+    def _forget(self) -> None:
+        """Drop from memory what a transaction has changed that did not happen."""
+        for instance_id in self._touched:
+            self._evict(instance_id)
+        self._touched.clear()
+        self._requests = None
+        self._next_due_known = False
+
+    def _evict(self, instance_id: str) -> None:
+        cached = self._cache.pop(instance_id, None)
+        if cached is not None:
+            self._cached_bytes -= cached.size
+
+    def _shrink(self) -> None:
+        while self._cache and (
+            len(self._cache) > _MAX_CACHED_INSTANCES * 9 // 10 or self._cached_bytes > _MAX_CACHED_BYTES * 9 // 10
+        ):
+            self._evict(next(iter(self._cache)))
+
+    # -- instances -------------------------------------------------------------------------------------------------
+
+    def instance(self, instance_id: str) -> Instance | None:
+        cached = self._cached(instance_id)
+        return None if cached is None else cached.instance
+
+    def _cached(self, instance_id: str) -> _Cached | None:
+        cached = self._cache.get(instance_id)
+        if cached is None:
+            found = super().instance(instance_id)
+            if found is None:
+                return None
+            cached = self._cache[instance_id] = _Cached(found)
+        else:
+            self._cache.move_to_end(instance_id)
+        return cached
+
+    def inbox(self, instance: Instance) -> Sequence[InboxEvent]:
+        cached = self._cached(instance.instance_id)
+        assert cached is not None
+        return self._load_inbox(cached)
+
+    def _load_inbox(self, cached: _Cached) -> list[InboxEvent]:
+        if cached.inbox is None:
+            rows = self._db.execute(
+                "SELECT seq, event, kind, execution_id FROM inbox WHERE key=? ORDER BY seq", (cached.instance.key,)
+            )
+            cached.inbox = [InboxEvent(seq, event, EventKind(kind), execution) for seq, event, kind, execution in rows]
+        return cached.inbox
+
+    def history(self, instance: Instance) -> Sequence[bytes]:
+        cached = self._cached(instance.instance_id)
+        assert cached is not None
+        if cached.chunks is None:
+            cached.chunks = list(super().history(instance))
+            cached.turns = len(cached.chunks)
+            self._resize(cached, sum(map(len, cached.chunks)))
+        return cached.chunks
+
+    def _resize(self, cached: _Cached, size: int) -> None:
+        self._cached_bytes += size - cached.size
+        cached.size = size
+
+    def apply(self, changes: Changes) -> Instance:
+        instance = changes.instance
+        self._touched.add(instance.instance_id)
+        cached = self._cached(instance.instance_id)
+        is_new = cached is None
+        if cached is None:
+            instance = self._insert(instance)
+            cached = self._cache[instance.instance_id] = _Cached(instance, [], [], 0)
+        elif instance is not cached.instance:
+            self._update(cached.instance, instance)
+            cached.instance = instance
+        key = instance.key
+        self._apply_inbox(cached, changes)
+        if changes.clear_history and cached.turns != 0:
+            self._db.execute("DELETE FROM history WHERE id>=? AND id<?", (key << 32, (key + 1) << 32))
+            cached.chunks, cached.turns = [], 0
+            self._resize(cached, 0)
+        if changes.history:
+            self._append_history(cached, changes.history)
+        for name, value in changes.payloads.items():
+            if value is not None:
+                self._db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (key, name, value))
+            elif not is_new:
+                self._db.execute("DELETE FROM payloads WHERE key=? AND name=?", (key, name))
+        return instance
+
+    def _insert(self, instance: Instance) -> Instance:
+        row = self._db.execute(_INSERT_INSTANCE, (None, *_row(instance)[1:]))
+        assert row.lastrowid is not None
+        instance = replace(instance, key=row.lastrowid)
+        self._write_tags(instance)
+        return instance
+
+    def _update(self, before: Instance, instance: Instance) -> None:
+        if before.execution_id == instance.execution_id and before.completed_at == instance.completed_at:
+            if before.scheduled_at == instance.scheduled_at and before.rewinding == instance.rewinding:
+                self._db.execute(
+                    _UPDATE_AFTER_TURN,
+                    (
+                        instance.turn_id,
+                        instance.status,
+                        instance.updated_at,
+                        instance.turn_time,
+                        instance.custom_status,
+                        instance.event_count,
+                        instance.key,
+                    ),
+                )
+                return
+        self._db.execute(_UPDATE_INSTANCE, (*_row(instance)[1:], instance.key))
+        if before.tags != instance.tags:
+            self._db.execute("DELETE FROM tags WHERE key=?", (instance.key,))
+            self._write_tags(instance)
+
+    def _write_tags(self, instance: Instance) -> None:
+        if instance.tags:
+            rows = [(name, value, instance.key) for name, value in instance.tags.items()]
+            self._db.executemany("INSERT INTO tags VALUES (?, ?, ?)", rows)
+
+    def _apply_inbox(self, cached: _Cached, changes: Changes) -> None:
+        key, inbox = cached.instance.key, self._load_inbox(cached)
+        if changes.drop_inbox:
+            if inbox:
+                self._db.execute("DELETE FROM inbox WHERE key=?", (key,))
+                # A new list: what is being handed out may still refer to the old one.
+                inbox = cached.inbox = []
+        elif changes.consumed:
+            self._db.execute("DELETE FROM inbox WHERE key=? AND seq<=?", (key, changes.consumed))
+            inbox = cached.inbox = [each for each in inbox if each.seq > changes.consumed]
+        for each in changes.inbox:
+            stored = InboxEvent(self._next_seq(), each.event, each.kind, each.execution_id)
+            self._db.execute(
+                "INSERT INTO inbox VALUES (?, ?, ?, ?, ?)",
+                (stored.seq, key, stored.kind.value, stored.execution_id, stored.event),
+            )
+            inbox.append(stored)
+
+    def _append_history(self, cached: _Cached, chunk: bytes) -> None:
+        first = cached.instance.key << 32
+        if cached.turns is None:
+            (last,) = self._db.execute(
+                "SELECT max(id) FROM history WHERE id>=? AND id<?", (first, first + (1 << 32))
+            ).fetchone()
+            cached.turns = 0 if last is None else last - first + 1
+        self._db.execute("INSERT INTO history VALUES (?, ?)", (first + cached.turns, chunk))
+        cached.turns += 1
+        if cached.chunks is not None:
+            cached.chunks.append(chunk)
+            self._resize(cached, cached.size + len(chunk))
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def delete(self, instance: Instance) -> None:
+        key = instance.key
+        self._touched.add(instance.instance_id)
+        self._evict(instance.instance_id)
+        self._db.execute("DELETE FROM history WHERE id>=? AND id<?", (key << 32, (key + 1) << 32))
+        for table in ("inbox", "payloads", "tags", "instances"):
+            self._db.execute(f"DELETE FROM {table} WHERE key=?", (key,))
+
+    def children(self, instance_id: str) -> Sequence[Instance]:
+        rows = self._db.execute(
+            f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE parent_id=? ORDER BY key", (instance_id,)
+        )
+        return [_instance(row) for row in rows]
+
+    def waiting_instances(self) -> Iterable[Instance]:
+        rows = self._db.execute("SELECT key, min(seq) FROM inbox GROUP BY key ORDER BY 2").fetchall()
+        for key, _ in rows:
+            row = self._db.execute(f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE key=?", (key,)).fetchone()
+            if row is not None:
+                yield _instance(row)
+
+    # -- activities and timers -------------------------------------------------------------------------------------
+
+    def add_task(self, task: Task) -> Task:
+        """Keep an activity; returns it with its number."""
+        stored = replace(task, seq=self._next_seq())
+        self._db.execute(
+            "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                stored.seq,
+                stored.nonce,
+                stored.instance_id,
+                stored.execution_id,
+                stored.task_id,
+                stored.name,
+                stored.version,
+                stored.request,
+            ),
+        )
+        return stored
+
+    def task(self, seq: int) -> Task | None:
+        row = self._db.execute("SELECT * FROM tasks WHERE seq=?", (seq,)).fetchone()
+        return None if row is None else Task(*row)
+
+    def drop_task(self, task: Task) -> None:
+        self._db.execute("DELETE FROM tasks WHERE seq=?", (task.seq,))
+
+    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
+        if execution_id is None:
+            rows = self._db.execute("SELECT * FROM tasks ORDER BY seq")
+        else:
+            rows = self._db.execute("SELECT * FROM tasks WHERE execution_id=? ORDER BY seq", (execution_id,))
+        return [Task(*row) for row in rows]
+
+    def add_timer(self, timer: Timer) -> None:
+        self._db.execute(
+            "INSERT INTO timers VALUES (?, ?, ?, ?, ?, ?)",
+            (self._next_seq(), timer.due, timer.kind.value, timer.target, timer.execution_id, timer.event),
+        )
+        if self._next_due_known and (self._next_due is None or timer.due < self._next_due):
+            self._next_due = timer.due
+
+    def due_timers(self, now: int, limit: int) -> Sequence[Timer]:
+        rows = self._db.execute(
+            "SELECT due, kind, target, execution_id, event, seq FROM timers WHERE due<=? ORDER BY due, seq LIMIT ?",
+            (now, limit),
+        )
+        return [Timer(due, TimerKind(kind), *rest) for due, kind, *rest in rows]
+
+    def drop_timer(self, timer: Timer) -> None:
+        self._db.execute("DELETE FROM timers WHERE seq=?", (timer.seq,))
+        self._next_due_known = False
+
+    def next_due(self) -> int | None:
+        if not self._next_due_known:
+            (self._next_due,) = self._db.execute("SELECT min(due) FROM timers").fetchone()
+            self._next_due_known = True
+        return self._next_due
+
+    # -- entities --------------------------------------------------------------------------------------------------
+
+    def put_entity(self, entity: Entity) -> Entity:
+        lock = entity.lock
+        self._db.execute(
+            "INSERT OR REPLACE INTO entities VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                entity.entity_id,
+                entity.revision,
+                entity.state,
+                entity.modified_at,
+                None if lock is None else lock.critical_section_id,
+                None if lock is None else lock.instance_id,
+                None if lock is None else lock.execution_id,
+            ),
+        )
+        return replace(entity, stored=True)
+
+    def delete_entity(self, entity_id: str) -> None:
+        self._db.execute("DELETE FROM entities WHERE entity_id=?", (entity_id,))
+
+    def add_operation(self, entity_id: str, event: bytes, execution_id: str | None) -> None:
+        self._db.execute("INSERT INTO operations VALUES (?, ?, ?, ?)", (self._next_seq(), entity_id, execution_id, event))
+
+    def drop_operations(self, seqs: Iterable[int]) -> None:
+        self._db.executemany("DELETE FROM operations WHERE seq=?", [(seq,) for seq in seqs])
+
+    def first_operation(self, entity_id: str) -> int | None:
+        return self._db.execute("SELECT min(seq) FROM operations WHERE entity_id=?", (entity_id,)).fetchone()[0]
+
+    def waiting_entities(self) -> Iterable[str]:
+        rows = self._db.execute("SELECT entity_id, min(seq) FROM operations GROUP BY entity_id ORDER BY 2")
+        return [row[0] for row in rows]
+
+    def add_lock_request(self, request: LockRequest) -> None:
+        stored = replace(request, seq=self._next_seq())
+        lock = stored.lock
+        self._db.execute(
+            "INSERT INTO lock_requests VALUES (?, ?, ?, ?, ?)",
+            (
+                stored.seq,
+                lock.critical_section_id,
+                lock.instance_id,
+                lock.execution_id,
+                json.dumps(stored.entity_ids),
+            ),
+        )
+        if self._requests is not None:
+            self._requests.append(stored)
+
+    def lock_requests(self) -> Sequence[LockRequest]:
+        if self._requests is None:
+            rows = self._db.execute("SELECT * FROM lock_requests ORDER BY seq")
+            self._requests = [LockRequest(seq, Lock(*lock), tuple(json.loads(ids))) for seq, *lock, ids in rows]
+        return list(self._requests)
+
+    def drop_lock_request(self, seq: int) -> None:
+        self._db.execute("DELETE FROM lock_requests WHERE seq=?", (seq,))
+        self._requests = [each for each in self.lock_requests() if each.seq != seq]
+
+    def locked_entities(self, execution_id: str | None = None) -> Sequence[Entity]:
+        if execution_id is None:
+            rows = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE lock_execution IS NOT NULL")
+        else:
+            rows = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE lock_execution=?", (execution_id,))
+        return [_entity(row) for row in rows]
+
+    def end_execution(self, execution_id: str, drop_tasks: bool) -> bool:
+        if self._db.execute("DELETE FROM timers WHERE execution_id=?", (execution_id,)).rowcount:
+            self._next_due_known = False
+        if drop_tasks:
+            self._db.execute("DELETE FROM tasks WHERE execution_id=?", (execution_id,))
+        mine = [each.seq for each in self.lock_requests() if each.lock.execution_id == execution_id]
+        for seq in mine:
+            self.drop_lock_request(seq)
+        return bool(mine)
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # Transactions are begun by hand.  A reader or a backup of somebody else may hold the file for a moment.
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RolledBackError(str(error)) from error
+
+
+def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
+    if "not a database" in str(error):
+        return f"{path} is not a database; give the engine a file of its own, or one that does not exist yet"
+    if "locked" in str(error):
+        return f"{path} is in use by another program: {error}"
+    return f"{path} is damaged ({error}); start from a backup, or save what can be read with `sqlite3 {path} .recover`"
+
+
+def _row(instance: Instance) -> tuple[Any, ...]:
+    parent = instance.parent
+    return (
+        instance.key,
+        instance.instance_id,
+        instance.execution_id,
+        instance.turn_id,
+        instance.name,
+        instance.version,
+        instance.status,
+        instance.created_at,
+        instance.updated_at,
+        instance.started_at,
+        instance.turn_time,
+        instance.ahead,
+        instance.scheduled_at,
+        instance.completed_at,
+        instance.custom_status,
+        json.dumps(dict(instance.tags)) if instance.tags else None,
+        None if parent is None else parent.instance_id,
+        None if parent is None else parent.execution_id,
+        None if parent is None else parent.task_id,
+        instance.event_count,
+        int(instance.rewinding),
+    )
+
+
+def _instance(row: Sequence[Any]) -> Instance:
+    tags, parent_id, parent_execution, parent_task, event_count, rewinding = row[15:]
+    return Instance(
+        *row[:15],
+        tags=json.loads(tags) if tags else NO_TAGS,
+        parent=None if parent_id is None else Parent(parent_id, parent_execution, parent_task),
+        event_count=event_count,
+        rewinding=bool(rewinding),
+    )
+
+
+def _entity(row: Sequence[Any]) -> Entity:
+    return Entity(*row[:4], lock=None if row[4] is None else Lock(*row[4:7]))
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _conditions(wanted: InstanceFilter) -> tuple[list[str], list[Any]]:
+    where: list[str] = []
+    values: list[Any] = []
+    for column, among in (("status", wanted.statuses), ("name", wanted.names)):
+        if among:
+            where.append(f"{column} IN ({', '.join('?' * len(among))})")
+            values += sorted(among)
+    if wanted.id_prefix:
+        where.append("instance_id>=? AND instance_id<?")
+        values += [wanted.id_prefix, _after_prefix(wanted.id_prefix)]
+    if wanted.id_contains:
+        where.append("instr(instance_id, ?)")
+        values.append(wanted.id_contains)
+    _add_range(where, values, "created_at", wanted.created_from, wanted.created_to)
+    _add_range(where, values, "updated_at", wanted.updated_from, wanted.updated_to)
+    _add_range(where, values, "completed_at", wanted.completed_from, wanted.completed_to)
+    for name, value in wanted.tags.items():
+        where.append("key IN (SELECT key FROM tags WHERE name=? AND value=?)")
+        values += [name, value]
+    if wanted.parent_id is not None:
+        where.append("parent_id=?")
+        values.append(wanted.parent_id)
+    if wanted.only_roots:
+        where.append("parent_id IS NULL")
+    return where, values
+
+
+def _add_range(where: list[str], values: list[Any], column: str, first: int | None, last: int | None) -> None:
+    if first is not None:
+        where.append(f"{column}>=?")
+        values.append(first)
+    if last is not None:
+        where.append(f"{column}<?")
+        values.append(last)
+
+
+def _after_prefix(prefix: str) -> str:
+    """The first string after all that begin with the prefix, in SQLite's order of bytes."""
+    return prefix + chr(0x10FFFF)

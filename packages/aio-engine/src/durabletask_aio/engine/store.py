@@ -1,0 +1,192 @@
+"""What the engine asks of a store: one writer, whose transactions are all or nothing, and readers of what is committed.
+
+`sqlite` has the one that there is.  Nothing here says that a store belongs to one process: a command loads and changes
+the instance that it is for and appends to the inboxes of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from durabletask_aio.engine.state import (
+    Changes,
+    Entity,
+    InboxEvent,
+    Instance,
+    LockRequest,
+    Operation,
+    Task,
+    Timer,
+)
+
+
+class StoreError(Exception):
+    """The store cannot be used: it is damaged, locked, too new, or the disk has failed.  The message says what to do."""
+
+
+class RolledBackError(Exception):
+    """The transaction is gone, with everything in it; the disk may be full.  It may be tried again."""
+
+
+@dataclass(frozen=True)
+class InstanceFilter:
+    """Which instances a query is for.  Times are microseconds since 1970; from is inclusive, to is exclusive.
+
+    Attributes:
+        statuses: upstream's `OrchestrationStatus`; empty for all.
+        names: names of orchestrators; empty for all.
+        id_prefix: how the id begins.
+        id_contains: what the id contains.
+        tags: tags that an instance has, with these values.
+        parent_id: the children of this instance.
+        only_roots: leave out what has a parent.
+    """
+
+    statuses: frozenset[int] = frozenset()
+    names: frozenset[str] = frozenset()
+    id_prefix: str = ""
+    id_contains: str = ""
+    created_from: int | None = None
+    created_to: int | None = None
+    updated_from: int | None = None
+    updated_to: int | None = None
+    completed_from: int | None = None
+    completed_to: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    parent_id: str | None = None
+    only_roots: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a query's result.
+
+    Attributes:
+        instances: in the order asked for.
+        after: what to ask for to get the next part, `None` if this is the last.
+    """
+
+    instances: Sequence[Instance]
+    after: tuple[int, int] | None
+
+
+class Reader(Protocol):
+    """Reads what is committed."""
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """Return an instance."""
+
+    def history(self, instance: Instance) -> Sequence[bytes]:
+        """Return the chunks of its history."""
+
+    def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
+        """Return its input, output and failure, those that it has."""
+
+    def query(
+        self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
+    ) -> Page:
+        """Return instances by when they were created."""
+
+    def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
+        """Return instances that have ended, by when they did."""
+
+    def entity(self, entity_id: str) -> Entity | None:
+        """Return an entity."""
+
+    def entities(
+        self,
+        prefix: str,
+        modified_from: int | None,
+        modified_to: int | None,
+        include_transient: bool,
+        limit: int,
+        after: str = "",
+    ) -> Sequence[tuple[Entity, int]]:
+        """Return entities by id, each with the number of its pending operations."""
+
+    def operations(self, entity_id: str) -> Sequence[Operation]:
+        """Return the operations that an entity has not executed."""
+
+
+class Store(Reader, Protocol):
+    """Reads and writes within a transaction.  Used by one thread at a time."""
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def commit(self) -> None:
+        """Make it durable.  `RolledBackError` or `StoreError` if that has failed."""
+
+    def rollback(self) -> None:
+        """Undo it."""
+
+    def inbox(self, instance: Instance) -> Sequence[InboxEvent]:
+        """Return the events that wait for an instance's next turn."""
+
+    def apply(self, changes: Changes) -> Instance:
+        """Write the changes of an instance, but for their messages; returns it as stored."""
+
+    def delete(self, instance: Instance) -> None:
+        """Delete an instance with its history, inbox and payloads."""
+
+    def task(self, seq: int) -> Task | None:
+        """Return an activity that has not been completed."""
+
+    def drop_task(self, task: Task) -> None:
+        """Remove one."""
+
+    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
+        """Return those of an execution, or all, in the order of their creation."""
+
+    def add_timer(self, timer: Timer) -> None:
+        """Keep a timer."""
+
+    def due_timers(self, now: int, limit: int) -> Sequence[Timer]:
+        """Return the first timers that are due, by due time."""
+
+    def drop_timer(self, timer: Timer) -> None:
+        """Remove one."""
+
+    def next_due(self) -> int | None:
+        """Return when the first timer is due."""
+
+    def put_entity(self, entity: Entity) -> Entity:
+        """Write an entity."""
+
+    def delete_entity(self, entity_id: str) -> None:
+        """Delete one."""
+
+    def add_operation(self, entity_id: str, event: bytes, execution_id: str | None) -> None:
+        """Append an operation to an entity's."""
+
+    def drop_operations(self, seqs: Iterable[int]) -> None:
+        """Remove what has been executed."""
+
+    def first_operation(self, entity_id: str) -> int | None:
+        """Return the number of the first operation that an entity has not executed."""
+
+    def add_lock_request(self, request: LockRequest) -> None:
+        """Keep a lock request."""
+
+    def lock_requests(self) -> Sequence[LockRequest]:
+        """Return all that wait, in the order of arrival."""
+
+    def drop_lock_request(self, seq: int) -> None:
+        """Remove one."""
+
+    def locked_entities(self, execution_id: str | None = None) -> Sequence[Entity]:
+        """Return the entities that an execution holds, or all that are held."""
+
+    def end_execution(self, execution_id: str, drop_tasks: bool) -> bool:
+        """Remove the timers and lock requests of an execution; returns whether it had asked for locks."""
+
+    def children(self, instance_id: str) -> Sequence[Instance]:
+        """Return the instances that an instance is the parent of."""
+
+    def waiting_instances(self) -> Iterable[Instance]:
+        """Return the instances that have something in their inbox, oldest event first."""
+
+    def waiting_entities(self) -> Iterable[str]:
+        """Return the entities that have operations, oldest operation first."""
