@@ -2,6 +2,27 @@
 
 The modules (a test compares this list with the files):
 
+The state machine, which does no I/O:
+    state: instances, inboxes, activities, timers, entities and locks as plain data.
+    events: builds and frames encoded history events.
+    transitions: what a command makes of an instance or an entity, as pure functions.
+
+What is kept:
+    store: what the engine asks of a store.
+    schema: the tables, and the steps from older ones.
+    sqlite: the store in one SQLite database.
+
+At work:
+    commands: loads, computes and writes, in one transaction.
+    kernel: runs commands in groups, and publishes what they have changed.
+    dispatch: queues, workers' streams, limits and leases.
+    tokens: completion tokens, which say what an answer counts for.
+    clock: the machine's time and a virtual one.
+
+For the outside:
+    encoding: work items as messages and as bytes.
+    service: upstream's service.
+
 For upstream:
     _upstream: the adapter to `durabletask`.
 """

@@ -10,16 +10,21 @@ from __future__ import annotations
 import inspect
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import durabletask.client as client
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as _stubs
 
-__all__ = ["SERVICE", "SERVICE_NAME", "AsyncTaskHubGrpcClient", "TaskHubGrpcClient", "pb", "pb_grpc"]
+__all__ = ["SERVICE", "SERVICE_NAME", "AsyncTaskHubGrpcClient", "Servicer", "TaskHubGrpcClient", "pb", "pb_grpc"]
 
 # `Any`, because the generated module has no annotations.
 pb_grpc: Any = _stubs
+
+if TYPE_CHECKING:
+    Servicer = object
+else:
+    Servicer = pb_grpc.TaskHubSidecarServiceServicer
 
 SERVICE_NAME = "TaskHubSidecarService"
 """The full name of upstream's service."""

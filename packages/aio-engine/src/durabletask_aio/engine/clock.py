@@ -17,6 +17,7 @@ class Clock(Protocol):
 
     def now(self) -> int:
         """Return the engine's time."""
+        ...
 
 
 def _monotonic_with_suspend() -> float:
@@ -28,9 +29,8 @@ def _monotonic_with_suspend() -> float:
 class SystemClock:
     """The machine's time, but it never goes back.
 
-    It is the later one of the wall clock, and the last time plus what has passed by the monotonic clock.  So it goes on
-    at the ordinary speed when the wall clock is set back, and a timer is late by no more than it was due.  When the wall
-    clock is set ahead and back again, engine time waits for it at the speed of the monotonic clock.
+    It is the later one of the wall clock, and the last time plus what has passed by the monotonic clock.  So when the
+    wall clock is set back, engine time advances at the ordinary speed, and no timer is late.
     """
 
     def __init__(
@@ -40,17 +40,18 @@ class SystemClock:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = _monotonic_with_suspend,
     ) -> None:
-        """Go on from a time.
+        """Continue from a time.
 
         Args:
             last: the last time of the engine's life before.
             wall: the wall clock, in seconds since 1970.
-            monotonic: a clock that nobody sets, in seconds.
+            monotonic: a clock that cannot be set, in seconds.
         """
         self._wall, self._monotonic = wall, monotonic
         self._last, self._at = last, monotonic()
 
     def now(self) -> int:
+        """Return the engine's time."""
         at = self._monotonic()
         passed = int((at - self._at) * _MICROSECONDS)
         now = max(int(self._wall() * _MICROSECONDS), self._last + max(passed, 0))
@@ -66,6 +67,7 @@ class VirtualClock:
         self._now = start
 
     def now(self) -> int:
+        """Return the engine's time."""
         return self._now
 
     def advance_to(self, when: int) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from durabletask_aio.engine import events, transitions
@@ -59,7 +58,7 @@ class Transaction:
         dropped_executions: executions whose activities are not to be run any more.
         entities: entities that may have something to do.
         has_written: whether the store has been changed; a command that raises before that leaves nothing to undo.
-        finished: the hand-out that the command is the answer to.
+        finished: the lease that the command is the answer to.
     """
 
     def __init__(self, store: SqliteStore, context: Context) -> None:
@@ -120,8 +119,16 @@ class Transaction:
         kind = EventKind.TERMINATE_RECURSIVELY if recurse else EventKind.TERMINATE
         self._send(DeliverEvent(instance_id, events.execution_terminated(self.context.now, output, recurse), kind))
 
+    def terminate_now(self, instance_id: str, reason: str | None) -> bool:
+        """End an instance without asking its code; returns whether there was one to end."""
+        instance = self.store.instance(instance_id)
+        if instance is None or instance.status in TERMINAL:
+            return False
+        self._apply(transitions.terminate_now(instance, reason, self.context))
+        return True
+
     def rewind_instance(self, instance_id: str, reason: str | None) -> None:
-        """Let a failed instance go on from before its failure."""
+        """Resume a failed instance from before its failure."""
         instance = self._existing(instance_id)
         held = transitions.held_locks(events.past_events(self.store.history(instance)))
         entities = [(section, self._entity(each)) for section, ids in held for each in ids]
@@ -145,7 +152,7 @@ class Transaction:
             for child in self.store.children(instance_id):
                 count += self.purge(child.instance_id, recursive=True)
         self.has_written = True
-        self._end(EndExecution(instance.execution_id, drop_tasks=True))
+        self.end_execution(EndExecution(instance.execution_id, drop_tasks=True))
         self.store.delete(instance)
         self.touched[instance_id] = None
         return count + 1
@@ -205,7 +212,9 @@ class Transaction:
         if entity is None or entity.revision != token.revision:
             return False
         holder = "" if entity.lock is None else entity.lock.execution_id
-        given = [each for each in transitions.batch(entity, self.store.operations(token.entity_id)) if each.seq <= token.upto]
+        given = [
+            each for each in transitions.batch(entity, self.store.operations(token.entity_id)) if each.seq <= token.upto
+        ]
         if holder != token.holder or len(given) != token.count:
             return False
         changes = transitions.complete_batch(entity, given, result, self.context)
@@ -323,13 +332,15 @@ class Transaction:
             if self._locks_changed:
                 self._grant_locks()
 
-    def _deliver_event(self, message: DeliverEvent) -> None:
+    def deliver_event(self, message: DeliverEvent) -> None:
+        """Give an instance an event, if it is for it."""
         instance = self.store.instance(message.instance_id)
         changes = None if instance is None else transitions.deliver(instance, message)
         if changes is not None:
             self._write(changes)
 
-    def _start_child(self, message: StartInstance) -> None:
+    def start_child(self, message: StartInstance) -> None:
+        """Start a child, or tell its parent why not; or what an entity has asked for."""
         try:
             self._write(transitions.start(self.store.instance(message.instance_id), message, self.context))
         except transitions.InstanceExistsError:
@@ -338,7 +349,8 @@ class Transaction:
             else:
                 _logger.warning("An entity asked to start '%s', which runs already", message.instance_id)
 
-    def _send_operation(self, message: SendOperation) -> None:
+    def send_operation(self, message: SendOperation) -> None:
+        """Give an entity an operation, now or when it is due."""
         self.has_written = True
         if message.due is not None and message.due > self.context.now:
             self.store.add_timer(Timer(message.due, TimerKind.SIGNAL, message.entity_id, event=message.event))
@@ -348,17 +360,20 @@ class Transaction:
         self.store.add_operation(message.entity_id, message.event, message.execution_id)
         self.entities[message.entity_id] = None
 
-    def _request_lock(self, message: RequestLock) -> None:
+    def request_lock(self, message: RequestLock) -> None:
+        """Keep a lock request until it can be granted."""
         self.store.add_lock_request(LockRequest(0, message.lock, message.entity_ids))
         self._locks_changed = True
 
-    def _release_lock(self, message: ReleaseLock) -> None:
+    def release_lock(self, message: ReleaseLock) -> None:
+        """Free an entity that a critical section has left."""
         entity = self.store.entity(message.entity_id)
-        if entity is not None and entity.lock is not None:
-            if entity.lock.critical_section_id == message.critical_section_id:
-                self._release(entity)
+        lock = None if entity is None else entity.lock
+        if entity is not None and lock is not None and lock.critical_section_id == message.critical_section_id:
+            self._release(entity)
 
-    def _end(self, message: EndExecution) -> None:
+    def end_execution(self, message: EndExecution) -> None:
+        """Clear away what belongs to an execution that is over."""
         if self.store.end_execution(message.execution_id, message.drop_tasks):
             self._locks_changed = True
         if message.drop_tasks:
@@ -367,10 +382,11 @@ class Transaction:
         for entity in self.store.locked_entities(message.execution_id):
             self._release(entity)
 
-    def _rewind_child(self, message: RewindInstance) -> None:
+    def rewind_child(self, message: RewindInstance) -> None:
+        """Rewind, restart or report a child of a rewound parent."""
         child = self.store.instance(message.instance_id)
         if child is None:
-            self._start_child(message.start)
+            self.start_child(message.start)
         elif child.parent != message.start.parent:
             assert message.start.parent is not None
             self._messages.extend(transitions.refuse_child(message.start, self.context))
@@ -386,7 +402,8 @@ class Transaction:
             assert failure is None or isinstance(failure, bytes)
             self._messages.extend(transitions.report_again(child, output, failure, self.context))
 
-    def _terminate_children(self, message: TerminateChildren) -> None:
+    def terminate_children(self, message: TerminateChildren) -> None:
+        """Ask the children of an instance to end."""
         for child in self.store.children(message.instance_id):
             if child.status not in TERMINAL:
                 event = events.execution_terminated(self.context.now, message.output, True)
@@ -394,12 +411,12 @@ class Transaction:
 
 
 _RECEIVERS: dict[type, Callable[[Transaction, Any], None]] = {
-    DeliverEvent: Transaction._deliver_event,
-    StartInstance: Transaction._start_child,
-    SendOperation: Transaction._send_operation,
-    RequestLock: Transaction._request_lock,
-    ReleaseLock: Transaction._release_lock,
-    EndExecution: Transaction._end,
-    RewindInstance: Transaction._rewind_child,
-    TerminateChildren: Transaction._terminate_children,
+    DeliverEvent: Transaction.deliver_event,
+    StartInstance: Transaction.start_child,
+    SendOperation: Transaction.send_operation,
+    RequestLock: Transaction.request_lock,
+    ReleaseLock: Transaction.release_lock,
+    EndExecution: Transaction.end_execution,
+    RewindInstance: Transaction.rewind_child,
+    TerminateChildren: Transaction.terminate_children,
 }

@@ -1,6 +1,6 @@
-"""Who gets what to do: queues of work, the streams of workers, and who holds which item.
+"""Queues of work, the streams of workers, and the leases on what they work on.
 
-The queues are a view of the store, made anew when the engine starts; what is handed out is in memory only.  Nothing
+The queues are a view of the store, built again when the engine starts; leases are in memory only.  Nothing
 here is thread-safe: the kernel calls it under its lock.
 """
 
@@ -16,7 +16,7 @@ from enum import Enum
 UNLIMITED = 1 << 30
 
 ABANDON_PAUSE = 0.1
-"""Seconds until an item that a worker has given back is handed out again; it may be offered to the same one."""
+"""Seconds until an abandoned item is dispatched again, perhaps to the worker that has abandoned it."""
 
 RECONNECT_PERIOD = 30.0
 """Seconds for which a worker that has named itself keeps what it holds after its stream has ended."""
@@ -39,7 +39,7 @@ Names = Mapping[str, frozenset[str]] | None
 
 @dataclass
 class WorkItem:
-    """An item that is ready to be handed out.
+    """An item that is ready to be dispatched.
 
     Attributes:
         kind: what it is.
@@ -59,13 +59,13 @@ class WorkItem:
 
 
 @dataclass
-class Handout:
-    """An item in the hands of a worker.
+class Lease:
+    """An item that a worker has been given and has not answered.
 
     Attributes:
         id: random; the completion token names it.
-        item: what was handed out.
-        stream: to whom; `None` while a worker that has named itself is away.
+        item: the item.
+        stream: the worker; `None` while a worker that has named itself is away.
         worker_id: the worker's name, empty without one.
         since: when, by the monotonic clock.
     """
@@ -85,8 +85,7 @@ class WorkerStream:
         limits: how many items of each kind it holds at most.
         names: which items it takes, by kind.
         worker_id: its own name, empty for none.
-        has_leases: whether what it does not answer goes to others after a while; not in this process, whose end is
-            everybody's.
+        expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
         outbox: what is on its way to it; `None` ends the stream.
         held: how many items of each kind it holds.
     """
@@ -94,7 +93,7 @@ class WorkerStream:
     limits: Mapping[WorkKind, int] = field(default_factory=dict[WorkKind, int])
     names: Mapping[WorkKind, Names] = field(default_factory=dict[WorkKind, Names])
     worker_id: str = ""
-    has_leases: bool = True
+    expires: bool = True
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
     held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WorkKind, 0))
     is_open: bool = True
@@ -117,7 +116,7 @@ class WorkerStream:
 
 
 class _Queue:
-    """The items of one kind that nobody holds, first come, first served."""
+    """The items of one kind that no worker has, first in, first out."""
 
     def __init__(self) -> None:
         self._by_name: dict[tuple[str, str | None], OrderedDict[str, tuple[int, WorkItem]]] = {}
@@ -171,11 +170,11 @@ class _Queue:
 
 
 class Dispatcher:
-    """Hands work out to streams, within their limits."""
+    """Dispatches work items to streams, within their limits."""
 
     def __init__(
         self,
-        prepare: Callable[[Handout], object | None],
+        prepare: Callable[[Lease], object | None],
         new_id: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
         *,
@@ -187,7 +186,7 @@ class Dispatcher:
 
         Args:
             prepare: makes what goes into a stream's outbox, `None` if there is nothing to do any more.
-            new_id: makes the ids of hand-outs.
+            new_id: makes the ids of leases.
             monotonic: the clock of leases, in seconds.
             turn_lease: seconds until an unanswered turn or batch goes to another worker.
             activity_lease: the same for activities; `None` for never.
@@ -196,11 +195,15 @@ class Dispatcher:
         self._prepare = prepare
         self._new_id = new_id
         self._monotonic = monotonic
-        self._leases = {WorkKind.TURN: turn_lease, WorkKind.BATCH: turn_lease, WorkKind.ACTIVITY: activity_lease}
+        self._durations = {
+            WorkKind.TURN: turn_lease,
+            WorkKind.BATCH: turn_lease,
+            WorkKind.ACTIVITY: activity_lease,
+        }
         self._reconnect_period = reconnect_period
         self._queues = {kind: _Queue() for kind in WorkKind}
-        self._handouts: dict[str, Handout] = {}
-        self._out: dict[tuple[WorkKind, str], Handout] = {}
+        self._leases: dict[str, Lease] = {}
+        self._out: dict[tuple[WorkKind, str], Lease] = {}
         self._away: dict[str, float] = {}
         """When the period of a worker ends that is away, by its name."""
         self._paused: list[tuple[float, WorkItem]] = []
@@ -215,21 +218,21 @@ class Dispatcher:
 
         Args:
             stream: its stream.
-            holding: the hand-outs that a worker says it still has from a stream before; the others of its name go back
+            holding: the leases that a worker says it still has from a stream before; the others of its name go back
                 to the queues.  `None` if it does not say.
         """
         self.streams.append(stream)
         if stream.worker_id and holding is not None:
             self._away.pop(stream.worker_id, None)
-            for handout in [each for each in self._handouts.values() if each.worker_id == stream.worker_id]:
-                if handout.id not in holding:
-                    self._take_back(handout)
-                elif handout.stream is not stream:
-                    if handout.stream is not None:
-                        handout.stream.held[handout.item.kind] -= 1
-                    handout.stream = stream
-                    handout.since = self._monotonic()
-                    stream.held[handout.item.kind] += 1
+            for lease in [each for each in self._leases.values() if each.worker_id == stream.worker_id]:
+                if lease.id not in holding:
+                    self._requeue(lease)
+                elif lease.stream is not stream:
+                    if lease.stream is not None:
+                        lease.stream.held[lease.item.kind] -= 1
+                    lease.stream = stream
+                    lease.since = self._monotonic()
+                    stream.held[lease.item.kind] += 1
         for kind in WorkKind:
             self._fill(stream, kind)
 
@@ -240,15 +243,15 @@ class Dispatcher:
         stream.is_open = False
         self.streams.remove(stream)
         stream.outbox.put(None)
-        held = [each for each in self._handouts.values() if each.stream is stream]
+        held = [each for each in self._leases.values() if each.stream is stream]
         if stream.worker_id:
             self._away[stream.worker_id] = self._monotonic() + self._reconnect_period
-            for handout in held:
-                handout.stream = None
+            for lease in held:
+                lease.stream = None
         else:
-            # The first that was handed out comes first again.
-            for handout in reversed(held):
-                self._take_back(handout)
+            # The item that was dispatched first comes first again.
+            for lease in reversed(held):
+                self._requeue(lease)
 
     # -- items -----------------------------------------------------------------------------------------------------
 
@@ -261,7 +264,7 @@ class Dispatcher:
         if stream is None:
             waiting.append(item)
         else:
-            self._hand_out(item, stream)
+            self._dispatch(item, stream)
 
     def discard(self, kind: WorkKind, key: str) -> None:
         """Something need not be done any more."""
@@ -273,39 +276,39 @@ class Dispatcher:
         self._queues[kind].discard_if(condition)
 
     def is_out(self, kind: WorkKind, key: str) -> bool:
-        """Return whether somebody works on it."""
+        """Return whether a worker has it."""
         return (kind, key) in self._out
 
-    def holder(self, kind: WorkKind, key: str) -> Handout | None:
-        """Return who works on it."""
+    def holder(self, kind: WorkKind, key: str) -> Lease | None:
+        """Return the lease on it."""
         return self._out.get((kind, key))
 
-    def finish(self, handout_id: str) -> WorkItem | None:
+    def finish(self, lease_id: str) -> WorkItem | None:
         """A worker has answered, and has room for another item; returns what it has answered for."""
-        handout = self._forget(handout_id)
-        if handout is None:
+        lease = self._forget(lease_id)
+        if lease is None:
             return None
-        if handout.stream is not None:
-            self._fill(handout.stream, handout.item.kind)
-        return handout.item
+        if lease.stream is not None:
+            self._fill(lease.stream, lease.item.kind)
+        return lease.item
 
-    def abandon(self, handout_id: str) -> None:
+    def abandon(self, lease_id: str) -> None:
         """A worker gives an item back unanswered."""
-        handout = self._forget(handout_id)
-        if handout is None:
+        lease = self._forget(lease_id)
+        if lease is None:
             return
-        self._paused.append((self._monotonic() + ABANDON_PAUSE, handout.item))
-        if handout.stream is not None:
-            self._fill(handout.stream, handout.item.kind)
+        self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
+        if lease.stream is not None:
+            self._fill(lease.stream, lease.item.kind)
 
     def stop(self) -> None:
-        """Hand out nothing any more."""
+        """Dispatch nothing from now on."""
         self.is_stopping = True
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     def check(self) -> float | None:
-        """Take back what has been held for too long, and offer again what has been given back.
+        """Requeue what has been held for too long, and what was abandoned a moment ago.
 
         Returns:
             Seconds until the next call is of use, `None` if none is.
@@ -315,22 +318,16 @@ class Dispatcher:
         self._paused = [each for each in self._paused if each[0] > now]
         for item in ready:
             self.add(item)
-        gone = {name for name, until in self._away.items() if until <= now}
-        for name in gone:
-            del self._away[name]
-        for handout in list(self._handouts.values()):
-            if handout.stream is None:
-                if handout.worker_id in gone or handout.worker_id not in self._away:
-                    self._take_back(handout)
-            elif handout.stream.has_leases:
-                lease = self._leases[handout.item.kind]
-                if lease is not None and handout.since + lease <= now:
-                    self._take_back(handout)
+        self._away = {name: until for name, until in self._away.items() if until > now}
+        for lease in list(self._leases.values()):
+            if lease.stream is None:
+                if lease.worker_id not in self._away:
+                    self._requeue(lease)
+            elif (expiry := self._expiry(lease)) is not None and expiry <= now:
+                self._requeue(lease)
+        expiries = [self._expiry(lease) for lease in self._leases.values()]
         times = [due for due, _ in self._paused] + list(self._away.values())
-        for handout in self._handouts.values():
-            lease = self._leases[handout.item.kind]
-            if handout.stream is not None and handout.stream.has_leases and lease is not None:
-                times.append(handout.since + lease)
+        times += [each for each in expiries if each is not None]
         return max(min(times) - now, 0.0) if times else None
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -341,7 +338,7 @@ class Dispatcher:
 
     def out(self, kind: WorkKind) -> int:
         """Return how many items workers hold."""
-        return sum(1 for handout in self._handouts.values() if handout.item.kind is kind)
+        return sum(1 for lease in self._leases.values() if lease.item.kind is kind)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -354,9 +351,10 @@ class Dispatcher:
             return last
         best: WorkerStream | None = None
         for stream in self.streams:
-            if stream.has_room(item.kind) and stream.accepts(item.kind, item.name, item.version):
-                if best is None or stream.load(item.kind) < best.load(item.kind):
-                    best = stream
+            if not stream.has_room(item.kind) or not stream.accepts(item.kind, item.name, item.version):
+                continue
+            if best is None or stream.load(item.kind) < best.load(item.kind):
+                best = stream
         return best
 
     def _fill(self, stream: WorkerStream, kind: WorkKind) -> None:
@@ -365,15 +363,15 @@ class Dispatcher:
             item = waiting.pop(stream, kind)
             if item is None:
                 return
-            self._hand_out(item, stream)
+            self._dispatch(item, stream)
 
-    def _hand_out(self, item: WorkItem, stream: WorkerStream) -> None:
-        handout = Handout(self._new_id(), item, stream, stream.worker_id, self._monotonic())
-        prepared = self._prepare(handout)
+    def _dispatch(self, item: WorkItem, stream: WorkerStream) -> None:
+        lease = Lease(self._new_id(), item, stream, stream.worker_id, self._monotonic())
+        prepared = self._prepare(lease)
         if prepared is None:
             return  # there is nothing to do any more
-        self._handouts[handout.id] = handout
-        self._out[item.kind, item.key] = handout
+        self._leases[lease.id] = lease
+        self._out[item.kind, item.key] = lease
         stream.held[item.kind] += 1
         if item.kind is WorkKind.TURN:
             self._remember(item.key, stream)
@@ -386,24 +384,31 @@ class Dispatcher:
             if len(self._last_worker) > 10_000:
                 self._last_worker.popitem(last=False)
 
-    def _forget(self, handout_id: str) -> Handout | None:
-        handout = self._handouts.pop(handout_id, None)
-        if handout is None:
+    def _expiry(self, lease: Lease) -> float | None:
+        """Return when a lease ends by itself, by the monotonic clock."""
+        duration = self._durations[lease.item.kind]
+        if lease.stream is None or not lease.stream.expires or duration is None:
             return None
-        if self._out.get((handout.item.kind, handout.item.key)) is handout:
-            del self._out[handout.item.kind, handout.item.key]
-        if handout.stream is not None:
-            handout.stream.held[handout.item.kind] -= 1
-        return handout
+        return lease.since + duration
 
-    def _take_back(self, handout: Handout) -> None:
-        """Put an item first in its queue, or give it to somebody who has room."""
-        self._forget(handout.id)
-        stream = self._choose(handout.item)
+    def _forget(self, lease_id: str) -> Lease | None:
+        lease = self._leases.pop(lease_id, None)
+        if lease is None:
+            return None
+        if self._out.get((lease.item.kind, lease.item.key)) is lease:
+            del self._out[lease.item.kind, lease.item.key]
+        if lease.stream is not None:
+            lease.stream.held[lease.item.kind] -= 1
+        return lease
+
+    def _requeue(self, lease: Lease) -> None:
+        """Put an item first in its queue, or dispatch it to a worker that has room."""
+        self._forget(lease.id)
+        stream = self._choose(lease.item)
         if stream is None:
-            self._queues[handout.item.kind].put_first(handout.item)
+            self._queues[lease.item.kind].put_first(lease.item)
         else:
-            self._hand_out(handout.item, stream)
+            self._dispatch(lease.item, stream)
 
 
 def filters(names: Sequence[tuple[str, Sequence[str]]]) -> Names:

@@ -16,12 +16,6 @@ from durabletask_aio.engine._upstream import pb
 MICROSECONDS = 1_000_000
 
 
-def _tag(message: type, field: str) -> bytes:
-    """The tag of a field whose value is preceded by its length."""
-    number = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
-    return varint(number << 3 | 2)
-
-
 def varint(number: int) -> bytes:
     """Encode a number in protobuf's variable length."""
     encoded = bytearray()
@@ -32,8 +26,13 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-PAST_EVENT = _tag(pb.OrchestratorRequest, "pastEvents")
-NEW_EVENT = _tag(pb.OrchestratorRequest, "newEvents")
+def _tag(field: str) -> bytes:
+    """The tag of a field of `OrchestratorRequest` whose value is preceded by its length."""
+    return varint(pb.OrchestratorRequest.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+PAST_EVENT = _tag("pastEvents")
+NEW_EVENT = _tag("newEvents")
 
 
 def frame(tag: bytes, encoded: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""Runs commands, one transaction for each group of them, and tells everybody what has come of it after the commit.
+"""Runs commands in transactions, and publishes what they have changed once it is committed.
 
-Whoever has a command runs it on his own thread, together with the commands of all who wait behind him: their commits
-become one, which is what makes a disk that is asked to flush bearable.  The exception is the main thread, where a
-KeyboardInterrupt may come at any point: its commands, and those of event loops, run on the engine's own thread.
+A caller runs its command on its own thread, in one transaction with the commands of all callers that wait behind it:
+their commits become one, so that a disk that has to flush is asked less often.  The exception is the main thread, where
+a KeyboardInterrupt may come at any point: its commands, and those of event loops, run on the engine's own thread.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ import queue
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
-
-from collections.abc import Iterator
 
 from durabletask_aio.engine import events, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
-from durabletask_aio.engine.dispatch import Dispatcher, Handout, WorkerStream, WorkItem, WorkKind
+from durabletask_aio.engine.dispatch import (
+    RECONNECT_PERIOD,
+    TURN_LEASE,
+    Dispatcher,
+    Lease,
+    WorkerStream,
+    WorkItem,
+    WorkKind,
+)
 from durabletask_aio.engine.sqlite import SqliteReader, SqliteStore
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
 from durabletask_aio.engine.store import RolledBackError
@@ -103,7 +110,7 @@ class _Entry(Generic[T]):
     """A command that waits for its transaction."""
 
     command: Callable[[Transaction], T]
-    future: Future[T] = field(default_factory=Future)
+    future: Future[T] = field(default_factory=lambda: Future[T]())
 
 
 Watcher = Callable[["Instance | None"], bool]
@@ -119,9 +126,9 @@ class Kernel:
         clock: Clock,
         *,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
-        turn_lease: float | None = None,
+        turn_lease: float = TURN_LEASE,
         activity_lease: float | None = None,
-        reconnect_period: float | None = None,
+        reconnect_period: float = RECONNECT_PERIOD,
     ) -> None:
         """Take over a store: what it says is to be done is queued.
 
@@ -136,12 +143,12 @@ class Kernel:
         self.store = store
         self.clock = clock
         self.new_id = new_id
-        options = {"turn_lease": turn_lease, "reconnect_period": reconnect_period}
         self.dispatcher = Dispatcher(
             self._prepare,
             new_id,
+            turn_lease=turn_lease,
             activity_lease=activity_lease,
-            **{name: value for name, value in options.items() if value is not None},
+            reconnect_period=reconnect_period,
         )
         self._lock = threading.Lock()
         self._pending: deque[_Entry[Any]] = deque()
@@ -176,9 +183,9 @@ class Kernel:
         """Run a command; returns when it is committed.
 
         Raises:
-            EngineBusyError: if it could not be written; nothing of it has happened.
+            EngineBusyError: if it could not be written; the store is as before.
             EngineStoppedError: if the engine has been stopped.
-            Exception: what the command raises; nothing of it has happened.
+            Exception: what the command raises; the store is as before.
         """
         if self._thread is not None and threading.current_thread() is threading.main_thread():
             return self.submit(command).result()
@@ -195,8 +202,7 @@ class Kernel:
         return entry.future
 
     def _enter(self, command: Callable[[Transaction], T]) -> _Entry[T]:
-        if self._is_closed:
-            raise EngineStoppedError("the engine has been stopped")
+        self._check_open()
         entry = _Entry(command)
         self._pending.append(entry)
         return entry
@@ -247,7 +253,7 @@ class Kernel:
                 entry.future.set_result(result)
 
     def _undo(self, group: list[_Entry[Any]], error: BaseException) -> None:
-        """A transaction has failed: nothing of it has happened.  One by one, its commands may do better."""
+        """A transaction has failed and is rolled back; its commands are tried again one by one."""
         try:
             self.store.rollback()
         except Exception as second:
@@ -282,10 +288,9 @@ class Kernel:
             finished = self.dispatcher.finish(transaction.finished) if transaction.finished else None
             for task in transaction.dropped_tasks:
                 self.dispatcher.discard(WorkKind.ACTIVITY, task.nonce)
-            for execution_id in transaction.dropped_executions:
-                self.dispatcher.discard_if(
-                    WorkKind.ACTIVITY, lambda item, gone=execution_id: _task(item).execution_id == gone
-                )
+            if transaction.dropped_executions:
+                gone = frozenset(transaction.dropped_executions)
+                self.dispatcher.discard_if(WorkKind.ACTIVITY, partial(_is_of, gone))
             for instance_id, instance in transaction.touched.items():
                 if instance is None:
                     self.dispatcher.discard(WorkKind.TURN, instance_id)
@@ -330,7 +335,7 @@ class Kernel:
             self.dispatcher.add(WorkItem(WorkKind.BATCH, entity_id, entity_name(entity_id)))
 
     def _offer_again(self, item: WorkItem) -> None:
-        """Somebody has answered for it; there may be more to do, or his answer did not count."""
+        """A worker has answered for this item; there may be more to do, or the answer did not count."""
         if item.kind is WorkKind.BATCH:
             self._queue_batch(item.key)
         elif item.kind is WorkKind.TURN:
@@ -338,12 +343,12 @@ class Kernel:
             if instance is not None:
                 self._queue_turn(instance)
 
-    def _prepare(self, handout: Handout) -> TurnWork | TaskWork | BatchWork | None:
-        """Make what a hand-out carries, from what is committed; `None` if there is nothing to do any more."""
-        item = handout.item
+    def _prepare(self, lease: Lease) -> TurnWork | TaskWork | BatchWork | None:
+        """Make what a lease carries, from what is committed; `None` if there is nothing to do any more."""
+        item = lease.item
         if item.kind is WorkKind.ACTIVITY:
             task = _task(item)
-            return TaskWork(str(TaskToken(handout.id, task.seq, task.nonce)), task)
+            return TaskWork(str(TaskToken(lease.id, task.seq, task.nonce)), task)
         if item.kind is WorkKind.BATCH:
             entity = self.store.entity(item.key)
             if entity is None:
@@ -352,26 +357,26 @@ class Kernel:
             if not operations:
                 return None
             holder = "" if entity.lock is None else entity.lock.execution_id
-            token = BatchToken(handout.id, entity.revision, operations[-1].seq, len(operations), holder, item.key)
-            return BatchWork(str(token), entity, operations)
+            batch = BatchToken(lease.id, entity.revision, operations[-1].seq, len(operations), holder, item.key)
+            return BatchWork(str(batch), entity, operations)
         instance = self.store.instance(item.key)
         inbox = () if instance is None else self.store.inbox(instance)
         if instance is None or not transitions.is_ready(instance, inbox):
             return None
         given = list(transitions.turn_events(instance, inbox))
         time = transitions.turn_time(instance, given, self.clock.now())
-        token = TurnToken(handout.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
+        token = TurnToken(lease.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
         chunks = self.store.history(instance)
         assert isinstance(chunks, list)
         return TurnWork(str(token), instance, chunks, len(chunks), given, time)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
-    def complete(self, handout_id: str, command: Callable[[Transaction], bool]) -> bool:
+    def complete(self, lease_id: str, command: Callable[[Transaction], bool]) -> bool:
         """Take the answer of a worker; returns whether it counted."""
 
         def work(transaction: Transaction) -> bool:
-            transaction.finished = handout_id
+            transaction.finished = lease_id
             return command(transaction)
 
         try:
@@ -379,13 +384,13 @@ class Kernel:
         except EngineStoppedError:
             raise
         except Exception:
-            self.abandon(handout_id)
+            self.abandon(lease_id)
             raise
 
-    def abandon(self, handout_id: str) -> None:
+    def abandon(self, lease_id: str) -> None:
         """A worker gives an item back."""
         with self._lock:
-            self.dispatcher.abandon(handout_id)
+            self.dispatcher.abandon(lease_id)
         self.wake()
 
     # -- streams ---------------------------------------------------------------------------------------------------
@@ -393,8 +398,7 @@ class Kernel:
     def open_stream(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> None:
         """A worker has come."""
         with self._lock:
-            if self._is_closed:
-                raise EngineStoppedError("the engine has been stopped")
+            self._check_open()
             self.dispatcher.open(stream, holding)
 
     def close_stream(self, stream: WorkerStream) -> None:
@@ -406,10 +410,10 @@ class Kernel:
     # -- watching --------------------------------------------------------------------------------------------------
 
     def watch(self, instance_id: str, watcher: Watcher) -> Callable[[], None]:
-        """Tell somebody an instance now and after each of its commits, until he has seen enough.
+        """Call a function with an instance now and after each of its commits, until it returns `True`.
 
         Returns:
-            What to call to tell him no more.
+            A function that ends it.
         """
         with self._lock:
             if watcher(self.store.instance(instance_id)):
@@ -435,16 +439,15 @@ class Kernel:
                 del self._watchers[instance_id]
 
     def observe(self, observer: Callable[[], None]) -> None:
-        """Call somebody after each commit, on the thread that made it and under the lock."""
+        """Call a function after each commit, on the thread that made it and under the lock."""
         self._observers.append(observer)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def reading(self) -> Iterator[SqliteReader | SqliteStore]:
-        """Give a reader of what is committed: of a file, beside the writer; in memory, instead of it."""
-        if self._is_closed:
-            raise EngineStoppedError("the engine has been stopped")
+        """Give a reader of what is committed; in memory, no command runs meanwhile."""
+        self._check_open()
         if self.store.path is None:
             with self._lock:
                 yield self.store
@@ -456,10 +459,14 @@ class Kernel:
         try:
             yield reader
         finally:
-            if self._is_closed:
+            if self.is_stopped:
                 reader.close()
             else:
                 self._idle_readers.put(reader)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineStoppedError("the engine has been stopped")
 
     @contextmanager
     def locked(self) -> Iterator[SqliteStore]:
@@ -550,6 +557,10 @@ class Kernel:
 def entity_name(entity_id: str) -> str:
     """Return the name in an entity's id, `@name@key`."""
     return entity_id.split("@", 2)[1] if entity_id.startswith("@") else entity_id
+
+
+def _is_of(executions: frozenset[str], item: WorkItem) -> bool:
+    return _task(item).execution_id in executions
 
 
 def _task(item: WorkItem) -> Task:

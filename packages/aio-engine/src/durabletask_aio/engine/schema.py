@@ -6,7 +6,7 @@ Every version of the schema that was ever released stays here as the step that l
 from __future__ import annotations
 
 APPLICATION_ID = 0x64746169
-"""Marks a file as ours, so that another program's database is not taken for an engine's: the bytes of `dtai`."""
+"""Marks a file as an engine's, so that another program's database is not taken for one: the bytes of `dtai`."""
 
 MIGRATIONS: tuple[str, ...] = (
     # 1

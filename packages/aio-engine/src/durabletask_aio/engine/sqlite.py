@@ -37,9 +37,7 @@ _INSTANCE_COLUMNS = (
     "rewinding"
 )
 _UPDATE_INSTANCE = (
-    "UPDATE instances SET "
-    + ", ".join(f"{name}=?" for name in _INSTANCE_COLUMNS.split(", ")[1:])
-    + " WHERE key=?"
+    "UPDATE instances SET " + ", ".join(f"{name}=?" for name in _INSTANCE_COLUMNS.split(", ")[1:]) + " WHERE key=?"
 )
 _INSERT_INSTANCE = f"INSERT INTO instances ({_INSTANCE_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 _UPDATE_AFTER_TURN = (
@@ -89,7 +87,9 @@ class _Connection:
 
     def history(self, instance: Instance) -> Sequence[bytes]:
         first = instance.key << 32
-        rows = self._db.execute("SELECT events FROM history WHERE id>=? AND id<? ORDER BY id", (first, first + (1 << 32)))
+        rows = self._db.execute(
+            "SELECT events FROM history WHERE id>=? AND id<? ORDER BY id", (first, first + (1 << 32))
+        )
         return [row[0] for row in rows]
 
     def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
@@ -113,7 +113,8 @@ class _Connection:
 
     def count(self, wanted: InstanceFilter) -> int:
         where, values = _conditions(wanted)
-        return self._db.execute(f"SELECT count(*) FROM instances{_where(where)}", values).fetchone()[0]
+        found: int = self._db.execute(f"SELECT count(*) FROM instances{_where(where)}", values).fetchone()[0]
+        return found
 
     def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
         where, values = _conditions(wanted)
@@ -162,7 +163,7 @@ class _Connection:
 
 
 class SqliteReader(_Connection):
-    """Reads a database beside its writer; sees what is committed."""
+    """Reads a database on a connection of its own; sees what is committed."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -180,7 +181,7 @@ class SqliteStore(_Connection):
             durability: `"fsync"` or `"os"`, for a file.
 
         Raises:
-            StoreError: if the file is not a database of ours, is damaged, or was written by a newer version.
+            StoreError: if the file is not an engine's database, is damaged, or was written by a newer version.
         """
         self.path = None if path is None else Path(path)
         self.durability = durability if path is not None else "none"
@@ -200,7 +201,7 @@ class SqliteStore(_Connection):
             "coalesce((SELECT max(seq) FROM timers), 0), coalesce((SELECT max(seq) FROM operations), 0), "
             "coalesce((SELECT max(seq) FROM lock_requests), 0), coalesce((SELECT value FROM meta WHERE name='seq'), 0))"
         ).fetchone()[0]
-        self._seq = last + (_GAP + secrets.randbelow(_GAP) if path is not None else 0)
+        self._seq: int = last + (_GAP + secrets.randbelow(_GAP) if path is not None else 0)
 
     def _open(self, is_file: bool, durability: str) -> None:
         db = self._db
@@ -235,7 +236,7 @@ class SqliteStore(_Connection):
             )
 
     def reader(self) -> SqliteReader:
-        """Open another connection that reads what is committed; for a file only."""
+        """Open a connection that reads what is committed; for a file only."""
         assert self.path is not None
         connection = _connect(os.fspath(self.path))
         connection.execute("PRAGMA query_only=1")
@@ -405,21 +406,18 @@ class SqliteStore(_Connection):
         return instance
 
     def _update(self, before: Instance, instance: Instance) -> None:
-        if before.execution_id == instance.execution_id and before.completed_at == instance.completed_at:
-            if before.scheduled_at == instance.scheduled_at and before.rewinding == instance.rewinding:
-                self._db.execute(
-                    _UPDATE_AFTER_TURN,
-                    (
-                        instance.turn_id,
-                        instance.status,
-                        instance.updated_at,
-                        instance.turn_time,
-                        instance.custom_status,
-                        instance.event_count,
-                        instance.key,
-                    ),
-                )
-                return
+        if _rarely_changed(before) == _rarely_changed(instance):
+            values = (
+                instance.turn_id,
+                instance.status,
+                instance.updated_at,
+                instance.turn_time,
+                instance.custom_status,
+                instance.event_count,
+                instance.key,
+            )
+            self._db.execute(_UPDATE_AFTER_TURN, values)
+            return
         self._db.execute(_UPDATE_INSTANCE, (*_row(instance)[1:], instance.key))
         if before.tags != instance.tags:
             self._db.execute("DELETE FROM tags WHERE key=?", (instance.key,))
@@ -435,7 +433,7 @@ class SqliteStore(_Connection):
         if changes.drop_inbox:
             if inbox:
                 self._db.execute("DELETE FROM inbox WHERE key=?", (key,))
-                # A new list: what is being handed out may still refer to the old one.
+                # A new list, since a turn on its way to a worker may refer to the old one.
                 inbox = cached.inbox = []
         elif changes.consumed:
             self._db.execute("DELETE FROM inbox WHERE key=? AND seq<=?", (key, changes.consumed))
@@ -450,13 +448,14 @@ class SqliteStore(_Connection):
 
     def _append_history(self, cached: _Cached, chunk: bytes) -> None:
         first = cached.instance.key << 32
-        if cached.turns is None:
+        turns = cached.turns
+        if turns is None:
             (last,) = self._db.execute(
                 "SELECT max(id) FROM history WHERE id>=? AND id<?", (first, first + (1 << 32))
             ).fetchone()
-            cached.turns = 0 if last is None else last - first + 1
-        self._db.execute("INSERT INTO history VALUES (?, ?)", (first + cached.turns, chunk))
-        cached.turns += 1
+            turns = 0 if last is None else last - first + 1
+        self._db.execute("INSERT INTO history VALUES (?, ?)", (first + turns, chunk))
+        cached.turns = turns + 1
         if cached.chunks is not None:
             cached.chunks.append(chunk)
             self._resize(cached, cached.size + len(chunk))
@@ -567,13 +566,17 @@ class SqliteStore(_Connection):
         self._db.execute("DELETE FROM entities WHERE entity_id=?", (entity_id,))
 
     def add_operation(self, entity_id: str, event: bytes, execution_id: str | None) -> None:
-        self._db.execute("INSERT INTO operations VALUES (?, ?, ?, ?)", (self._next_seq(), entity_id, execution_id, event))
+        self._db.execute(
+            "INSERT INTO operations VALUES (?, ?, ?, ?)", (self._next_seq(), entity_id, execution_id, event)
+        )
 
     def drop_operations(self, seqs: Iterable[int]) -> None:
         self._db.executemany("DELETE FROM operations WHERE seq=?", [(seq,) for seq in seqs])
 
     def first_operation(self, entity_id: str) -> int | None:
-        return self._db.execute("SELECT min(seq) FROM operations WHERE entity_id=?", (entity_id,)).fetchone()[0]
+        row = self._db.execute("SELECT min(seq) FROM operations WHERE entity_id=?", (entity_id,)).fetchone()
+        first: int | None = row[0]
+        return first
 
     def waiting_entities(self) -> Iterable[str]:
         rows = self._db.execute("SELECT entity_id, min(seq) FROM operations GROUP BY entity_id ORDER BY 2")
@@ -627,7 +630,7 @@ class SqliteStore(_Connection):
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    # Transactions are begun by hand.  A reader or a backup of somebody else may hold the file for a moment.
+    # Transactions are begun by hand.  A reader or a backup of another program may hold the file for a moment.
     return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
@@ -645,6 +648,11 @@ def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
     if "locked" in str(error):
         return f"{path} is in use by another program: {error}"
     return f"{path} is damaged ({error}); start from a backup, or save what can be read with `sqlite3 {path} .recover`"
+
+
+def _rarely_changed(instance: Instance) -> tuple[object, ...]:
+    """What an ordinary turn leaves as it is, with `_UPDATE_AFTER_TURN`."""
+    return instance.execution_id, instance.completed_at, instance.scheduled_at, instance.rewinding
 
 
 def _row(instance: Instance) -> tuple[Any, ...]:
@@ -675,18 +683,15 @@ def _row(instance: Instance) -> tuple[Any, ...]:
 
 
 def _instance(row: Sequence[Any]) -> Instance:
-    tags, parent_id, parent_execution, parent_task, event_count, rewinding = row[15:]
-    return Instance(
-        *row[:15],
-        tags=json.loads(tags) if tags else NO_TAGS,
-        parent=None if parent_id is None else Parent(parent_id, parent_execution, parent_task),
-        event_count=event_count,
-        rewinding=bool(rewinding),
-    )
+    *fields, tags, parent_id, parent_execution, parent_task, event_count, rewinding = row
+    parent = None if parent_id is None else Parent(parent_id, parent_execution, parent_task)
+    fields += [json.loads(tags) if tags else NO_TAGS, parent, event_count, bool(rewinding)]
+    return Instance(*fields)
 
 
 def _entity(row: Sequence[Any]) -> Entity:
-    return Entity(*row[:4], lock=None if row[4] is None else Lock(*row[4:7]))
+    lock = () if row[4] is None else (Lock(*row[4:7]),)
+    return Entity(*row[:4], *lock)
 
 
 def _where(conditions: Sequence[str]) -> str:

@@ -14,6 +14,10 @@ from types import MappingProxyType
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
+def _no_tags() -> Mapping[str, str]:
+    return NO_TAGS
+
+
 @dataclass(frozen=True)
 class Parent:
     """The call of a parent that an instance is the child of.
@@ -71,7 +75,7 @@ class Instance:
     scheduled_at: int | None = None
     completed_at: int | None = None
     custom_status: str | None = None
-    tags: Mapping[str, str] = NO_TAGS
+    tags: Mapping[str, str] = field(default_factory=_no_tags)
     parent: Parent | None = None
     event_count: int = 0
     rewinding: bool = False
@@ -185,7 +189,7 @@ class Entity:
         revision: random, of the last committed batch; the answer to a batch counts only if it is still this one.
         state: encoded, `None` for none.
         modified_at: when a batch of it was last committed, or when it was created.
-        lock: who holds it, `None` if nobody does.
+        lock: its holder, `None` if it is not locked.
         stored: whether the store has a row for it.
     """
 
@@ -257,7 +261,7 @@ class StartInstance:
         version: its version, `None` without.
         input: encoded, `None` without.
         tags: of the instance.
-        parent: the call of the parent that waits for it, `None` if nobody does.
+        parent: the call of the parent that waits for it, `None` if there is none.
         parent_name: the orchestrator of that parent.
         trace_context: an encoded `TraceContext`, `None` without.
         scheduled_at: when to start, `None` for now.
@@ -269,7 +273,7 @@ class StartInstance:
     name: str
     version: str | None = None
     input: str | None = None
-    tags: Mapping[str, str] = NO_TAGS
+    tags: Mapping[str, str] = field(default_factory=_no_tags)
     parent: Parent | None = None
     parent_name: str = ""
     trace_context: bytes | None = None
@@ -319,10 +323,10 @@ class EndExecution:
 
 @dataclass(frozen=True)
 class RewindInstance:
-    """Go on with a child of a rewound parent.
+    """Continue with a child of a rewound parent.
 
-    A child that has failed is rewound, one that has been purged starts anew, and one that has ended otherwise reports
-    its outcome once more.
+    A child that has failed is rewound, one that has been purged is started again, and one that has ended otherwise
+    reports its outcome once more.
     """
 
     instance_id: str

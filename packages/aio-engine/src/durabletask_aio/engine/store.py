@@ -23,7 +23,7 @@ from durabletask_aio.engine.state import (
 
 
 class StoreError(Exception):
-    """The store cannot be used: it is damaged, locked, too new, or the disk has failed.  The message says what to do."""
+    """The store cannot be used: damaged, locked, too new, or the disk has failed; the message says what to do."""
 
 
 class RolledBackError(Exception):
@@ -77,23 +77,29 @@ class Reader(Protocol):
 
     def instance(self, instance_id: str) -> Instance | None:
         """Return an instance."""
+        ...
 
     def history(self, instance: Instance) -> Sequence[bytes]:
         """Return the chunks of its history."""
+        ...
 
     def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
         """Return its input, output and failure, those that it has."""
+        ...
 
     def query(
         self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
     ) -> Page:
         """Return instances by when they were created."""
+        ...
 
     def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
         """Return instances that have ended, by when they did."""
+        ...
 
     def entity(self, entity_id: str) -> Entity | None:
         """Return an entity."""
+        ...
 
     def entities(
         self,
@@ -105,9 +111,11 @@ class Reader(Protocol):
         after: str = "",
     ) -> Sequence[tuple[Entity, int]]:
         """Return entities by id, each with the number of its pending operations."""
+        ...
 
     def operations(self, entity_id: str) -> Sequence[Operation]:
         """Return the operations that an entity has not executed."""
+        ...
 
 
 class Store(Reader, Protocol):
@@ -124,36 +132,43 @@ class Store(Reader, Protocol):
 
     def inbox(self, instance: Instance) -> Sequence[InboxEvent]:
         """Return the events that wait for an instance's next turn."""
+        ...
 
     def apply(self, changes: Changes) -> Instance:
         """Write the changes of an instance, but for their messages; returns it as stored."""
+        ...
 
     def delete(self, instance: Instance) -> None:
         """Delete an instance with its history, inbox and payloads."""
 
     def task(self, seq: int) -> Task | None:
         """Return an activity that has not been completed."""
+        ...
 
     def drop_task(self, task: Task) -> None:
         """Remove one."""
 
     def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
         """Return those of an execution, or all, in the order of their creation."""
+        ...
 
     def add_timer(self, timer: Timer) -> None:
         """Keep a timer."""
 
     def due_timers(self, now: int, limit: int) -> Sequence[Timer]:
         """Return the first timers that are due, by due time."""
+        ...
 
     def drop_timer(self, timer: Timer) -> None:
         """Remove one."""
 
     def next_due(self) -> int | None:
         """Return when the first timer is due."""
+        ...
 
     def put_entity(self, entity: Entity) -> Entity:
         """Write an entity."""
+        ...
 
     def delete_entity(self, entity_id: str) -> None:
         """Delete one."""
@@ -166,27 +181,34 @@ class Store(Reader, Protocol):
 
     def first_operation(self, entity_id: str) -> int | None:
         """Return the number of the first operation that an entity has not executed."""
+        ...
 
     def add_lock_request(self, request: LockRequest) -> None:
         """Keep a lock request."""
 
     def lock_requests(self) -> Sequence[LockRequest]:
         """Return all that wait, in the order of arrival."""
+        ...
 
     def drop_lock_request(self, seq: int) -> None:
         """Remove one."""
 
     def locked_entities(self, execution_id: str | None = None) -> Sequence[Entity]:
         """Return the entities that an execution holds, or all that are held."""
+        ...
 
     def end_execution(self, execution_id: str, drop_tasks: bool) -> bool:
         """Remove the timers and lock requests of an execution; returns whether it had asked for locks."""
+        ...
 
     def children(self, instance_id: str) -> Sequence[Instance]:
         """Return the instances that an instance is the parent of."""
+        ...
 
     def waiting_instances(self) -> Iterable[Instance]:
         """Return the instances that have something in their inbox, oldest event first."""
+        ...
 
     def waiting_entities(self) -> Iterable[str]:
         """Return the entities that have operations, oldest operation first."""
+        ...

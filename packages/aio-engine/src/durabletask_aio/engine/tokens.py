@@ -1,6 +1,6 @@
-"""Completion tokens: all that the engine needs to judge an answer, since what is handed out is not written.
+"""Completion tokens: all that the engine needs to judge an answer, since leases are not written.
 
-A token names the hand-out (for the bookkeeping of who works on what), and what the answer counts for: a turn by the
+A token names the lease (for the bookkeeping of who works on what), and what the answer counts for: a turn by the
 random id of the commit before it, an activity by the random nonce of its task, a batch by the entity's random revision.
 These change whenever something else has happened instead, also in another life of the engine.
 """
@@ -19,7 +19,7 @@ class TurnToken:
     """A turn of an instance that was given its inbox up to a row.
 
     Attributes:
-        handout: random, of this hand-out.
+        lease: random, of this lease.
         turn_id: of the commit that the turn follows.
         upto: the last row of the inbox that it was given.
         count: how many rows that were.
@@ -27,7 +27,7 @@ class TurnToken:
         instance_id: whose turn it is.
     """
 
-    handout: str
+    lease: str
     turn_id: str
     upto: int
     count: int
@@ -35,7 +35,7 @@ class TurnToken:
     instance_id: str
 
     def __str__(self) -> str:
-        return f"t:{self.handout}:{self.turn_id}:{self.upto}:{self.count}:{self.time}:{self.instance_id}"
+        return f"t:{self.lease}:{self.turn_id}:{self.upto}:{self.count}:{self.time}:{self.instance_id}"
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class TaskToken:
     """An activity.
 
     Attributes:
-        handout: random, of this hand-out.
+        lease: random, of this lease.
         seq: the task's number.
         nonce: the task's nonce.
     """
 
-    handout: str
+    lease: str
     seq: int
     nonce: str
 
     def __str__(self) -> str:
-        return f"a:{self.handout}:{self.seq}:{self.nonce}"
+        return f"a:{self.lease}:{self.seq}:{self.nonce}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BatchToken:
     """A batch of operations of an entity.
 
     Attributes:
-        handout: random, of this hand-out.
+        lease: random, of this lease.
         revision: of the entity before the batch.
         upto: the last operation that it was given.
         count: how many operations that were.
@@ -69,7 +69,7 @@ class BatchToken:
         entity_id: the entity.
     """
 
-    handout: str
+    lease: str
     revision: str
     upto: int
     count: int
@@ -77,7 +77,7 @@ class BatchToken:
     entity_id: str
 
     def __str__(self) -> str:
-        return f"e:{self.handout}:{self.revision}:{self.upto}:{self.count}:{self.holder}:{self.entity_id}"
+        return f"e:{self.lease}:{self.revision}:{self.upto}:{self.count}:{self.holder}:{self.entity_id}"
 
 
 Token = TurnToken | TaskToken | BatchToken
@@ -87,19 +87,19 @@ def parse(text: str) -> Token:
     """Read a token.
 
     Raises:
-        InvalidTokenError: if it is none of ours.
+        InvalidTokenError: if it is not one of an engine's.
     """
     kind, *parts = text.split(":", 6)
     try:
         if kind == "t":
-            handout, turn_id, upto, count, time, instance_id = parts
-            return TurnToken(handout, turn_id, int(upto), int(count), int(time), instance_id)
+            lease, turn_id, upto, count, time, instance_id = parts
+            return TurnToken(lease, turn_id, int(upto), int(count), int(time), instance_id)
         if kind == "a":
-            handout, seq, nonce = parts
-            return TaskToken(handout, int(seq), nonce)
+            lease, seq, nonce = parts
+            return TaskToken(lease, int(seq), nonce)
         if kind == "e":
-            handout, revision, upto, count, holder, entity_id = parts
-            return BatchToken(handout, revision, int(upto), int(count), holder, entity_id)
+            lease, revision, upto, count, holder, entity_id = parts
+            return BatchToken(lease, revision, int(upto), int(count), holder, entity_id)
     except ValueError:
         pass
     raise InvalidTokenError(f"{text!r} is not a completion token of this engine")

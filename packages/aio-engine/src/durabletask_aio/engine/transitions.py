@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
@@ -51,7 +52,7 @@ TERMINAL = frozenset({COMPLETED, FAILED, TERMINATED, CANCELED})
 
 @dataclass(frozen=True)
 class Context:
-    """What a transition needs besides the state.
+    """What a transition needs in addition to the state.
 
     Attributes:
         now: the engine's time, in microseconds since 1970.
@@ -140,7 +141,9 @@ def start(existing: Instance | None, message: StartInstance, context: Context) -
             details = events.failure("InstanceReplaced", f"sub-orchestration '{existing.instance_id}' was replaced")
             changes.messages += _tell_parent(existing, FAILED, None, details, context)
     if instance.scheduled_at is not None:
-        changes.timers.append(Timer(instance.scheduled_at, TimerKind.START, instance.instance_id, instance.execution_id))
+        changes.timers.append(
+            Timer(instance.scheduled_at, TimerKind.START, instance.instance_id, instance.execution_id)
+        )
     return changes
 
 
@@ -169,7 +172,7 @@ def deliver(instance: Instance, message: DeliverEvent) -> Changes | None:
     """Give an instance an event.
 
     Returns:
-        The changes, `None` if the event is for nobody: the instance has ended, or it is for another execution.
+        The changes, `None` if the event is dropped: the instance has ended, or the event is for another execution.
     """
     if instance.status in TERMINAL:
         return None
@@ -191,12 +194,12 @@ def is_ready(instance: Instance, inbox: Sequence[InboxEvent]) -> bool:
 
 
 def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], context: Context) -> Changes:
-    """Let a failed instance go on from before its failure: the next turn rewrites the history.
+    """Resume a failed instance from before its failure: the next turn rewrites the history.
 
     Args:
         instance: the instance.
         reason: for the history, `None` without.
-        locks: locks that somebody else holds by now, of those that the instance held when it failed.
+        locks: locks that others hold by now, of those that the instance held when it failed.
         context: time and ids.
 
     Raises:
@@ -219,6 +222,38 @@ def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], contex
         inbox=[InboxEvent(0, event, EventKind.REWIND)],
         payloads={"output": None, "failure": None},
     )
+
+
+def terminate_now(instance: Instance, output: str | None, context: Context) -> Changes:
+    """End an instance without a turn of its code."""
+    now = max(context.now + instance.ahead, instance.turn_time)
+    recorded = [
+        events.execution_terminated(now, output, False),
+        pb.HistoryEvent(
+            eventId=-1,
+            timestamp=events.timestamp(now),
+            executionCompleted=pb.ExecutionCompletedEvent(
+                orchestrationStatus=TERMINATED, result=events.string_value(output)
+            ),
+        ).SerializeToString(),
+    ]
+    changes = Changes(
+        replace(
+            instance,
+            status=TERMINATED,
+            turn_id=context.new_id(),
+            updated_at=context.now,
+            completed_at=context.now,
+            scheduled_at=None,
+            event_count=instance.event_count + len(recorded),
+        ),
+        history=b"".join(events.frame(events.PAST_EVENT, each) for each in recorded),
+        drop_inbox=True,
+        payloads={"output": output},
+    )
+    changes.messages.append(EndExecution(instance.execution_id))
+    changes.messages += _tell_parent(instance, TERMINATED, output, None, context)
+    return changes
 
 
 # -- turns ---------------------------------------------------------------------------------------------------------
@@ -405,12 +440,16 @@ class _TurnCommit:
         changes.clear_history = True
         self.recorded = [each.SerializeToString() for each in history]
         reason = next(
-            (events.optional(each.executionRewound, "reason") for each in reversed(history) if _is(each, "executionRewound")),
+            (
+                events.optional(each.executionRewound, "reason")
+                for each in reversed(history)
+                if _is(each, "executionRewound")
+            ),
             None,
         )
         for event in _unanswered(history):
             self._ask_again(event, reason)
-        # An event that says nothing: the turn that follows replays the new history.
+        # An empty event: the turn that follows only replays the new history.
         changes.inbox.append(InboxEvent(0, b""))
         return self._finish(status=RUNNING, rewinding=False, turn_id=self.context.new_id(), event_count=0)
 
@@ -454,8 +493,8 @@ class _TurnCommit:
             return response.customStatus.value or None
         return self.instance.custom_status
 
-    def _record(self, number: int = -1, **body: object) -> None:
-        event = pb.HistoryEvent(eventId=number, timestamp=self.stamp, **body)  # type: ignore[arg-type]
+    def _record(self, number: int = -1, **body: Any) -> None:
+        event = pb.HistoryEvent(eventId=number, timestamp=self.stamp, **body)
         self.recorded.append(event.SerializeToString())
 
     # Actions
@@ -554,12 +593,10 @@ class _TurnCommit:
         else:
             self.changes.messages.append(self._operation(field, body))
 
-    def _operation(self, field: str, body: object) -> SendOperation:
-        event = pb.HistoryEvent(eventId=-1, timestamp=self.stamp, **{field: body})  # type: ignore[arg-type]
-        due = None
-        if body.HasField("scheduledTime"):  # type: ignore[attr-defined]
-            due = events.microseconds(body.scheduledTime)  # type: ignore[attr-defined]
-        target = body.targetInstanceId.value  # type: ignore[attr-defined]
+    def _operation(self, field: str, body: Any) -> SendOperation:
+        event = pb.HistoryEvent(eventId=-1, timestamp=self.stamp, **{field: body})
+        due = events.microseconds(body.scheduledTime) if body.HasField("scheduledTime") else None
+        target: str = body.targetInstanceId.value
         return SendOperation(target, event.SerializeToString(), self.instance.execution_id, due)
 
     def _lock_request(self, body: pb.EntityLockRequestedEvent) -> RequestLock:
@@ -578,7 +615,7 @@ _ACTIONS: Mapping[str, Callable[[_TurnCommit, pb.OrchestratorAction], None]] = {
 
 
 def _is(event: pb.HistoryEvent, field: str) -> bool:
-    return event.WhichOneof("eventType") == field
+    return bool(event.WhichOneof("eventType") == field)
 
 
 _ANSWERS = {
@@ -651,9 +688,7 @@ def _tell_parent(
     return [DeliverEvent(parent.instance_id, event, execution_id=parent.execution_id)]
 
 
-def report_again(
-    instance: Instance, output: str | None, failure: bytes | None, context: Context
-) -> list[DeliverEvent]:
+def report_again(instance: Instance, output: str | None, failure: bytes | None, context: Context) -> list[DeliverEvent]:
     """Return what an instance that has ended told its parent."""
     details = None if failure is None else pb.TaskFailureDetails.FromString(failure)
     return _tell_parent(instance, instance.status, output, details, context)
@@ -718,7 +753,11 @@ def complete_batch(
         if action.HasField("sendSignal"):
             sent = action.sendSignal
             event = events.signal(
-                context.now, sent.instanceId, sent.name, context.new_id(), sent.input if sent.HasField("input") else None
+                context.now,
+                sent.instanceId,
+                sent.name,
+                context.new_id(),
+                sent.input if sent.HasField("input") else None,
             )
             due = events.microseconds(sent.scheduledTime) if sent.HasField("scheduledTime") else None
             changes.messages.append(SendOperation(sent.instanceId, event, due=due))
@@ -765,11 +804,13 @@ def _answer(
 
 
 def grantable(
-    requests: Sequence[LockRequest], entity: Callable[[str], Entity | None], first_operation: Callable[[str], int | None]
+    requests: Sequence[LockRequest],
+    entity: Callable[[str], Entity | None],
+    first_operation: Callable[[str], int | None],
 ) -> list[LockRequest]:
     """Return the lock requests that can be granted now, first come, first served.
 
-    A critical section gets all its entities at once.  It gets them when nobody holds any of them, no earlier request
+    A critical section gets all its entities at once.  It gets them when none of them is locked, no earlier request
     wants one, and what was sent to them before the request has been executed.
 
     Args:
