@@ -627,7 +627,7 @@ CONVERTIBLE = "...) with dicts, lists, strings, numbers, dataclasses"
         (
             _infinite_timeout,
             "the timeout of ctx.with_timeout is in seconds, or a timedelta, and not inf",
-            "; None waits for ever",
+            "; None waits forever",
         ),
         (
             _timeout_beyond_the_calendar,

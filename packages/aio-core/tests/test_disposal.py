@@ -317,7 +317,7 @@ def test_a_coroutine_that_refuses_to_close_is_given_up_after_a_while(caplog, mon
     assert len(leaked) == 1, "kept, or the collector would try again"
     assert "workflow 'workflow', instance 'instance-1': the code at" in caplog.text
     assert "test_disposal.py" in caplog.text
-    assert "went on awaiting after 100 attempts to close it, and is left as it is" in caplog.text
+    assert "still awaits after 100 attempts to close it, and is left as it is" in caplog.text
     for coroutine in leaked:
         refuses.clear()
         coroutine.close()

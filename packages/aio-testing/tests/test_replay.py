@@ -224,7 +224,7 @@ CHANGES = {
         [(SHIP, 'raise ValueError("not today")\n')],
         "history:  call_activity('ship', \"by Ada\")",
         "code:     failed with builtins.ValueError: not today",
-        "the code raises ValueError where it went on then: not today",
+        "the code raises ValueError where it continued then: not today",
     ),
     "result changed": (
         [('{"charged": charged}', "charged")],

@@ -176,7 +176,7 @@ def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | No
     _leaked.append(coroutine)
     _interpreter.leak_reference(coroutine)
     logging.getLogger("durabletask.aio").warning(
-        "workflow %r, instance %r: the code at %s went on awaiting after %d attempts to close it, and is left as it "
+        "workflow %r, instance %r: the code at %s still awaits after %d attempts to close it, and is left as it "
         "is. Does it have an 'except:' or 'except BaseException:' that does not raise again? 'except Exception:' would "
         "let the end through",
         loop.execution.workflow_name,

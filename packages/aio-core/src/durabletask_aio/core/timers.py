@@ -60,7 +60,7 @@ def timeout_seconds(execution: Execution, awaitable: Any, timeout: Any) -> float
     raise execution.usage_error(
         f"the timeout of ctx.with_timeout is in seconds, or a timedelta, and not {shown(timeout)}",
         f"ctx.with_timeout(operation, {shown(timeout)})",
-        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits for ever",
+        "ctx.with_timeout(operation, 30) or ctx.with_timeout(operation, timedelta(minutes=5)); None waits forever",
     )
 
 
@@ -84,7 +84,7 @@ def timer_too_long(execution: Execution, delay: Any, call: str) -> WorkflowValid
         call.format(repr(delay)),
         f"{call.format(None)}, if there is to be no limit"
         if "timeout" in call
-        else "await ctx.wait_for_external_event('name'), if it is to wait until somebody ends it",
+        else "await ctx.wait_for_external_event('name'), if it is to wait until an event ends it",
     )
 
 

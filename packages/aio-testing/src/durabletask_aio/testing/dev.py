@@ -23,7 +23,7 @@ examples:
   durabletask-aio dev --ui         then start a worker and a client in another terminal: nothing to set
   durabletask-aio dev --port 0     on a free port, which it prints
 
-For development: one process, nothing durable, no authentication, and nobody but this machine can connect.
+For development: one process, nothing durable, no authentication, and only programs on this machine can connect.
 Ctrl-C and SIGTERM end it with exit code 0; the exit code is 2 if a port is taken.
 """
 

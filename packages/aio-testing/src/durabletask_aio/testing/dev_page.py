@@ -83,7 +83,7 @@ const look = async () => {
     const answer = await fetch("/instances.json");
     const text = await answer.text();
     at("gone").hidden = answer.ok;
-    // Redrawn only when something is new or time has moved on, and not under a selection somebody is making.
+    // Redrawn only when something is new or time has moved on, and not under a selection that the user is making.
     if (answer.ok && (text !== last || Date.now() % 5000 < 1000) && getSelection().isCollapsed) {
       last = text;
       draw(JSON.parse(text));
@@ -103,7 +103,7 @@ const look = async () => {
     const answer = await fetch(location.href);
     const main = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
     const shown = document.querySelector("main");
-    // Not while somebody points at something: what the pointer has brought up would vanish.
+    // Not while the user points at something: what the pointer has brought up would vanish.
     if (answer.ok && main && !shown.querySelector("figure:hover") && getSelection().isCollapsed) {
       const open = shown.querySelector("details")?.open;
       if (open) main.querySelector("details")?.setAttribute("open", "");

@@ -169,7 +169,7 @@ class Divergence:
             return f"a call of {_call(actual)} was added, or a branch is taken that was not taken then; {_BRANCH}"
         assert recorded is not None
         if self.error is not None:
-            return f"the code raises {type(self.error).__name__} where it went on then: {truncate(str(self.error))}"
+            return f"the code raises {type(self.error).__name__} where it continued then: {truncate(str(self.error))}"
         if self.code_text:
             return f"{_call(recorded)} and what follows were removed, or the code returns earlier; {_BRANCH}"
         waits = ", or the code waits for something it did not wait for then" if self.site is not None else ""
@@ -228,7 +228,7 @@ class Divergence:
         if self.error is not None:
             return f"the code raises {type(self.error).__name__} where it did not then"
         if self.history_text is None:
-            return f"the code ends where it went on then; {_BRANCH}"
+            return f"the code ends where it continued then; {_BRANCH}"
         if self.code_text is None:
             return f"the code waits for something where it had ended then; {_BRANCH}"
         return "what the workflow returns or raises has changed, or is computed from something not in the history"

@@ -120,7 +120,7 @@ class WorkflowEnvironment:
         except RuntimeError:
             raise RuntimeError(
                 "a workflow environment runs on asyncio, and this is another event loop, trio's perhaps; for anyio's "
-                "pytest plugin, a fixture says so: def anyio_backend(): return 'asyncio'"
+                "pytest plugin, a fixture sets it: def anyio_backend(): return 'asyncio'"
             ) from None
         return self
 

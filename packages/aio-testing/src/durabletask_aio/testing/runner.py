@@ -248,7 +248,7 @@ class InProcessRunner:
             self._paused_instances[item.key] = item.token
             raise WorkflowStuckError(
                 f"workflow {instance.name!r}, instance {item.key!r}, has had {limit} turns while the test waited, it "
-                f"is {self.clock.now():%Y-%m-%d %H:%M} by now, and it goes on: if it has no end of its own, "
+                f"is {self.clock.now():%Y-%m-%d %H:%M} by now, and it continues: if it has no end of its own, "
                 "await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows more"
             )
         execution = self.engine.execution_of(item.key)

@@ -337,7 +337,7 @@ RULES: Final = (
         "Cancellation is swallowed",
         "`except:`, `except BaseException:` and `except asyncio.CancelledError:` around an `await` catch the"
         " cancellation by which a timeout, a task group or the end of the instance stops this code. Without `raise`, it"
-        " goes on.",
+        " continues.",
         "`except Exception:`, or end the handler with `raise`",
         "`except Exception:`, or end the handler with `raise`",
         "try:\n    await ctx.call_activity(pay)\nexcept BaseException:\n    log()",

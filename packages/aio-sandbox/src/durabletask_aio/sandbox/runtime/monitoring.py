@@ -65,8 +65,8 @@ class Monitor:
                 self.tool = candidate
                 return True
         _warn_once(
-            "All tool ids of sys.monitoring that durabletask-aio could use (3, 4, 5) are taken, so strict mode goes on"
-            " with static analysis and redirected names alone. Free one, or run strict workflows in another process."
+            "All tool ids of sys.monitoring that durabletask-aio could use (3, 4, 5) are taken, so strict mode"
+            " has static analysis and redirected names alone. Free one, or run strict workflows in another process."
         )
         return False
 

@@ -156,8 +156,8 @@ def _analysed(function: Any, allowed: tuple[str, ...], workflow_name: str) -> an
     except Exception as error:
         warnings.warn(
             f"The static analysis of workflow {workflow_name!r} failed with {type(error).__name__}: {error}. The other"
-            " layers of the sandbox go on. This is a defect of durabletask-aio; please report it with the traceback"
-            " that `durabletask.aio.sandbox.check(function)` gives.",
+            " layers of the sandbox still work. This is a defect of durabletask-aio; please report it with the"
+            " traceback that `durabletask.aio.sandbox.check(function)` gives.",
             RuntimeWarning,
             stacklevel=4,
         )
