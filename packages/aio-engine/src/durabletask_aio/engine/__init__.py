@@ -5,11 +5,14 @@ The modules (a test compares this list with the files):
 The state machine, which does no I/O:
     state: instances, inboxes, activities, timers, entities and locks as plain data.
     events: builds and frames encoded history events.
-    transitions: what a command makes of an instance or an entity, as pure functions.
+    transitions: what a command makes of an instance, as pure functions.
+    turns: what the answer to a turn makes of an instance.
+    entity_transitions: what batches and lock requests change of entities.
 
 What is kept:
     store: what the engine asks of a store.
     schema: the tables, and the steps from older ones.
+    reading: queries, and rows as the engine's state.
     sqlite: the store in one SQLite database.
 
 At work:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from durabletask_aio.engine import events, transitions
+from durabletask_aio.engine import entity_transitions, events, transitions, turns
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import (
@@ -130,13 +130,13 @@ class Transaction:
     def rewind_instance(self, instance_id: str, reason: str | None) -> None:
         """Resume a failed instance from before its failure."""
         instance = self._existing(instance_id)
-        held = transitions.held_locks(events.past_events(self.store.history(instance)))
+        held = turns.held_locks(events.past_events(self.store.history(instance)))
         entities = [(section, self._entity(each)) for section, ids in held for each in ids]
         others = [each.lock for _, each in entities if each.lock is not None]
         self._apply(transitions.rewind(instance, reason, others, self.context))
         for section, entity in entities:
             lock = Lock(section, instance_id, instance.execution_id)
-            self.store.put_entity(transitions.grant(entity, lock, self.context))
+            self.store.put_entity(entity_transitions.grant(entity, lock, self.context))
 
     def purge(self, instance_id: str, *, recursive: bool) -> int:
         """Delete an instance that has ended; with `recursive`, its children first.
@@ -174,8 +174,8 @@ class Transaction:
         given = [each for each in inbox if each.seq <= token.upto]
         if len(given) != token.count:
             return False
-        turn = transitions.Turn(given, inbox[len(given) :], token.time, response)
-        changes = transitions.complete_turn(
+        turn = turns.Turn(given, inbox[len(given) :], token.time, response)
+        changes = turns.complete_turn(
             instance,
             turn,
             lambda: self._started(instance, given),
@@ -213,11 +213,13 @@ class Transaction:
             return False
         holder = "" if entity.lock is None else entity.lock.execution_id
         given = [
-            each for each in transitions.batch(entity, self.store.operations(token.entity_id)) if each.seq <= token.upto
+            each
+            for each in entity_transitions.batch(entity, self.store.operations(token.entity_id))
+            if each.seq <= token.upto
         ]
         if holder != token.holder or len(given) != token.count:
             return False
-        changes = transitions.complete_batch(entity, given, result, self.context)
+        changes = entity_transitions.complete_batch(entity, given, result, self.context)
         self.has_written = True
         self.store.put_entity(changes.entity)
         self.store.drop_operations(changes.consumed)
@@ -284,10 +286,10 @@ class Transaction:
         return removed, released
 
     def _entity(self, entity_id: str) -> Entity:
-        return self.store.entity(entity_id) or transitions.new_entity(entity_id, self.context)
+        return self.store.entity(entity_id) or entity_transitions.new_entity(entity_id, self.context)
 
     def _release(self, entity: Entity) -> None:
-        self.store.put_entity(transitions.release(entity))
+        self.store.put_entity(entity_transitions.release(entity))
         self.entities[entity.entity_id] = None
         self._locks_changed = True
 
@@ -296,12 +298,12 @@ class Transaction:
         requests = self.store.lock_requests()
         if not requests:
             return
-        for request in transitions.grantable(requests, self.store.entity, self.store.first_operation):
+        for request in entity_transitions.grantable(requests, self.store.entity, self.store.first_operation):
             for entity_id in request.entity_ids:
-                self.store.put_entity(transitions.grant(self._entity(entity_id), request.lock, self.context))
+                self.store.put_entity(entity_transitions.grant(self._entity(entity_id), request.lock, self.context))
                 self.entities[entity_id] = None
             self.store.drop_lock_request(request.seq)
-            self._messages.append(transitions.grant_message(request.lock, self.context))
+            self._messages.append(entity_transitions.grant_message(request.lock, self.context))
 
     # -- changes and messages --------------------------------------------------------------------------------------
 
@@ -356,7 +358,7 @@ class Transaction:
             self.store.add_timer(Timer(message.due, TimerKind.SIGNAL, message.entity_id, event=message.event))
             return
         if self.store.entity(message.entity_id) is None:
-            self.store.put_entity(transitions.new_entity(message.entity_id, self.context))
+            self.store.put_entity(entity_transitions.new_entity(message.entity_id, self.context))
         self.store.add_operation(message.entity_id, message.event, message.execution_id)
         self.entities[message.entity_id] = None
 

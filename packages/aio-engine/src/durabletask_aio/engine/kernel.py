@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from durabletask_aio.engine import events, transitions
+from durabletask_aio.engine import entity_transitions, events, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.dispatch import (
@@ -353,7 +353,7 @@ class Kernel:
             entity = self.store.entity(item.key)
             if entity is None:
                 return None
-            operations = list(transitions.batch(entity, self.store.operations(item.key)))
+            operations = list(entity_transitions.batch(entity, self.store.operations(item.key)))
             if not operations:
                 return None
             holder = "" if entity.lock is None else entity.lock.execution_id

@@ -7,15 +7,24 @@ import os
 import secrets
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from durabletask_aio.engine import schema
+from durabletask_aio.engine.reading import (
+    ENTITY_COLUMNS,
+    INSTANCE_COLUMNS,
+    Queries,
+    SqliteReader,
+    connect,
+    to_entity,
+    to_instance,
+    to_row,
+)
 from durabletask_aio.engine.state import (
-    NO_TAGS,
     Changes,
     Entity,
     EventKind,
@@ -23,27 +32,19 @@ from durabletask_aio.engine.state import (
     Instance,
     Lock,
     LockRequest,
-    Operation,
-    Parent,
     Task,
     Timer,
     TimerKind,
 )
-from durabletask_aio.engine.store import InstanceFilter, Page, RolledBackError, StoreError
+from durabletask_aio.engine.store import RolledBackError, StoreError
 
-_INSTANCE_COLUMNS = (
-    "key, instance_id, execution_id, turn_id, name, version, status, created_at, updated_at, started_at, turn_time, "
-    "ahead, scheduled_at, completed_at, custom_status, tags, parent_id, parent_execution, parent_task, event_count, "
-    "rewinding"
-)
 _UPDATE_INSTANCE = (
-    "UPDATE instances SET " + ", ".join(f"{name}=?" for name in _INSTANCE_COLUMNS.split(", ")[1:]) + " WHERE key=?"
+    "UPDATE instances SET " + ", ".join(f"{name}=?" for name in INSTANCE_COLUMNS.split(", ")[1:]) + " WHERE key=?"
 )
-_INSERT_INSTANCE = f"INSERT INTO instances ({_INSTANCE_COLUMNS}) VALUES ({', '.join('?' * 21)})"
+_INSERT_INSTANCE = f"INSERT INTO instances ({INSTANCE_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 _UPDATE_AFTER_TURN = (
     "UPDATE instances SET turn_id=?, status=?, updated_at=?, turn_time=?, custom_status=?, event_count=? WHERE key=?"
 )
-_ENTITY_COLUMNS = "entity_id, revision, state, modified_at, lock_section, lock_instance, lock_execution"
 
 _MAX_CACHED_INSTANCES = 10_000
 _MAX_CACHED_BYTES = 64 * 1024 * 1024
@@ -73,104 +74,7 @@ class _Cached:
     size: int = 0
 
 
-class _Connection:
-    """Queries on one connection."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
-
-    def instance(self, instance_id: str) -> Instance | None:
-        row = self._db.execute(
-            f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE instance_id=?", (instance_id,)
-        ).fetchone()
-        return None if row is None else _instance(row)
-
-    def history(self, instance: Instance) -> Sequence[bytes]:
-        first = instance.key << 32
-        rows = self._db.execute(
-            "SELECT events FROM history WHERE id>=? AND id<? ORDER BY id", (first, first + (1 << 32))
-        )
-        return [row[0] for row in rows]
-
-    def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
-        return dict(self._db.execute("SELECT name, value FROM payloads WHERE key=?", (instance.key,)))
-
-    def query(
-        self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
-    ) -> Page:
-        where, values = _conditions(wanted)
-        if after is not None:
-            where.append(f"(created_at, key) {'<' if newest_first else '>'} (?, ?)")
-            values += after
-        direction = "DESC" if newest_first else "ASC"
-        rows = self._db.execute(
-            f"SELECT {_INSTANCE_COLUMNS} FROM instances{_where(where)} "
-            f"ORDER BY created_at {direction}, key {direction} LIMIT ?",
-            (*values, limit + 1),
-        ).fetchall()
-        found = [_instance(row) for row in rows[:limit]]
-        return Page(found, (found[-1].created_at, found[-1].key) if len(rows) > limit and found else None)
-
-    def count(self, wanted: InstanceFilter) -> int:
-        where, values = _conditions(wanted)
-        found: int = self._db.execute(f"SELECT count(*) FROM instances{_where(where)}", values).fetchone()[0]
-        return found
-
-    def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
-        where, values = _conditions(wanted)
-        where.append("completed_at IS NOT NULL")
-        if after is not None:
-            where.append("(completed_at, instance_id) > (?, ?)")
-            values += after
-        rows = self._db.execute(
-            f"SELECT {_INSTANCE_COLUMNS} FROM instances{_where(where)} ORDER BY completed_at, instance_id LIMIT ?",
-            (*values, limit),
-        )
-        return [_instance(row) for row in rows]
-
-    def entity(self, entity_id: str) -> Entity | None:
-        row = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE entity_id=?", (entity_id,)).fetchone()
-        return None if row is None else _entity(row)
-
-    def entities(
-        self,
-        prefix: str,
-        modified_from: int | None,
-        modified_to: int | None,
-        include_transient: bool,
-        limit: int,
-        after: str = "",
-    ) -> Sequence[tuple[Entity, int]]:
-        where, values = ["entity_id>?"], [after]
-        if prefix:
-            where.append("entity_id>=? AND entity_id<?")
-            values += [prefix, _after_prefix(prefix)]
-        _add_range(where, values, "modified_at", modified_from, modified_to)
-        pending = "(SELECT count(*) FROM operations WHERE operations.entity_id=entities.entity_id)"
-        if not include_transient:
-            where.append(f"({pending}=0 OR state IS NOT NULL)")
-        rows = self._db.execute(
-            f"SELECT {_ENTITY_COLUMNS}, {pending} FROM entities{_where(where)} ORDER BY entity_id LIMIT ?",
-            (*values, limit),
-        )
-        return [(_entity(row[:-1]), row[-1]) for row in rows]
-
-    def operations(self, entity_id: str) -> Sequence[Operation]:
-        rows = self._db.execute(
-            "SELECT seq, event, execution_id FROM operations WHERE entity_id=? ORDER BY seq", (entity_id,)
-        )
-        return [Operation(*row) for row in rows]
-
-
-class SqliteReader(_Connection):
-    """Reads a database on a connection of its own; sees what is committed."""
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
-
-
-class SqliteStore(_Connection):
+class SqliteStore(Queries):
     """The writer of a database.  Used by one thread at a time."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None, durability: str = "fsync") -> None:
@@ -186,7 +90,7 @@ class SqliteStore(_Connection):
         self.path = None if path is None else Path(path)
         self.durability = durability if path is not None else "none"
         try:
-            super().__init__(_connect(":memory:" if path is None else os.fspath(path)))
+            super().__init__(connect(":memory:" if path is None else os.fspath(path)))
             self._open(path is not None, durability)
         except sqlite3.DatabaseError as error:
             raise StoreError(_describe(self.path, error)) from error
@@ -238,7 +142,7 @@ class SqliteStore(_Connection):
     def reader(self) -> SqliteReader:
         """Open a connection that reads what is committed; for a file only."""
         assert self.path is not None
-        connection = _connect(os.fspath(self.path))
+        connection = connect(os.fspath(self.path))
         connection.execute("PRAGMA query_only=1")
         return SqliteReader(connection)
 
@@ -399,7 +303,7 @@ class SqliteStore(_Connection):
         return instance
 
     def _insert(self, instance: Instance) -> Instance:
-        row = self._db.execute(_INSERT_INSTANCE, (None, *_row(instance)[1:]))
+        row = self._db.execute(_INSERT_INSTANCE, (None, *to_row(instance)[1:]))
         assert row.lastrowid is not None
         instance = replace(instance, key=row.lastrowid)
         self._write_tags(instance)
@@ -418,7 +322,7 @@ class SqliteStore(_Connection):
             )
             self._db.execute(_UPDATE_AFTER_TURN, values)
             return
-        self._db.execute(_UPDATE_INSTANCE, (*_row(instance)[1:], instance.key))
+        self._db.execute(_UPDATE_INSTANCE, (*to_row(instance)[1:], instance.key))
         if before.tags != instance.tags:
             self._db.execute("DELETE FROM tags WHERE key=?", (instance.key,))
             self._write_tags(instance)
@@ -474,16 +378,16 @@ class SqliteStore(_Connection):
 
     def children(self, instance_id: str) -> Sequence[Instance]:
         rows = self._db.execute(
-            f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE parent_id=? ORDER BY key", (instance_id,)
+            f"SELECT {INSTANCE_COLUMNS} FROM instances WHERE parent_id=? ORDER BY key", (instance_id,)
         )
-        return [_instance(row) for row in rows]
+        return [to_instance(row) for row in rows]
 
     def waiting_instances(self) -> Iterable[Instance]:
         rows = self._db.execute("SELECT key, min(seq) FROM inbox GROUP BY key ORDER BY 2").fetchall()
         for key, _ in rows:
-            row = self._db.execute(f"SELECT {_INSTANCE_COLUMNS} FROM instances WHERE key=?", (key,)).fetchone()
+            row = self._db.execute(f"SELECT {INSTANCE_COLUMNS} FROM instances WHERE key=?", (key,)).fetchone()
             if row is not None:
-                yield _instance(row)
+                yield to_instance(row)
 
     # -- activities and timers -------------------------------------------------------------------------------------
 
@@ -610,10 +514,10 @@ class SqliteStore(_Connection):
 
     def locked_entities(self, execution_id: str | None = None) -> Sequence[Entity]:
         if execution_id is None:
-            rows = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE lock_execution IS NOT NULL")
+            rows = self._db.execute(f"SELECT {ENTITY_COLUMNS} FROM entities WHERE lock_execution IS NOT NULL")
         else:
-            rows = self._db.execute(f"SELECT {_ENTITY_COLUMNS} FROM entities WHERE lock_execution=?", (execution_id,))
-        return [_entity(row) for row in rows]
+            rows = self._db.execute(f"SELECT {ENTITY_COLUMNS} FROM entities WHERE lock_execution=?", (execution_id,))
+        return [to_entity(row) for row in rows]
 
     def end_execution(self, execution_id: str, drop_tasks: bool) -> bool:
         if self._db.execute("DELETE FROM timers WHERE execution_id=?", (execution_id,)).rowcount:
@@ -624,14 +528,6 @@ class SqliteStore(_Connection):
         for seq in mine:
             self.drop_lock_request(seq)
         return bool(mine)
-
-
-# -- rows ----------------------------------------------------------------------------------------------------------
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    # Transactions are begun by hand.  A reader or a backup of another program may hold the file for a moment.
-    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
 @contextmanager
@@ -653,87 +549,3 @@ def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
 def _rarely_changed(instance: Instance) -> tuple[object, ...]:
     """What an ordinary turn leaves as it is, with `_UPDATE_AFTER_TURN`."""
     return instance.execution_id, instance.completed_at, instance.scheduled_at, instance.rewinding
-
-
-def _row(instance: Instance) -> tuple[Any, ...]:
-    parent = instance.parent
-    return (
-        instance.key,
-        instance.instance_id,
-        instance.execution_id,
-        instance.turn_id,
-        instance.name,
-        instance.version,
-        instance.status,
-        instance.created_at,
-        instance.updated_at,
-        instance.started_at,
-        instance.turn_time,
-        instance.ahead,
-        instance.scheduled_at,
-        instance.completed_at,
-        instance.custom_status,
-        json.dumps(dict(instance.tags)) if instance.tags else None,
-        None if parent is None else parent.instance_id,
-        None if parent is None else parent.execution_id,
-        None if parent is None else parent.task_id,
-        instance.event_count,
-        int(instance.rewinding),
-    )
-
-
-def _instance(row: Sequence[Any]) -> Instance:
-    *fields, tags, parent_id, parent_execution, parent_task, event_count, rewinding = row
-    parent = None if parent_id is None else Parent(parent_id, parent_execution, parent_task)
-    fields += [json.loads(tags) if tags else NO_TAGS, parent, event_count, bool(rewinding)]
-    return Instance(*fields)
-
-
-def _entity(row: Sequence[Any]) -> Entity:
-    lock = () if row[4] is None else (Lock(*row[4:7]),)
-    return Entity(*row[:4], *lock)
-
-
-def _where(conditions: Sequence[str]) -> str:
-    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _conditions(wanted: InstanceFilter) -> tuple[list[str], list[Any]]:
-    where: list[str] = []
-    values: list[Any] = []
-    for column, among in (("status", wanted.statuses), ("name", wanted.names)):
-        if among:
-            where.append(f"{column} IN ({', '.join('?' * len(among))})")
-            values += sorted(among)
-    if wanted.id_prefix:
-        where.append("instance_id>=? AND instance_id<?")
-        values += [wanted.id_prefix, _after_prefix(wanted.id_prefix)]
-    if wanted.id_contains:
-        where.append("instr(instance_id, ?)")
-        values.append(wanted.id_contains)
-    _add_range(where, values, "created_at", wanted.created_from, wanted.created_to)
-    _add_range(where, values, "updated_at", wanted.updated_from, wanted.updated_to)
-    _add_range(where, values, "completed_at", wanted.completed_from, wanted.completed_to)
-    for name, value in wanted.tags.items():
-        where.append("key IN (SELECT key FROM tags WHERE name=? AND value=?)")
-        values += [name, value]
-    if wanted.parent_id is not None:
-        where.append("parent_id=?")
-        values.append(wanted.parent_id)
-    if wanted.only_roots:
-        where.append("parent_id IS NULL")
-    return where, values
-
-
-def _add_range(where: list[str], values: list[Any], column: str, first: int | None, last: int | None) -> None:
-    if first is not None:
-        where.append(f"{column}>=?")
-        values.append(first)
-    if last is not None:
-        where.append(f"{column}<?")
-        values.append(last)
-
-
-def _after_prefix(prefix: str) -> str:
-    """The first string after all that begin with the prefix, in SQLite's order of bytes."""
-    return prefix + chr(0x10FFFF)

@@ -1,0 +1,215 @@
+"""Reads a database: queries, and the rows that they find as the engine's state."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durabletask_aio.engine.state import (
+    NO_TAGS,
+    Entity,
+    Instance,
+    Lock,
+    Operation,
+    Parent,
+)
+from durabletask_aio.engine.store import InstanceFilter, Page
+
+INSTANCE_COLUMNS = (
+    "key, instance_id, execution_id, turn_id, name, version, status, created_at, updated_at, started_at, turn_time, "
+    "ahead, scheduled_at, completed_at, custom_status, tags, parent_id, parent_execution, parent_task, event_count, "
+    "rewinding"
+)
+ENTITY_COLUMNS = "entity_id, revision, state, modified_at, lock_section, lock_instance, lock_execution"
+
+
+class Queries:
+    """Queries on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def instance(self, instance_id: str) -> Instance | None:
+        row = self._db.execute(
+            f"SELECT {INSTANCE_COLUMNS} FROM instances WHERE instance_id=?", (instance_id,)
+        ).fetchone()
+        return None if row is None else to_instance(row)
+
+    def history(self, instance: Instance) -> Sequence[bytes]:
+        first = instance.key << 32
+        rows = self._db.execute(
+            "SELECT events FROM history WHERE id>=? AND id<? ORDER BY id", (first, first + (1 << 32))
+        )
+        return [row[0] for row in rows]
+
+    def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
+        return dict(self._db.execute("SELECT name, value FROM payloads WHERE key=?", (instance.key,)))
+
+    def query(
+        self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
+    ) -> Page:
+        where, values = _conditions(wanted)
+        if after is not None:
+            where.append(f"(created_at, key) {'<' if newest_first else '>'} (?, ?)")
+            values += after
+        direction = "DESC" if newest_first else "ASC"
+        rows = self._db.execute(
+            f"SELECT {INSTANCE_COLUMNS} FROM instances{_where(where)} "
+            f"ORDER BY created_at {direction}, key {direction} LIMIT ?",
+            (*values, limit + 1),
+        ).fetchall()
+        found = [to_instance(row) for row in rows[:limit]]
+        return Page(found, (found[-1].created_at, found[-1].key) if len(rows) > limit and found else None)
+
+    def count(self, wanted: InstanceFilter) -> int:
+        where, values = _conditions(wanted)
+        found: int = self._db.execute(f"SELECT count(*) FROM instances{_where(where)}", values).fetchone()[0]
+        return found
+
+    def completed(self, wanted: InstanceFilter, limit: int, after: tuple[int, str] | None = None) -> Sequence[Instance]:
+        where, values = _conditions(wanted)
+        where.append("completed_at IS NOT NULL")
+        if after is not None:
+            where.append("(completed_at, instance_id) > (?, ?)")
+            values += after
+        rows = self._db.execute(
+            f"SELECT {INSTANCE_COLUMNS} FROM instances{_where(where)} ORDER BY completed_at, instance_id LIMIT ?",
+            (*values, limit),
+        )
+        return [to_instance(row) for row in rows]
+
+    def entity(self, entity_id: str) -> Entity | None:
+        row = self._db.execute(f"SELECT {ENTITY_COLUMNS} FROM entities WHERE entity_id=?", (entity_id,)).fetchone()
+        return None if row is None else to_entity(row)
+
+    def entities(
+        self,
+        prefix: str,
+        modified_from: int | None,
+        modified_to: int | None,
+        include_transient: bool,
+        limit: int,
+        after: str = "",
+    ) -> Sequence[tuple[Entity, int]]:
+        where, values = ["entity_id>?"], [after]
+        if prefix:
+            where.append("entity_id>=? AND entity_id<?")
+            values += [prefix, _after_prefix(prefix)]
+        _add_range(where, values, "modified_at", modified_from, modified_to)
+        pending = "(SELECT count(*) FROM operations WHERE operations.entity_id=entities.entity_id)"
+        if not include_transient:
+            where.append(f"({pending}=0 OR state IS NOT NULL)")
+        rows = self._db.execute(
+            f"SELECT {ENTITY_COLUMNS}, {pending} FROM entities{_where(where)} ORDER BY entity_id LIMIT ?",
+            (*values, limit),
+        )
+        return [(to_entity(row[:-1]), row[-1]) for row in rows]
+
+    def operations(self, entity_id: str) -> Sequence[Operation]:
+        rows = self._db.execute(
+            "SELECT seq, event, execution_id FROM operations WHERE entity_id=? ORDER BY seq", (entity_id,)
+        )
+        return [Operation(*row) for row in rows]
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open a connection whose transactions are begun by hand."""
+    # A reader or a backup of another program may hold the file for a moment.
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256)
+
+
+class SqliteReader(Queries):
+    """Reads a database on a connection of its own; sees what is committed."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+
+def to_row(instance: Instance) -> tuple[Any, ...]:
+    """Return an instance as a row of `INSTANCE_COLUMNS`."""
+    parent = instance.parent
+    return (
+        instance.key,
+        instance.instance_id,
+        instance.execution_id,
+        instance.turn_id,
+        instance.name,
+        instance.version,
+        instance.status,
+        instance.created_at,
+        instance.updated_at,
+        instance.started_at,
+        instance.turn_time,
+        instance.ahead,
+        instance.scheduled_at,
+        instance.completed_at,
+        instance.custom_status,
+        json.dumps(dict(instance.tags)) if instance.tags else None,
+        None if parent is None else parent.instance_id,
+        None if parent is None else parent.execution_id,
+        None if parent is None else parent.task_id,
+        instance.event_count,
+        int(instance.rewinding),
+    )
+
+
+def to_instance(row: Sequence[Any]) -> Instance:
+    """Return a row of `INSTANCE_COLUMNS` as an instance."""
+    *fields, tags, parent_id, parent_execution, parent_task, event_count, rewinding = row
+    parent = None if parent_id is None else Parent(parent_id, parent_execution, parent_task)
+    fields += [json.loads(tags) if tags else NO_TAGS, parent, event_count, bool(rewinding)]
+    return Instance(*fields)
+
+
+def to_entity(row: Sequence[Any]) -> Entity:
+    """Return a row of `ENTITY_COLUMNS` as an entity."""
+    lock = () if row[4] is None else (Lock(*row[4:7]),)
+    return Entity(*row[:4], *lock)
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _conditions(wanted: InstanceFilter) -> tuple[list[str], list[Any]]:
+    where: list[str] = []
+    values: list[Any] = []
+    for column, among in (("status", wanted.statuses), ("name", wanted.names)):
+        if among:
+            where.append(f"{column} IN ({', '.join('?' * len(among))})")
+            values += sorted(among)
+    if wanted.id_prefix:
+        where.append("instance_id>=? AND instance_id<?")
+        values += [wanted.id_prefix, _after_prefix(wanted.id_prefix)]
+    if wanted.id_contains:
+        where.append("instr(instance_id, ?)")
+        values.append(wanted.id_contains)
+    _add_range(where, values, "created_at", wanted.created_from, wanted.created_to)
+    _add_range(where, values, "updated_at", wanted.updated_from, wanted.updated_to)
+    _add_range(where, values, "completed_at", wanted.completed_from, wanted.completed_to)
+    for name, value in wanted.tags.items():
+        where.append("key IN (SELECT key FROM tags WHERE name=? AND value=?)")
+        values += [name, value]
+    if wanted.parent_id is not None:
+        where.append("parent_id=?")
+        values.append(wanted.parent_id)
+    if wanted.only_roots:
+        where.append("parent_id IS NULL")
+    return where, values
+
+
+def _add_range(where: list[str], values: list[Any], column: str, first: int | None, last: int | None) -> None:
+    if first is not None:
+        where.append(f"{column}>=?")
+        values.append(first)
+    if last is not None:
+        where.append(f"{column}<?")
+        values.append(last)
+
+
+def _after_prefix(prefix: str) -> str:
+    """The first string after all that begin with the prefix, in SQLite's order of bytes."""
+    return prefix + chr(0x10FFFF)
