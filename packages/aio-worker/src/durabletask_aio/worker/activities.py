@@ -65,7 +65,7 @@ class Activities:
             _upstream.own_activity(worker)
             if _upstream.overrides_activity(worker)
             else _upstream.activity_execution(
-                lambda *_: self._make_context(_request.get()),
+                lambda _instance_id, _task_id: self._make_context(_request.get()),
                 ActivityTracing(),
                 new_failure_details=activity_failure_details,
             ).__get__(worker)

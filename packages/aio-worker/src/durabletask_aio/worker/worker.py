@@ -142,7 +142,8 @@ class AsyncOrchestratorMixin:
         if name is None:
             return super().add_orchestrator(fn)  # type: ignore[misc, no-any-return]
         refuse_while_running(worker, "Orchestrators")
-        _upstream.register_orchestrator(worker, name, fn)
+        function: Any = fn  # whose type the checks above have narrowed
+        _upstream.register_orchestrator(worker, name, function)
         return name
 
     def add_activity(self, fn: Callable[[ActivityContext, TInput], Any], *, name: str | None = None) -> str:
