@@ -32,7 +32,8 @@ from durabletask_aio.engine.dispatch import (
     WorkItem,
     WorkKind,
 )
-from durabletask_aio.engine.sqlite import SqliteReader, SqliteStore
+from durabletask_aio.engine.reading import SqliteReader
+from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
 from durabletask_aio.engine.store import RolledBackError
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
