@@ -25,6 +25,12 @@ At work:
 For the outside:
     encoding: work items as messages and as bytes.
     service: upstream's service.
+    server: the service behind a gRPC server.
+
+Helpers:
+    file_lock: one engine at a time on a file.
+    loopback: ports on the loopback addresses.
+    threads: the server's thread pool.
 
 For upstream:
     _upstream: the adapter to `durabletask`.

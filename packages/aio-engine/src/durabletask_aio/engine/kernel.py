@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import queue
 import secrets
 import threading
@@ -35,7 +36,7 @@ from durabletask_aio.engine.dispatch import (
 from durabletask_aio.engine.reading import SqliteReader
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
-from durabletask_aio.engine.store import RolledBackError
+from durabletask_aio.engine.store import RolledBackError, StoreError
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import Context
 
@@ -162,6 +163,7 @@ class Kernel:
         self._idle_readers: queue.LifoQueue[SqliteReader] = queue.LifoQueue()
         self._time_written = 0
         self._busy_until = 0.0
+        self.is_forked: Callable[[], bool] = lambda: False
         self.loaded = self._load()
 
     def _load(self) -> tuple[int, int, int]:
@@ -468,6 +470,11 @@ class Kernel:
     def _check_open(self) -> None:
         if self._is_closed:
             raise EngineStoppedError("the engine has been stopped")
+        if self.is_forked():
+            raise EngineStoppedError(
+                f"this process ({os.getpid()}) was forked from the one that the engine runs in, and cannot use it; "
+                "start the engine after forking, or connect to it over gRPC"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[SqliteStore]:
@@ -524,6 +531,30 @@ class Kernel:
         return shortest
 
     # -- ending ----------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Give out no work from now on; answers are still taken."""
+        with self._lock:
+            self.dispatcher.stop()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether workers hold anything."""
+        return any(self.dispatcher.out(kind) for kind in WorkKind)
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy what is committed into a new file, while commands run.
+
+        Args:
+            target: the new file.
+
+        Raises:
+            StoreError: if that file exists.
+        """
+        if os.path.exists(target):
+            raise StoreError(f"{os.fspath(target)} exists already; a backup goes into a new file")
+        with self.reading() as reader:
+            reader.backup(target)
 
     def stop(self) -> None:
         """End every stream and every wait, and close the store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,6 +113,15 @@ class Queries:
             "SELECT seq, event, execution_id FROM operations WHERE entity_id=? ORDER BY seq", (entity_id,)
         )
         return [Operation(*row) for row in rows]
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy what is committed into a new file, while others write."""
+        copy = sqlite3.connect(os.fspath(target))
+        try:
+            with copy:
+                self._db.backup(copy, pages=1000, sleep=0.01)
+        finally:
+            copy.close()
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -162,15 +162,6 @@ class SqliteStore(Queries):
         """Keep a value."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
-    def backup(self, target: str | os.PathLike[str]) -> None:
-        """Copy what is committed into a new file, while others write."""
-        copy = sqlite3.connect(os.fspath(target))
-        try:
-            with copy:
-                self._db.backup(copy, pages=1000, sleep=0.01)
-        finally:
-            copy.close()
-
     def sizes(self) -> dict[str, int]:
         """Return the size of the file in bytes, and how many bytes of it are free."""
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
