@@ -195,7 +195,7 @@ def _selected(modules: Sequence[str], patterns: Sequence[str]) -> list[Scenario]
         selected = select_scenarios(found, patterns)
     except LookupError as error:
         raise CommandError(str(error.args[0])) from error
-    return sorted(selected, key=lambda each: each.kills_engine)  # they run last
+    return sorted(selected, key=lambda each: (each.kills_engine, each.alone))  # in the order in which they run
 
 
 def _header(ctx: click.Context, text: str) -> tuple[str, str]:

@@ -36,6 +36,12 @@ class Scenario:
     time_factor: float
     """Multiplies the time limit."""
 
+    long_activity: bool
+    """Whether the time of the long activity is added to the limit."""
+
+    alone: bool
+    """Whether it runs while no other scenario does."""
+
     kills_engine: bool
     """Whether it needs an engine that it may kill."""
 
@@ -52,12 +58,19 @@ _MARK = "_conformance_scenario"
 
 
 def scenario(
-    *, time_factor: float = 1.0, kills_engine: bool = False, python: tuple[int, int] = (3, 10)
+    *,
+    time_factor: float = 1.0,
+    long_activity: bool = False,
+    alone: bool = False,
+    kills_engine: bool = False,
+    python: tuple[int, int] = (3, 10),
 ) -> Callable[[ScenarioFunction], ScenarioFunction]:
     """Declare a function as a scenario; its docstring, of one line, says what the engine is asked for.
 
     Args:
         time_factor: Multiplies the time limit.
+        long_activity: Whether the time that the long activity takes is added to the limit.
+        alone: Whether the scenario runs while no other one does, because it would change their instances.
         kills_engine: Whether the scenario kills the engine; it then runs alone, and only with `--engine-command`.
         python: The oldest version of Python that it runs on.
 
@@ -70,8 +83,18 @@ def scenario(
         if not description or "\n" in description:
             raise ValueError(f"the scenario {function.__name__!r} needs a docstring of one line")
         subject = function.__module__.rpartition(".")[2]
-        found = Scenario(subject, function.__name__, description, function, time_factor, kills_engine, python)
-        setattr(function, _MARK, found)
+        declared = Scenario(
+            subject=subject,
+            title=function.__name__,
+            description=description,
+            function=function,
+            time_factor=time_factor,
+            long_activity=long_activity,
+            alone=alone or kills_engine,
+            kills_engine=kills_engine,
+            python=python,
+        )
+        setattr(function, _MARK, declared)
         return function
 
     return declare

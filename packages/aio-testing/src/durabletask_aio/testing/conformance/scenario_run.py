@@ -293,13 +293,18 @@ class ScenarioRun:
         return found
 
     def wait(
-        self, instance_id: str, status: OrchestrationStatus | None = OrchestrationStatus.COMPLETED
+        self,
+        instance_id: str,
+        status: OrchestrationStatus | None = OrchestrationStatus.COMPLETED,
+        *,
+        extra_seconds: float = 0.0,
     ) -> OrchestrationState:
         """Wait until an instance has ended.
 
         Args:
             instance_id: Its id.
             status: How it should end; `None` for any way.
+            extra_seconds: How long it may take in addition to what is usual.
 
         Returns:
             Its last state.

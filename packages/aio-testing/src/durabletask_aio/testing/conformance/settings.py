@@ -35,16 +35,17 @@ class Settings:
     filters: bool = False
     """Whether workers ask for their own work items only, which they must if several scenarios run at a time."""
 
-    def scaled(self, factor: float) -> Settings:
-        """Return settings with another time limit.
+    def limited(self, factor: float, *, long_activity: bool) -> Settings:
+        """Return the settings of a scenario with a time limit of its own.
 
         Args:
             factor: Multiplies `timeout`.
+            long_activity: Whether the time that the long activity takes is added to `timeout`.
 
         Returns:
             A copy.
         """
-        return replace(self, timeout=self.timeout * factor)
+        return replace(self, timeout=self.timeout * factor + (self.long_activity if long_activity else 0.0))
 
     def connection(self) -> dict[str, Any]:
         """Return the keywords of upstream's workers and clients that say how to connect.

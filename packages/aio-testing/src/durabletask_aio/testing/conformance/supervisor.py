@@ -50,7 +50,7 @@ class Supervisor:
         self._logs = logs
 
     async def run(self, scenarios: Sequence[Scenario], jobs: int, report: Callable[[Result], None]) -> list[Result]:
-        """Run scenarios: those that kill the engine one by one, after all others.
+        """Run scenarios: those that must be alone one by one, after all others.
 
         Args:
             scenarios: The scenarios.
@@ -61,7 +61,7 @@ class Supervisor:
             The results, in the order of `scenarios`.
         """
         places = asyncio.Semaphore(jobs)
-        others = [each for each in scenarios if not each.kills_engine]
+        others = [each for each in scenarios if not each.alone]
         results: dict[str, Result] = {}
         reported = 0
 
@@ -75,7 +75,7 @@ class Supervisor:
 
         await asyncio.gather(*(run_one(each) for each in others))
         for each in scenarios:
-            if each.kills_engine:
+            if each.alone:
                 await run_one(each)
         return [results[each.name] for each in scenarios]
 
@@ -85,7 +85,7 @@ class Supervisor:
         if sys.version_info < scenario.python:
             return Result(scenario, Outcome.NOT_RUN, "needs Python {}.{}".format(*scenario.python), 0.0)
         began = time.monotonic()
-        settings = self._settings.scaled(scenario.time_factor)
+        settings = self._settings.limited(scenario.time_factor, long_activity=scenario.long_activity)
         with self._log_file(scenario) as path:
             outcome, detail = await self._run_process(scenario, settings, path)
         return Result(scenario, outcome, detail, time.monotonic() - began)
