@@ -185,7 +185,10 @@ def test_an_address_without_an_engine_is_an_error(unused_port):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("localhost:1", "--only", "evnets"), "error: no scenario matches 'evnets'; the subjects are: asyncio_code"),
+        (
+            ("localhost:1", "--only", "evnets"),
+            "error: no scenario matches 'evnets'; the subjects are: activities, asyncio_code, ",
+        ),
         (("localhost:1", "--module", "no_such"), "error: a module of scenarios cannot be imported: No module named"),
         (("localhost:1", "--metadata", "taskhub"), "error: --metadata is KEY=VALUE, not 'taskhub'"),
         (("localhost:1", "--jobs", "0"), "error: Invalid value for '--jobs'"),
