@@ -24,7 +24,12 @@ At work:
 
 For the outside:
     encoding: work items as messages and as bytes.
+    answering: the engine's errors as gRPC's.
     service: upstream's service.
+    management.service: the second service, for what upstream's protocol has no call for.
+    management.client: its typed client.
+    management.rpc: both ends of gRPC for it.
+    management.management_pb2: its messages, generated.
     server: the service behind a gRPC server.
 
 Helpers:

@@ -76,6 +76,11 @@ class Lease:
     worker_id: str
     since: float
 
+    @property
+    def worker_name(self) -> str:
+        """The worker, for a person."""
+        return self.worker_id if self.stream is None else self.stream.name
+
 
 @dataclass(eq=False)
 class WorkerStream:
@@ -88,6 +93,9 @@ class WorkerStream:
         expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
         outbox: what is on its way to it; `None` ends the stream.
         held: how many items of each kind it holds.
+        is_open: whether it may get items.
+        peer: where it connects from.
+        connected_at: since when, in the engine's time.
     """
 
     limits: Mapping[WorkKind, int] = field(default_factory=dict[WorkKind, int])
@@ -97,6 +105,13 @@ class WorkerStream:
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
     held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WorkKind, 0))
     is_open: bool = True
+    peer: str = ""
+    connected_at: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its own name, or where it connects from."""
+        return self.worker_id or self.peer
 
     def accepts(self, kind: WorkKind, name: str, version: str | None) -> bool:
         """Return whether it serves that name and version."""
@@ -274,6 +289,10 @@ class Dispatcher:
     def discard_if(self, kind: WorkKind, condition: Callable[[WorkItem], bool]) -> None:
         """Some things need not be done any more."""
         self._queues[kind].discard_if(condition)
+
+    def is_queued(self, kind: WorkKind, key: str) -> bool:
+        """Return whether it waits for a worker."""
+        return key in self._queues[kind]
 
     def is_out(self, kind: WorkKind, key: str) -> bool:
         """Return whether a worker has it."""

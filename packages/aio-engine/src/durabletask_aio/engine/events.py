@@ -61,6 +61,11 @@ def optional(message: object, field: str) -> str | None:
     return getattr(message, field).value if message.HasField(field) else None  # type: ignore[attr-defined]
 
 
+def parse(event: bytes) -> pb.HistoryEvent:
+    """Parse an encoded event."""
+    return pb.HistoryEvent.FromString(event)
+
+
 def past_events(chunks: Iterable[bytes]) -> list[pb.HistoryEvent]:
     """Parse the chunks of a history."""
     return list(pb.OrchestratorRequest.FromString(b"".join(chunks)).pastEvents)

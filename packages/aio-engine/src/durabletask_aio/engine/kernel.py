@@ -164,6 +164,11 @@ class Kernel:
         self._time_written = 0
         self._busy_until = 0.0
         self.is_forked: Callable[[], bool] = lambda: False
+        self.started_at = clock.now()
+        self.command_count = 0
+        """Commands that have run."""
+        self.commit_count = 0
+        """Commits that have made them durable."""
         self.loaded = self._load()
 
     def _load(self) -> tuple[int, int, int]:
@@ -243,11 +248,13 @@ class Kernel:
             if any(each.has_written for each in transactions):
                 self._write_time()
                 self.store.commit()
+                self.commit_count += 1
             else:
                 self.store.rollback()
         except BaseException as error:
             self._undo(group, error)
             return
+        self.command_count += len(group)
         self._publish(transactions)
         for entry, result, failed in outcomes:
             if failed is not None:

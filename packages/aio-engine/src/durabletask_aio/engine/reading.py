@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from durabletask_aio.engine.state import (
@@ -13,8 +13,12 @@ from durabletask_aio.engine.state import (
     Entity,
     Instance,
     Lock,
+    LockRequest,
     Operation,
     Parent,
+    Task,
+    Timer,
+    TimerKind,
 )
 from durabletask_aio.engine.store import InstanceFilter, Page
 
@@ -113,6 +117,65 @@ class Queries:
             "SELECT seq, event, execution_id FROM operations WHERE entity_id=? ORDER BY seq", (entity_id,)
         )
         return [Operation(*row) for row in rows]
+
+    def meta(self, name: str) -> Any:
+        """Return a value that was kept with `set_meta`, `None` if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of the file in bytes, and how many bytes of it are free."""
+        page = self._db.execute("PRAGMA page_size").fetchone()[0]
+        return {
+            "bytes": page * self._db.execute("PRAGMA page_count").fetchone()[0],
+            "free_bytes": page * self._db.execute("PRAGMA freelist_count").fetchone()[0],
+        }
+
+    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
+        if execution_id is None:
+            rows = self._db.execute("SELECT * FROM tasks ORDER BY seq")
+        else:
+            rows = self._db.execute("SELECT * FROM tasks WHERE execution_id=? ORDER BY seq", (execution_id,))
+        return [Task(*row) for row in rows]
+
+    def timers(self, execution_id: str, limit: int) -> Sequence[Timer]:
+        """Return the timers of an execution, by due time."""
+        rows = self._db.execute(
+            "SELECT due, kind, target, execution_id, event, seq FROM timers WHERE execution_id=? ORDER BY due LIMIT ?",
+            (execution_id, limit),
+        )
+        return [Timer(due, TimerKind(kind), *rest) for due, kind, *rest in rows]
+
+    def lock_requests(self) -> Sequence[LockRequest]:
+        rows = self._db.execute("SELECT * FROM lock_requests ORDER BY seq")
+        return [LockRequest(seq, Lock(*lock), tuple(json.loads(ids))) for seq, *lock, ids in rows]
+
+    def inbox_count(self, instance: Instance) -> int:
+        """Return how many events wait for an instance's next turn."""
+        found: int = self._db.execute("SELECT count(*) FROM inbox WHERE key=?", (instance.key,)).fetchone()[0]
+        return found
+
+    def children(self, instance_id: str, limit: int = -1) -> Sequence[Instance]:
+        rows = self._db.execute(
+            f"SELECT {INSTANCE_COLUMNS} FROM instances WHERE parent_id=? ORDER BY key LIMIT ?", (instance_id, limit)
+        )
+        return [to_instance(row) for row in rows]
+
+    def counts_by_status(self) -> dict[int, int]:
+        """Return how many instances there are of each status."""
+        return dict(self._db.execute("SELECT status, count(*) FROM instances GROUP BY status"))
+
+    def count_of(self, table: str) -> int:
+        """Return how many rows a table has."""
+        found: int = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return found
+
+    def largest(self, limit: int) -> Sequence[Instance]:
+        """Return the instances with the longest histories."""
+        rows = self._db.execute(
+            f"SELECT {INSTANCE_COLUMNS} FROM instances ORDER BY event_count DESC, key LIMIT ?", (limit,)
+        )
+        return [to_instance(row) for row in rows]
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy what is committed into a new file, while others write."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,8 @@ from durabletask_aio.engine._upstream import pb_grpc
 from durabletask_aio.engine.encoding import to_bytes
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.loopback import free_port, has_ipv6_loopback, port_in_use
+from durabletask_aio.engine.management.rpc import add_to_server
+from durabletask_aio.engine.management.service import ManagementService
 from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.engine.threads import DaemonThreads
 
@@ -87,7 +90,11 @@ class _WorkItemsAsBytes(_Interceptor):
         handler = continuation(handler_call_details)
         if handler is None or not handler_call_details.method.endswith("/GetWorkItems"):
             return handler
-        return _stream_handler(handler.unary_stream, handler.request_deserializer, lambda encoded: encoded)
+        return _stream_handler(handler.unary_stream, handler.request_deserializer, _as_it_is)
+
+
+def _as_it_is(encoded: bytes) -> bytes:
+    return encoded
 
 
 class _BearerToken(_Interceptor):
@@ -103,8 +110,6 @@ class _BearerToken(_Interceptor):
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Pass a call on, or refuse it."""
-        import hmac
-
         for key, value in handler_call_details.invocation_metadata:
             given = value if isinstance(value, bytes) else value.encode()
             if key == "authorization" and hmac.compare_digest(given, self._expected):
@@ -121,7 +126,6 @@ class Server:
         port: int = 0,
         access: Access | None = None,
         *,
-        add_services: Sequence[Callable[[grpc.Server], None]] = (),
         who: str = "the engine",
     ) -> None:
         """Make a server that does not listen yet.
@@ -130,14 +134,12 @@ class Server:
             kernel: the engine.
             port: where to listen; 0 takes a free port.
             access: who may connect; this machine by default.
-            add_services: add other services to the server.
             who: for the message that the port is in use.
         """
         self.kernel = kernel
         self.access = access or Access()
         self.service = TaskHubService(kernel, encode=to_bytes)
         self._port = port
-        self._add_services = add_services
         self._who = who
         self._server: grpc.Server | None = None
         self._executor: DaemonThreads | None = None
@@ -200,8 +202,7 @@ class Server:
             interceptors.append(_BearerToken(self.access.token))
         server = _new_server(executor, options=_OPTIONS, interceptors=interceptors)
         pb_grpc.add_TaskHubSidecarServiceServicer_to_server(self.service, server)
-        for add in self._add_services:
-            add(server)
+        add_to_server(ManagementService(self.kernel), server)
         return server
 
     def _add_port(self, server: grpc.Server, address: str) -> int:

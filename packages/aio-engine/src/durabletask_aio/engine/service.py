@@ -19,10 +19,11 @@ from google.protobuf.empty_pb2 import Empty
 
 from durabletask_aio.engine import events, tokens, transitions
 from durabletask_aio.engine._upstream import Servicer, pb
+from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
 from durabletask_aio.engine.dispatch import UNLIMITED, WorkerStream, WorkKind, filters
 from durabletask_aio.engine.encoding import to_message
-from durabletask_aio.engine.kernel import EngineBusyError, EngineStoppedError, Kernel
+from durabletask_aio.engine.kernel import EngineStoppedError, Kernel
 from durabletask_aio.engine.state import NO_TAGS, Entity, Instance, StartInstance
 from durabletask_aio.engine.store import InstanceFilter, Reader
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
@@ -42,32 +43,6 @@ _PAGE_BYTES = 2 * 1024 * 1024
 
 _PURGED_AT_ONCE = 50
 """Roots that one transaction purges: others get their turn in between."""
-
-T = TypeVar("T")
-
-_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (InstanceNotFoundError, grpc.StatusCode.NOT_FOUND),
-    (transitions.NotAllowedError, grpc.StatusCode.FAILED_PRECONDITION),
-    (EngineStoppedError, grpc.StatusCode.UNAVAILABLE),
-    (EngineBusyError, grpc.StatusCode.UNAVAILABLE),
-)
-
-
-def _answering(method: Callable[..., T]) -> Callable[..., T]:
-    """Turn the engine's errors into gRPC's."""
-
-    @functools.wraps(method)
-    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> T:
-        try:
-            return method(self, request, context)
-        except transitions.InstanceExistsError as error:
-            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Orchestration instance '{error}' already exists")
-        except tuple(kind for kind, _ in _CODES) as error:
-            code = next(code for kind, code in _CODES if isinstance(error, kind))
-            context.abort(code, str(error))
-        raise AssertionError("abort() raises")
-
-    return answer
 
 
 class TaskHubService(Servicer):
@@ -103,7 +78,7 @@ class TaskHubService(Servicer):
         """Answer."""
         return Empty()
 
-    @_answering
+    @answering
     def StartInstance(self, request: pb.CreateInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Start an instance."""
         if not request.name:
@@ -127,7 +102,7 @@ class TaskHubService(Servicer):
             instanceId=self.kernel.execute(lambda transaction: transaction.start_instance(message))
         )
 
-    @_answering
+    @answering
     def GetInstance(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Return an instance."""
         return self._instance_response(request)
@@ -140,12 +115,12 @@ class TaskHubService(Servicer):
             state = instance_state(reader, instance, request.getInputsAndOutputs)
         return pb.GetInstanceResponse(exists=True, orchestrationState=state)
 
-    @_answering
+    @answering
     def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Answer once an instance has started; at once if there is none, or when it is purged."""
         return self._wait(_has_started, request, context)
 
-    @_answering
+    @answering
     def WaitForInstanceCompletion(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Answer once an instance has ended; at once if there is none, or when it is purged."""
         return self._wait(_has_ended, request, context)
@@ -187,49 +162,49 @@ class TaskHubService(Servicer):
         answer.add_done_callback(lambda future: forget() if future.cancelled() else None)
         return answer
 
-    @_answering
+    @answering
     def RaiseEvent(self, request: pb.RaiseEventRequest, context: grpc.ServicerContext) -> Any:
         """Give an instance an external event; one that has ended does not get it."""
         data = events.optional(request, "input")
         self.kernel.execute(lambda transaction: transaction.raise_event(request.instanceId, request.name, data))
         return pb.RaiseEventResponse()
 
-    @_answering
+    @answering
     def TerminateInstance(self, request: pb.TerminateRequest, context: grpc.ServicerContext) -> Any:
         """Ask an instance to end, and its children if the request is recursive."""
         output = events.optional(request, "output")
         self.kernel.execute(lambda transaction: transaction.terminate(request.instanceId, output, request.recursive))
         return pb.TerminateResponse()
 
-    @_answering
+    @answering
     def SuspendInstance(self, request: pb.SuspendRequest, context: grpc.ServicerContext) -> Any:
         """Let an instance get no events until it is resumed."""
         reason = events.optional(request, "reason")
         self.kernel.execute(lambda transaction: transaction.suspend(request.instanceId, reason))
         return pb.SuspendResponse()
 
-    @_answering
+    @answering
     def ResumeInstance(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> Any:
         """Resume a suspended instance."""
         reason = events.optional(request, "reason")
         self.kernel.execute(lambda transaction: transaction.resume(request.instanceId, reason))
         return pb.ResumeResponse()
 
-    @_answering
+    @answering
     def RewindInstance(self, request: pb.RewindInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Resume a failed instance from before its failure."""
         reason = events.optional(request, "reason")
         self.kernel.execute(lambda transaction: transaction.rewind_instance(request.instanceId, reason))
         return pb.RewindInstanceResponse()
 
-    @_answering
+    @answering
     def RestartInstance(self, request: pb.RestartInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Run an instance that has ended once more."""
         new_id = self.kernel.new_id() + self.kernel.new_id() if request.restartWithNewInstanceId else None
         instance_id = self.kernel.execute(lambda transaction: transaction.restart_instance(request.instanceId, new_id))
         return pb.RestartInstanceResponse(instanceId=instance_id)
 
-    @_answering
+    @answering
     def SkipGracefulOrchestrationTerminations(
         self, request: pb.SkipGracefulOrchestrationTerminationsRequest, context: grpc.ServicerContext
     ) -> Any:
@@ -243,7 +218,7 @@ class TaskHubService(Servicer):
 
     # -- queries ---------------------------------------------------------------------------------------------------
 
-    @_answering
+    @answering
     def QueryInstances(self, request: pb.QueryInstancesRequest, context: grpc.ServicerContext) -> Any:
         """Return a page of instances, by when they were created."""
         query = request.query
@@ -270,7 +245,7 @@ class TaskHubService(Servicer):
             response.continuationToken.value = f"{last.created_at}|{last.key}"
         return response
 
-    @_answering
+    @answering
     def ListInstanceIds(self, request: pb.ListInstanceIdsRequest, context: grpc.ServicerContext) -> Any:
         """Return a page of ids of instances that have ended, by when they did."""
         wanted = InstanceFilter(
@@ -299,7 +274,7 @@ class TaskHubService(Servicer):
         for group in _groups(chunks, _PAGE_BYTES):
             yield pb.HistoryChunk(events=events.past_events(group))
 
-    @_answering
+    @answering
     def _history(self, request: pb.StreamInstanceHistoryRequest, context: grpc.ServicerContext) -> list[bytes]:
         with self.kernel.reading() as reader:
             instance = reader.instance(request.instanceId)
@@ -307,7 +282,7 @@ class TaskHubService(Servicer):
                 raise InstanceNotFoundError(request.instanceId)
             return list(reader.history(instance))
 
-    @_answering
+    @answering
     def PurgeInstances(self, request: pb.PurgeInstancesRequest, context: grpc.ServicerContext) -> Any:
         """Delete instances that have ended."""
         if request.HasField("purgeInstanceFilter"):
@@ -347,7 +322,7 @@ class TaskHubService(Servicer):
 
     # -- entities --------------------------------------------------------------------------------------------------
 
-    @_answering
+    @answering
     def SignalEntity(self, request: pb.SignalEntityRequest, context: grpc.ServicerContext) -> Any:
         """Give an entity an operation that has no result."""
         due = _optional_time(request, "scheduledTime")
@@ -362,7 +337,7 @@ class TaskHubService(Servicer):
         self.kernel.execute(lambda transaction: transaction.signal_entity(request.instanceId, event, due))
         return pb.SignalEntityResponse()
 
-    @_answering
+    @answering
     def GetEntity(self, request: pb.GetEntityRequest, context: grpc.ServicerContext) -> Any:
         """Return an entity."""
         with self.kernel.reading() as reader:
@@ -372,7 +347,7 @@ class TaskHubService(Servicer):
             pending = len(reader.operations(request.instanceId))
         return pb.GetEntityResponse(exists=True, entity=_metadata(entity, pending, request.includeState))
 
-    @_answering
+    @answering
     def QueryEntities(self, request: pb.QueryEntitiesRequest, context: grpc.ServicerContext) -> Any:
         """Return a page of entities, by id."""
         query = request.query
@@ -393,7 +368,7 @@ class TaskHubService(Servicer):
             response.continuationToken.value = found[limit - 1][0].entity_id
         return response
 
-    @_answering
+    @answering
     def CleanEntityStorage(self, request: pb.CleanEntityStorageRequest, context: grpc.ServicerContext) -> Any:
         """Delete empty entities, and free those whose holder is no more."""
         removed, released = self.kernel.execute(
@@ -420,7 +395,7 @@ class TaskHubService(Servicer):
         finally:
             self.kernel.close_stream(stream)
 
-    @_answering
+    @answering
     def _open_stream(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> WorkerStream:
         limits = {
             WorkKind.TURN: request.maxConcurrentOrchestrationWorkItems or UNLIMITED,
@@ -435,6 +410,8 @@ class TaskHubService(Servicer):
                 WorkKind.ACTIVITY: filters([(each.name, each.versions) for each in asked.activities]),
                 WorkKind.BATCH: filters([(each.name, ()) for each in asked.entities]),
             }
+        stream.peer = context.peer() if not self._in_process else "this process"
+        stream.connected_at = self.kernel.clock.now()
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         holding: bytes | None = metadata.get(HELD_LEASES)
         self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
@@ -443,7 +420,7 @@ class TaskHubService(Servicer):
             self.kernel.close_stream(stream)
         return stream
 
-    @_answering
+    @answering
     def CompleteOrchestratorTask(self, request: pb.OrchestratorResponse, context: grpc.ServicerContext) -> Any:
         """Commit a turn."""
         token = _token(request.completionToken, TurnToken)
@@ -464,7 +441,7 @@ class TaskHubService(Servicer):
             _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
         return pb.CompleteTaskResponse()
 
-    @_answering
+    @answering
     def CompleteActivityTask(self, request: pb.ActivityResponse, context: grpc.ServicerContext) -> Any:
         """Take the outcome of an activity."""
         token = _token(request.completionToken, TaskToken)
@@ -474,7 +451,7 @@ class TaskHubService(Servicer):
             _logger.info("Ignoring the stale result of activity %s of '%s'", request.taskId, request.instanceId)
         return pb.CompleteTaskResponse()
 
-    @_answering
+    @answering
     def CompleteEntityTask(self, request: pb.EntityBatchResult, context: grpc.ServicerContext) -> Any:
         """Commit a batch of operations."""
         token = _token(request.completionToken, BatchToken)
@@ -484,7 +461,7 @@ class TaskHubService(Servicer):
             _logger.info("Ignoring the stale result of a batch of '%s'", token.entity_id)
         return pb.CompleteTaskResponse()
 
-    @_answering
+    @answering
     def AbandonTaskOrchestratorWorkItem(
         self, request: pb.AbandonOrchestrationTaskRequest, context: grpc.ServicerContext
     ) -> Any:
@@ -492,13 +469,13 @@ class TaskHubService(Servicer):
         self._abandon(request.completionToken)
         return pb.AbandonOrchestrationTaskResponse()
 
-    @_answering
+    @answering
     def AbandonTaskActivityWorkItem(self, request: pb.AbandonActivityTaskRequest, context: grpc.ServicerContext) -> Any:
         """Take an activity back."""
         self._abandon(request.completionToken)
         return pb.AbandonActivityTaskResponse()
 
-    @_answering
+    @answering
     def AbandonTaskEntityWorkItem(self, request: pb.AbandonEntityTaskRequest, context: grpc.ServicerContext) -> Any:
         """Take a batch of operations back."""
         self._abandon(request.completionToken)

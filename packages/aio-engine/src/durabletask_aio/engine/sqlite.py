@@ -30,7 +30,6 @@ from durabletask_aio.engine.state import (
     EventKind,
     InboxEvent,
     Instance,
-    Lock,
     LockRequest,
     Task,
     Timer,
@@ -153,22 +152,9 @@ class SqliteStore(Queries):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
-    def meta(self, name: str) -> Any:
-        """Return a value that was kept with `set_meta`, `None` if there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return None if row is None else row[0]
-
     def set_meta(self, name: str, value: Any) -> None:
         """Keep a value."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-    def sizes(self) -> dict[str, int]:
-        """Return the size of the file in bytes, and how many bytes of it are free."""
-        page = self._db.execute("PRAGMA page_size").fetchone()[0]
-        return {
-            "bytes": page * self._db.execute("PRAGMA page_count").fetchone()[0],
-            "free_bytes": page * self._db.execute("PRAGMA freelist_count").fetchone()[0],
-        }
 
     def vacuum(self) -> None:
         """Give free pages back to the file system."""
@@ -367,12 +353,6 @@ class SqliteStore(Queries):
         for table in ("inbox", "payloads", "tags", "instances"):
             self._db.execute(f"DELETE FROM {table} WHERE key=?", (key,))
 
-    def children(self, instance_id: str) -> Sequence[Instance]:
-        rows = self._db.execute(
-            f"SELECT {INSTANCE_COLUMNS} FROM instances WHERE parent_id=? ORDER BY key", (instance_id,)
-        )
-        return [to_instance(row) for row in rows]
-
     def waiting_instances(self) -> Iterable[Instance]:
         rows = self._db.execute("SELECT key, min(seq) FROM inbox GROUP BY key ORDER BY 2").fetchall()
         for key, _ in rows:
@@ -406,13 +386,6 @@ class SqliteStore(Queries):
 
     def drop_task(self, task: Task) -> None:
         self._db.execute("DELETE FROM tasks WHERE seq=?", (task.seq,))
-
-    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
-        if execution_id is None:
-            rows = self._db.execute("SELECT * FROM tasks ORDER BY seq")
-        else:
-            rows = self._db.execute("SELECT * FROM tasks WHERE execution_id=? ORDER BY seq", (execution_id,))
-        return [Task(*row) for row in rows]
 
     def add_timer(self, timer: Timer) -> None:
         self._db.execute(
@@ -495,8 +468,7 @@ class SqliteStore(Queries):
 
     def lock_requests(self) -> Sequence[LockRequest]:
         if self._requests is None:
-            rows = self._db.execute("SELECT * FROM lock_requests ORDER BY seq")
-            self._requests = [LockRequest(seq, Lock(*lock), tuple(json.loads(ids))) for seq, *lock, ids in rows]
+            self._requests = list(super().lock_requests())
         return list(self._requests)
 
     def drop_lock_request(self, seq: int) -> None:

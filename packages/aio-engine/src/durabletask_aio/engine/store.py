@@ -201,7 +201,7 @@ class Store(Reader, Protocol):
         """Remove the timers and lock requests of an execution; returns whether it had asked for locks."""
         ...
 
-    def children(self, instance_id: str) -> Sequence[Instance]:
+    def children(self, instance_id: str, limit: int = -1) -> Sequence[Instance]:
         """Return the instances that an instance is the parent of."""
         ...
 

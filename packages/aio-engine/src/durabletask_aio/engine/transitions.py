@@ -55,6 +55,9 @@ class Context:
 class InstanceExistsError(Exception):
     """An instance of this id exists, and the request does not say that it may be replaced."""
 
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"Orchestration instance '{instance_id}' already exists")
+
 
 class AlreadyStartedError(Exception):
     """This very start has been accepted before."""

@@ -1,0 +1,1 @@
+"""The engine's second service: what upstream's protocol has no call for, and its client."""
