@@ -37,6 +37,12 @@ Helpers:
     loopback: ports on the loopback addresses.
     threads: the server's thread pool.
 
+Calls in this process:
+    channel, channel_aio: `InProcessChannel` and `InProcessAioChannel`, which call a servicer as over a socket.
+    intercepted_aio: calls that interceptors of the asyncio API make.
+    calls: the state of a call, and the methods of servicers.
+    deadlines: one thread for the deadlines of calls that wait.
+
 For upstream:
     _upstream: the adapter to `durabletask`.
 """
