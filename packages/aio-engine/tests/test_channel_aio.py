@@ -213,8 +213,8 @@ async def test_a_deadline_ends_a_stream(stub: Any) -> None:
 async def test_cancelling_a_call(stub: Any) -> None:
     handler = Waiting()
     call = (await stub(WaitForInstanceStart=handler)).WaitForInstanceStart(request())
-    called: list[Any] = []
-    call.add_done_callback(called.append)
+    called: asyncio.Queue[Any] = asyncio.Queue()
+    call.add_done_callback(called.put_nowait)
     assert await happened(handler.began)
 
     assert call.cancel() is True
@@ -227,9 +227,9 @@ async def test_cancelling_a_call(stub: Any) -> None:
         grpc.StatusCode.CANCELLED,
         "Locally cancelled by application!",
     )
-    assert called == [call]
-    call.add_done_callback(called.append)
-    assert called == [call, call]
+    for _ in range(2):
+        assert await asyncio.wait_for(called.get(), SECONDS) is call
+        call.add_done_callback(called.put_nowait)
 
 
 async def test_cancelling_a_task_cancels_its_call(stub: Any) -> None:
@@ -408,16 +408,16 @@ async def test_an_interceptor_that_answers_itself(connect: Connect) -> None:
     channel = await connect(Servicer(), interceptors=[Refusal()])
     client = pb_grpc.TaskHubSidecarServiceStub(channel)
     answered, refused = client.GetInstance(request("answered")), client.GetInstance(request("refused"))
-    done: list[Any] = []
-    refused.add_done_callback(done.append)
+    done: asyncio.Queue[Any] = asyncio.Queue()
+    refused.add_done_callback(done.put_nowait)
 
     assert await answered == response("by the interceptor")
     assert await answered.code() is grpc.StatusCode.OK
     assert await failure(refused) == (grpc.StatusCode.PERMISSION_DENIED, "by the interceptor")
     assert await refused.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert done == [refused]
-    refused.add_done_callback(done.append)
-    assert done == [refused, refused]
+    assert await asyncio.wait_for(done.get(), SECONDS) is refused
+    refused.add_done_callback(done.put_nowait)
+    assert await asyncio.wait_for(done.get(), SECONDS) is refused
 
 
 async def test_cancelling_a_call_with_interceptors(connect: Connect) -> None:

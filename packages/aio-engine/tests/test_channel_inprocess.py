@@ -242,6 +242,41 @@ def test_futures_must_fit_the_service(name: str, channel: Callable[[object], obj
         channel({SERVICE: servicer, SECOND: SecondServicer()})
 
 
+async def test_metadata_that_are_not_allowed_in_the_asyncio_api() -> None:
+    async with InProcessAioChannel(Servicer(GetInstance=lambda *_: response())) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="Invalid metadata: metadata key 'Key' is not of lower-case"):
+            await stub_of(channel).GetInstance(request(), metadata=(("Key", "value"),))
+        with pytest.raises(TypeError, match="the value of metadata key 'key' must be str, not int"):
+            stub_of(channel).GetInstance(request(), metadata=(("key", 1),))
+
+
+def test_an_exception_that_cannot_be_printed(stub: Any) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def handler(request: object, context: Any) -> Any:
+        raise Unprintable
+
+    with pytest.raises(grpc.RpcError, match="Exception calling application: Unprintable, which cannot be printed"):
+        stub(GetInstance=handler).GetInstance(request())
+
+
+async def test_calls_show_whether_they_have_ended() -> None:
+    handler = Waiting()
+    servicer = Servicer(GetInstance=lambda *_: response(), WaitForInstanceStart=handler)
+    with InProcessChannel(servicer) as channel:
+        future = stub_of(channel).WaitForInstanceStart.future(request())
+        assert repr(future) == "<ClientCall object>"
+        _, ended = stub_of(channel).GetInstance.with_call(request())
+        assert repr(ended) == '<ClientCall of RPC that terminated with:\n\tstatus = StatusCode.OK\n\tdetails = ""\n>'
+    async with InProcessAioChannel(servicer) as channel:
+        call = stub_of(channel).WaitForInstanceStart(request())
+        assert repr(call) == "<AioUnaryCall in flight>"
+        call.cancel()
+        assert "CANCELLED" in repr(call)
+
+
 # -- copies of messages -----------------------------------------------------------------------------------------------
 
 

@@ -364,7 +364,7 @@ class CallContext(grpc.ServicerContext):
         if isinstance(error, AbortError):
             status = CallStatus(error.code, error.details)
         else:
-            text = f"Exception {activity}: {error}"
+            text = f"Exception {activity}: {_text_of(error)}"
             if self.status is None:  # afterwards it may be the result of the cancellation
                 logger.error(text, exc_info=error)
             code = grpc.StatusCode.UNKNOWN if self._code is None else self._code
@@ -413,7 +413,7 @@ class CallContext(grpc.ServicerContext):
         if not self.is_active():
             return
         try:
-            future = function(request)
+            future = contextvars.Context().run(function, request)
         except Exception as error:
             self.fail(error)
         else:
@@ -543,6 +543,13 @@ def _copy(message: Any) -> Any:
     copied = type(message)()
     copied.CopyFrom(message)
     return copied
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"{type(error).__name__}, which cannot be printed"
 
 
 def _call_logging_errors(callback: Callable[[], object]) -> None:

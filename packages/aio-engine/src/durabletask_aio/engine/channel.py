@@ -459,8 +459,15 @@ class InProcessRpcError(grpc.RpcError, ClientCall):  # type: ignore[misc]  # two
         super().__init__()
         self._context = context
 
-    # Before those of `Exception`.
-    __repr__ = __str__ = ClientCall.__repr__
+    # Explicitly, because those of `Exception` come first.
+
+    def __repr__(self) -> str:
+        """Show the status as gRPC does."""
+        return ClientCall.__repr__(self)
+
+    def __str__(self) -> str:
+        """Show the status as gRPC does."""
+        return ClientCall.__repr__(self)
 
 
 class ResponseStream(ClientCall):

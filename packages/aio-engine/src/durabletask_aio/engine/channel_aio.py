@@ -48,6 +48,8 @@ _CANCELLED: Final = grpc.StatusCode.CANCELLED
 class InProcessAioChannel(grpc.aio.Channel):
     """A channel to servicers in this process, for the asyncio API of gRPC.
 
+    It belongs to the event loop that uses it.  Different loops need channels of their own, which are cheap.
+
     Args:
         servicers: The servicers by the descriptors of their services, or else one servicer of upstream's service.
         interceptors: The interceptors of all calls.  As with gRPC, one that has methods for several kinds of calls is
@@ -473,7 +475,10 @@ class AioStreamCall(AioCall, _UnaryStreamCall):
         if reading is None:
             if not self._context.is_active():
                 return None
-            reading = self._loop.run_in_executor(self._executor, self._responses.next)
+            try:
+                reading = self._loop.run_in_executor(self._executor, self._responses.next)
+            except RuntimeError:  # The executor was shut down, because the call has ended in this moment.
+                return None
         try:
             # The handler may be slow to notice that the call has ended; the client is not.
             await asyncio.wait({reading, self._ended}, return_when=asyncio.FIRST_COMPLETED)
