@@ -546,6 +546,8 @@ async def test_many_calls_at_once(stub: Any) -> None:
 
 async def test_threads_of_streams_end_with_them(stub: Any) -> None:
     client = await stub(GetWorkItems=lambda request, context: iter([item("a")]))
-    assert [message async for message in client.GetWorkItems(pb.GetWorkItemsRequest())] == [item("a")]
+    stream = client.GetWorkItems(pb.GetWorkItemsRequest())
+    assert [message async for message in stream] == [item("a")]
 
     wait_until(lambda: not any("aio-stream" in thread.name for thread in threading.enumerate()))
+    assert stream.done()

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,8 +128,10 @@ def test_streams_of_requests_are_refused() -> None:
 async def test_an_unreferenced_stream_of_the_asyncio_api_is_cancelled() -> None:
     handler = Waiting()
     ended = threading.Event()
+    contexts: list[Any] = []
 
     def stream_handler(request: object, context: Any) -> Iterator[Any]:
+        contexts.append(context)  # which must not keep the stream alive
         context.add_callback(ended.set)
         return handler.stream(request, context)
 
@@ -492,8 +495,10 @@ def test_functions_are_called_at_their_times_and_in_their_order(timer: DeadlineT
 
 def test_what_is_due_is_called_at_once(timer: DeadlineTimer) -> None:
     called = threading.Event()
-    timer.schedule(time.monotonic() + 3600, lambda: None)()
+    cancel = timer.schedule(time.monotonic() + 3600, lambda: None)
+    wait_until(lambda: timer._wakes_at < math.inf)
     timer.schedule(time.monotonic() - 1, called.set)
+    cancel()
 
     assert called.wait(SECONDS)
 
