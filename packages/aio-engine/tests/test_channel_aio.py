@@ -23,7 +23,6 @@ from channel_support import (
     response,
     second,
     serving,
-    wait_until,
 )
 
 from durabletask_aio.engine._upstream import SERVICE, pb, pb_grpc
@@ -542,12 +541,3 @@ async def test_many_calls_at_once(stub: Any) -> None:
         assert [message.completionToken async for message in stream] == [str(index) for index in range(20)]
 
     await asyncio.wait_for(asyncio.gather(*map(calls, range(12))), SECONDS)
-
-
-async def test_threads_of_streams_end_with_them(stub: Any) -> None:
-    client = await stub(GetWorkItems=lambda request, context: iter([item("a")]))
-    stream = client.GetWorkItems(pb.GetWorkItemsRequest())
-    assert [message async for message in stream] == [item("a")]
-
-    wait_until(lambda: not any("aio-stream" in thread.name for thread in threading.enumerate()))
-    assert stream.done()

@@ -7,10 +7,13 @@ import contextvars
 import gc
 import logging
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -510,6 +513,54 @@ def test_the_thread_of_the_timer_ends_and_comes_back(timer: DeadlineTimer, monke
         timer.schedule(time.monotonic(), called.set)
         assert called.wait(SECONDS)
         wait_until(lambda: not timer_threads())
+
+
+async def test_a_closed_channel_of_the_asyncio_api_leaves_no_threads() -> None:
+    before = set(threading.enumerate())
+    handler = Waiting()
+    async with InProcessAioChannel(Servicer(GetInstance=handler, GetWorkItems=handler.stream)) as channel:
+        call = stub_of(channel).GetInstance(request())
+        stream = stub_of(channel).GetWorkItems(pb.GetWorkItemsRequest())
+        assert await stream.read() == item("first")
+        reading = asyncio.ensure_future(stream.read())
+        await asyncio.sleep(0)
+        assert set(threading.enumerate()) - before
+    for waiting in (call, reading):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    await asyncio.get_running_loop().run_in_executor(None, handler.ended.wait, SECONDS)
+    wait_until(lambda: not [t for t in set(threading.enumerate()) - before if "aio-channel" in t.name])
+
+
+def test_many_blocked_handlers_do_not_keep_others_from_running() -> None:
+    handler = Waiting()
+    with InProcessChannel(Servicer(WaitForInstanceStart=handler, GetInstance=lambda *_: response("it"))) as channel:
+        client = stub_of(channel)
+        waits = [client.WaitForInstanceStart.future(request()) for _ in range(40)]
+
+        assert client.GetInstance.future(request()).result(SECONDS) == response("it")
+        assert not any(wait.done() for wait in waits)
+
+
+def test_a_channel_that_is_not_closed_does_not_delay_the_exit() -> None:
+    program = """
+import threading
+from channel_support import Servicer, Waiting, pb_grpc, request
+from durabletask_aio.engine.channel import InProcessChannel
+
+handler = Waiting()
+client = pb_grpc.TaskHubSidecarServiceStub(InProcessChannel(Servicer(WaitForInstanceStart=handler)))
+call = client.WaitForInstanceStart.future(request(), timeout=3600)
+assert handler.began.wait(20)
+"""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - began < SECONDS
 
 
 def test_a_closed_channel_leaves_no_threads() -> None:

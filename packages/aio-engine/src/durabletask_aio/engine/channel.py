@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -38,6 +38,7 @@ from durabletask_aio.engine.calls import (
 )
 from durabletask_aio.engine.channel_aio import InProcessAioChannel
 from durabletask_aio.engine.deadlines import DeadlineTimer
+from durabletask_aio.engine.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,8 +71,6 @@ class InProcessChannel(grpc.Channel):
         servicers: The servicers by the descriptors of their services, or else one servicer of upstream's service.
         blocking_loops: Tells whether an event loop must not be blocked.  On the thread of such a loop, blocking calls
             of methods whose name starts with `WaitFor` are refused with a `RuntimeError`.
-        handler_threads: The number of threads for calls by `future()`, except for those that the servicer answers with
-            a future itself.  A blocking call needs none.
 
     Raises:
         ValueError: if a servicer's `futures` does not fit its service.
@@ -82,14 +81,12 @@ class InProcessChannel(grpc.Channel):
         servicers: object,
         *,
         blocking_loops: Callable[[asyncio.AbstractEventLoop], bool] | None = None,
-        handler_threads: int = 8,
     ) -> None:
         self._methods = MethodTable(servicers)
         self._blocking_loops = blocking_loops
-        self._handler_threads = handler_threads
         self._timer = DeadlineTimer()
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: DaemonThreads | None = None
         self._in_flight: set[CallContext] = set()
         self._subscribed: list[Callable[[grpc.ChannelConnectivity], None]] = []
         self._closed = False
@@ -211,7 +208,7 @@ class InProcessChannel(grpc.Channel):
             )
 
     def executor(self) -> Executor:
-        """Return the threads for handlers that no client's thread waits for.
+        """Return the threads for calls by `future()`, except for those that the servicer answers with a future itself.
 
         Raises:
             ValueError: if the channel is closed.
@@ -219,7 +216,7 @@ class InProcessChannel(grpc.Channel):
         with self._lock:
             self._check_open()
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._handler_threads, "durabletask-aio-channel")
+                self._executor = DaemonThreads("durabletask-aio-channel")
             return self._executor
 
     def _check_open(self) -> None:

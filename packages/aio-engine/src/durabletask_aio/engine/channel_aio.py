@@ -1,7 +1,7 @@
 """The channel to servicers in this process for the asyncio API of gRPC; see `channel`.
 
 A call of a method that its servicer answers with a future (`futures`, see `calls`) holds no thread while it waits.  The
-handlers of other methods run in a few threads, and those of streams in a thread each.
+handlers of other methods run in threads, and those of streams whenever a response is asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,6 +27,7 @@ from durabletask_aio.engine.calls import (
     check_metadata,
 )
 from durabletask_aio.engine.intercepted_aio import InterceptedStreamCall, InterceptedUnaryCall
+from durabletask_aio.engine.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,8 +54,6 @@ class InProcessAioChannel(grpc.aio.Channel):
         servicers: The servicers by the descriptors of their services, or else one servicer of upstream's service.
         interceptors: The interceptors of all calls.  As with gRPC, one that has methods for several kinds of calls is
             used for one kind only, the first of unary-unary, unary-stream, stream-unary and stream-stream.
-        handler_threads: The number of threads for methods with one response, except for those that the servicer answers
-            with a future itself.
 
     Raises:
         ValueError: if a servicer's `futures` does not fit its service, or an interceptor is none.
@@ -66,7 +64,6 @@ class InProcessAioChannel(grpc.aio.Channel):
         servicers: object,
         *,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
-        handler_threads: int = 8,
     ) -> None:
         self._methods = MethodTable(servicers)
         self._unary_interceptors: list[Any] = []
@@ -80,7 +77,7 @@ class InProcessAioChannel(grpc.aio.Channel):
                 interceptor, (grpc.aio.StreamUnaryClientInterceptor, grpc.aio.StreamStreamClientInterceptor)
             ):
                 raise ValueError(f"{interceptor!r} is not an interceptor of grpc.aio")
-        self._executor = ThreadPoolExecutor(handler_threads, "durabletask-aio-channel")
+        self._executor = DaemonThreads("durabletask-aio-channel")
         self._in_flight: weakref.WeakSet[AioCall] = weakref.WeakSet()
         self._closed = False
         self._state_waiters: set[asyncio.Future[None]] = set()
@@ -190,7 +187,8 @@ class InProcessAioChannel(grpc.aio.Channel):
     def begin_stream(self, path: str, request: Any, timeout: float | None, metadata: Any) -> AioStreamCall:
         """Start a call of a method with a stream of responses."""
         context = self._begin(self._methods.find(path, is_streaming=True), timeout, metadata)
-        call = AioStreamCall(context, timeout, Responses(context, context.to_handler(request, copy=True)))
+        responses = Responses(context, context.to_handler(request, copy=True))
+        call = AioStreamCall(context, timeout, responses, self._executor)
         self._in_flight.add(call)
         return call
 
@@ -432,12 +430,12 @@ class AioUnaryCall(AioCall, _UnaryUnaryCall):
 class AioStreamCall(AioCall, _UnaryStreamCall):
     """A call with a stream of responses.  An unreferenced stream is cancelled."""
 
-    def __init__(self, context: CallContext, timeout: float | None, responses: Responses) -> None:
+    def __init__(
+        self, context: CallContext, timeout: float | None, responses: Responses, executor: DaemonThreads
+    ) -> None:
         super().__init__(context, timeout)
         self._responses = responses
-        # One thread of its own, since a stream may wait for as long as it likes.
-        self._executor = ThreadPoolExecutor(1, "durabletask-aio-stream")
-        context.add_callback(partial(self._executor.shutdown, wait=False))
+        self._executor = executor
         # The handler begins with the call, and waits after its first response until that is read.
         self._ahead: asyncio.Future[Any] | None = None
         if context.is_active():
@@ -475,10 +473,7 @@ class AioStreamCall(AioCall, _UnaryStreamCall):
         if reading is None:
             if not self._context.is_active():
                 return None
-            try:
-                reading = self._loop.run_in_executor(self._executor, self._responses.next)
-            except RuntimeError:  # The executor was shut down, because the call has ended in this moment.
-                return None
+            reading = self._loop.run_in_executor(self._executor, self._responses.next)
         try:
             # The handler may be slow to notice that the call has ended; the client is not.
             await asyncio.wait({reading, self._ended}, return_when=asyncio.FIRST_COMPLETED)
