@@ -14,9 +14,12 @@ except ModuleNotFoundError as error:
         "durabletask.aio.engine needs durabletask-aio-core, which is not installed: pip install durabletask-aio-core"
     ) from error
 
-# For its check of upstream, so that a missing name is reported here and not at the first use.
-import durabletask_aio.engine._upstream as _upstream
+from durabletask_aio.engine.bearer import BearerToken
+from durabletask_aio.engine.embedded import Engine
+from durabletask_aio.engine.management.client import EngineClient
+from durabletask_aio.engine.server import Access, Server
+from durabletask_aio.engine.store import StoreError
 
-__all__: list[str] = []
+__all__ = ["Access", "BearerToken", "Engine", "EngineClient", "Server", "StoreError"]
 
-del _core, _upstream
+del _core

@@ -30,7 +30,10 @@ For the outside:
     management.client: its typed client.
     management.rpc: both ends of gRPC for it.
     management.management_pb2: its messages, generated.
-    server: the service behind a gRPC server.
+    server: both services behind a gRPC server.
+    bearer: the bearer token of clients.
+    embedded: the engine in a program of one's own.
+    cli: `durabletask-aio serve`, `backup`, `purge` and `retention`.
 
 Helpers:
     file_lock: one engine at a time on a file.

@@ -35,6 +35,7 @@ from durabletask_aio.engine.state import (
     Timer,
     TimerKind,
 )
+from durabletask_aio.engine.store import InstanceFilter
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import TERMINAL, Context
 
@@ -168,6 +169,20 @@ class Transaction:
         """Say for how many seconds instances stay that have ended; `None` for no limit."""
         self.has_written = True
         self.store.set_meta("retention", age)
+
+    def purge_ended(self, age: int, statuses: frozenset[int], limit: int) -> int:
+        """Delete root instances that ended longer ago than an age, with their children.
+
+        Args:
+            age: microseconds.
+            statuses: of these only; all that have ended if empty.
+            limit: at most that many roots.
+
+        Returns:
+            How many instances are gone.
+        """
+        wanted = InstanceFilter(statuses=statuses, completed_to=self.context.now - age, only_roots=True)
+        return sum(self.purge(each.instance_id, recursive=True) for each in self.store.completed(wanted, limit))
 
     def purge(self, instance_id: str, *, recursive: bool) -> int:
         """Delete an instance that has ended; with `recursive`, its children first.

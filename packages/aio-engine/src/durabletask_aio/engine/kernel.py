@@ -13,6 +13,7 @@ import os
 import queue
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -46,6 +47,12 @@ T = TypeVar("T")
 
 _TIMERS_AT_ONCE = 100
 """Timers that fire in one transaction; after a long stop there may be many."""
+
+PURGED_AT_ONCE = 50
+"""Roots, with their children, that one transaction purges."""
+
+_RETENTION_PERIOD = 60.0
+"""Seconds between two looks for instances that have been kept for long enough."""
 
 _MAX_WAIT = 1.0
 """Seconds after which the engine's thread looks at the clock again: the wall clock may have been set."""
@@ -163,6 +170,7 @@ class Kernel:
         self._idle_readers: queue.LifoQueue[SqliteReader] = queue.LifoQueue()
         self._time_written = 0
         self._busy_until = 0.0
+        self._next_retention = 0.0
         self.is_forked: Callable[[], bool] = lambda: False
         self.started_at = clock.now()
         self.command_count = 0
@@ -528,6 +536,7 @@ class Kernel:
             pause = self.dispatcher.check()
         while self.fire_due():
             pass
+        self._apply_retention()
         with self._lock:
             due = self.store.next_due()
         pauses = [_MAX_WAIT] if pause is None else [_MAX_WAIT, pause]
@@ -536,6 +545,22 @@ class Kernel:
         shortest = min(pauses)
         self._busy_until = self.clock.now() + shortest * 1_000_000
         return shortest
+
+    def _apply_retention(self) -> None:
+        """Purge what ended long ago, if a retention is set; some of it, when there is much."""
+        if time.monotonic() < self._next_retention:
+            return
+        self._next_retention = time.monotonic() + _RETENTION_PERIOD
+        with self._lock:
+            age = self.store.meta("retention")
+        if age is not None:
+            gone = self.execute(
+                lambda transaction: transaction.purge_ended(age * 1_000_000, frozenset(), PURGED_AT_ONCE)
+            )
+            if gone:
+                _logger.info("Retention: purged %d instances that ended more than %d s ago", gone, age)
+                self._next_retention = 0.0  # there may be more
+                self.wake()
 
     # -- ending ----------------------------------------------------------------------------------------------------
 

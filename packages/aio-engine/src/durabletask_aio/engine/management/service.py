@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ import grpc
 
 from durabletask_aio.engine import events, turns
 from durabletask_aio.engine.answering import answering
-from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
+from durabletask_aio.engine.commands import InstanceNotFoundError
 from durabletask_aio.engine.dispatch import UNLIMITED, WorkerStream, WorkKind
-from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.kernel import PURGED_AT_ONCE, Kernel
 from durabletask_aio.engine.management import management_pb2 as messages
 from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.state import Instance, TimerKind
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _MAX_PAGE = 1000
-_PURGED_AT_ONCE = 50
 _LARGEST = 5
 _MAX_PENDING = 1000
 """Pending activities, timers and children that one answer lists of each."""
@@ -207,7 +205,7 @@ class ManagementService:
     def PurgeOlder(self, request: messages.PurgeOlderRequest, context: grpc.ServicerContext) -> Any:
         """Delete what ended long ago, with its children."""
         age = events.MICROSECONDS * request.age.seconds
-        count = purge_older(self.kernel, age, frozenset(request.statuses), dry_run=request.dry_run)
+        count = _purge_older(self.kernel, age, frozenset(request.statuses) & TERMINAL, dry_run=request.dry_run)
         return messages.PurgeOlderResponse(count=count)
 
     @answering
@@ -220,42 +218,16 @@ class ManagementService:
         return _retention(age)
 
 
-def purge_older(kernel: Kernel, age: int, statuses: frozenset[int] = frozenset(), *, dry_run: bool = False) -> int:
-    """Delete root instances that ended longer ago than an age, with their children, some at a time.
-
-    Args:
-        kernel: the engine.
-        age: microseconds.
-        statuses: of these only; all that have ended if empty.
-        dry_run: only count them.
-
-    Returns:
-        How many instances are gone, or would be but for their children.
-    """
-    wanted = InstanceFilter(
-        statuses=statuses & TERMINAL if statuses else frozenset(),
-        completed_to=kernel.clock.now() - age,
-        only_roots=True,
-    )
-    count, after = 0, None
-    while True:
+def _purge_older(kernel: Kernel, age: int, statuses: frozenset[int], *, dry_run: bool) -> int:
+    if dry_run:
+        wanted = InstanceFilter(statuses=statuses, completed_to=kernel.clock.now() - age, only_roots=True)
         with kernel.reading() as reader:
-            found = reader.completed(wanted, _PURGED_AT_ONCE, after)
-        if not found:
-            return count
-        last = found[-1]
-        assert last.completed_at is not None
-        after = last.completed_at, last.instance_id
-        if dry_run:
-            count += len(found)
-            continue
-        ids = [each.instance_id for each in found]
-        count += kernel.execute(lambda transaction, ids=ids: _purge(transaction, ids))  # type: ignore[misc]
-        time.sleep(0)  # commands of others come in between
-
-
-def _purge(transaction: Transaction, instance_ids: Iterable[str]) -> int:
-    return sum(transaction.purge(each, recursive=True) for each in instance_ids)
+            return reader.count(wanted)
+    count = 0
+    # Some at a time, so that commands of others come in between.
+    while gone := kernel.execute(lambda transaction: transaction.purge_ended(age, statuses, PURGED_AT_ONCE)):
+        count += gone
+    return count
 
 
 def summary(instance: Instance) -> messages.InstanceSummary:
