@@ -2,12 +2,14 @@
 
     python benchmarks/engine_floor.py [STEPS]
 
-One raw client, without any worker, runs a chain of activities: for each step it receives a turn, answers it, receives an
-activity and answers that.  The bare server makes up the same messages, with a history of the same length, and keeps
+One raw client, without any worker, runs a chain of activities: for each step it receives a turn, answers it, receives
+an activity and answers that.  The bare server makes up the same messages, with a history of the same length, and keeps
 nothing.  Printed is the CPU time of the server's process per step, the median of five rounds that alternate.
 
 Exits with 1 if the engine in memory takes more than LIMIT times what the bare server takes.
 """
+
+# ruff: noqa: N802 - methods named as the RPCs they answer
 
 from __future__ import annotations
 

@@ -32,7 +32,11 @@ class BearerToken(_Interceptors):
     """
 
     def __init__(self, token: str) -> None:
-        """Keep the token."""
+        """Keep the token.
+
+        Args:
+            token: what the engine asks for.
+        """
         self._header = ("authorization", f"Bearer {token}")
 
     def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
@@ -48,11 +52,29 @@ class BearerToken(_Interceptors):
         return continuation(changed, request)
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Add the header."""
+        """Add the header; called by gRPC.
+
+        Args:
+            continuation: makes the call.
+            client_call_details: of the call.
+            request: its message.
+
+        Returns:
+            The call.
+        """
         return self._intercept(continuation, client_call_details, request)
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Add the header."""
+        """Add the header; called by gRPC.
+
+        Args:
+            continuation: makes the call.
+            client_call_details: of the call.
+            request: its message.
+
+        Returns:
+            The call.
+        """
         return self._intercept(continuation, client_call_details, request)
 
 

@@ -333,7 +333,10 @@ def purge(
 @click.command("retention", short_help="Set how long instances stay that have ended.")
 @click.argument("age", metavar="AGE|off")
 @_target_options
-def retention(age: str, address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None) -> None:
+@json_option
+def retention(
+    age: str, address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None, as_json: bool
+) -> None:
     """Set how long instances stay that have ended: AGE is such as 30d, or off.
 
     It holds until it is changed, over restarts of the engine.
@@ -341,4 +344,7 @@ def retention(age: str, address: str | None, db: Path | None, tls_ca: Path | Non
     wanted = None if age == "off" else Age().convert(age, None, None)
     with _management(address, db, tls_ca, token_file) as client:
         client.set_retention(wanted)
+    if as_json:
+        write_json({"seconds": None if wanted is None else int(wanted.total_seconds())})
+        return
     click.echo("Instances stay." if wanted is None else f"Instances are purged {age} after their end.")

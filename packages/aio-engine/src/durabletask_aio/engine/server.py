@@ -212,7 +212,11 @@ class Server:
         return server.add_secure_port(address, credentials)
 
     def stop(self, grace: float | None = None) -> None:
-        """Stop listening: new calls are refused, and those that run get `grace` seconds."""
+        """Stop listening: new calls are refused.
+
+        Args:
+            grace: seconds for calls that run; `None` ends them at once.
+        """
         server, self._server = self._server, None
         if server is None:
             return

@@ -97,12 +97,26 @@ class EngineClient:
                 return
 
     def search_page(self, request: messages.SearchInstancesRequest) -> messages.SearchInstancesResponse:
-        """Return one page of a search."""
+        """Return one page of a search.
+
+        Args:
+            request: what to find, and which page of it.
+
+        Returns:
+            The page.
+        """
         response: messages.SearchInstancesResponse = self._call("SearchInstances", request)
         return response
 
     def details(self, instance_id: str) -> messages.InstanceDetails:
-        """Return an instance with what it waits for."""
+        """Return an instance with what it waits for.
+
+        Args:
+            instance_id: the instance.
+
+        Returns:
+            The instance, its children and what is pending.
+        """
         response: messages.InstanceDetails = self._call(
             "GetInstanceDetails", messages.GetInstanceDetailsRequest(instance_id=instance_id)
         )
@@ -126,14 +140,25 @@ class EngineClient:
         return response.instance_id
 
     def entity(self, entity_id: str) -> messages.EntityDetails:
-        """Return an entity with what waits for it."""
+        """Return an entity with what waits for it.
+
+        Args:
+            entity_id: the entity, as `@name@key`.
+
+        Returns:
+            Its state, its lock, and the names of its operations.
+        """
         response: messages.EntityDetails = self._call(
             "GetEntityDetails", messages.GetEntityDetailsRequest(entity_id=entity_id)
         )
         return response
 
     def statistics(self) -> messages.Statistics:
-        """Return numbers about the engine."""
+        """Return numbers about the engine.
+
+        Returns:
+            Instances by status, queues, workers, the size of the file, and more.
+        """
         response: messages.Statistics = self._call("GetStatistics", messages.GetStatisticsRequest())
         return response
 
