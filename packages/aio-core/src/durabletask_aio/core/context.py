@@ -196,20 +196,26 @@ class AsyncWorkflowContext:
             arguments.check_retry_policy(execution, retry_policy, "call_activity")
         if tags is not None:
             arguments.check_tags(execution, tags)
+        if execution.metadata.tags is not None:
+            tags = {**(tags or {}), **execution.metadata.tags}
         try:
             scheduled = call_activity(
                 upstream,
                 name if activity is name or not hasattr(activity, "__name__") else activity,
                 input,
                 retry_policy,
-                execution.metadata.activity_tags(tags),
+                tags,
                 return_type,
             )
         except (TypeError, ValueError) as error:
             raise arguments.unserializable(
                 execution, error, input, f"activity {name!r}", f"ctx.call_activity({name!r}, input="
             ) from error
-        return self._track(scheduled, ACTIVITY, name, retried=retry_policy is not None)
+        step = sequence_number(upstream)
+        if retry_policy is None:
+            return ScheduledOperation(self._loop, ACTIVITY, name, step, scheduled)
+        retries.use_workflow_clock(upstream, scheduled)
+        return RetriedOperation(self._loop, ACTIVITY, name, step, scheduled)
 
     @overload
     def call_sub_orchestrator(
@@ -332,30 +338,12 @@ class AsyncWorkflowContext:
             raise arguments.unserializable(
                 execution, error, input, f"sub-orchestration {name!r}", f"ctx.call_sub_orchestrator({name!r}, input="
             ) from error
-        operation = self._track(scheduled, SUB_ORCHESTRATION, name, retried=retry_policy is not None)
-        execution.metadata.carry(upstream, operation.step)
-        return operation
-
-    def _track(
-        self,
-        scheduled: task.Task[Any],
-        kind: str,
-        name: str,
-        *,
-        recorded: bool = True,
-        retried: bool = False,
-        operation_type: type[ScheduledOperation[Any]] = ScheduledOperation,
-    ) -> ScheduledOperation[Any]:
-        """Return the operation for a task that upstream has just scheduled.
-
-        `recorded` says that the history will have it under the latest sequence number, which is so for everything
-        except the wait for an external event.
-        """
-        upstream = self._execution.upstream
-        if retried:
-            operation_type = cast("type[ScheduledOperation[Any]]", RetriedOperation)
-            retries.use_workflow_clock(upstream, scheduled)
-        return operation_type(self._loop, kind, name, sequence_number(upstream) if recorded else None, scheduled)
+        step = sequence_number(upstream)
+        execution.metadata.carry(upstream, step)
+        if retry_policy is None:
+            return ScheduledOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
+        retries.use_workflow_clock(upstream, scheduled)
+        return RetriedOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
 
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
         """Start a durable timer.
@@ -391,7 +379,7 @@ class AsyncWorkflowContext:
             timer = upstream.create_timer(fire_time(self._execution, given, call))
         except OverflowError:
             raise timer_too_long(self._execution, given, f"await {call}{{}})") from None
-        return self._track(timer, TIMER, str(given))
+        return ScheduledOperation(self._loop, TIMER, str(given), sequence_number(upstream), timer)
 
     @overload
     def wait_for_external_event(self, name: str, *, data_type: type[T]) -> Operation[T]: ...
@@ -415,7 +403,7 @@ class AsyncWorkflowContext:
         upstream = self._execution.scheduler("wait_for_external_event")
         arguments.check_text(self._execution, name, "the name of an event", "ctx.wait_for_external_event(")
         waiting = upstream.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
-        return self._track(waiting, EVENT, name, recorded=False)
+        return ScheduledOperation(self._loop, EVENT, name, None, waiting)
 
     @overload
     def events(self, name: str, *, data_type: type[T]) -> EventStream[T]: ...
@@ -498,7 +486,7 @@ class AsyncWorkflowContext:
             raise arguments.unserializable(
                 execution, error, input, f"entity operation {operation!r}", f"ctx.call_entity(entity, {operation!r}, "
             ) from error
-        return self._track(scheduled, ENTITY, f"{entity}.{operation}")
+        return ScheduledOperation(self._loop, ENTITY, f"{entity}.{operation}", sequence_number(upstream), scheduled)
 
     def signal_entity(
         self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None
@@ -533,9 +521,9 @@ class AsyncWorkflowContext:
             WorkflowValidationError: if there are none, or if something else is among them.
         """
         locked = arguments.entities_to_lock(self._execution, entities)
-        scheduled = self._execution.scheduler("lock_entities").lock_entities(locked)
-        operation = self._track(scheduled, LOCK, ", ".join(map(str, locked)), operation_type=LockOperation)
-        return cast(LockOperation, operation)
+        upstream = self._execution.scheduler("lock_entities")
+        scheduled = upstream.lock_entities(locked)
+        return LockOperation(self._loop, LOCK, ", ".join(map(str, locked)), sequence_number(upstream), scheduled)
 
     # -- combining ------------------------------------------------------------------------------------------------
 

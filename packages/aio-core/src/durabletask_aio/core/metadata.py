@@ -111,10 +111,12 @@ def to_tags(metadata: Mapping[str, str]) -> dict[str, str]:
 class WorkflowMetadata:
     """The metadata of one execution, and how it gets into the tags of what the execution schedules."""
 
-    __slots__ = ("_current", "_tags_of")
+    __slots__ = ("_current", "_tags_of", "tags")
 
     def __init__(self, initial: Mapping[str, str] | None) -> None:
         self._current: dict[str, str] | None = None if initial is None else dict(initial)
+        self.tags: dict[str, str] | None = None if initial is None else encode(initial)
+        """The tags that carry it; `None` if none was set.  Not to be changed."""
         self._tags_of: dict[int | None, dict[str, str]] | None = None
 
     def get(self) -> dict[str, str] | None:
@@ -124,18 +126,13 @@ class WorkflowMetadata:
     def replace(self, metadata: Any) -> None:
         """Replace all of it; raises as `validated` does."""
         self._current = validated(metadata)
-
-    def activity_tags(self, given: dict[str, str] | None) -> dict[str, str] | None:
-        """Return the tags for an activity: the user's, and the metadata where there is any."""
-        if self._current is None:
-            return given
-        return {**(given or {}), **encode(self._current)}
+        self.tags = encode(self._current)
 
     def carry(self, upstream: Any, step: int | None) -> None:
         """Have the sub-orchestration of that step, or with `None` the next execution, carry the present metadata."""
-        if self._current is None:
+        if self.tags is None:
             return
         if self._tags_of is None:
             self._tags_of = {}
             _upstream.tag_actions(upstream, self._tags_of)
-        self._tags_of[step] = encode(self._current)
+        self._tags_of[step] = self.tags

@@ -140,9 +140,9 @@ class ScheduledOperation(Operation[T]):
         """The place among all that has completed in this execution; 0 while it is pending."""
         self._listeners: Any = None
         """`None`, one listener, or a list of them."""
-        # Only code and instruction are kept, of which `site` computes the line when a message needs it.  Three calls up
+        # Only code and instruction are kept, of which `site` computes the line when a message needs it.  Two calls up
         # is the caller of the context's method: most often the workflow function itself.
-        frame = calling_frame(3)
+        frame = calling_frame(2)
         if frame.f_globals is not loop.user_globals:
             frame = first_foreign_frame(frame)
         self._code = frame.f_code
