@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from durabletask_aio.engine.calls import AbortError
 from durabletask_aio.engine.commands import InstanceNotFoundError
 from durabletask_aio.engine.kernel import EngineBusyError, EngineStoppedError
 from durabletask_aio.engine.store import StoreError
@@ -32,6 +33,8 @@ def answering(method: Callable[..., T]) -> Callable[..., T]:
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> T:
         try:
             return method(self, request, context)
+        except AbortError as error:
+            context.abort(error.code, error.details)
         except tuple(kind for kind, _ in _CODES) as error:
             context.abort(next(code for kind, code in _CODES if isinstance(error, kind)), str(error))
         raise AssertionError("abort() raises")

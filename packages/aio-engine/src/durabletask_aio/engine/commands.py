@@ -218,7 +218,7 @@ class Transaction:
             return False
         inbox = self.store.inbox(instance)
         given = [each for each in inbox if each.seq <= token.upto]
-        if len(given) != token.count:
+        if len(given) != token.row_count:
             return False
         turn = turns.Turn(given, inbox[len(given) :], token.time, response)
         changes = turns.complete_turn(
@@ -263,7 +263,7 @@ class Transaction:
             for each in entity_transitions.batch(entity, self.store.operations(token.entity_id))
             if each.seq <= token.upto
         ]
-        if holder != token.holder or len(given) != token.count:
+        if holder != token.holder or len(given) != token.row_count:
             return False
         changes = entity_transitions.complete_batch(entity, given, result, self.context)
         self.has_written = True

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from typing import Literal
 
 UNLIMITED = 1 << 30
 
@@ -25,12 +25,13 @@ TURN_LEASE = 300.0
 """Seconds after which a turn or a batch that a worker has not answered goes to another one, over the network."""
 
 
-class WorkKind(Enum):
-    """The kinds of work items."""
+WorkKind = Literal["orchestration", "activity", "entity"]
+"""The kinds of work items."""
 
-    TURN = "orchestration"
-    ACTIVITY = "activity"
-    BATCH = "entity"
+TURN: WorkKind = "orchestration"
+ACTIVITY: WorkKind = "activity"
+BATCH: WorkKind = "entity"
+WORK_KINDS: tuple[WorkKind, ...] = (TURN, ACTIVITY, BATCH)
 
 
 Names = Mapping[str, frozenset[str]] | None
@@ -103,7 +104,7 @@ class WorkerStream:
     worker_id: str = ""
     expires: bool = True
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
-    held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WorkKind, 0))
+    held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WORK_KINDS, 0))
     is_open: bool = True
     peer: str = ""
     connected_at: int = 0
@@ -211,12 +212,12 @@ class Dispatcher:
         self._new_id = new_id
         self._monotonic = monotonic
         self._durations = {
-            WorkKind.TURN: turn_lease,
-            WorkKind.BATCH: turn_lease,
-            WorkKind.ACTIVITY: activity_lease,
+            TURN: turn_lease,
+            BATCH: turn_lease,
+            ACTIVITY: activity_lease,
         }
         self._reconnect_period = reconnect_period
-        self._queues = {kind: _Queue() for kind in WorkKind}
+        self._queues = {kind: _Queue() for kind in WORK_KINDS}
         self._leases: dict[str, Lease] = {}
         self._out: dict[tuple[WorkKind, str], Lease] = {}
         self._away: dict[str, float] = {}
@@ -248,7 +249,7 @@ class Dispatcher:
                     lease.stream = stream
                     lease.since = self._monotonic()
                     stream.held[lease.item.kind] += 1
-        for kind in WorkKind:
+        for kind in WORK_KINDS:
             self._fill(stream, kind)
 
     def close(self, stream: WorkerStream) -> None:
@@ -392,7 +393,7 @@ class Dispatcher:
         self._leases[lease.id] = lease
         self._out[item.kind, item.key] = lease
         stream.held[item.kind] += 1
-        if item.kind is WorkKind.TURN:
+        if item.kind is TURN:
             self._remember(item.key, stream)
         stream.outbox.put(prepared)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
@@ -47,11 +46,11 @@ def complete_batch(
     answered = operations
     if not result.HasField("failureDetails") and 0 < len(result.results) < len(operations):
         answered = operations[: len(result.results)]
-    changed = replace(
-        entity, revision=context.new_id(), state=events.optional(result, "entityState"), modified_at=context.now
+    changed = entity._replace(
+        revision=context.new_id(), state=events.optional(result, "entityState"), modified_at=context.now
     )
     if result.HasField("failureDetails"):
-        changed = replace(changed, state=entity.state)
+        changed = changed._replace(state=entity.state)
     changes = EntityChanges(changed, [each.seq for each in answered])
     for number, operation in enumerate(answered):
         request = pb.HistoryEvent.FromString(operation.event)
@@ -154,7 +153,7 @@ def _is_free(
 
 def grant(entity: Entity, lock: Lock, context: Context) -> Entity:
     """Return the entity with its new holder; a batch that is being executed does not count any more."""
-    return replace(entity, lock=lock, revision=context.new_id())
+    return entity._replace(lock=lock, revision=context.new_id())
 
 
 def grant_message(lock: Lock, context: Context) -> DeliverEvent:
@@ -165,4 +164,4 @@ def grant_message(lock: Lock, context: Context) -> DeliverEvent:
 
 def release(entity: Entity) -> Entity:
     """Return the entity without its holder."""
-    return replace(entity, lock=None)
+    return entity._replace(lock=None)

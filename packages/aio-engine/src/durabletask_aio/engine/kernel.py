@@ -18,21 +18,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from durabletask_aio.engine import entity_transitions, events, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.dispatch import (
+    ACTIVITY,
+    BATCH,
     RECONNECT_PERIOD,
+    TURN,
     TURN_LEASE,
+    WORK_KINDS,
     Dispatcher,
     Lease,
     WorkerStream,
     WorkItem,
-    WorkKind,
 )
 from durabletask_aio.engine.reading import SqliteReader
 from durabletask_aio.engine.sqlite import SqliteStore
@@ -114,12 +117,34 @@ class BatchWork:
     operations: list[Operation]
 
 
-@dataclass
-class _Entry(Generic[T]):
-    """A command that waits for its transaction."""
+class _Entry:
+    """A command that waits for its transaction.
 
-    command: Callable[[Transaction], T]
-    future: Future[T] = field(default_factory=lambda: Future[T]())
+    Attributes:
+        command: the command.
+        future: for a caller that does not wait on its own thread.
+        is_done: whether `result` or `error` says what has come of it.
+    """
+
+    __slots__ = ("command", "error", "future", "is_done", "result")
+
+    def __init__(self, command: Callable[[Transaction], Any], future: Future[Any] | None = None) -> None:
+        self.command = command
+        self.future = future
+        self.is_done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def finish(self, result: Any, error: BaseException | None = None) -> None:
+        """Say what has come of it."""
+        self.result, self.error = result, error
+        self.is_done = True
+        if self.future is None:
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
 
 
 Watcher = Callable[["Instance | None"], bool]
@@ -160,7 +185,7 @@ class Kernel:
             reconnect_period=reconnect_period,
         )
         self._lock = threading.Lock()
-        self._pending: deque[_Entry[Any]] = deque()
+        self._pending: deque[_Entry] = deque()
         self._wake = threading.Condition(threading.Lock())
         self._is_woken = False
         self._thread: threading.Thread | None = None
@@ -205,40 +230,44 @@ class Kernel:
         """
         if self._thread is not None and threading.current_thread() is threading.main_thread():
             return self.submit(command).result()
-        entry = self._enter(command)
+        entry = self._enter(_Entry(command))
         with self._lock:
-            if not entry.future.done():
+            # Another caller may have run it together with its own while this one waited for the lock.
+            if not entry.is_done:
                 self._run_pending()
-        return entry.future.result()
+        if entry.error is not None:
+            raise entry.error
+        result: T = entry.result
+        return result
 
     def submit(self, command: Callable[[Transaction], T]) -> Future[T]:
         """Have the engine's thread run a command."""
-        entry = self._enter(command)
+        future: Future[T] = Future()
+        self._enter(_Entry(command, future))
         self.wake()
-        return entry.future
+        return future
 
-    def _enter(self, command: Callable[[Transaction], T]) -> _Entry[T]:
+    def _enter(self, entry: _Entry) -> _Entry:
         self._check_open()
-        entry = _Entry(command)
         self._pending.append(entry)
         return entry
 
     def _run_pending(self) -> None:
         """Run all commands that wait, in one transaction.  Called under the lock."""
-        group: list[_Entry[Any]] = []
+        group: list[_Entry] = []
         while self._pending:
             entry = self._pending.popleft()
-            if entry.future.set_running_or_notify_cancel():
+            if entry.future is None or entry.future.set_running_or_notify_cancel():
                 group.append(entry)
         if group:
             self._run(group)
 
-    def _run(self, group: list[_Entry[Any]]) -> None:
+    def _run(self, group: list[_Entry]) -> None:
         if self._is_closed:
             for entry in group:
-                entry.future.set_exception(EngineStoppedError("the engine has been stopped"))
+                entry.finish(None, EngineStoppedError("the engine has been stopped"))
             return
-        outcomes: list[tuple[_Entry[Any], Any, BaseException | None]] = []
+        outcomes: list[tuple[_Entry, Any, BaseException | None]] = []
         transactions: list[Transaction] = []
         try:
             self.store.begin()
@@ -265,12 +294,9 @@ class Kernel:
         self.command_count += len(group)
         self._publish(transactions)
         for entry, result, failed in outcomes:
-            if failed is not None:
-                entry.future.set_exception(failed)
-            else:
-                entry.future.set_result(result)
+            entry.finish(result, failed)
 
-    def _undo(self, group: list[_Entry[Any]], error: BaseException) -> None:
+    def _undo(self, group: list[_Entry], error: BaseException) -> None:
         """A transaction has failed and is rolled back; its commands are tried again one by one."""
         try:
             self.store.rollback()
@@ -284,7 +310,7 @@ class Kernel:
             _logger.error("A command has failed", exc_info=error)
         for entry in group:
             busy = EngineBusyError(f"not written: {error}") if isinstance(error, RolledBackError) else error
-            entry.future.set_exception(busy)
+            entry.finish(None, busy)
 
     def _write_time(self) -> None:
         # At most once a second: what the file says is a little behind, which `_CLOCK_MARGIN` makes up for.
@@ -305,13 +331,13 @@ class Kernel:
         for transaction in transactions:
             finished = self.dispatcher.finish(transaction.finished) if transaction.finished else None
             for task in transaction.dropped_tasks:
-                self.dispatcher.discard(WorkKind.ACTIVITY, task.nonce)
+                self.dispatcher.discard(ACTIVITY, task.nonce)
             if transaction.dropped_executions:
                 gone = frozenset(transaction.dropped_executions)
-                self.dispatcher.discard_if(WorkKind.ACTIVITY, partial(_is_of, gone))
+                self.dispatcher.discard_if(ACTIVITY, partial(_is_of, gone))
             for instance_id, instance in transaction.touched.items():
                 if instance is None:
-                    self.dispatcher.discard(WorkKind.TURN, instance_id)
+                    self.dispatcher.discard(TURN, instance_id)
                 else:
                     self._queue_turn(instance)
                 self._notify(instance_id, instance)
@@ -328,13 +354,13 @@ class Kernel:
             self.wake()
 
     def _queue_turn(self, instance: Instance) -> bool:
-        if self.dispatcher.is_out(WorkKind.TURN, instance.instance_id):
+        if self.dispatcher.is_out(TURN, instance.instance_id):
             return False
         if not transitions.is_ready(instance, self.store.inbox(instance)):
             return False
         self.dispatcher.add(
             WorkItem(
-                WorkKind.TURN,
+                TURN,
                 instance.instance_id,
                 instance.name,
                 instance.version,
@@ -344,19 +370,17 @@ class Kernel:
         return True
 
     def _queue_task(self, task: Task) -> None:
-        self.dispatcher.add(
-            WorkItem(WorkKind.ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id)
-        )
+        self.dispatcher.add(WorkItem(ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id))
 
     def _queue_batch(self, entity_id: str) -> None:
-        if not self.dispatcher.is_out(WorkKind.BATCH, entity_id):
-            self.dispatcher.add(WorkItem(WorkKind.BATCH, entity_id, entity_name(entity_id)))
+        if not self.dispatcher.is_out(BATCH, entity_id):
+            self.dispatcher.add(WorkItem(BATCH, entity_id, entity_name(entity_id)))
 
     def _offer_again(self, item: WorkItem) -> None:
         """A worker has answered for this item; there may be more to do, or the answer did not count."""
-        if item.kind is WorkKind.BATCH:
+        if item.kind is BATCH:
             self._queue_batch(item.key)
-        elif item.kind is WorkKind.TURN:
+        elif item.kind is TURN:
             instance = self.store.instance(item.key)
             if instance is not None:
                 self._queue_turn(instance)
@@ -364,10 +388,10 @@ class Kernel:
     def _prepare(self, lease: Lease) -> TurnWork | TaskWork | BatchWork | None:
         """Make what a lease carries, from what is committed; `None` if there is nothing to do any more."""
         item = lease.item
-        if item.kind is WorkKind.ACTIVITY:
+        if item.kind is ACTIVITY:
             task = _task(item)
             return TaskWork(str(TaskToken(lease.id, task.seq, task.nonce)), task)
-        if item.kind is WorkKind.BATCH:
+        if item.kind is BATCH:
             entity = self.store.entity(item.key)
             if entity is None:
                 return None
@@ -572,7 +596,7 @@ class Kernel:
     @property
     def is_busy(self) -> bool:
         """Whether workers hold anything."""
-        return any(self.dispatcher.out(kind) for kind in WorkKind)
+        return any(self.dispatcher.out(kind) for kind in WORK_KINDS)
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy what is committed into a new file, while commands run.

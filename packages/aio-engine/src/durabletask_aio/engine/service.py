@@ -20,8 +20,9 @@ from google.protobuf.empty_pb2 import Empty
 from durabletask_aio.engine import events, tokens, transitions
 from durabletask_aio.engine._upstream import Servicer, pb
 from durabletask_aio.engine.answering import answering
+from durabletask_aio.engine.calls import AbortError
 from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
-from durabletask_aio.engine.dispatch import UNLIMITED, WorkerStream, WorkKind, filters
+from durabletask_aio.engine.dispatch import ACTIVITY, BATCH, TURN, UNLIMITED, WorkerStream, filters
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import EngineStoppedError, Kernel
 from durabletask_aio.engine.state import NO_TAGS, Entity, Instance, StartInstance
@@ -50,7 +51,10 @@ class TaskHubService(Servicer):
 
     Attributes:
         futures: waits that hold no thread, by method, for a caller in this process.
+        keeps_messages: nothing of a request or a response is kept, so the channel in this process need not copy them.
     """
+
+    keeps_messages = False
 
     def __init__(
         self, kernel: Kernel, *, in_process: bool = False, encode: Callable[[object], Any] = to_message
@@ -65,7 +69,7 @@ class TaskHubService(Servicer):
         self.kernel = kernel
         self._in_process = in_process
         self._encode = encode
-        self._partial: dict[str, list[pb.OrchestratorAction]] = {}
+        self._partial: dict[str, pb.OrchestratorResponse] = {}
         self.health_ping = HEALTH_PING
         self.futures: Mapping[str, Callable[[Any], Future[Any]]] = {
             "WaitForInstanceStart": functools.partial(self._future_of, _has_started),
@@ -150,7 +154,7 @@ class TaskHubService(Servicer):
                 return answer.cancelled()
             if answer.set_running_or_notify_cancel():
                 if self.kernel.is_stopped:
-                    answer.set_exception(EngineStoppedError("the engine has been stopped"))
+                    answer.set_exception(AbortError(grpc.StatusCode.UNAVAILABLE, "the engine has been stopped"))
                 elif instance is None:
                     answer.set_result(pb.GetInstanceResponse(exists=False))
                 else:
@@ -158,7 +162,10 @@ class TaskHubService(Servicer):
                     answer.set_result(pb.GetInstanceResponse(exists=True, orchestrationState=state))
             return True
 
-        forget = self.kernel.watch(request.instanceId, watch)
+        try:
+            forget = self.kernel.watch(request.instanceId, watch)
+        except EngineStoppedError as error:
+            raise AbortError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         answer.add_done_callback(lambda future: forget() if future.cancelled() else None)
         return answer
 
@@ -398,17 +405,17 @@ class TaskHubService(Servicer):
     @answering
     def _open_stream(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> WorkerStream:
         limits = {
-            WorkKind.TURN: request.maxConcurrentOrchestrationWorkItems or UNLIMITED,
-            WorkKind.ACTIVITY: request.maxConcurrentActivityWorkItems or UNLIMITED,
-            WorkKind.BATCH: request.maxConcurrentEntityWorkItems or UNLIMITED,
+            TURN: request.maxConcurrentOrchestrationWorkItems or UNLIMITED,
+            ACTIVITY: request.maxConcurrentActivityWorkItems or UNLIMITED,
+            BATCH: request.maxConcurrentEntityWorkItems or UNLIMITED,
         }
         stream = WorkerStream(limits, worker_id=request.worker_instance_id, expires=not self._in_process)
         if request.HasField("workItemFilters"):
             asked = request.workItemFilters
             stream.names = {
-                WorkKind.TURN: filters([(each.name, each.versions) for each in asked.orchestrations]),
-                WorkKind.ACTIVITY: filters([(each.name, each.versions) for each in asked.activities]),
-                WorkKind.BATCH: filters([(each.name, ()) for each in asked.entities]),
+                TURN: filters([(each.name, each.versions) for each in asked.orchestrations]),
+                ACTIVITY: filters([(each.name, each.versions) for each in asked.activities]),
+                BATCH: filters([(each.name, ()) for each in asked.entities]),
             }
         stream.peer = context.peer() if not self._in_process else "this process"
         stream.connected_at = self.kernel.clock.now()
@@ -430,13 +437,12 @@ class TaskHubService(Servicer):
             self.kernel.abandon(token.lease)
             return pb.CompleteTaskResponse()
         if request.isPartial:
-            self._partial.setdefault(request.completionToken, []).extend(request.actions)
+            self._partial.setdefault(request.completionToken, pb.OrchestratorResponse()).MergeFrom(request)
             return pb.CompleteTaskResponse()
         before = self._partial.pop(request.completionToken, None)
         if before is not None:
-            whole = pb.OrchestratorResponse(actions=before)
-            whole.MergeFrom(request)
-            request = whole
+            before.MergeFrom(request)
+            request = before
         if not self.kernel.complete(token.lease, lambda transaction: transaction.complete_turn(token, request)):
             _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
         return pb.CompleteTaskResponse()

@@ -7,9 +7,8 @@ import os
 import secrets
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ _UPDATE_AFTER_TURN = (
 )
 
 _MAX_CACHED_INSTANCES = 10_000
+_MAX_CACHED_TASKS = 10_000
 _MAX_CACHED_BYTES = 64 * 1024 * 1024
 
 _GAP = 1 << 24
@@ -96,6 +96,8 @@ class SqliteStore(Queries):
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._cached_bytes = 0
         self._touched: set[str] = set()
+        self._tasks: dict[int, Task] = {}
+        """Activities that have been added lately, by number."""
         self._requests: list[LockRequest] | None = None
         self._next_due: int | None = None
         self._next_due_known = False
@@ -163,8 +165,10 @@ class SqliteStore(Queries):
     # -- transactions ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        with _translated():
+        try:
             self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            raise RolledBackError(str(error)) from error
 
     def commit(self) -> None:
         # SQLite rolls a transaction back by itself when the disk is full; a COMMIT after that would succeed in vain.
@@ -172,10 +176,11 @@ class SqliteStore(Queries):
             self._forget()
             raise RolledBackError("the transaction has been rolled back")
         try:
-            with _translated():
-                self._db.execute("COMMIT")
-        except BaseException:
+            self._db.execute("COMMIT")
+        except BaseException as error:
             self.rollback()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise RolledBackError(str(error)) from error
             raise
         self._touched.clear()
         if len(self._cache) > _MAX_CACHED_INSTANCES or self._cached_bytes > _MAX_CACHED_BYTES:
@@ -196,6 +201,7 @@ class SqliteStore(Queries):
         for instance_id in self._touched:
             self._evict(instance_id)
         self._touched.clear()
+        self._tasks.clear()
         self._requests = None
         self._next_due_known = False
 
@@ -223,8 +229,6 @@ class SqliteStore(Queries):
             if found is None:
                 return None
             cached = self._cache[instance_id] = _Cached(found)
-        else:
-            self._cache.move_to_end(instance_id)
         return cached
 
     def inbox(self, instance: Instance) -> Sequence[InboxEvent]:
@@ -258,6 +262,8 @@ class SqliteStore(Queries):
         self._touched.add(instance.instance_id)
         cached = self._cached(instance.instance_id)
         is_new = cached is None
+        if not is_new:
+            self._cache.move_to_end(instance.instance_id)
         if cached is None:
             instance = self._insert(instance)
             cached = self._cache[instance.instance_id] = _Cached(instance, [], [], 0)
@@ -282,7 +288,7 @@ class SqliteStore(Queries):
     def _insert(self, instance: Instance) -> Instance:
         row = self._db.execute(_INSERT_INSTANCE, (None, *to_row(instance)[1:]))
         assert row.lastrowid is not None
-        instance = replace(instance, key=row.lastrowid)
+        instance = instance._replace(key=row.lastrowid)
         self._write_tags(instance)
         return instance
 
@@ -364,7 +370,9 @@ class SqliteStore(Queries):
 
     def add_task(self, task: Task) -> Task:
         """Keep an activity; returns it with its number."""
-        stored = replace(task, seq=self._next_seq())
+        stored = task._replace(seq=self._next_seq())
+        if len(self._tasks) < _MAX_CACHED_TASKS:
+            self._tasks[stored.seq] = stored
         self._db.execute(
             "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -381,10 +389,14 @@ class SqliteStore(Queries):
         return stored
 
     def task(self, seq: int) -> Task | None:
+        found = self._tasks.get(seq)
+        if found is not None:
+            return found
         row = self._db.execute("SELECT * FROM tasks WHERE seq=?", (seq,)).fetchone()
         return None if row is None else Task(*row)
 
     def drop_task(self, task: Task) -> None:
+        self._tasks.pop(task.seq, None)
         self._db.execute("DELETE FROM tasks WHERE seq=?", (task.seq,))
 
     def add_timer(self, timer: Timer) -> None:
@@ -428,7 +440,7 @@ class SqliteStore(Queries):
                 None if lock is None else lock.execution_id,
             ),
         )
-        return replace(entity, stored=True)
+        return entity._replace(stored=True)
 
     def delete_entity(self, entity_id: str) -> None:
         self._db.execute("DELETE FROM entities WHERE entity_id=?", (entity_id,))
@@ -451,7 +463,7 @@ class SqliteStore(Queries):
         return [row[0] for row in rows]
 
     def add_lock_request(self, request: LockRequest) -> None:
-        stored = replace(request, seq=self._next_seq())
+        stored = request._replace(seq=self._next_seq())
         lock = stored.lock
         self._db.execute(
             "INSERT INTO lock_requests VALUES (?, ?, ?, ?, ?)",
@@ -486,19 +498,12 @@ class SqliteStore(Queries):
         if self._db.execute("DELETE FROM timers WHERE execution_id=?", (execution_id,)).rowcount:
             self._next_due_known = False
         if drop_tasks:
+            self._tasks.clear()
             self._db.execute("DELETE FROM tasks WHERE execution_id=?", (execution_id,))
         mine = [each.seq for each in self.lock_requests() if each.lock.execution_id == execution_id]
         for seq in mine:
             self.drop_lock_request(seq)
         return bool(mine)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise RolledBackError(str(error)) from error
 
 
 def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:

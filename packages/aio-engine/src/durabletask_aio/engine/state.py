@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
-def _no_tags() -> Mapping[str, str]:
-    return NO_TAGS
-
-
-@dataclass(frozen=True)
-class Parent:
+class Parent(NamedTuple):
     """The call of a parent that an instance is the child of.
 
     Attributes:
@@ -33,8 +29,7 @@ class Parent:
     task_id: int
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """One instance, without its history, its inbox and its payloads.
 
     Attributes:
@@ -75,7 +70,7 @@ class Instance:
     scheduled_at: int | None = None
     completed_at: int | None = None
     custom_status: str | None = None
-    tags: Mapping[str, str] = field(default_factory=_no_tags)
+    tags: Mapping[str, str] = NO_TAGS
     parent: Parent | None = None
     event_count: int = 0
     rewinding: bool = False
@@ -96,8 +91,7 @@ class EventKind(Enum):
 WAKES_SUSPENDED = frozenset({EventKind.RESUME, EventKind.TERMINATE, EventKind.TERMINATE_RECURSIVELY})
 
 
-@dataclass(frozen=True)
-class InboxEvent:
+class InboxEvent(NamedTuple):
     """An event that waits for the instance's next turn.
 
     Attributes:
@@ -114,8 +108,7 @@ class InboxEvent:
     execution_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """An activity that has not been completed.
 
     Attributes:
@@ -150,8 +143,7 @@ class TimerKind(Enum):
     """A delayed signal: the event becomes an operation of the entity."""
 
 
-@dataclass(frozen=True)
-class Timer:
+class Timer(NamedTuple):
     """Something that is due later.
 
     Attributes:
@@ -171,8 +163,7 @@ class Timer:
     seq: int = 0
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(NamedTuple):
     """Who holds an entity: the critical section of an execution."""
 
     critical_section_id: str
@@ -180,8 +171,7 @@ class Lock:
     execution_id: str
 
 
-@dataclass(frozen=True)
-class Entity:
+class Entity(NamedTuple):
     """An entity, without its pending operations.
 
     Attributes:
@@ -201,8 +191,7 @@ class Entity:
     stored: bool = True
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """An operation that an entity has not executed.
 
     Attributes:
@@ -216,8 +205,7 @@ class Operation:
     execution_id: str | None = None
 
 
-@dataclass(frozen=True)
-class LockRequest:
+class LockRequest(NamedTuple):
     """A critical section that waits for its entities.
 
     Attributes:
@@ -234,8 +222,7 @@ class LockRequest:
 # Messages: what a change of one instance or entity has to say to others
 
 
-@dataclass(frozen=True)
-class DeliverEvent:
+class DeliverEvent(NamedTuple):
     """Put an event into the inbox of an instance, if there is one that has not ended.
 
     Attributes:
@@ -251,8 +238,7 @@ class DeliverEvent:
     execution_id: str | None = None
 
 
-@dataclass(frozen=True)
-class StartInstance:
+class StartInstance(NamedTuple):
     """Start an instance.
 
     Attributes:
@@ -273,7 +259,7 @@ class StartInstance:
     name: str
     version: str | None = None
     input: str | None = None
-    tags: Mapping[str, str] = field(default_factory=_no_tags)
+    tags: Mapping[str, str] = NO_TAGS
     parent: Parent | None = None
     parent_name: str = ""
     trace_context: bytes | None = None
@@ -282,8 +268,7 @@ class StartInstance:
     replaceable: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True)
-class SendOperation:
+class SendOperation(NamedTuple):
     """Give an entity an operation, now or when it is due."""
 
     entity_id: str
@@ -292,24 +277,21 @@ class SendOperation:
     due: int | None = None
 
 
-@dataclass(frozen=True)
-class RequestLock:
+class RequestLock(NamedTuple):
     """Ask for the entities of a critical section."""
 
     lock: Lock
     entity_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ReleaseLock:
+class ReleaseLock(NamedTuple):
     """Give one entity of a critical section back."""
 
     entity_id: str
     critical_section_id: str
 
 
-@dataclass(frozen=True)
-class EndExecution:
+class EndExecution(NamedTuple):
     """An execution is over: its locks are free, its lock requests and its timers are gone.
 
     Attributes:
@@ -321,8 +303,7 @@ class EndExecution:
     drop_tasks: bool = False
 
 
-@dataclass(frozen=True)
-class RewindInstance:
+class RewindInstance(NamedTuple):
     """Continue with a child of a rewound parent.
 
     A child that has failed is rewound, one that has been purged is started again, and one that has ended otherwise
@@ -334,8 +315,7 @@ class RewindInstance:
     start: StartInstance
 
 
-@dataclass(frozen=True)
-class TerminateChildren:
+class TerminateChildren(NamedTuple):
     """Terminate every instance that this one is the parent of, in whatever execution it started them."""
 
     instance_id: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
@@ -24,10 +24,11 @@ class DaemonThreads(Executor):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._changed = threading.Condition()
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
+        """Threads that wait for a task which has not been submitted yet."""
         self._closed = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -43,12 +44,12 @@ class DaemonThreads(Executor):
             else:
                 future.set_result(result)
 
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise RuntimeError("the engine has been stopped")
-            self._tasks.append(run)
-            if self._idle >= len(self._tasks):
-                self._changed.notify()
+            self._tasks.put(run)
+            if self._idle:
+                self._idle -= 1
             else:
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._threads.add(thread)
@@ -57,26 +58,31 @@ class DaemonThreads(Executor):
 
     def _work(self) -> None:
         while True:
-            with self._changed:
-                self._idle += 1
-                woken = self._changed.wait_for(lambda: self._tasks or self._closed, _IDLE_TIMEOUT)
-                self._idle -= 1
-                if not self._tasks:
-                    if self._closed or not woken:
-                        self._threads.discard(threading.current_thread())
-                        return
-                    continue
-                task = self._tasks.popleft()
+            try:
+                task = self._tasks.get(timeout=_IDLE_TIMEOUT)
+            except queue.Empty:
+                with self._lock:
+                    if not self._idle:
+                        continue  # a task for this thread has just been submitted
+                    self._idle -= 1
+                    self._threads.discard(threading.current_thread())
+                    return
+            if task is None:
+                return
             task()
+            with self._lock:
+                self._idle += 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end once the queue is empty; `wait` joins them, `cancel_futures` empties the queue first."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            if cancel_futures:
-                self._tasks.clear()
-            self._changed.notify_all()
+            while cancel_futures and not self._tasks.empty():
+                self._tasks.get_nowait()
             threads = list(self._threads)
+            self._threads.clear()
+            for _ in threads:
+                self._tasks.put(None)
         if wait:
             for thread in threads:
                 if thread is not threading.current_thread():

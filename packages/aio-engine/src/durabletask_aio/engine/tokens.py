@@ -7,22 +7,21 @@ These change whenever something else has happened instead, also in another life 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class InvalidTokenError(ValueError):
     """The token is not one of this engine's kind."""
 
 
-@dataclass(frozen=True)
-class TurnToken:
+class TurnToken(NamedTuple):
     """A turn of an instance that was given its inbox up to a row.
 
     Attributes:
         lease: random, of this lease.
         turn_id: of the commit that the turn follows.
         upto: the last row of the inbox that it was given.
-        count: how many rows that were.
+        row_count: how many rows that were.
         time: the time of the turn.
         instance_id: whose turn it is.
     """
@@ -30,16 +29,15 @@ class TurnToken:
     lease: str
     turn_id: str
     upto: int
-    count: int
+    row_count: int
     time: int
     instance_id: str
 
     def __str__(self) -> str:
-        return f"t:{self.lease}:{self.turn_id}:{self.upto}:{self.count}:{self.time}:{self.instance_id}"
+        return f"t:{self.lease}:{self.turn_id}:{self.upto}:{self.row_count}:{self.time}:{self.instance_id}"
 
 
-@dataclass(frozen=True)
-class TaskToken:
+class TaskToken(NamedTuple):
     """An activity.
 
     Attributes:
@@ -56,15 +54,14 @@ class TaskToken:
         return f"a:{self.lease}:{self.seq}:{self.nonce}"
 
 
-@dataclass(frozen=True)
-class BatchToken:
+class BatchToken(NamedTuple):
     """A batch of operations of an entity.
 
     Attributes:
         lease: random, of this lease.
         revision: of the entity before the batch.
         upto: the last operation that it was given.
-        count: how many operations that were.
+        row_count: how many operations that were.
         holder: the execution that held the entity, empty if none did.
         entity_id: the entity.
     """
@@ -72,12 +69,12 @@ class BatchToken:
     lease: str
     revision: str
     upto: int
-    count: int
+    row_count: int
     holder: str
     entity_id: str
 
     def __str__(self) -> str:
-        return f"e:{self.lease}:{self.revision}:{self.upto}:{self.count}:{self.holder}:{self.entity_id}"
+        return f"e:{self.lease}:{self.revision}:{self.upto}:{self.row_count}:{self.holder}:{self.entity_id}"
 
 
 Token = TurnToken | TaskToken | BatchToken

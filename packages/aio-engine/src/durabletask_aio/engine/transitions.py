@@ -8,7 +8,7 @@ ids.  The kernel loads the state, calls one of these functions, and has the stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
@@ -154,7 +154,7 @@ def next_start(before: Instance | None, wanted: int) -> tuple[int, int]:
 
 def fire_start(instance: Instance) -> Changes:
     """The scheduled start of an instance is due."""
-    return Changes(replace(instance, scheduled_at=None))
+    return Changes(instance._replace(scheduled_at=None))
 
 
 # -- events --------------------------------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], contex
             f"Orchestration instance '{instance.instance_id}' cannot be rewound: it failed inside a critical section, "
             f"and an entity of that is locked by instance '{lock.instance_id}' now; rewind it when that has ended"
         )
-    rewound = replace(
-        instance, status=RUNNING, completed_at=None, turn_id=context.new_id(), updated_at=context.now, rewinding=True
+    rewound = instance._replace(
+        status=RUNNING, completed_at=None, turn_id=context.new_id(), updated_at=context.now, rewinding=True
     )
     event = events.execution_rewound(context.now, reason)
     return Changes(
@@ -230,8 +230,7 @@ def terminate_now(instance: Instance, output: str | None, context: Context) -> C
         ).SerializeToString(),
     ]
     changes = Changes(
-        replace(
-            instance,
+        instance._replace(
             status=TERMINATED,
             turn_id=context.new_id(),
             updated_at=context.now,

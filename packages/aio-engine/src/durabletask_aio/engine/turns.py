@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from durabletask_aio.engine import events
@@ -108,8 +108,7 @@ def fork(source: Instance, new_id: str, history: Sequence[pb.HistoryEvent], cont
             raise NotAllowedError(f"cannot fork there: the sub-orchestration '{child}' is under way; keep other turns")
     if held_locks(history):
         raise NotAllowedError("cannot fork there: it is inside a critical section; keep other turns")
-    forked = replace(
-        source,
+    forked = source._replace(
         key=0,
         instance_id=new_id,
         execution_id=context.new_id(),
@@ -221,13 +220,12 @@ class _TurnCommit:
         changes.drop_inbox = True
         changes.inbox.append(InboxEvent(0, event.SerializeToString(), EventKind.START))
         changes.inbox += [InboxEvent(0, each.SerializeToString()) for each in completion.carryoverEvents]
-        changes.inbox += [replace(each, seq=0) for each in self.turn.later if each.execution_id is None]
+        changes.inbox += [each._replace(seq=0) for each in self.turn.later if each.execution_id is None]
         changes.payloads = {"input": value, "output": None, "failure": None}
         # What this turn has asked for may still run; what it brings is for an execution that is no more.
         changes.messages.append(EndExecution(instance.execution_id))
         changes.timers.clear()
-        changes.instance = replace(
-            instance,
+        changes.instance = instance._replace(
             execution_id=context.new_id(),
             turn_id=context.new_id(),
             version=version,
@@ -293,7 +291,7 @@ class _TurnCommit:
             **changed,
         }
         self.changes.history = history
-        self.changes.instance = replace(self.instance, **fields)  # type: ignore[arg-type]
+        self.changes.instance = self.instance._replace(**fields)  # type: ignore[arg-type]
         return self.changes
 
     def _custom_status(self) -> str | None:

@@ -14,7 +14,7 @@ import grpc
 from durabletask_aio.engine import events, turns
 from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.commands import InstanceNotFoundError
-from durabletask_aio.engine.dispatch import UNLIMITED, WorkerStream, WorkKind
+from durabletask_aio.engine.dispatch import ACTIVITY, TURN, UNLIMITED, WORK_KINDS, WorkerStream
 from durabletask_aio.engine.kernel import PURGED_AT_ONCE, Kernel
 from durabletask_aio.engine.management import management_pb2 as messages
 from durabletask_aio.engine.reading import Queries
@@ -89,12 +89,12 @@ class ManagementService:
             if instance.status not in TERMINAL:
                 details.pending.extend(self._pending(reader, instance, chunks))
         with self.kernel.locked():
-            holder = self.kernel.dispatcher.holder(WorkKind.TURN, instance.instance_id)
+            holder = self.kernel.dispatcher.holder(TURN, instance.instance_id)
             details.worker = "" if holder is None else holder.worker_name
-            details.is_queued = self.kernel.dispatcher.is_queued(WorkKind.TURN, instance.instance_id)
+            details.is_queued = self.kernel.dispatcher.is_queued(TURN, instance.instance_id)
             for each in details.pending:
                 if each.kind == messages.Pending.ACTIVITY:
-                    lease = self.kernel.dispatcher.holder(WorkKind.ACTIVITY, each.target)
+                    lease = self.kernel.dispatcher.holder(ACTIVITY, each.target)
                     each.target = ""
                     each.worker = "" if lease is None else lease.worker_name
         return details
@@ -181,9 +181,9 @@ class ManagementService:
             )
             result.retention.CopyFrom(_retention(reader.meta("retention")))
         with kernel.locked():
-            for kind in WorkKind:
-                result.queued[kind.value] = kernel.dispatcher.queued(kind)
-                result.running[kind.value] = kernel.dispatcher.out(kind)
+            for kind in WORK_KINDS:
+                result.queued[kind] = kernel.dispatcher.queued(kind)
+                result.running[kind] = kernel.dispatcher.out(kind)
             result.workers.extend(_worker(each) for each in kernel.dispatcher.streams)
         return result
 
@@ -254,8 +254,8 @@ def _worker(stream: WorkerStream) -> messages.WorkerInfo:
         name=stream.name,
         peer=stream.peer,
         connected=events.timestamp(stream.connected_at),
-        held={kind.value: count for kind, count in stream.held.items()},
-        limits={kind.value: 0 if limit == UNLIMITED else limit for kind, limit in stream.limits.items()},
+        held={str(kind): count for kind, count in stream.held.items()},
+        limits={kind: 0 if limit == UNLIMITED else limit for kind, limit in stream.limits.items()},
     )
 
 
