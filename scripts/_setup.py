@@ -16,14 +16,20 @@ PACKAGES = ("core", "sandbox", "worker", "testing", "engine")
 TEST_REQUIREMENTS = (
     "anyio>=4",
     "exceptiongroup; python_version < '3.11'",
+    "httpx>=0.27",
     "hypothesis>=6.100",
+    "jinja2>=3.1",
     "opentelemetry-sdk>=1",
+    "playwright>=1.49",
+    "prometheus-client>=0.20",
     "psutil>=5.9",
     "pydantic>=2",
-    "pytest>=8.4,<10",
     "pytest-asyncio>=1.1,<2",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "pytest>=8.4,<10",
+    "starlette>=0.37",
+    "uvicorn>=0.29",
 )
 
 NO_ENSUREPIP = (

@@ -35,6 +35,13 @@ For the outside:
     embedded: the engine in a program of one's own.
     cli: `durabletask-aio serve`, `backup`, `purge` and `retention`.
 
+The page, with the extra `ui`:
+    web.app: the ASGI application.
+    web.access: host names, the token, forms.
+    web.rendering: templates.
+    web.waiting: what an instance awaits, from code that knows the workflow.
+    web.server: serves it with uvicorn.
+
 Helpers:
     file_lock: one engine at a time on a file.
     loopback: ports on the loopback addresses.
