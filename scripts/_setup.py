@@ -16,6 +16,7 @@ PACKAGES = ("core", "sandbox", "worker", "testing", "engine")
 TEST_REQUIREMENTS = (
     "anyio>=4",
     "exceptiongroup; python_version < '3.11'",
+    "fastapi>=0.110",
     "httpx>=0.27",
     "hypothesis>=6.100",
     "jinja2>=3.1",

@@ -73,7 +73,9 @@ def ship(ctx: ActivityContext, items: list[str]) -> None: ...
 
 """
 
-PACKAGE_PAGES = {f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing")}
+PACKAGE_PAGES = {
+    f"packages/aio-{part}/README.md": Page() for part in ("core", "sandbox", "worker", "testing", "engine")
+}
 TWO_TEAS = {"item": "tea", "count": 2}
 
 PAGES = {
@@ -131,6 +133,7 @@ PAGES = {
         ]
     ),
     "docs/conformance.md": Page(),
+    "docs/engine/running.md": Page(),
     "docs/errors.md": Page(runs=[Run("careful", 7, "refused: cannot charge 7", ("risky",))]),
 }
 RUNS = [pytest.param(page, run, id=f"{page}: {run.workflow}") for page, that in PAGES.items() for run in that.runs]
@@ -162,7 +165,7 @@ def execute(path: Path) -> dict[str, Any]:
 
 
 def test_every_page_with_python_is_known() -> None:
-    patterns = ("README.md", "packages/*/README.md", "docs/*.md", "docs/reference/*.md")
+    patterns = ("README.md", "packages/*/README.md", "docs/*.md", "docs/engine/*.md", "docs/reference/*.md")
     pages = [path for pattern in patterns for path in ROOT.glob(pattern)]
     names = [path.relative_to(ROOT).as_posix() for path in pages]
     with_python = {name for name in names if blocks(name, "python")}
@@ -224,7 +227,8 @@ def test_workflows_of_a_page_do_what_it_says(client: TaskHubGrpcClient, run: Run
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not PAGES[page].runs])
-def test_a_page_without_a_run_of_its_own_executes(page: str, tmp_path: Path) -> None:
+def test_a_page_without_a_run_of_its_own_executes(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     execute(write_module(page, tmp_path))
 
 

@@ -108,8 +108,18 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         ["check", "Say", "hello."],
         ["greet", "Say", "hello."],
     ]
+    extras = {
+        "backup": "engine",
+        "conformance": "testing",
+        "dev": "testing",
+        "purge": "engine",
+        "replay": "testing",
+        "retention": "engine",
+        "serve": "engine",
+        "timeline": "testing",
+    }
     assert [line.split(maxsplit=1) for line in missing.splitlines()] == [
-        [name, 'pip install "durabletask-aio-core[testing]"'] for name in ("conformance", "dev", "replay", "timeline")
+        [name, f'pip install "durabletask-aio-core[{extra}]"'] for name, extra in extras.items()
     ]
 
 

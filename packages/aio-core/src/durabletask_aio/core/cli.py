@@ -24,10 +24,14 @@ _PARTS = ("core", "worker", "sandbox", "testing", "engine")
 """The last part of the name of each of our distributions."""
 
 _EXTRAS = {
+    "backup": "engine",
     "check": "sandbox",
     "conformance": "testing",
     "dev": "testing",
+    "purge": "engine",
     "replay": "testing",
+    "retention": "engine",
+    "serve": "engine",
     "timeline": "testing",
 }
 """The extra of the core's distribution that brings a sub-command."""
