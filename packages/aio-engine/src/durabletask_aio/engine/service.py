@@ -135,7 +135,9 @@ class TaskHubService(Servicer):
         answer.add_done_callback(lambda _: woken.set())
         if not context.add_callback(woken.set):
             woken.set()  # the client has gone already
-        woken.wait(context.time_remaining())
+        remaining = context.time_remaining()
+        # Clients of other languages state a deadline in the far future if they mean none.
+        woken.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
         if answer.done():
             return answer.result()
         answer.cancel()
