@@ -156,3 +156,25 @@ def test_imports_for_types_do_not_make_a_circle(package: dict[str, Path]) -> Non
 def test_an_import_inside_a_function_makes_a_circle(package: dict[str, Path]) -> None:
     package["p.c"].write_text("class C:\n    def method(self):\n        import p.a")
     assert circles(dependencies(package)) == [["p.a", "p.b", "p.c"]]
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+FILES = re.findall(r"`([\w/.-]+\.(?:py|md))`", PAGE)
+MEMBERS = set(re.findall(r"`((?:[A-Z]\w+|_upstream)\.\w+)`", PAGE)) - {"_upstream.py"}
+
+
+@pytest.mark.parametrize("named", sorted(set(FILES)))
+def test_the_architecture_page_names_files_that_exist(named: str) -> None:
+    name = named.rpartition("/")[2]
+    paths = [path for folder in ("packages", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob(name)]
+    assert any(f"/{path.relative_to(ROOT).as_posix()}".endswith(f"/{named}") for path in paths)
+
+
+@pytest.mark.parametrize("member", sorted(MEMBERS))
+def test_the_architecture_page_names_members_that_exist(member: str) -> None:
+    owner, _, name = member.partition(".")
+    assigned = re.compile(rf"\bdef {name}\b|\b(self\.)?{name}(: .+)? = ")
+    found = [path for part in PARTS for path in sources(part).values() if assigned.search(path.read_text("utf-8"))]
+    assert any(path.stem == owner or f"class {owner}" in path.read_text("utf-8") for path in found)

@@ -254,8 +254,8 @@ def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
     """Cancel `timer`; if the engine already has it, its firing is ignored.
 
     Upstream forgets a cancelled timer at once; when the engine fires it all the same, its worker logs a warning about
-    an unexpected event for what is an everyday case.  A completed placeholder under the same number prevents that, and
-    changes no action.
+    an unexpected event for what is an everyday case.  A new task under the same number, which nothing waits for,
+    prevents that, and changes no action.
     """
     pending = context._pending_tasks
     if pending.get(sequence) is not timer:  # A long timer, by now under the number of a later interval.
