@@ -18,6 +18,7 @@ What is kept:
 At work:
     commands: loads, computes and writes, in one transaction.
     kernel: runs commands in groups, and publishes what they have changed.
+    crash_loops: instances whose turns end the process.
     dispatch: queues, workers' streams, limits and leases.
     tokens: completion tokens, which say what an answer counts for.
     clock: the machine's time and a virtual one.

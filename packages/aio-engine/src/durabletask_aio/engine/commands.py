@@ -128,6 +128,14 @@ class Transaction:
         self._apply(transitions.terminate_now(instance, reason, self.context))
         return True
 
+    def set_aside(self, instance_id: str, reason: str) -> bool:
+        """Suspend an instance without asking its code; returns whether there was one to suspend."""
+        instance = self.store.instance(instance_id)
+        if instance is None or instance.status in TERMINAL:
+            return False
+        self._apply(transitions.set_aside(instance, reason, self.context))
+        return True
+
     def rewind_instance(self, instance_id: str, reason: str | None) -> None:
         """Resume a failed instance from before its failure."""
         instance = self._existing(instance_id)

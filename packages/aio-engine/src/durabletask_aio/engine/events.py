@@ -6,6 +6,7 @@ without parsing any of them: see `PAST_EVENT` and `NEW_EVENT`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -54,6 +55,11 @@ def microseconds(stamp: Timestamp) -> int:
 def string_value(text: str | None) -> StringValue | None:
     """Return the wrapper of an optional string."""
     return None if text is None else StringValue(value=text)
+
+
+def json_text(text: str) -> str:
+    """Encode a text as clients do that use JSON."""
+    return json.dumps(text)
 
 
 def optional(message: object, field: str) -> str | None:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from durabletask_aio.engine import entity_transitions, events, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
+from durabletask_aio.engine.crash_loops import CrashLoops, set_aside
 from durabletask_aio.engine.dispatch import (
     ACTIVITY,
     BATCH,
@@ -202,11 +203,15 @@ class Kernel:
         """Commands that have run."""
         self.commit_count = 0
         """Commits that have made them durable."""
+        self._crash_loops = CrashLoops(store)
         self.loaded = self._load()
 
     def _load(self) -> tuple[int, int, int]:
         """Queue what is to be done; returns the numbers of turns, activities and entities."""
         turns = batches = activities = 0
+        if self.store.path is not None:
+            for instance_id in self._crash_loops.start():
+                self._run([_Entry(partial(_set_aside, instance_id))])
         for instance in self.store.waiting_instances():
             if self._queue_turn(instance):
                 turns += 1
@@ -340,6 +345,7 @@ class Kernel:
                     self.dispatcher.discard(TURN, instance_id)
                 else:
                     self._queue_turn(instance)
+                self._crash_loops.committed(instance_id, instance)
                 self._notify(instance_id, instance)
             for task in transaction.new_tasks:
                 self._queue_task(task)
@@ -356,7 +362,7 @@ class Kernel:
     def _queue_turn(self, instance: Instance) -> bool:
         if self.dispatcher.is_out(TURN, instance.instance_id):
             return False
-        if not transitions.is_ready(instance, self.store.inbox(instance)):
+        if not transitions.is_ready(instance, self.store.inbox(instance)) or self._crash_loops.holds_back(instance):
             return False
         self.dispatcher.add(
             WorkItem(
@@ -405,6 +411,7 @@ class Kernel:
         inbox = () if instance is None else self.store.inbox(instance)
         if instance is None or not transitions.is_ready(instance, inbox):
             return None
+        self._crash_loops.dispatched(instance.instance_id)
         given = list(transitions.turn_events(instance, inbox))
         time = transitions.turn_time(instance, given, self.clock.now())
         token = TurnToken(lease.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
@@ -561,6 +568,7 @@ class Kernel:
         while self.fire_due():
             pass
         self._apply_retention()
+        self._run_suspect()
         with self._lock:
             due = self.store.next_due()
         pauses = [_MAX_WAIT] if pause is None else [_MAX_WAIT, pause]
@@ -569,6 +577,14 @@ class Kernel:
         shortest = min(pauses)
         self._busy_until = self.clock.now() + shortest * 1_000_000
         return shortest
+
+    def _run_suspect(self) -> None:
+        """Queue the turn of the next instance that may be ending the process."""
+        with self._lock:
+            suspect = self._crash_loops.next()
+            instance = None if suspect is None else self.store.instance(suspect)
+            if instance is not None and not self._queue_turn(instance):
+                self._crash_loops.committed(instance.instance_id, None)
 
     def _apply_retention(self) -> None:
         """Purge what ended long ago, if a retention is set; some of it, when there is much."""
@@ -632,6 +648,7 @@ class Kernel:
         with self._lock:
             self._run_pending()
             self.store.set_meta("time", self.clock.now())
+            self._crash_loops.stop()
             while not self._idle_readers.empty():
                 self._idle_readers.get().close()
             self.store.close()
@@ -640,6 +657,10 @@ class Kernel:
     def is_stopped(self) -> bool:
         """Whether it has been stopped."""
         return self._is_closed
+
+
+def _set_aside(instance_id: str, transaction: Transaction) -> None:
+    set_aside(transaction, instance_id)
 
 
 def entity_name(entity_id: str) -> str:

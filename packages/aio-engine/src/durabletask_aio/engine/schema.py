@@ -102,6 +102,9 @@ MIGRATIONS: tuple[str, ...] = (
         execution_id TEXT NOT NULL,
         entity_ids TEXT NOT NULL
     );
+
+    -- How often the process has ended before an instance's turn was committed: see crash_loops.py.
+    CREATE TABLE crashes (instance_id TEXT PRIMARY KEY, turn_id TEXT NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
 

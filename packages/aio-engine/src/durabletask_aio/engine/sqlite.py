@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,17 @@ class SqliteStore(Queries):
     def set_meta(self, name: str, value: Any) -> None:
         """Keep a value."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def crashes(self) -> dict[str, tuple[str, int]]:
+        """Return the turn and the number of crashes of each instance that has any."""
+        rows = self._db.execute("SELECT instance_id, turn_id, count FROM crashes")
+        return {instance_id: (turn_id, count) for instance_id, turn_id, count in rows}
+
+    def set_crashes(self, crashes: Mapping[str, tuple[str, int]]) -> None:
+        """Replace what `crashes` returns."""
+        self._db.execute("DELETE FROM crashes")
+        rows = [(instance_id, turn_id, count) for instance_id, (turn_id, count) in crashes.items()]
+        self._db.executemany("INSERT INTO crashes VALUES (?, ?, ?)", rows)
 
     def vacuum(self) -> None:
         """Give free pages back to the file system."""

@@ -216,6 +216,18 @@ def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], contex
     )
 
 
+def set_aside(instance: Instance, reason: str, context: Context) -> Changes:
+    """Suspend an instance without a turn of its code; its history says why."""
+    now = max(context.now + instance.ahead, instance.turn_time)
+    event = events.execution_suspended(now, events.json_text(reason))
+    return Changes(
+        instance._replace(
+            status=SUSPENDED, turn_id=context.new_id(), updated_at=context.now, event_count=instance.event_count + 1
+        ),
+        history=events.frame(events.PAST_EVENT, event),
+    )
+
+
 def terminate_now(instance: Instance, output: str | None, context: Context) -> Changes:
     """End an instance without a turn of its code."""
     now = max(context.now + instance.ahead, instance.turn_time)
