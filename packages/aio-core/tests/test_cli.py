@@ -112,6 +112,7 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         "backup": "engine",
         "conformance": "testing",
         "dev": "testing",
+        "export": "engine",
         "purge": "engine",
         "replay": "testing",
         "retention": "engine",

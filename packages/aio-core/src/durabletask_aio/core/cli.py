@@ -28,6 +28,7 @@ _EXTRAS = {
     "check": "sandbox",
     "conformance": "testing",
     "dev": "testing",
+    "export": "engine",
     "purge": "engine",
     "replay": "testing",
     "retention": "engine",

@@ -16,7 +16,17 @@ import durabletask.client as client
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as _stubs
 
-__all__ = ["SERVICE", "SERVICE_NAME", "AsyncTaskHubGrpcClient", "Servicer", "TaskHubGrpcClient", "pb", "pb_grpc"]
+__all__ = [
+    "SERVICE",
+    "SERVICE_NAME",
+    "AsyncTaskHubGrpcClient",
+    "HistoryEvent",
+    "Servicer",
+    "TaskHubGrpcClient",
+    "pb",
+    "pb_grpc",
+    "to_dict",
+]
 
 # `Any`, because the generated module has no annotations.
 pb_grpc: Any = _stubs
@@ -110,6 +120,7 @@ self_check()
 
 # After the check, whose message is clearer than that of an import that fails.
 from durabletask.client import AsyncTaskHubGrpcClient, TaskHubGrpcClient  # noqa: E402
+from durabletask.history import HistoryEvent, to_dict  # noqa: E402
 
 SERVICE: Any = cast(Any, pb).DESCRIPTOR.services_by_name[SERVICE_NAME]
 """The descriptor of upstream's service: its methods, their messages, and which of them stream."""

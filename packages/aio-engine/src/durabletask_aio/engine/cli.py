@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
 import logging
+import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +23,7 @@ import click
 import grpc
 
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
+from durabletask_aio.engine._upstream import HistoryEvent, TaskHubGrpcClient, to_dict
 from durabletask_aio.engine.bearer import with_token
 from durabletask_aio.engine.embedded import Engine
 from durabletask_aio.engine.management.client import EngineClient
@@ -30,7 +35,15 @@ DEFAULT_PORT = 4001
 
 DEFAULT_UI_PORT = 4002
 
+_silent = logging.getLogger("durabletask.aio.engine.silent")
+"""For upstream's client, which logs each call."""
+
+_silent.disabled = True
+
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+STATUSES = {"pending": 6, "running": 0, "suspended": 7, "completed": 1, "failed": 3, "terminated": 5}
+"""Names of statuses, with the numbers of upstream's `OrchestrationStatus`."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -231,23 +244,32 @@ def _target_options(command: _Decorated) -> _Decorated:
 
 
 @contextmanager
-def _management(
+def _connected(
     address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None
-) -> Iterator[EngineClient]:
-    """Give a client of a running engine, or of one that is started on a file for the moment."""
+) -> Iterator[grpc.Channel]:
+    """Give a channel to a running engine, or to one that is started on a file for the moment."""
     if address is not None and db is not None:
         raise CommandError("give --address for a running engine or --db for a file that none uses, not both")
     try:
         if db is not None:
             with Engine(db) as engine:
-                yield engine.management()
+                yield engine.channel
             return
         with _channel(address or f"localhost:{DEFAULT_PORT}", tls_ca, token_file) as channel:
-            yield EngineClient(channel)
+            yield channel
     except StoreError as error:
         raise CommandError(str(error)) from error
     except grpc.RpcError as error:
         raise CommandError(_explain(error, address)) from error
+
+
+@contextmanager
+def _management(
+    address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None
+) -> Iterator[EngineClient]:
+    """Give a client of what the protocol has no call for."""
+    with _connected(address, db, tls_ca, token_file) as channel:
+        yield EngineClient(channel)
 
 
 def _channel(address: str, tls_ca: Path | None, token_file: Path | None) -> grpc.Channel:
@@ -316,10 +338,9 @@ def purge(
     as_json: bool,
 ) -> None:
     """Delete instances that ended long ago, with their children."""
-    numbers = {"completed": 1, "failed": 3, "terminated": 5}
     sizes: tuple[int, int] | None = None
     with _management(address, db, tls_ca, token_file) as client:
-        count = client.purge_older(older_than, statuses=[numbers[each] for each in statuses], dry_run=dry_run)
+        count = client.purge_older(older_than, statuses=[STATUSES[each] for each in statuses], dry_run=dry_run)
         if vacuum and not dry_run:
             sizes = client.vacuum()
     if as_json:
@@ -348,3 +369,74 @@ def retention(
         write_json({"seconds": None if wanted is None else int(wanted.total_seconds())})
         return
     click.echo("Instances stay." if wanted is None else f"Instances are purged {age} after their end.")
+
+
+@click.command("export", short_help="Write histories to files, for `durabletask-aio replay`.")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("instance_ids", nargs=-1)
+@click.option("--name", "names", multiple=True, help="Instances of this orchestrator; may be repeated.")
+@click.option("--status", "statuses", type=click.Choice(list(STATUSES)), multiple=True, help="Of this status only.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most the newest of them.")
+@_target_options
+@json_option
+def export(
+    folder: Path,
+    instance_ids: tuple[str, ...],
+    names: tuple[str, ...],
+    statuses: tuple[str, ...],
+    limit: int,
+    address: str | None,
+    db: Path | None,
+    tls_ca: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the histories of instances to FOLDER, one JSON file each.
+
+    `durabletask-aio replay FOLDER` then says whether today's code fits them. Histories hold inputs and results.
+    """
+    with _connected(address, db, tls_ca, token_file) as channel:
+        found: Iterable[str] = instance_ids
+        if not instance_ids:
+            search = EngineClient(channel).search(
+                names=names, statuses=[STATUSES[each] for each in statuses], page_size=min(limit, 1000)
+            )
+            found = (each.instance_id for each in itertools.islice(search, limit))
+        with TaskHubGrpcClient(channel=channel, logger=_silent) as client:
+            written = [str(write_history(folder, each, client.get_orchestration_history(each))) for each in found]
+    if as_json:
+        write_json({"files": written})
+    else:
+        click.echo(f"{len(written)} histor{'y' if len(written) == 1 else 'ies'} in {folder}")
+
+
+def write_history(folder: Path, instance_id: str, history: Iterable[HistoryEvent]) -> Path:
+    """Write a history as JSON, in the format of `durabletask-aio replay`.
+
+    Args:
+        folder: where; it is made if it does not exist.
+        instance_id: of the history; characters that a file name cannot have are written as `%2F`.
+        history: the events.
+
+    Returns:
+        The file.
+    """
+    document = {
+        "format": "durabletask-history",
+        "version": 1,
+        "instance_id": instance_id,
+        "events": [{"event_type": type(event).__name__, **_without_nones(to_dict(event))} for event in history],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    # Colons are common in the ids of children, and no name of a file on Windows.
+    safe = " @" if os.name == "nt" else " @:"
+    path = folder / f"{urllib.parse.quote(instance_id, safe=safe)}.json"
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+def _without_nones(value: Any) -> Any:
+    if isinstance(value, dict):
+        plain = cast("dict[str, Any]", value)
+        return {key: _without_nones(item) for key, item in plain.items() if item is not None}
+    return value

@@ -1,11 +1,11 @@
 """Instances whose turns end the process: they are found over restarts, and set aside.
 
 A workflow that makes the interpreter crash, or takes all the memory, ends an engine in its process too, and its turn
-would be dispatched first after each start.  What was being run when a process ended is not written, so the engine narrows it
-down.  Each unclean end is counted for every instance that had a turn to run and has not committed it since.  From the
-second one on, such an instance is a suspect: its turn runs only while no other suspect's does, and the file says whose
-it is.  If the process ends then, that instance is the one.  After `MAX_CRASHES` it is suspended, with the reason in its
-history; everything else continues.
+would be dispatched first after each start.  What was being run when a process ended is not written, so the engine
+narrows it down.  Each unclean end is counted for every instance that had a turn to run and has not committed it since.
+From the second one on, such an instance is a suspect: its turn runs only while no other suspect's does, and the file
+says whose it is.  If the process ends then, that instance is the one.  After `MAX_CRASHES` it is suspended, with the
+reason in its history; everything else continues.
 """
 
 from __future__ import annotations

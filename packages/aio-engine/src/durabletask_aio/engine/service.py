@@ -135,7 +135,7 @@ class TaskHubService(Servicer):
         answer.add_done_callback(lambda _: woken.set())
         if not context.add_callback(woken.set):
             woken.set()  # the client has gone already
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()  # the stubs say it is a number always
         # Clients of other languages state a deadline in the far future if they mean none.
         woken.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
         if answer.done():

@@ -51,6 +51,9 @@ _MAX_CACHED_BYTES = 64 * 1024 * 1024
 _GAP = 1 << 24
 """Numbers left out at each start, at random: what a power cut has undone is not numbered the same way again."""
 
+_CHECKED_PAGES = 1 << 18
+"""Files of up to so many pages, a gigabyte, are checked as a whole at the start, which takes some seconds then."""
+
 _SYNCHRONOUS = {"fsync": "FULL", "os": "NORMAL"}
 
 
@@ -110,6 +113,7 @@ class SqliteStore(Queries):
 
     def _open(self, is_file: bool, durability: str) -> None:
         db = self._db
+        version = self._check()
         if is_file:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
@@ -120,25 +124,33 @@ class SqliteStore(Queries):
             db.execute("PRAGMA journal_mode=MEMORY")
         db.execute("PRAGMA cache_size=-32000")
         db.execute("PRAGMA temp_store=MEMORY")
+        for number, step in enumerate(schema.MIGRATIONS[version:], version + 1):
+            db.executescript(
+                f"BEGIN IMMEDIATE; {step}; PRAGMA application_id={schema.APPLICATION_ID}; "
+                f"PRAGMA user_version={number}; COMMIT;"
+            )
+
+    def _check(self) -> int:
+        """Refuse a file that is not an engine's, too new or damaged, before anything is written; returns its schema."""
+        db = self._db
         (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and application != schema.APPLICATION_ID:
+        if not tables:
+            return version
+        if application != schema.APPLICATION_ID:
             raise StoreError(f"{self.path} is a database of another program; give the engine a file of its own")
         if version > schema.VERSION:
             raise StoreError(
                 f"{self.path} was written by a newer durabletask-aio-engine (schema {version}; this one knows up to "
                 f"{schema.VERSION}); upgrade the package, or start from a backup that is older"
             )
-        if is_file and tables:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        if pages <= _CHECKED_PAGES:
             (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if check != "ok":
                 raise StoreError(_describe(self.path, sqlite3.DatabaseError(check)))
-        for number, step in enumerate(schema.MIGRATIONS[version:], version + 1):
-            db.executescript(
-                f"BEGIN IMMEDIATE; {step}; PRAGMA application_id={schema.APPLICATION_ID}; "
-                f"PRAGMA user_version={number}; COMMIT;"
-            )
+        return version
 
     def reader(self) -> SqliteReader:
         """Open a connection that reads what is committed; for a file only."""
