@@ -391,9 +391,9 @@ class SqliteStore(Queries):
 
     # -- activities and timers -------------------------------------------------------------------------------------
 
-    def add_task(self, task: Task) -> Task:
+    def add_task(self, new: Task) -> Task:
         """Keep an activity; returns it with its number."""
-        stored = task._replace(seq=self._next_seq())
+        stored = new._replace(seq=self._next_seq())
         if len(self._tasks) < _MAX_CACHED_TASKS:
             self._tasks[stored.seq] = stored
         self._db.execute(
