@@ -224,6 +224,15 @@ class ScenarioRun:
             self._entity_ids.append(found)
         return found
 
+    def entity_state(self, entity: EntityInstanceId) -> Any:
+        """Return the state of an entity; `None` if it has none.
+
+        Args:
+            entity: Its id.
+        """
+        found = self.client.get_entity(entity)
+        return None if found is None or not found.get_state() else found.get_typed_state()
+
     def schedule(
         self,
         orchestrator: Callable[..., Any] | str,
