@@ -89,8 +89,8 @@ def doubled(run: ScenarioRun) -> None:
 @scenario(kills_engine=True)
 def kills_engine(run: ScenarioRun) -> None:
     """The engine is killed, and answers again after it was started again."""
-    run.engine.kill()
-    run.engine.start()
+    run.kill_engine()
+    run.start_engine()
     assert run.client.get_orchestration_state(run.new_id()) is None
 
 

@@ -20,6 +20,9 @@ from durabletask_aio.testing.conformance.outcomes import (
     check_equal,
 )
 from durabletask_aio.testing.conformance.registry import load_scenarios, scenario, scenario_modules
+from durabletask_aio.testing.conformance.scenario_run import ScenarioRun
+from durabletask_aio.testing.conformance.settings import Settings
+from durabletask_aio.testing.local import LocalEngine
 from durabletask_aio.testing.local import local_backend as new_backend
 from durabletask_aio.testing.loopback import free_port
 
@@ -243,6 +246,30 @@ def test_checks_tell_apart_what_is_lost_doubled_or_out_of_order():
         check_delivered([2, 1], [1, 2])
     with pytest.raises(UnexpectedOutcome, match=r"\(1002 characters\), got 'a'$"):
         check_equal("a", "b" * 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "killing", [each for each in load_scenarios(scenario_modules()) if each.kills_engine], ids=lambda each: each.title
+)
+def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(killing):
+    engine = LocalEngine()
+
+    class Control:
+        """Ends the engine's connections; it keeps its instances, as an engine on a disk does."""
+
+        def kill(self):
+            engine.stop()
+
+        def start(self):
+            engine.start()
+
+    run = ScenarioRun(killing.name, Settings(engine.start(), "test", timeout=120), Control())
+    try:
+        killing.function(run)
+    finally:
+        run.close()
+        engine.stop()
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from durabletask.entities import EntityInstanceId
 from durabletask.worker import ConcurrencyOptions, OrchestrationWorkItemFilter, VersioningOptions, WorkItemFilters
 
 from durabletask_aio.testing._upstream import pb
-from durabletask_aio.testing.conformance.outcomes import Hangs, Lost, UnexpectedOutcome, refusal
+from durabletask_aio.testing.conformance.outcomes import Hangs, Lost, UnexpectedOutcome, refusal, status_code
 from durabletask_aio.testing.conformance.settings import Settings
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -66,7 +66,7 @@ class ScenarioRun:
 
     def __init__(self, name: str, settings: Settings, engine: EngineControl) -> None:
         self.settings = settings
-        self.engine = engine
+        self._engine = engine
         self.prefix = f"conformance-{settings.run_id}-{name}-"
         self._ids = 0
         self._orchestrators: list[Callable[..., Any]] = []
@@ -411,6 +411,24 @@ class ScenarioRun:
                 raise
             return code
         return None
+
+    def kill_engine(self) -> None:
+        """End the engine with SIGKILL."""
+        self._engine.kill()
+
+    def start_engine(self) -> None:
+        """Start the engine that was killed, and wait until the client is connected to it."""
+        self._engine.start()
+        self.wait_until(self._is_connected, "the client to connect again")
+
+    def _is_connected(self) -> bool:
+        try:
+            self.client.get_orchestration_state(self.prefix)
+        except grpc.RpcError as error:
+            if status_code(error) is grpc.StatusCode.UNAVAILABLE:
+                return False
+            raise
+        return True
 
     def mine(self, states: Iterable[OrchestrationState]) -> list[OrchestrationState]:
         """Return those of the states that are of instances of this run.

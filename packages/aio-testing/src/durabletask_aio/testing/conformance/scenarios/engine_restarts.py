@@ -18,8 +18,8 @@ from durabletask_aio.testing.conformance.scenario_run import ScenarioRun
 
 
 def _restart(run: ScenarioRun) -> None:
-    run.engine.kill()
-    run.engine.start()
+    run.kill_engine()
+    run.start_engine()
 
 
 @scenario(time_factor=3, kills_engine=True)
@@ -76,9 +76,9 @@ def timers(run: ScenarioRun) -> None:
     ids = [run.schedule(flow, seconds) for seconds in waits]
     for each in ids:
         run.wait_until(lambda each=each: run.state(each).get_custom_status() == "waiting", "the timers")  # type: ignore[misc]
-    run.engine.kill()
+    run.kill_engine()
     time.sleep(1.0)  # longer than the first timer
-    run.engine.start()
+    run.start_engine()
     for each, seconds in zip(ids, waits, strict=True):
         took = run.wait(each).get_output()
         check(took >= seconds, f"a timer of {seconds} s took {took:.2f} s")

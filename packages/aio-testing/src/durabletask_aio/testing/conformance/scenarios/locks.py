@@ -90,7 +90,7 @@ def exclusion(run: ScenarioRun) -> None:
 
 @scenario(time_factor=2)
 def two_entities(run: ScenarioRun) -> None:
-    """Workflows that lock two entities in opposite orders do not block each other for ever."""
+    """Workflows that lock two entities in opposite orders do not block each other forever."""
     one, two = _entities(run, 2)
 
     @run.orchestrator
