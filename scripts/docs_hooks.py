@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,55 @@ def worker_options() -> str:
     return table(("Keyword", "Default", "Meaning"), rows)
 
 
+ENGINES = {"Local engine": "local", "Upstream's in-memory engine": "upstream"}
+"""The columns of the tables of engines, and the files in `docs/assets/engines` that
+`durabletask-aio conformance ADDRESS --json -o FILE` has written."""
+
+
+def outcomes() -> dict[str, dict[str, str]]:
+    """Return what became of each scenario on each engine: by name of the scenario and of the engine."""
+    found: dict[str, dict[str, str]] = {}
+    for engine, name in ENGINES.items():
+        document = json.loads((ROOT / f"docs/assets/engines/{name}.json").read_text(encoding="utf-8"))
+        for each in document["scenarios"]:
+            found.setdefault(each["name"], {})[engine] = each["outcome"]
+    return found
+
+
+def engines() -> str:
+    """Return how many scenarios of each subject work on each engine."""
+    works: Counter[tuple[str, str]] = Counter()
+    run: Counter[tuple[str, str]] = Counter()
+    for name, by_engine in outcomes().items():
+        for engine, outcome in by_engine.items():
+            for subject in (f"`{name.partition('.')[0]}`", "all"):
+                works[subject, engine] += outcome == "works"
+                run[subject, engine] += outcome != "not run"
+    subjects = sorted({subject for subject, _ in run} - {"all"})
+    rows = (
+        (subject, *(_share(works[subject, engine], run[subject, engine]) for engine in ENGINES))
+        for subject in (*subjects, "all")
+    )
+    return table(("Scenarios", *ENGINES), rows)
+
+
+def _share(works: int, run: int) -> str:
+    return f"{works} of {run}" if run else "not run"
+
+
+def engine_findings() -> str:
+    """Return the scenarios that do not work on every engine."""
+    from durabletask_aio.testing.conformance.registry import load_scenarios, scenario_modules
+
+    descriptions = {each.name: each.description for each in load_scenarios(scenario_modules())}
+    rows = (
+        (f"`{name}`", descriptions[name], *(by_engine.get(engine, "not run") for engine in ENGINES))
+        for name, by_engine in outcomes().items()
+        if not {*by_engine.values()} <= {"works", "not run"}
+    )
+    return table(("Scenario", "", *ENGINES), rows)
+
+
 def first_sentence(documented: Any) -> str:
     """Return the first sentence of a docstring."""
     paragraph = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
@@ -122,6 +173,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "engine-findings": engine_findings,
+    "engines": engines,
     "errors": errors,
     "refused-methods": refused_methods,
     "rules": rules,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,10 +166,10 @@ def test_an_engine_that_is_started_by_a_command_is_killed_and_started_again_and_
 
 
 def test_an_engine_command_that_ends_is_an_error_with_its_exit_code(unused_port):
-    command = f"{sys.executable} -c exit(7)"
+    command = f"{sys.executable} -c 'print(\"no disk\"); exit(7)'"
     result = conformance(f"localhost:{unused_port}", *OURS, "--engine-command", command)
     assert result.returncode == 2
-    assert result.stderr == "error: --engine-command: the engine's command ended with exit code 7\n"
+    assert result.stderr == "error: --engine-command: the engine's command ended with exit code 7: no disk\n"
 
 
 def test_an_engine_command_for_an_address_that_is_taken_is_an_error(local_backend):
@@ -183,6 +184,29 @@ def test_an_address_without_an_engine_is_an_error(unused_port):
     result = conformance(f"localhost:{unused_port}", "--connect-timeout", "0.5")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: no engine answers at localhost:{unused_port}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+def test_ctrl_c_ends_the_scenarios_and_removes_their_instances(local_backend, wait_until):
+    psutil = pytest.importorskip("psutil")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "durabletask_aio", "conformance", local_backend.address, *OURS, "--only", "*.hangs"],
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: bool(local_backend.instances()), "the instance of the scenario")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, output, errors.strip()) == (130, "", "")
+    assert children
+    assert not any(each.is_running() for each in children)
+    assert not local_backend.instances()
 
 
 @pytest.mark.parametrize(
@@ -264,7 +288,7 @@ def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(k
         def start(self):
             engine.start()
 
-    run = ScenarioRun(killing.name, Settings(engine.start(), "test", timeout=120), Control())
+    run = ScenarioRun(killing.name, Settings(engine.start(), "test", patience=40), Control())
     try:
         killing.function(run)
     finally:

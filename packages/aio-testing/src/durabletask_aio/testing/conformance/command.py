@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ The exit code is 0 if everything that was run works, 1 if something does not, 2 
 
 
 @click.command(
-    "conformance", short_help="Run about a hundred scenarios against an engine, and say which work.", epilog=_EPILOG
+    "conformance", short_help="Run about two hundred scenarios against an engine, and say which work.", epilog=_EPILOG
 )
 @click.argument("address", required=False)
 @click.option(
@@ -118,7 +119,10 @@ The exit code is 0 if everything that was run works, 1 if something does not, 2 
     "repeated.",
 )
 @click.option(
-    "--logs", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep the log of each scenario."
+    "--logs",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep the log of each scenario, and of the engine if a command starts it.",
 )
 @click.option(
     "--format",
@@ -147,7 +151,7 @@ def conformance(
     as_json: bool,
     output: Path | None,
 ) -> None:
-    """Run about a hundred scenarios against an engine, and say which work.
+    """Run about two hundred scenarios against an engine, and say which work.
 
     ADDRESS is where the engine listens, such as localhost:4001. Each scenario runs in a process of its own, with a
     worker and a client as a program would use them.
@@ -170,8 +174,8 @@ def conformance(
     )
     began = time.monotonic()
     streaming = report_format == "text" and output is None
-    with _engine(settings, engine_command, connect_timeout) as engine:
-        supervisor = Supervisor(settings, engine, logs)
+    with _log_folder(logs) as folder, _engine(settings, engine_command, connect_timeout, folder) as engine:
+        supervisor = Supervisor(settings, engine, folder)
         results = asyncio.run(supervisor.run(scenarios, jobs, _Progress(len(scenarios), table=streaming)))
     seconds = time.monotonic() - began
     if report_format == "json":
@@ -206,7 +210,19 @@ def _header(ctx: click.Context, text: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _engine(settings: Settings, command: str | None, connect_timeout: float) -> Iterator[EngineProcess | None]:
+def _log_folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _engine(
+    settings: Settings, command: str | None, connect_timeout: float, logs: Path
+) -> Iterator[EngineProcess | None]:
     """Make sure that an engine answers, which is started here if there is a command for it."""
     if command is None:
         if not answers(settings, connect_timeout):
@@ -217,7 +233,7 @@ def _engine(settings: Settings, command: str | None, connect_timeout: float) -> 
         raise CommandError(
             f"something listens at {settings.address} already; --engine-command starts the engine itself"
         )
-    engine = EngineProcess(command, settings)
+    engine = EngineProcess(command, settings, logs / "engine.log")
     try:
         try:
             engine.start()

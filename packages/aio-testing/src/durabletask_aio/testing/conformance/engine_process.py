@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import grpc
 
@@ -41,17 +42,29 @@ def answers(settings: Settings, seconds: float) -> bool:
     return True
 
 
+def last_line(log: Path) -> str:
+    """Return the last line of a log, for messages.
+
+    Args:
+        log: The file.
+    """
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it wrote nothing"
+
+
 class EngineProcess:
     """The engine's command and the process that runs it.
 
     Args:
         command: The command line; it has to listen on the address of the settings.
         settings: How to connect.
+        log: Where its output goes.
     """
 
-    def __init__(self, command: str, settings: Settings) -> None:
+    def __init__(self, command: str, settings: Settings, log: Path) -> None:
         self._command = shlex.split(command, posix=sys.platform != "win32")
         self._settings = settings
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -61,13 +74,16 @@ class EngineProcess:
             EngineStartError: It does not.
             OSError: The command cannot be run.
         """
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self._settings, 0.5):
             if self._process.poll() is not None:
-                raise EngineStartError(f"the engine's command ended with exit code {self._process.returncode}")
+                raise EngineStartError(
+                    f"the engine's command ended with exit code {self._process.returncode}: {last_line(self._log)}"
+                )
             if time.monotonic() > deadline:
                 self.kill()
                 raise EngineStartError(f"no engine answers at {self._settings.address} after {_START_SECONDS:g} s")

@@ -14,6 +14,9 @@ _T = TypeVar("_T")
 _MAX_SHOWN = 300
 """Characters of a value that a detail shows."""
 
+_MAX_DETAIL = 1000
+"""Characters of a detail."""
+
 
 class Outcome(Enum):
     """What became of a scenario; the value is the text in tables and documents."""
@@ -189,15 +192,15 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
         The outcome and the detail for the table.
     """
     if isinstance(error, UnexpectedOutcome):
-        return error.outcome, str(error)
+        return error.outcome, _on_one_line(str(error))
     if isinstance(error, grpc.RpcError):
         code = status_code(error)
         read: Callable[[], object] = getattr(error, "details", lambda: error)
         outcome = Outcome.WRONG if refusal(error) is None else Outcome.REFUSED
-        return outcome, f"{code.name}: {_first_line(str(read()))}"
+        return outcome, f"{code.name}: {_on_one_line(str(read()))}"
     if isinstance(error, TimeoutError):
-        return Outcome.HANGS, _first_line(str(error)) or "timed out"
-    return Outcome.WRONG, f"{type(error).__name__}: {_first_line(str(error))}"
+        return Outcome.HANGS, _on_one_line(str(error)) or "timed out"
+    return Outcome.WRONG, f"{type(error).__name__}: {_on_one_line(str(error))}"
 
 
 def _shown(value: object) -> str:
@@ -205,6 +208,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text)} characters)"
 
 
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0][:_MAX_SHOWN] if lines else ""
+def _on_one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_DETAIL else f"{line[:_MAX_DETAIL]}..."

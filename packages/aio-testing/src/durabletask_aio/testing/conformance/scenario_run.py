@@ -92,7 +92,7 @@ class ScenarioRun:
     @property
     def patience(self) -> float:
         """Seconds to wait for something that should happen at once."""
-        return self.settings.timeout / 3
+        return self.settings.patience
 
     def orchestrator(self, function: _Function) -> _Function:
         """Register an orchestrator with the workers that are started from now on.
@@ -323,11 +323,12 @@ class ScenarioRun:
             Lost: There is no such instance.
             UnexpectedOutcome: It ends in another way.
         """
+        seconds = self.patience + extra_seconds
         try:
-            found = self.client.wait_for_orchestration_completion(instance_id, timeout=self.patience)
+            found = self.client.wait_for_orchestration_completion(instance_id, timeout=seconds)
         except TimeoutError:
             state = self.state(instance_id)
-            raise Hangs(f"{self.short(instance_id)} is {state.runtime_status.name} after {self.patience:g} s") from None
+            raise Hangs(f"{self.short(instance_id)} is {state.runtime_status.name} after {seconds:g} s") from None
         if found is None:
             raise Lost(f"there is no instance {self.short(instance_id)}")
         if status is not None and found.runtime_status is not status:

@@ -23,6 +23,9 @@ class Settings:
     timeout: float = 60.0
     """Seconds after which a scenario is ended."""
 
+    patience: float = 20.0
+    """Seconds that a scenario waits for something that should happen at once."""
+
     long_activity: float = 150.0
     """Seconds that a long activity takes."""
 
@@ -45,7 +48,9 @@ class Settings:
         Returns:
             A copy.
         """
-        return replace(self, timeout=self.timeout * factor + (self.long_activity if long_activity else 0.0))
+        limit = self.timeout * factor
+        extra = self.long_activity if long_activity else 0.0
+        return replace(self, timeout=limit + extra, patience=limit / 3)
 
     def connection(self) -> dict[str, Any]:
         """Return the keywords of upstream's workers and clients that say how to connect.

@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from durabletask_aio.testing.conformance.engine_process import EngineProcess, EngineStartError
+from durabletask_aio.testing.conformance.engine_process import EngineProcess, EngineStartError, last_line
 from durabletask_aio.testing.conformance.outcomes import Outcome
 from durabletask_aio.testing.conformance.registry import Scenario
 from durabletask_aio.testing.conformance.settings import Settings
@@ -44,7 +43,7 @@ class Supervisor:
         logs: A folder for the standard error of each scenario.
     """
 
-    def __init__(self, settings: Settings, engine: EngineProcess | None, logs: Path | None) -> None:
+    def __init__(self, settings: Settings, engine: EngineProcess | None, logs: Path) -> None:
         self._settings = settings
         self._engine = engine
         self._logs = logs
@@ -86,8 +85,7 @@ class Supervisor:
             return Result(scenario, Outcome.NOT_RUN, "needs Python {}.{}".format(*scenario.python), 0.0)
         began = time.monotonic()
         settings = self._settings.limited(scenario.time_factor, long_activity=scenario.long_activity)
-        with self._log_file(scenario) as path:
-            outcome, detail = await self._run_process(scenario, settings, path)
+        outcome, detail = await self._run_process(scenario, settings, self._logs / f"{scenario.name}.log")
         return Result(scenario, outcome, detail, time.monotonic() - began)
 
     async def _run_process(self, scenario: Scenario, settings: Settings, log: Path) -> tuple[Outcome, str]:
@@ -106,11 +104,9 @@ class Supervisor:
         finally:
             finished = process.returncode == 0
             await _end(process)
-        if outcome is None:
-            outcome = Outcome.DIED, f"exit code {process.returncode}: {_last_line(log)}"
-        if not finished:
-            await self._remove_instances(scenario)
-        return outcome
+            if not finished:  # also if the run is interrupted
+                await self._remove_instances(scenario)
+        return outcome or (Outcome.DIED, f"exit code {process.returncode}: {last_line(log)}")
 
     async def _converse(self, process: asyncio.subprocess.Process) -> tuple[Outcome, str] | None:
         """Return the outcome that the process tells, `None` if it ends without one; do what it asks for meanwhile."""
@@ -150,15 +146,6 @@ class Supervisor:
         finally:
             await _end(process)
 
-    @contextlib.contextmanager
-    def _log_file(self, scenario: Scenario) -> Iterator[Path]:
-        if self._logs is not None:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            yield self._logs / f"{scenario.name}.log"
-            return
-        with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-            yield Path(folder, "log")
-
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill what is left of a process and of those that it has started, and wait for it."""
@@ -168,8 +155,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         else:
             os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
