@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from durabletask.client import OrchestrationStatus
 from durabletask.history import ExecutionStartedEvent
 from durabletask.task import ActivityContext
-from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
+from durabletask.worker import (
+    OrchestrationWorkItemFilter,
+    VersionFailureStrategy,
+    VersioningOptions,
+    VersionMatchStrategy,
+    WorkItemFilters,
+)
 
 from durabletask_aio.core import AsyncWorkflowContext
 from durabletask_aio.testing.conformance.outcomes import check, check_equal
@@ -23,6 +30,11 @@ def _versioning(version: str, failure: VersionFailureStrategy) -> VersioningOpti
         match_strategy=VersionMatchStrategy.STRICT,
         failure_strategy=failure,
     )
+
+
+def _of_any_version(flow: Callable[..., Any]) -> WorkItemFilters:
+    """Return filters without a version, where those that a worker makes by itself would name its own."""
+    return WorkItemFilters(orchestrations=[OrchestrationWorkItemFilter(flow.__name__)])
 
 
 @scenario()
@@ -50,7 +62,7 @@ def mismatch_fails(run: ScenarioRun) -> None:
     async def flow(ctx: AsyncWorkflowContext) -> str | None:
         return ctx.version
 
-    run.start_worker(versioning=_versioning("1.0", VersionFailureStrategy.FAIL))
+    run.start_worker(versioning=_versioning("1.0", VersionFailureStrategy.FAIL), filters=_of_any_version(flow))
     details = run.wait(run.schedule(flow, version="2.0"), OrchestrationStatus.FAILED).failure_details
     check(details is not None and details.error_type == "VersionMismatch", f"the failure is {details}")
     check_equal(run.wait(run.schedule(flow, version="1.0")).get_output(), "1.0")
@@ -68,7 +80,8 @@ def mismatch_is_rejected(run: ScenarioRun) -> None:
         return run.orchestrator(flow)
 
     old, new = make(), make()
-    run.start_worker(old, versioning=_versioning("1.0", VersionFailureStrategy.REJECT))
+    rejects = _of_any_version(old)
+    run.start_worker(old, versioning=_versioning("1.0", VersionFailureStrategy.REJECT), filters=rejects)
     ids = {version: [run.schedule(old, version=version) for _ in range(3)] for version in ("1.0", "2.0")}
     for each in ids["1.0"]:
         check_equal(run.wait(each).get_output(), ["1.0"])
@@ -77,7 +90,7 @@ def mismatch_is_rejected(run: ScenarioRun) -> None:
         "an instance did not wait for a worker of its version",
         0.5,
     )
-    run.start_worker(new, versioning=_versioning("2.0", VersionFailureStrategy.REJECT))
+    run.start_worker(new, versioning=_versioning("2.0", VersionFailureStrategy.REJECT), filters=rejects)
     for each in ids["2.0"]:
         check_equal(run.wait(each).get_output(), ["2.0"])
 
