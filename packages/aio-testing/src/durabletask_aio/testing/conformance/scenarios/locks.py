@@ -8,6 +8,14 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityContext, EntityInstanceId
 from durabletask.task import ActivityContext
+from durabletask.worker import (
+    EntityWorkItemFilter,
+    OrchestrationWorkItemFilter,
+    VersionFailureStrategy,
+    VersioningOptions,
+    VersionMatchStrategy,
+    WorkItemFilters,
+)
 
 from durabletask_aio.core import AsyncWorkflowContext
 from durabletask_aio.testing.conformance.outcomes import check, check_equal
@@ -48,15 +56,15 @@ def _holder(run: ScenarioRun, entity: EntityInstanceId, *, end: str = "release")
     return holder
 
 
-def _start_holding(run: ScenarioRun, holder: Any) -> str:
-    instance = run.schedule(holder, True)
-    run.wait_until(lambda: run.state(instance).get_custom_status() == "holds", "the first holder")
+def _start_holding(run: ScenarioRun, holder: Any, version: str | None = None) -> str:
+    instance = run.schedule(holder, True, version=version)
+    run.wait_until(lambda: run.state(instance).get_custom_status() == "holds", "an instance to get the lock")
     return instance
 
 
-def _check_free(run: ScenarioRun, holder: Any) -> None:
+def _check_free(run: ScenarioRun, holder: Any, version: str | None = None) -> None:
     """Check that another instance gets the lock."""
-    instance = _start_holding(run, holder)
+    instance = _start_holding(run, holder, version)
     run.client.raise_orchestration_event(instance, "go")
     run.wait(instance, status=None)
 
@@ -166,6 +174,26 @@ def holder_fails(run: ScenarioRun) -> None:
     run.client.raise_orchestration_event(instance, "go")
     run.wait(instance, OrchestrationStatus.FAILED)
     _check_free(run, holder)
+
+
+@scenario()
+def holder_fails_without_its_code(run: ScenarioRun) -> None:
+    """The lock of a holder that its worker fails, since it has another version, is released."""
+    (entity,) = _entities(run)
+    holder = _holder(run, entity)
+    worker = run.start_worker()
+    instance = _start_holding(run, holder, "1.0")
+    worker.stop()
+    of_any_version = WorkItemFilters(
+        orchestrations=[OrchestrationWorkItemFilter(holder.__name__)], entities=[EntityWorkItemFilter(entity.entity)]
+    )
+    new_version = VersioningOptions(
+        version="2.0", match_strategy=VersionMatchStrategy.STRICT, failure_strategy=VersionFailureStrategy.FAIL
+    )
+    run.start_worker(versioning=new_version, filters=of_any_version)
+    run.client.raise_orchestration_event(instance, "go")
+    run.wait(instance, OrchestrationStatus.FAILED)
+    _check_free(run, holder, version="2.0")
 
 
 @scenario()
