@@ -38,10 +38,22 @@ For the outside:
 
 The page, with the extra `ui`:
     web.app: the ASGI application.
-    web.access: host names, the token, forms.
-    web.rendering: templates.
-    web.waiting: what an instance awaits, from code that knows the workflow.
     web.server: serves it with uvicorn.
+    web.access: host names, the token, forms.
+    web.site: templates, forms and messages, for all pages.
+    web.backend: the engine as the page uses it.
+    web.search: the list's address as a search.
+    web.lists: the list of instances.
+    web.instance: the page of an instance.
+    web.history: the events of a history for a page.
+    web.timeline: what an instance did and when, as rows of bars.
+    web.actions: what users can do with an instance.
+    web.entities: the entities.
+    web.metrics: statistics for Prometheus, with the extra `metrics`.
+    web.waiting: what an instance awaits, from code that knows the workflow.
+    web.payloads: payloads as HTML.
+    web.formats: statuses, times and sizes as text.
+    web.errors: what went wrong, for users.
 
 Helpers:
     file_lock: one engine at a time on a file.

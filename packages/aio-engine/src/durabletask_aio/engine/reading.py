@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -161,6 +162,26 @@ class Queries:
         )
         return [to_instance(row) for row in rows]
 
+    def child_counts(self, instance_ids: Sequence[str]) -> dict[str, int]:
+        """Return how many children instances have; those that have none are left out."""
+        rows = self._db.execute(
+            f"SELECT parent_id, count(*) FROM instances WHERE parent_id IN ({', '.join('?' * len(instance_ids))}) "
+            "GROUP BY parent_id",
+            instance_ids,
+        )
+        return dict(rows)
+
+    def names(self, limit: int) -> Sequence[str]:
+        """Return the names of orchestrators that have instances, in order."""
+        # From one name to the next in the index: a DISTINCT would read every row of it.
+        rows = self._db.execute(
+            "WITH RECURSIVE found(name) AS (SELECT min(name) FROM instances UNION ALL "
+            "SELECT (SELECT min(name) FROM instances WHERE name > found.name) FROM found WHERE found.name IS NOT NULL) "
+            "SELECT name FROM found WHERE name IS NOT NULL LIMIT ?",
+            (limit,),
+        )
+        return [row[0] for row in rows]
+
     def counts_by_status(self) -> dict[int, int]:
         """Return how many instances there are of each status."""
         return dict(self._db.execute("SELECT status, count(*) FROM instances GROUP BY status"))
@@ -260,6 +281,11 @@ def _conditions(wanted: InstanceFilter) -> tuple[list[str], list[Any]]:
     if wanted.id_contains:
         where.append("instr(instance_id, ?)")
         values.append(wanted.id_contains)
+    if wanted.text:
+        # LIKE ignores the case of ASCII letters.
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", wanted.text) + "%"
+        where.append("(instance_id LIKE ? ESCAPE '\\' OR name LIKE ? ESCAPE '\\')")
+        values += [pattern, pattern]
     _add_range(where, values, "created_at", wanted.created_from, wanted.created_to)
     _add_range(where, values, "updated_at", wanted.updated_from, wanted.updated_to)
     _add_range(where, values, "completed_at", wanted.completed_from, wanted.completed_to)

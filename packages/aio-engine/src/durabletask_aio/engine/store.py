@@ -40,6 +40,7 @@ class InstanceFilter:
         id_prefix: how the id begins.
         id_contains: what the id contains.
         tags: tags that an instance has, with these values.
+        text: what the id or the name contains, in upper or lower case.
         parent_id: the children of this instance.
         only_roots: leave out what has a parent.
     """
@@ -48,6 +49,7 @@ class InstanceFilter:
     names: frozenset[str] = frozenset()
     id_prefix: str = ""
     id_contains: str = ""
+    text: str = ""
     created_from: int | None = None
     created_to: int | None = None
     updated_from: int | None = None

@@ -108,6 +108,11 @@ class EngineClient:
         response: messages.SearchInstancesResponse = self._call("SearchInstances", request)
         return response
 
+    def overview(self) -> messages.Overview:
+        """Return how many instances there are, and the names of their orchestrators."""
+        response: messages.Overview = self._call("GetOverview", messages.GetOverviewRequest())
+        return response
+
     def details(self, instance_id: str) -> messages.InstanceDetails:
         """Return an instance with what it waits for.
 

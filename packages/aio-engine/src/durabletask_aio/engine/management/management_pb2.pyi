@@ -9,7 +9,7 @@ from typing import Any as _Any, ClassVar as _ClassVar, Iterable as _Iterable, Ma
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class InstanceSummary(_message.Message):
-    __slots__ = ("instance_id", "name", "version", "status", "created", "updated", "completed", "scheduled", "custom_status", "tags", "parent_id", "event_count", "execution_id")
+    __slots__ = ("instance_id", "name", "version", "status", "created", "updated", "completed", "scheduled", "custom_status", "tags", "parent_id", "event_count", "execution_id", "child_count", "failure")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class InstanceSummary(_message.Message):
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    CHILD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     name: str
     version: str
@@ -43,10 +45,12 @@ class InstanceSummary(_message.Message):
     parent_id: str
     event_count: int
     execution_id: str
-    def __init__(self, instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[int] = ..., created: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., scheduled: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., custom_status: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., parent_id: _Optional[str] = ..., event_count: _Optional[int] = ..., execution_id: _Optional[str] = ...) -> None: ...
+    child_count: int
+    failure: str
+    def __init__(self, instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[int] = ..., created: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., scheduled: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., custom_status: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., parent_id: _Optional[str] = ..., event_count: _Optional[int] = ..., execution_id: _Optional[str] = ..., child_count: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class SearchInstancesRequest(_message.Message):
-    __slots__ = ("statuses", "names", "id_prefix", "id_contains", "tags", "created_from", "created_to", "updated_from", "updated_to", "completed_from", "completed_to", "parent_id", "only_roots", "newest_first", "page_size", "page_token")
+    __slots__ = ("statuses", "names", "id_prefix", "id_contains", "tags", "created_from", "created_to", "updated_from", "updated_to", "completed_from", "completed_to", "parent_id", "only_roots", "newest_first", "page_size", "page_token", "text", "with_outcome")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +74,8 @@ class SearchInstancesRequest(_message.Message):
     NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WITH_OUTCOME_FIELD_NUMBER: _ClassVar[int]
     statuses: _containers.RepeatedScalarFieldContainer[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     id_prefix: str
@@ -86,15 +92,38 @@ class SearchInstancesRequest(_message.Message):
     newest_first: bool
     page_size: int
     page_token: str
-    def __init__(self, statuses: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ..., id_prefix: _Optional[str] = ..., id_contains: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., created_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., created_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., parent_id: _Optional[str] = ..., only_roots: bool = ..., newest_first: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    text: str
+    with_outcome: bool
+    def __init__(self, statuses: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ..., id_prefix: _Optional[str] = ..., id_contains: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., created_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., created_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed_to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., parent_id: _Optional[str] = ..., only_roots: bool = ..., newest_first: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., text: _Optional[str] = ..., with_outcome: bool = ...) -> None: ...
 
 class SearchInstancesResponse(_message.Message):
-    __slots__ = ("instances", "next_page_token")
+    __slots__ = ("instances", "next_page_token", "previous_page_token")
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     instances: _containers.RepeatedCompositeFieldContainer[InstanceSummary]
     next_page_token: str
-    def __init__(self, instances: _Optional[_Iterable[_Union[InstanceSummary, _Mapping[str, _Any]]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    previous_page_token: str
+    def __init__(self, instances: _Optional[_Iterable[_Union[InstanceSummary, _Mapping[str, _Any]]]] = ..., next_page_token: _Optional[str] = ..., previous_page_token: _Optional[str] = ...) -> None: ...
+
+class GetOverviewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Overview(_message.Message):
+    __slots__ = ("instances", "names")
+    class InstancesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    instances: _containers.ScalarMap[int, int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, instances: _Optional[_Mapping[int, int]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetInstanceDetailsRequest(_message.Message):
     __slots__ = ("instance_id",)

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from durabletask_aio.engine import events, turns
+from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.commands import InstanceNotFoundError
 from durabletask_aio.engine.dispatch import ACTIVITY, TURN, UNLIMITED, WORK_KINDS, WorkerStream
@@ -20,13 +21,16 @@ from durabletask_aio.engine.management import management_pb2 as messages
 from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.state import Instance, TimerKind
 from durabletask_aio.engine.store import InstanceFilter
-from durabletask_aio.engine.transitions import TERMINAL
+from durabletask_aio.engine.transitions import FAILED, TERMINAL
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _MAX_PAGE = 1000
 _LARGEST = 5
+_MAX_NAMES = 500
+_MAX_FAILURE = 300
+"""Characters of a failure's message in the summary of an instance."""
 _MAX_PENDING = 1000
 """Pending activities, timers and children that one answer lists of each."""
 
@@ -48,6 +52,7 @@ class ManagementService:
             names=frozenset(request.names),
             id_prefix=request.id_prefix,
             id_contains=request.id_contains,
+            text=request.text,
             created_from=_time(request, "created_from"),
             created_to=_time(request, "created_to"),
             updated_from=_time(request, "updated_from"),
@@ -67,10 +72,21 @@ class ManagementService:
             after = int(created), int(key)
         with self.kernel.reading() as reader:
             page = reader.query(wanted, limit, after, newest_first=request.newest_first)
+            if request.with_outcome:
+                instances = _with_outcome(reader, page.instances)
+            else:
+                instances = [summary(each) for each in page.instances]
         return messages.SearchInstancesResponse(
-            instances=[summary(each) for each in page.instances],
+            instances=instances,
             next_page_token="" if page.after is None else f"{page.after[0]}|{page.after[1]}",
+            previous_page_token=f"{page.instances[0].created_at}|{page.instances[0].key}" if page.instances else "",
         )
+
+    @answering
+    def GetOverview(self, request: messages.GetOverviewRequest, context: grpc.ServicerContext) -> Any:
+        """Return what a list of instances shows in addition to them."""
+        with self.kernel.reading() as reader:
+            return messages.Overview(instances=reader.counts_by_status(), names=reader.names(_MAX_NAMES))
 
     @answering
     def GetInstanceDetails(self, request: messages.GetInstanceDetailsRequest, context: grpc.ServicerContext) -> Any:
@@ -84,7 +100,7 @@ class ManagementService:
                 instance=summary(instance),
                 history_bytes=sum(map(len, chunks)),
                 inbox_count=reader.inbox_count(instance),
-                children=[summary(each) for each in reader.children(instance.instance_id, _MAX_PENDING)],
+                children=_with_outcome(reader, reader.children(instance.instance_id, _MAX_PENDING)),
             )
             if instance.status not in TERMINAL:
                 details.pending.extend(self._pending(reader, instance, chunks))
@@ -247,6 +263,22 @@ def summary(instance: Instance) -> messages.InstanceSummary:
         event_count=instance.event_count,
         execution_id=instance.execution_id,
     )
+
+
+def _with_outcome(reader: Queries, instances: Sequence[Instance]) -> list[messages.InstanceSummary]:
+    """Describe instances, with the number of their children and how they have failed."""
+    counts = reader.child_counts([each.instance_id for each in instances])
+    result: list[messages.InstanceSummary] = []
+    for instance in instances:
+        described = summary(instance)
+        described.child_count = counts.get(instance.instance_id, 0)
+        if instance.status == FAILED:
+            failure = reader.payloads(instance).get("failure")
+            if isinstance(failure, bytes):
+                details = pb.TaskFailureDetails.FromString(failure)
+                described.failure = f"{details.errorType}: {details.errorMessage}"[:_MAX_FAILURE]
+        result.append(described)
+    return result
 
 
 def _worker(stream: WorkerStream) -> messages.WorkerInfo:

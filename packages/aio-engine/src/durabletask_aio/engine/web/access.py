@@ -37,8 +37,8 @@ FORM_COOKIE = "durabletask-aio-form"
 _LOGIN_COOKIE = "durabletask-aio-login"
 _LOGIN_SECONDS = 12 * 60 * 60
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:/@\[\]]+))(?::[0-9]{1,5})?", re.IGNORECASE)
-_OPEN_PATHS = ("/healthz", "/login", "/static/")
-"""What can be asked for without the token: nothing there is about instances."""
+_OPEN_PATHS = ("/healthz", "/login")
+"""What can be asked for without the token, with the assets: nothing there is about instances."""
 
 
 class Hosts:
@@ -206,12 +206,13 @@ class Guard:
         hosts = Headers(scope=scope).getlist("host")
         if len(hosts) != 1 or not self._hosts.accepts(hosts[0].strip()):
             return PlainTextResponse("This page does not answer under that name.\n", 421)
-        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        path = str(scope["path"]).removeprefix(root)
         if self._login is None or path in _OPEN_PATHS or path.startswith("/static/"):
             return None
         connection = HTTPConnection(scope)
         if self._login.is_logged_in(connection):
             return None
         if "text/html" in connection.headers.get("accept", "") and scope["method"] == "GET":
-            return RedirectResponse("/login", 303)
+            return RedirectResponse(f"{root}/login", 303)
         return PlainTextResponse("This page asks for a token.\n", 401, {"WWW-Authenticate": "Bearer"})
