@@ -25,6 +25,7 @@ import grpc
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
 from durabletask_aio.engine._upstream import HistoryEvent, TaskHubGrpcClient, to_dict
 from durabletask_aio.engine.bearer import with_token
+from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
 from durabletask_aio.engine.embedded import Engine
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
@@ -99,6 +100,13 @@ is 2 if the port is taken or the file cannot be used.
 )
 @click.option("--wait", type=float, default=0.0, help="Seconds to wait for another engine to release the file.")
 @click.option("--activity-lease", type=float, help="Seconds after which an unanswered activity runs again.")
+@click.option(
+    "--reconnect-period",
+    type=click.FloatRange(min=0),
+    default=RECONNECT_PERIOD,
+    show_default=True,
+    help="Seconds for which a worker of durabletask-aio keeps what it works on after its connection has broken.",
+)
 @click.option("--retention", type=Age(), help="Purge instances that ended so long ago, such as 30d.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM certificate chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM private key.")
@@ -121,6 +129,7 @@ def serve(
     durability: Any,
     wait: float,
     activity_lease: float | None,
+    reconnect_period: float,
     retention: timedelta | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -144,7 +153,13 @@ def serve(
             insecure,
             token,
         )
-        engine = Engine(db, durability=durability, wait=wait, activity_lease=activity_lease)
+        engine = Engine(
+            db,
+            durability=durability,
+            wait=wait,
+            activity_lease=activity_lease,
+            reconnect_period=reconnect_period,
+        )
     except ValueError as error:
         raise CommandError(str(error)) from error
     logging.basicConfig(

@@ -260,6 +260,19 @@ class Transaction:
         self._send(transitions.activity_outcome(task, response, self.context))
         return True
 
+    def keep_leases(self, leases: Sequence[tuple[Task, str, str]], dropped: Sequence[Task]) -> None:
+        """Keep which workers have had activities for a while, for the engine's next start.
+
+        Args:
+            leases: activities, each with the id of its lease and the worker's name.
+            dropped: activities that a worker has no more.
+        """
+        self.has_written = True
+        for task in dropped:
+            self.store.drop_lease(task)
+        for task, lease_id, worker_id in leases:
+            self.store.keep_lease(task, lease_id, worker_id)
+
     def complete_batch(self, token: BatchToken, result: pb.EntityBatchResult) -> bool:
         """Commit a batch of an entity; returns whether it counted."""
         entity = self.store.entity(token.entity_id)

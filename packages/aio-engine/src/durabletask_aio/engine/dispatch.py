@@ -6,6 +6,7 @@ here is thread-safe: the kernel calls it under its lock.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import time
 from collections import OrderedDict
@@ -20,6 +21,9 @@ ABANDON_PAUSE = 0.1
 
 RECONNECT_PERIOD = 30.0
 """Seconds for which a worker that has named itself keeps what it holds after its stream has ended."""
+
+KEEP_LEASE_AFTER = 0.2
+"""Seconds after which the lease on an activity is kept in the file: it is its worker's when the engine starts again."""
 
 TURN_LEASE = 300.0
 """Seconds after which a turn or a batch that a worker has not answered goes to another one, over the network."""
@@ -69,6 +73,7 @@ class Lease:
         stream: the worker; `None` while a worker that has named itself is away.
         worker_id: the worker's name, empty without one.
         since: when, by the monotonic clock.
+        is_kept: whether it is in the file.
     """
 
     id: str
@@ -76,6 +81,7 @@ class Lease:
     stream: WorkerStream | None
     worker_id: str
     since: float
+    is_kept: bool = False
 
     @property
     def worker_name(self) -> str:
@@ -94,7 +100,8 @@ class WorkerStream:
         expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
         outbox: what is on its way to it; `None` ends the stream.
         held: how many items of each kind it holds.
-        is_open: whether it may get items.
+        is_open: whether it has not ended.
+        is_leaving: whether the worker stops: it gets no items, and does not come back once the stream has ended.
         peer: where it connects from.
         connected_at: since when, in the engine's time.
     """
@@ -106,6 +113,7 @@ class WorkerStream:
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
     held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WORK_KINDS, 0))
     is_open: bool = True
+    is_leaving: bool = False
     peer: str = ""
     connected_at: int = 0
 
@@ -124,7 +132,7 @@ class WorkerStream:
 
     def has_room(self, kind: WorkKind) -> bool:
         """Return whether it may get another item of the kind."""
-        return self.is_open and self.held[kind] < self.limits.get(kind, UNLIMITED)
+        return self.is_open and not self.is_leaving and self.held[kind] < self.limits.get(kind, UNLIMITED)
 
     def load(self, kind: WorkKind) -> float:
         """Return what part of its limit it holds."""
@@ -197,6 +205,7 @@ class Dispatcher:
         turn_lease: float = TURN_LEASE,
         activity_lease: float | None = None,
         reconnect_period: float = RECONNECT_PERIOD,
+        keep_leases: bool = False,
     ) -> None:
         """Make a dispatcher without streams.
 
@@ -207,6 +216,7 @@ class Dispatcher:
             turn_lease: seconds until an unanswered turn or batch goes to another worker.
             activity_lease: the same for activities; `None` for never.
             reconnect_period: seconds for which a worker with a name keeps what it holds after its stream has ended.
+            keep_leases: whether the caller uses `leases_to_keep`.
         """
         self._prepare = prepare
         self._new_id = new_id
@@ -222,6 +232,11 @@ class Dispatcher:
         self._out: dict[tuple[WorkKind, str], Lease] = {}
         self._away: dict[str, float] = {}
         """When the period of a worker ends that is away, by its name."""
+        self._keep_leases = keep_leases
+        self._not_kept: dict[str, Lease] = {}
+        """Leases on activities that are not in the file, the oldest first."""
+        self._kept_in_vain: list[WorkItem] = []
+        """Activities of which the file has a lease that is over."""
         self._paused: list[tuple[float, WorkItem]] = []
         self._last_worker: OrderedDict[str, WorkerStream] = OrderedDict()
         self.streams: list[WorkerStream] = []
@@ -239,35 +254,53 @@ class Dispatcher:
         """
         self.streams.append(stream)
         if stream.worker_id and holding is not None:
-            self._away.pop(stream.worker_id, None)
-            for lease in [each for each in self._leases.values() if each.worker_id == stream.worker_id]:
-                if lease.id not in holding:
-                    self._requeue(lease)
-                elif lease.stream is not stream:
-                    if lease.stream is not None:
-                        lease.stream.held[lease.item.kind] -= 1
-                    lease.stream = stream
-                    lease.since = self._monotonic()
-                    stream.held[lease.item.kind] += 1
+            self._take_over(stream, holding)
         for kind in WORK_KINDS:
             self._fill(stream, kind)
+
+    def _take_over(self, stream: WorkerStream, holding: frozenset[str]) -> None:
+        """Let a stream have the leases of its worker's streams before it, which are over."""
+        self._away.pop(stream.worker_id, None)
+        for other in [each for each in self.streams if each.worker_id == stream.worker_id and each is not stream]:
+            # The worker has noticed that its connection is broken, and this side has not.
+            self._end(other)
+        lost: list[Lease] = []
+        for lease in [each for each in self._leases.values() if each.worker_id == stream.worker_id]:
+            if lease.id not in holding:
+                lost.append(lease)
+                continue
+            if lease.stream is not None:
+                lease.stream.held[lease.item.kind] -= 1
+            lease.stream = stream
+            lease.since = self._monotonic()
+            stream.held[lease.item.kind] += 1
+        # Only now, since the stream may get these items again, within its limits.
+        self._requeue(lost)
 
     def close(self, stream: WorkerStream) -> None:
         """A worker's stream has ended; what it holds goes to others, at once or after a while."""
         if not stream.is_open:
             return
-        stream.is_open = False
-        self.streams.remove(stream)
-        stream.outbox.put(None)
+        self._end(stream)
         held = [each for each in self._leases.values() if each.stream is stream]
-        if stream.worker_id:
+        if stream.worker_id and not stream.is_leaving:
             self._away[stream.worker_id] = self._monotonic() + self._reconnect_period
             for lease in held:
                 lease.stream = None
         else:
-            # The item that was dispatched first comes first again.
-            for lease in reversed(held):
-                self._requeue(lease)
+            self._requeue(held)
+
+    def _end(self, stream: WorkerStream) -> None:
+        stream.is_open = False
+        self.streams.remove(stream)
+        stream.outbox.put(None)
+
+    def restore(self, item: WorkItem, lease_id: str, worker_id: str) -> None:
+        """A worker has had an item when the engine ended, and may come back with it."""
+        lease = Lease(lease_id, item, None, worker_id, self._monotonic(), is_kept=True)
+        self._leases[lease.id] = lease
+        self._out[item.kind, item.key] = lease
+        self._away[worker_id] = self._monotonic() + self._reconnect_period
 
     # -- items -----------------------------------------------------------------------------------------------------
 
@@ -318,6 +351,7 @@ class Dispatcher:
         if lease is None:
             return
         self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
+        self._drop_kept(lease)
         if lease.stream is not None:
             self._fill(lease.stream, lease.item.kind)
 
@@ -339,16 +373,26 @@ class Dispatcher:
         for item in ready:
             self.add(item)
         self._away = {name: until for name, until in self._away.items() if until > now}
-        for lease in list(self._leases.values()):
-            if lease.stream is None:
-                if lease.worker_id not in self._away:
-                    self._requeue(lease)
-            elif (expiry := self._expiry(lease)) is not None and expiry <= now:
-                self._requeue(lease)
+        self._requeue([lease for lease in self._leases.values() if self._is_over(lease, now)])
         expiries = [self._expiry(lease) for lease in self._leases.values()]
         times = [due for due, _ in self._paused] + list(self._away.values())
         times += [each for each in expiries if each is not None]
+        if self._not_kept:
+            times.append(next(iter(self._not_kept.values())).since + KEEP_LEASE_AFTER)
         return max(min(times) - now, 0.0) if times else None
+
+    def leases_to_keep(self) -> tuple[list[Lease], list[WorkItem]]:
+        """Return the leases on activities that have lasted for a while, and the activities whose lease is over.
+
+        Each is returned once, for the caller to write it into the file.
+        """
+        until = self._monotonic() - KEEP_LEASE_AFTER
+        leases = list(itertools.takewhile(lambda lease: lease.since <= until, self._not_kept.values()))
+        for lease in leases:
+            lease.is_kept = True
+            del self._not_kept[lease.id]
+        over, self._kept_in_vain = self._kept_in_vain, []
+        return leases, over
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -393,6 +437,8 @@ class Dispatcher:
         self._leases[lease.id] = lease
         self._out[item.kind, item.key] = lease
         stream.held[item.kind] += 1
+        if self._keep_leases and item.kind is ACTIVITY and stream.worker_id:
+            self._not_kept[lease.id] = lease
         if item.kind is TURN:
             self._remember(item.key, stream)
         stream.outbox.put(prepared)
@@ -403,6 +449,12 @@ class Dispatcher:
             self._last_worker.move_to_end(instance_id)
             if len(self._last_worker) > 10_000:
                 self._last_worker.popitem(last=False)
+
+    def _is_over(self, lease: Lease, now: float) -> bool:
+        if lease.stream is None:
+            return lease.worker_id not in self._away
+        expiry = self._expiry(lease)
+        return expiry is not None and expiry <= now
 
     def _expiry(self, lease: Lease) -> float | None:
         """Return when a lease ends by itself, by the monotonic clock."""
@@ -415,20 +467,30 @@ class Dispatcher:
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return None
+        self._not_kept.pop(lease_id, None)
         if self._out.get((lease.item.kind, lease.item.key)) is lease:
             del self._out[lease.item.kind, lease.item.key]
         if lease.stream is not None:
             lease.stream.held[lease.item.kind] -= 1
         return lease
 
-    def _requeue(self, lease: Lease) -> None:
-        """Put an item first in its queue, or dispatch it to a worker that has room."""
-        self._forget(lease.id)
-        stream = self._choose(lease.item)
-        if stream is None:
+    def _drop_kept(self, lease: Lease) -> None:
+        if lease.is_kept:
+            self._kept_in_vain.append(lease.item)
+
+    def _requeue(self, leases: Sequence[Lease]) -> None:
+        """Put items first in their queues, in the order in which they were dispatched, or dispatch them again."""
+        for lease in leases:
+            self._forget(lease.id)
+            self._drop_kept(lease)
+        for lease in reversed(leases):
             self._queues[lease.item.kind].put_first(lease.item)
-        else:
-            self._dispatch(lease.item, stream)
+        for lease in leases:
+            item = lease.item
+            stream = self._choose(item)
+            if stream is not None:
+                self._queues[item.kind].discard(item.key)
+                self._dispatch(item, stream)
 
 
 def filters(names: Sequence[tuple[str, Sequence[str]]]) -> Names:

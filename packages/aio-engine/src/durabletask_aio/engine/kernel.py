@@ -184,6 +184,7 @@ class Kernel:
             turn_lease=turn_lease,
             activity_lease=activity_lease,
             reconnect_period=reconnect_period,
+            keep_leases=store.path is not None,
         )
         self._lock = threading.Lock()
         self._pending: deque[_Entry] = deque()
@@ -215,8 +216,12 @@ class Kernel:
         for instance in self.store.waiting_instances():
             if self._queue_turn(instance):
                 turns += 1
+        leases = {seq: (lease_id, worker_id) for seq, lease_id, worker_id in self.store.leases()}
         for task in self.store.tasks():
-            self._queue_task(task)
+            if task.seq in leases:
+                self.dispatcher.restore(_activity(task), *leases[task.seq])
+            else:
+                self._queue_task(task)
             activities += 1
         for entity_id in self.store.waiting_entities():
             self._queue_batch(entity_id)
@@ -376,7 +381,7 @@ class Kernel:
         return True
 
     def _queue_task(self, task: Task) -> None:
-        self.dispatcher.add(WorkItem(ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id))
+        self.dispatcher.add(_activity(task))
 
     def _queue_batch(self, entity_id: str) -> None:
         if not self.dispatcher.is_out(BATCH, entity_id):
@@ -565,6 +570,9 @@ class Kernel:
         with self._lock:
             self._run_pending()
             pause = self.dispatcher.check()
+            leases, over = self.dispatcher.leases_to_keep()
+        if leases or over:
+            self._keep_leases(leases, over)
         while self.fire_due():
             pass
         self._apply_retention()
@@ -585,6 +593,12 @@ class Kernel:
             instance = None if suspect is None else self.store.instance(suspect)
             if instance is not None and not self._queue_turn(instance):
                 self._crash_loops.committed(instance.instance_id, None)
+
+    def _keep_leases(self, leases: list[Lease], over: list[WorkItem]) -> None:
+        """Write which workers have had activities for a while."""
+        kept = [(_task(each.item), each.id, each.worker_id) for each in leases]
+        dropped = [_task(each) for each in over]
+        self.execute(lambda transaction: transaction.keep_leases(kept, dropped))
 
     def _apply_retention(self) -> None:
         """Purge what ended long ago, if a retention is set; some of it, when there is much."""
@@ -670,6 +684,10 @@ def entity_name(entity_id: str) -> str:
 
 def _is_of(executions: frozenset[str], item: WorkItem) -> bool:
     return _task(item).execution_id in executions
+
+
+def _activity(task: Task) -> WorkItem:
+    return WorkItem(ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id)
 
 
 def _task(item: WorkItem) -> Task:

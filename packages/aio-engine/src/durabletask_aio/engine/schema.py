@@ -70,6 +70,9 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX tasks_execution ON tasks (execution_id);
 
+    -- The leases on activities that a worker with a name has had for a while, by the activity's number.
+    CREATE TABLE task_leases (seq INTEGER PRIMARY KEY, lease TEXT NOT NULL, worker TEXT NOT NULL);
+
     CREATE TABLE timers (
         seq INTEGER PRIMARY KEY,
         due INTEGER NOT NULL,

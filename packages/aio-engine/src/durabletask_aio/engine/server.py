@@ -21,10 +21,14 @@ from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.engine.threads import DaemonThreads
 
 _MAX_MESSAGE = 256 * 1024 * 1024
+_MAX_METADATA = 1024 * 1024
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", _MAX_MESSAGE),
+    # A worker that comes back lists what it holds in metadata, 11 bytes an item; the default is 8 KiB.
+    ("grpc.max_metadata_size", _MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA),
     # With it, two engines on one port would share the connections.
     ("grpc.so_reuseport", 0),
     # A process that is stopped, or a container that is paused, keeps its connection open: its leases end once it has

@@ -22,7 +22,7 @@ from durabletask_aio.engine._upstream import Servicer, pb
 from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.calls import AbortError
 from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
-from durabletask_aio.engine.dispatch import ACTIVITY, BATCH, TURN, UNLIMITED, WorkerStream, filters
+from durabletask_aio.engine.dispatch import ACTIVITY, BATCH, TURN, UNLIMITED, WorkerStream, WorkKind, filters
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import EngineStoppedError, Kernel
 from durabletask_aio.engine.state import NO_TAGS, Entity, Instance, StartInstance
@@ -35,8 +35,14 @@ _logger = logging.getLogger("durabletask.aio.engine")
 HEALTH_PING = 30.0
 """Seconds of silence after which a stream says that it lives; upstream's worker gives up after 120."""
 
+ENGINE = "durabletask-aio-engine"
+"""Metadata with which `Hello` is answered, from which a worker knows that this engine understands the next two."""
+
 HELD_LEASES = "durabletask-aio-holding-bin"
-"""Metadata in which a worker that comes back lists the leases that it still has: eight bytes each."""
+"""Metadata in which a worker with a name lists the leases that it still has: eight bytes each."""
+
+LEAVING = "durabletask-aio-leaving"
+"""Metadata with which a worker that stops opens its last stream: it gets no items, and does not come back."""
 
 _PAGE = 1000
 _PAGE_BYTES = 2 * 1024 * 1024
@@ -79,7 +85,8 @@ class TaskHubService(Servicer):
     # -- instances -------------------------------------------------------------------------------------------------
 
     def Hello(self, request: Empty, context: grpc.ServicerContext) -> Empty:
-        """Answer."""
+        """Answer, and say which engine this is."""
+        context.set_trailing_metadata(((ENGINE, "1"),))
         return Empty()
 
     @answering
@@ -392,6 +399,9 @@ class TaskHubService(Servicer):
     def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         """Stream work items to a worker, within the limits that it declares."""
         stream = self._open_stream(request, context)
+        if stream.is_leaving:
+            # Now, so that the worker can wait until its leases have been taken over.
+            context.send_initial_metadata(())
         try:
             while True:
                 try:
@@ -406,7 +416,7 @@ class TaskHubService(Servicer):
 
     @answering
     def _open_stream(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> WorkerStream:
-        limits = {
+        limits: dict[WorkKind, int] = {
             TURN: request.maxConcurrentOrchestrationWorkItems or UNLIMITED,
             ACTIVITY: request.maxConcurrentActivityWorkItems or UNLIMITED,
             BATCH: request.maxConcurrentEntityWorkItems or UNLIMITED,
@@ -423,6 +433,7 @@ class TaskHubService(Servicer):
         stream.connected_at = self.kernel.clock.now()
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         holding: bytes | None = metadata.get(HELD_LEASES)
+        stream.is_leaving = LEAVING in metadata
         self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
         # The generator is closed only when gRPC next asks for an item; this comes when the connection breaks.
         if not context.add_callback(lambda: self.kernel.close_stream(stream)):

@@ -101,6 +101,10 @@ class SqliteStore(Queries):
         self._touched: set[str] = set()
         self._tasks: dict[int, Task] = {}
         """Activities that have been added lately, by number."""
+        self._db.execute("DELETE FROM task_leases WHERE seq NOT IN (SELECT seq FROM tasks)")
+        self._leased: set[int] | None = None
+        """Activities of which a lease is kept, by number; `None` if it has to be read."""
+        self._leased_changed = False
         self._requests: list[LockRequest] | None = None
         self._next_due: int | None = None
         self._next_due_known = False
@@ -206,6 +210,7 @@ class SqliteStore(Queries):
                 raise RolledBackError(str(error)) from error
             raise
         self._touched.clear()
+        self._leased_changed = False
         if len(self._cache) > _MAX_CACHED_INSTANCES or self._cached_bytes > _MAX_CACHED_BYTES:
             self._shrink()
 
@@ -225,6 +230,8 @@ class SqliteStore(Queries):
             self._evict(instance_id)
         self._touched.clear()
         self._tasks.clear()
+        if self._leased_changed:
+            self._leased, self._leased_changed = None, False
         self._requests = None
         self._next_due_known = False
 
@@ -421,6 +428,32 @@ class SqliteStore(Queries):
     def drop_task(self, task: Task) -> None:
         self._tasks.pop(task.seq, None)
         self._db.execute("DELETE FROM tasks WHERE seq=?", (task.seq,))
+        self.drop_lease(task)
+
+    def keep_lease(self, task: Task, lease_id: str, worker_id: str) -> None:
+        leased = self._leased_tasks()
+        row = self._db.execute(
+            "INSERT OR REPLACE INTO task_leases SELECT seq, ?, ? FROM tasks WHERE seq=?",
+            (lease_id, worker_id, task.seq),
+        )
+        if row.rowcount:
+            leased.add(task.seq)
+            self._leased_changed = True
+
+    def drop_lease(self, task: Task) -> None:
+        leased = self._leased_tasks()
+        if task.seq in leased:
+            leased.remove(task.seq)
+            self._leased_changed = True
+            self._db.execute("DELETE FROM task_leases WHERE seq=?", (task.seq,))
+
+    def _leased_tasks(self) -> set[int]:
+        if self._leased is None:
+            self._leased = {seq for seq, _, _ in self.leases()}
+        return self._leased
+
+    def leases(self) -> Sequence[tuple[int, str, str]]:
+        return self._db.execute("SELECT seq, lease, worker FROM task_leases ORDER BY seq").fetchall()
 
     def add_timer(self, timer: Timer) -> None:
         self._db.execute(
@@ -522,6 +555,11 @@ class SqliteStore(Queries):
             self._next_due_known = False
         if drop_tasks:
             self._tasks.clear()
+            if self._leased_tasks():
+                self._leased, self._leased_changed = None, True
+                self._db.execute(
+                    "DELETE FROM task_leases WHERE seq IN (SELECT seq FROM tasks WHERE execution_id=?)", (execution_id,)
+                )
             self._db.execute("DELETE FROM tasks WHERE execution_id=?", (execution_id,))
         mine = [each.seq for each in self.lock_requests() if each.lock.execution_id == execution_id]
         for seq in mine:

@@ -154,6 +154,16 @@ class Store(Reader, Protocol):
         """Return those of an execution, or all, in the order of their creation."""
         ...
 
+    def keep_lease(self, task: Task, lease_id: str, worker_id: str) -> None:
+        """Keep which worker has an activity, if it is not done yet."""
+
+    def drop_lease(self, task: Task) -> None:
+        """Remove that."""
+
+    def leases(self) -> Sequence[tuple[int, str, str]]:
+        """Return those that are kept: the activity's number, the id of the lease, and the worker's name."""
+        ...
+
     def add_timer(self, timer: Timer) -> None:
         """Keep a timer."""
 

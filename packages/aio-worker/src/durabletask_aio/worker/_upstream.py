@@ -71,7 +71,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     ),
     "_ActivityExecutor": ("execute",),
     "_EntityExecutor": ("execute",),
-    "_AsyncWorkerManager": ("submit_activity", "submit_orchestration"),
+    "_AsyncWorkerManager": ("submit_activity", "submit_entity_batch", "submit_orchestration"),
     "_Registry": ("add_named_orchestrator", "add_named_activity", "get_orchestrator", "get_activity"),
 }
 """Classes of `durabletask.worker`, and what is used of each."""
@@ -227,6 +227,22 @@ def set_turn_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitW
     """Wrap the function that puts turns into this worker's queue."""
     manager: Any = worker._async_worker_manager
     manager.submit_orchestration = wrap(manager.submit_orchestration)
+
+
+def set_entity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
+    """Wrap the function that puts batches of entity operations into this worker's queue."""
+    manager: Any = worker._async_worker_manager
+    manager.submit_entity_batch = wrap(manager.submit_entity_batch)
+
+
+def owns_channel(worker: Worker) -> bool:
+    """Whether this worker opens its channels itself."""
+    return worker._owns_channel
+
+
+def add_interceptor(worker: Worker, interceptor: Any) -> None:
+    """Have the channels that this worker opens pass their calls through an interceptor, before all others."""
+    worker._interceptors = [interceptor, *(worker._interceptors or ())]
 
 
 # -- the worker -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.entities import check_entity, entity_execution
 from durabletask_aio.worker.instance_threads import InstanceThreads
+from durabletask_aio.worker.leases import Leases
 from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turn_watchdog import TurnWatchdog
@@ -41,6 +42,7 @@ class Binding:
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
+        self.leases = Leases()
         # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
         self._stop_lock = threading.RLock()
 
@@ -63,6 +65,7 @@ class Binding:
         self.activities.is_stopping = False
         self.loop.open()
         self.threads.open()
+        self.leases.open()
         self.turns.sessions.open()
         self._watchdog.start(self._evict_idle)
         try:
@@ -94,6 +97,7 @@ class Binding:
             if not _upstream.is_running(self.worker):
                 return
             self.activities.is_stopping = True
+            self.leases.stop()
             stopped = threading.Event()
             grace = threading.Thread(
                 target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
@@ -106,6 +110,7 @@ class Binding:
             finally:
                 stopped.set()
                 grace.join()
+                self.leases.close()
                 self._watchdog.stop()
                 self._dispose(self.turns.sessions.close())
                 self.threads.close(wait=has_stopped)
@@ -167,6 +172,12 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_keep))
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, entity_execution())
+    if _upstream.owns_channel(worker):
+        _upstream.add_interceptor(worker, binding.leases.interceptor)
+        # Last, so that what wraps a submission above runs while the lease is held.
+        _upstream.set_turn_submission(worker, binding.leases.submission)
+        _upstream.set_activity_submission(worker, binding.leases.submission)
+        _upstream.set_entity_submission(worker, binding.leases.submission)
     if lifecycle:
         _bind_lifecycle(worker, binding)
     return binding
