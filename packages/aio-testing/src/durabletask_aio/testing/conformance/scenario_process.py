@@ -1,8 +1,8 @@
 """The program of a process that runs one scenario.
 
-Arguments: the settings, and the module and the name of the scenario; or the settings and the prefix of instances to
-remove.  It writes JSON, one document a line, to standard output: requests for the engine's process, which are answered
-by a line on standard input, and at the end the outcome.
+Arguments: the settings, and one of `run MODULE NAME` for a scenario, `remove PREFIX` for the instances that one has
+left, and `clean`, at the end, for all entities without state.  A scenario writes JSON, one document a line, to standard
+output: requests for the engine's process, which are answered by a line on standard input, and at the end the outcome.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import traceback
-from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
 from durabletask_aio.testing.conformance.outcomes import Outcome, UnexpectedOutcome, classify
@@ -86,13 +85,17 @@ def main(arguments: list[str]) -> None:
     answers = _Answers()
     settings = Settings.from_json(arguments[0])
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if len(arguments) == 2:
-        with settings.new_client() as client:
-            remove_instances(settings, client, arguments[1])
-    else:
-        import_module(arguments[1])
-        (scenario,) = (each for each in load_scenarios([arguments[1]]) if each.name == arguments[2])
+    task, *details = arguments[1:]
+    if task == "run":
+        module, name = details
+        (scenario,) = (each for each in load_scenarios([module]) if each.name == name)
         run_scenario(scenario, settings, answers)
+    else:
+        with settings.new_client() as client:
+            if task == "remove":
+                remove_instances(settings, client, *details)
+            else:
+                client.clean_entity_storage(remove_empty_entities=True, release_orphaned_locks=False)
     sys.stderr.flush()
     os._exit(0)  # an activity that hangs would keep the interpreter alive
 

@@ -456,7 +456,7 @@ class ScenarioRun:
             process.wait()
         with suppress(grpc.RpcError):
             remove_instances(self.settings, self.client, self.prefix)
-            self._remove_entities()
+            self._delete_entities()
         # A worker waits for its sync activities, and one of them may be what hangs.
         stopping = [threading.Thread(target=worker.stop, daemon=True) for worker in self._workers]
         for each in stopping:
@@ -468,12 +468,9 @@ class ScenarioRun:
         if "folder" in vars(self):
             self._temporary.cleanup()
 
-    def _remove_entities(self) -> None:
-        if not self._entity_ids:
-            return
+    def _delete_entities(self) -> None:
         for each in self._entity_ids:
             self.client.signal_entity(each, "delete")
-        self.client.clean_entity_storage(remove_empty_entities=True, release_orphaned_locks=False)
 
 
 def remove_instances(settings: Settings, client: TaskHubGrpcClient, prefix: str) -> None:

@@ -76,6 +76,8 @@ class Supervisor:
         for each in scenarios:
             if each.alone:
                 await run_one(each)
+        # Not after each scenario: it concerns the entities of all.
+        await self._clean_up("clean")
         return [results[each.name] for each in scenarios]
 
     async def _run_one(self, scenario: Scenario) -> Result:
@@ -89,10 +91,9 @@ class Supervisor:
         return Result(scenario, outcome, detail, time.monotonic() - began)
 
     async def _run_process(self, scenario: Scenario, settings: Settings, log: Path) -> tuple[Outcome, str]:
-        module = scenario.function.__module__
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", _PROGRAM, settings.to_json(), module, scenario.name,
+                *_program(settings), "run", scenario.function.__module__, scenario.name,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stream, start_new_session=True,
             )  # fmt: skip
         try:
@@ -105,7 +106,7 @@ class Supervisor:
             finished = process.returncode == 0
             await _end(process)
             if not finished:  # also if the run is interrupted
-                await self._remove_instances(scenario)
+                await self._clean_up("remove", f"conformance-{self._settings.run_id}-{scenario.name}-")
         return outcome or (Outcome.DIED, f"exit code {process.returncode}: {last_line(log)}")
 
     async def _converse(self, process: asyncio.subprocess.Process) -> tuple[Outcome, str] | None:
@@ -133,11 +134,10 @@ class Supervisor:
             return str(error)
         return "done"
 
-    async def _remove_instances(self, scenario: Scenario) -> None:
-        """Remove what a process has left that was killed."""
-        prefix = f"conformance-{self._settings.run_id}-{scenario.name}-"
+    async def _clean_up(self, *arguments: str) -> None:
+        """Remove what scenarios have left, in a process too, since the engine may not answer."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", _PROGRAM, self._settings.to_json(), prefix,
+            *_program(self._settings), *arguments,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
@@ -145,6 +145,10 @@ class Supervisor:
                 await asyncio.wait_for(process.wait(), _CLEAN_UP_SECONDS)
         finally:
             await _end(process)
+
+
+def _program(settings: Settings) -> tuple[str, ...]:
+    return (sys.executable, "-m", _PROGRAM, settings.to_json())
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -250,6 +250,21 @@ def holder_is_suspended(run: ScenarioRun) -> None:
     run.wait(second)
 
 
+@scenario(alone=True)
+def cleaned_while_held(run: ScenarioRun) -> None:
+    """Cleaning the storage of entities leaves the lock of an entity without state to its holder."""
+    holder = _holder(run, *_entities(run))
+    run.start_worker()
+    first = _start_holding(run, holder)
+    run.client.clean_entity_storage(remove_empty_entities=True, release_orphaned_locks=True)
+    second = run.schedule(holder, True)
+    run.check_stays(lambda: run.state(second).get_custom_status() is None, "another got the lock", 0.5)
+    for each in (first, second):
+        run.wait_until(lambda each=each: run.state(each).get_custom_status() == "holds", "the holder")  # type: ignore[misc]
+        run.client.raise_orchestration_event(each, "go")
+        run.wait(each)
+
+
 @scenario()
 def waiter_is_terminated(run: ScenarioRun) -> None:
     """A request for a lock ends with its instance; the next in the queue gets the lock."""
