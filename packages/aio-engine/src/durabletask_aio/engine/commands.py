@@ -137,14 +137,21 @@ class Transaction:
         return True
 
     def rewind_instance(self, instance_id: str, reason: str | None) -> None:
-        """Resume a failed instance from before its failure."""
+        """Resume a failed instance from before its failure; its parent has had the failure, and hears no more of it."""
         instance = self._existing(instance_id)
-        held = turns.held_locks(events.past_events(self.store.history(instance)))
+        if instance.parent is not None:
+            instance = instance._replace(parent=instance.parent._replace(execution_id=""))
+        self._rewind(instance, reason)
+
+    def _rewind(self, instance: Instance, reason: str | None) -> None:
+        history = events.past_events(self.store.history(instance))
+        held = turns.held_locks(history)
         entities = [(section, self._entity(each)) for section, ids in held for each in ids]
         others = [each.lock for _, each in entities if each.lock is not None]
-        self._apply(transitions.rewind(instance, reason, others, self.context))
+        changes = transitions.rewind(instance, reason, others, self.context, was_suspended=turns.is_suspended(history))
+        self._apply(changes)
         for section, entity in entities:
-            lock = Lock(section, instance_id, instance.execution_id)
+            lock = Lock(section, instance.instance_id, instance.execution_id)
             self.store.put_entity(entity_transitions.grant(entity, lock, self.context))
 
     def fork(self, instance_id: str, new_id: str, keep: int) -> None:
@@ -233,11 +240,23 @@ class Transaction:
             instance,
             turn,
             lambda: self._started(instance, given),
-            lambda: frozenset(each.task_id for each in self.store.tasks(instance.execution_id)),
+            lambda event: self._is_outstanding(instance, event),
             self.context,
         )
         self._apply(changes)
         return True
+
+    def _is_outstanding(self, instance: Instance, event: pb.HistoryEvent) -> bool:
+        if event.HasField("taskScheduled"):
+            return any(each.task_id == event.eventId for each in self.store.tasks(instance.execution_id))
+        if event.HasField("entityOperationCalled"):
+            call = event.entityOperationCalled
+            return any(
+                each.execution_id == instance.execution_id
+                and pb.HistoryEvent.FromString(each.event).entityOperationCalled.requestId == call.requestId
+                for each in self.store.operations(call.targetInstanceId.value)
+            )
+        return False
 
     def _started(self, instance: Instance, given: Sequence[InboxEvent]) -> pb.ExecutionStartedEvent:
         for each in given:
@@ -404,7 +423,9 @@ class Transaction:
     def deliver_event(self, message: DeliverEvent) -> None:
         """Give an instance an event, if it is for it."""
         instance = self.store.instance(message.instance_id)
-        changes = None if instance is None else transitions.deliver(instance, message)
+        if instance is None:
+            return
+        changes = transitions.deliver(instance, message, self.store.inbox(instance))
         if changes is not None:
             self._write(changes)
 
@@ -453,18 +474,23 @@ class Transaction:
 
     def rewind_child(self, message: RewindInstance) -> None:
         """Rewind, restart or report a child of a rewound parent."""
-        child = self.store.instance(message.instance_id)
+        child, parent = self.store.instance(message.instance_id), message.start.parent
         if child is None:
             self.start_child(message.start)
-        elif child.parent != message.start.parent:
-            assert message.start.parent is not None
+            return
+        if not transitions.is_child_of(child, parent):
             self._messages.extend(transitions.refuse_child(message.start, self.context))
-        elif child.status == transitions.FAILED:
+            return
+        child = child._replace(parent=parent)
+        if child.status == transitions.FAILED:
             try:
-                self.rewind_instance(child.instance_id, message.reason)
+                self._rewind(child, message.reason)
             except transitions.NotAllowedError as error:
                 _logger.warning("%s", error)
-        elif child.status in TERMINAL:
+            else:
+                return
+        self._write(Changes(child))
+        if child.status in TERMINAL:
             payloads = self.store.payloads(child)
             output, failure = payloads.get("output"), payloads.get("failure")
             assert output is None or isinstance(output, str)

@@ -7,12 +7,15 @@ here is thread-safe: the kernel calls it under its lock.
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+_logger = logging.getLogger("durabletask.aio.engine")
 
 UNLIMITED = 1 << 30
 
@@ -74,6 +77,7 @@ class Lease:
         worker_id: the worker's name, empty without one.
         since: when, by the monotonic clock.
         is_kept: whether it is in the file.
+        basis: the commit that the item was prepared from; an answer counts only while that is the latest.
     """
 
     id: str
@@ -82,6 +86,7 @@ class Lease:
     worker_id: str
     since: float
     is_kept: bool = False
+    basis: str = ""
 
     @property
     def worker_name(self) -> str:
@@ -316,13 +321,17 @@ class Dispatcher:
             self._dispatch(item, stream)
 
     def discard(self, kind: WorkKind, key: str) -> None:
-        """Something need not be done any more."""
+        """Something need not be done any more; a worker that has it keeps its lease, and no other gets the item."""
         self._queues[kind].discard(key)
+        self._out.pop((kind, key), None)
         self._paused = [each for each in self._paused if each[1].kind is not kind or each[1].key != key]
 
     def discard_if(self, kind: WorkKind, condition: Callable[[WorkItem], bool]) -> None:
         """Some things need not be done any more."""
         self._queues[kind].discard_if(condition)
+        for lease in [each for each in self._out.values() if each.item.kind is kind and condition(each.item)]:
+            del self._out[kind, lease.item.key]
+        self._paused = [each for each in self._paused if each[1].kind is not kind or not condition(each[1])]
 
     def is_queued(self, kind: WorkKind, key: str) -> bool:
         """Return whether it waits for a worker."""
@@ -347,11 +356,13 @@ class Dispatcher:
 
     def abandon(self, lease_id: str) -> None:
         """A worker gives an item back unanswered."""
-        lease = self._forget(lease_id)
+        lease = self._leases.get(lease_id)
         if lease is None:
             return
-        self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
-        self._drop_kept(lease)
+        if self._is_current(lease):
+            self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
+            self._drop_kept(lease)
+        self._forget(lease_id)
         if lease.stream is not None:
             self._fill(lease.stream, lease.item.kind)
 
@@ -431,7 +442,13 @@ class Dispatcher:
 
     def _dispatch(self, item: WorkItem, stream: WorkerStream) -> None:
         lease = Lease(self._new_id(), item, stream, stream.worker_id, self._monotonic())
-        prepared = self._prepare(lease)
+        try:
+            prepared = self._prepare(lease)
+        except Exception:
+            # The disk may not be readable for a moment.
+            _logger.exception("A work item could not be read; it is tried again")
+            self._paused.append((self._monotonic() + ABANDON_PAUSE, item))
+            return
         if prepared is None:
             return  # there is nothing to do any more
         self._leases[lease.id] = lease
@@ -468,11 +485,15 @@ class Dispatcher:
         if lease is None:
             return None
         self._not_kept.pop(lease_id, None)
-        if self._out.get((lease.item.kind, lease.item.key)) is lease:
+        if self._is_current(lease):
             del self._out[lease.item.kind, lease.item.key]
         if lease.stream is not None:
             lease.stream.held[lease.item.kind] -= 1
         return lease
+
+    def _is_current(self, lease: Lease) -> bool:
+        """Return whether its item has yet to be done, and no other lease is on it."""
+        return self._out.get((lease.item.kind, lease.item.key)) is lease
 
     def _drop_kept(self, lease: Lease) -> None:
         if lease.is_kept:
@@ -480,17 +501,21 @@ class Dispatcher:
 
     def _requeue(self, leases: Sequence[Lease]) -> None:
         """Put items first in their queues, in the order in which they were dispatched, or dispatch them again."""
+        current = [each for each in leases if self._is_current(each)]
         for lease in leases:
             self._forget(lease.id)
+        for lease in reversed(current):
             self._drop_kept(lease)
-        for lease in reversed(leases):
             self._queues[lease.item.kind].put_first(lease.item)
-        for lease in leases:
+        for lease in current:
             item = lease.item
             stream = self._choose(item)
             if stream is not None:
                 self._queues[item.kind].discard(item.key)
                 self._dispatch(item, stream)
+        for lease in leases:
+            if lease.stream is not None:
+                self._fill(lease.stream, lease.item.kind)
 
 
 def filters(names: Sequence[tuple[str, Sequence[str]]]) -> Names:

@@ -39,7 +39,7 @@ from durabletask_aio.engine.dispatch import (
     WorkItem,
 )
 from durabletask_aio.engine.reading import SqliteReader
-from durabletask_aio.engine.sqlite import SqliteStore
+from durabletask_aio.engine.sqlite import DISK_ERRORS, SqliteStore
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
 from durabletask_aio.engine.store import RolledBackError, StoreError
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
@@ -161,6 +161,7 @@ class Kernel:
         clock: Clock,
         *,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        monotonic: Callable[[], float] = time.monotonic,
         turn_lease: float = TURN_LEASE,
         activity_lease: float | None = None,
         reconnect_period: float = RECONNECT_PERIOD,
@@ -171,6 +172,7 @@ class Kernel:
             store: an open store, which is the kernel's from now on.
             clock: engine time.
             new_id: makes random ids.
+            monotonic: the clock of leases, in seconds.
             turn_lease: seconds, see `Dispatcher`.
             activity_lease: seconds, see `Dispatcher`.
             reconnect_period: seconds, see `Dispatcher`.
@@ -181,6 +183,7 @@ class Kernel:
         self.dispatcher = Dispatcher(
             self._prepare,
             new_id,
+            monotonic,
             turn_lease=turn_lease,
             activity_lease=activity_lease,
             reconnect_period=reconnect_period,
@@ -286,15 +289,16 @@ class Kernel:
                 try:
                     result = entry.command(transaction)
                 except Exception as error:
-                    if transaction.has_written or not self.store.in_transaction:
+                    if transaction.has_written or isinstance(error, DISK_ERRORS):
                         raise
                     outcomes.append((entry, None, error))
                 else:
                     outcomes.append((entry, result, None))
                     transactions.append(transaction)
             if any(each.has_written for each in transactions):
-                self._write_time()
+                now = self._write_time()
                 self.store.commit()
+                self._time_written = now
                 self.commit_count += 1
             else:
                 self.store.rollback()
@@ -302,7 +306,11 @@ class Kernel:
             self._undo(group, error)
             return
         self.command_count += len(group)
-        self._publish(transactions)
+        try:
+            self._publish(transactions)
+        except Exception:
+            # What is committed is committed: those who wait for it get their answers.
+            _logger.exception("What a command has changed could not be published")
         for entry, result, failed in outcomes:
             entry.finish(result, failed)
 
@@ -312,22 +320,24 @@ class Kernel:
             self.store.rollback()
         except Exception as second:
             error = second
-        if len(group) > 1 and not isinstance(error, RolledBackError):
+        if len(group) > 1:
             for entry in group:
                 self._run([entry])
             return
-        if not isinstance(error, RolledBackError):
+        is_busy = isinstance(error, (RolledBackError, *DISK_ERRORS))
+        if not is_busy:
             _logger.error("A command has failed", exc_info=error)
         for entry in group:
-            busy = EngineBusyError(f"not written: {error}") if isinstance(error, RolledBackError) else error
-            entry.finish(None, busy)
+            entry.finish(None, EngineBusyError(f"not written: {error}") if is_busy else error)
 
-    def _write_time(self) -> None:
+    def _write_time(self) -> int:
+        """Keep the time for the engine's next life; returns the time that is kept once this is committed."""
         # At most once a second: what the file says is a little behind, which `_CLOCK_MARGIN` makes up for.
         now = self.clock.now()
-        if now - self._time_written > 1_000_000:
-            self.store.set_meta("time", now)
-            self._time_written = now
+        if now - self._time_written <= 1_000_000:
+            return self._time_written
+        self.store.set_meta("time", now)
+        return now
 
     @staticmethod
     def last_time(store: SqliteStore) -> int:
@@ -338,35 +348,50 @@ class Kernel:
     # -- after the commit ------------------------------------------------------------------------------------------
 
     def _publish(self, transactions: list[Transaction]) -> None:
+        # First what is gone, since a worker that has answered is given something else at once.
+        gone = self._discard_dropped(transactions)
+        finished = [self.dispatcher.finish(each.finished) for each in transactions if each.finished]
+        touched: dict[str, Instance | None] = {}
         for transaction in transactions:
-            finished = self.dispatcher.finish(transaction.finished) if transaction.finished else None
-            for task in transaction.dropped_tasks:
-                self.dispatcher.discard(ACTIVITY, task.nonce)
-            if transaction.dropped_executions:
-                gone = frozenset(transaction.dropped_executions)
-                self.dispatcher.discard_if(ACTIVITY, partial(_is_of, gone))
-            for instance_id, instance in transaction.touched.items():
-                if instance is None:
-                    self.dispatcher.discard(TURN, instance_id)
-                else:
-                    self._queue_turn(instance)
-                self._crash_loops.committed(instance_id, instance)
-                self._notify(instance_id, instance)
+            touched.update(transaction.touched)
+        for instance_id, instance in touched.items():
+            if instance is None:
+                self.dispatcher.discard(TURN, instance_id)
+            else:
+                self._queue_turn(instance)
+            self._crash_loops.committed(instance_id, instance)
+            self._notify(instance_id, instance)
+        for transaction in transactions:
             for task in transaction.new_tasks:
-                self._queue_task(task)
+                if task.execution_id not in gone:
+                    self._queue_task(task)
             for entity_id in transaction.entities:
                 self._queue_batch(entity_id)
-            if finished is not None and finished.key not in transaction.touched:
-                self._offer_again(finished)
+        for item in finished:
+            if item is not None and item.key not in touched:
+                self._offer_again(item)
         for observer in self._observers:
             observer()
         due = self.store.next_due()
         if due is not None and due < self._busy_until:
             self.wake()
 
+    def _discard_dropped(self, transactions: list[Transaction]) -> frozenset[str]:
+        """Discard activities that are done, or not to be done any more; returns the executions of the latter."""
+        for transaction in transactions:
+            for task in transaction.dropped_tasks:
+                self.dispatcher.discard(ACTIVITY, task.nonce)
+        gone = frozenset(itertools.chain.from_iterable(each.dropped_executions for each in transactions))
+        if gone:
+            self.dispatcher.discard_if(ACTIVITY, partial(_is_of, gone))
+        return gone
+
     def _queue_turn(self, instance: Instance) -> bool:
-        if self.dispatcher.is_out(TURN, instance.instance_id):
-            return False
+        lease = self.dispatcher.holder(TURN, instance.instance_id)
+        if lease is not None:
+            if lease.basis == instance.turn_id:
+                return False
+            self.dispatcher.discard(TURN, instance.instance_id)
         if not transitions.is_ready(instance, self.store.inbox(instance)) or self._crash_loops.holds_back(instance):
             return False
         self.dispatcher.add(
@@ -384,8 +409,13 @@ class Kernel:
         self.dispatcher.add(_activity(task))
 
     def _queue_batch(self, entity_id: str) -> None:
-        if not self.dispatcher.is_out(BATCH, entity_id):
-            self.dispatcher.add(WorkItem(BATCH, entity_id, entity_name(entity_id)))
+        lease = self.dispatcher.holder(BATCH, entity_id)
+        if lease is not None:
+            entity = self.store.entity(entity_id)
+            if entity is not None and lease.basis == entity.revision:
+                return
+            self.dispatcher.discard(BATCH, entity_id)
+        self.dispatcher.add(WorkItem(BATCH, entity_id, entity_name(entity_id)))
 
     def _offer_again(self, item: WorkItem) -> None:
         """A worker has answered for this item; there may be more to do, or the answer did not count."""
@@ -409,6 +439,7 @@ class Kernel:
             operations = list(entity_transitions.batch(entity, self.store.operations(item.key)))
             if not operations:
                 return None
+            lease.basis = entity.revision
             holder = "" if entity.lock is None else entity.lock.execution_id
             batch = BatchToken(lease.id, entity.revision, operations[-1].seq, len(operations), holder, item.key)
             return BatchWork(str(batch), entity, operations)
@@ -417,6 +448,7 @@ class Kernel:
         if instance is None or not transitions.is_ready(instance, inbox):
             return None
         self._crash_loops.dispatched(instance.instance_id)
+        lease.basis = instance.turn_id
         given = list(transitions.turn_events(instance, inbox))
         time = transitions.turn_time(instance, given, self.clock.now())
         token = TurnToken(lease.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)

@@ -48,6 +48,9 @@ _MAX_CACHED_INSTANCES = 10_000
 _MAX_CACHED_TASKS = 10_000
 _MAX_CACHED_BYTES = 64 * 1024 * 1024
 
+DISK_ERRORS = (sqlite3.OperationalError,)
+"""What a statement raises when the disk is full or fails, or when another program locks the file."""
+
 _GAP = 1 << 24
 """Numbers left out at each start, at random: what a power cut has undone is not numbered the same way again."""
 
@@ -577,4 +580,4 @@ def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
 
 def _rarely_changed(instance: Instance) -> tuple[object, ...]:
     """What an ordinary turn leaves as it is, with `_UPDATE_AFTER_TURN`."""
-    return instance.execution_id, instance.completed_at, instance.scheduled_at, instance.rewinding
+    return instance.execution_id, instance.completed_at, instance.scheduled_at, instance.rewinding, instance.parent

@@ -20,7 +20,8 @@ class Parent(NamedTuple):
 
     Attributes:
         instance_id: the parent.
-        execution_id: its execution; the child's outcome is for no other one.
+        execution_id: its execution; the child's outcome is for no other one.  Empty for a child that has been rewound
+            by itself: its parent has had its outcome already.
         task_id: the number of the parent's action.
     """
 
@@ -88,7 +89,9 @@ class EventKind(Enum):
     START = 6
 
 
-WAKES_SUSPENDED = frozenset({EventKind.RESUME, EventKind.TERMINATE, EventKind.TERMINATE_RECURSIVELY})
+TERMINATES = frozenset({EventKind.TERMINATE, EventKind.TERMINATE_RECURSIVELY})
+
+WAKES_SUSPENDED = TERMINATES | {EventKind.RESUME, EventKind.REWIND}
 
 
 class InboxEvent(NamedTuple):

@@ -21,6 +21,7 @@ from durabletask_aio.engine.state import (
     InboxEvent,
     Instance,
     Lock,
+    Parent,
     StartInstance,
     Task,
     Timer,
@@ -85,10 +86,11 @@ def start(existing: Instance | None, message: StartInstance, context: Context) -
         InstanceExistsError: if the existing instance may not be replaced.
         AlreadyStartedError: if the client repeats a start, by the execution id that it has chosen.
     """
-    if existing is not None and existing.status not in message.replaceable:
+    if existing is not None:
         if message.execution_id is not None and message.execution_id == existing.execution_id:
             raise AlreadyStartedError(message.instance_id)
-        raise InstanceExistsError(message.instance_id)
+        if existing.status not in message.replaceable:
+            raise InstanceExistsError(message.instance_id)
     wanted = context.now if message.scheduled_at is None else max(message.scheduled_at, context.now)
     started, ahead = next_start(existing, wanted)
     instance = Instance(
@@ -160,8 +162,13 @@ def fire_start(instance: Instance) -> Changes:
 # -- events --------------------------------------------------------------------------------------------------------
 
 
-def deliver(instance: Instance, message: DeliverEvent) -> Changes | None:
+def deliver(instance: Instance, message: DeliverEvent, inbox: Sequence[InboxEvent]) -> Changes | None:
     """Give an instance an event.
+
+    Args:
+        instance: the instance.
+        message: the event.
+        inbox: what waits for its next turn.
 
     Returns:
         The changes, `None` if the event is dropped: the instance has ended, or the event is for another execution.
@@ -170,9 +177,20 @@ def deliver(instance: Instance, message: DeliverEvent) -> Changes | None:
         return None
     if message.execution_id is not None and message.execution_id != instance.execution_id:
         return None
-    if message.kind is EventKind.SUSPEND and instance.status == SUSPENDED:
-        return None
+    if message.kind is EventKind.SUSPEND and will_be_suspended(instance.status, inbox):
+        return None  # a worker that gets a second one needs a second one to resume
     return Changes(instance, inbox=[InboxEvent(0, message.event, message.kind, message.execution_id)])
+
+
+def will_be_suspended(status: int, inbox: Iterable[InboxEvent]) -> bool:
+    """Return whether an instance is suspended once it has had these events."""
+    is_suspended = status == SUSPENDED
+    for each in inbox:
+        if each.kind is EventKind.SUSPEND:
+            is_suspended = True
+        elif each.kind is EventKind.RESUME:
+            is_suspended = False
+    return is_suspended
 
 
 def is_ready(instance: Instance, inbox: Sequence[InboxEvent]) -> bool:
@@ -185,13 +203,16 @@ def is_ready(instance: Instance, inbox: Sequence[InboxEvent]) -> bool:
     return any(each.kind in wakes for each in inbox)
 
 
-def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], context: Context) -> Changes:
+def rewind(
+    instance: Instance, reason: str | None, locks: Iterable[Lock], context: Context, *, was_suspended: bool
+) -> Changes:
     """Resume a failed instance from before its failure: the next turn rewrites the history.
 
     Args:
         instance: the instance.
         reason: for the history, `None` without.
         locks: locks that others hold by now, of those that the instance held when it failed.
+        was_suspended: whether its history suspends it; then it is suspended again, as a worker that replays that finds.
         context: time and ids.
 
     Raises:
@@ -205,7 +226,11 @@ def rewind(instance: Instance, reason: str | None, locks: Iterable[Lock], contex
             f"and an entity of that is locked by instance '{lock.instance_id}' now; rewind it when that has ended"
         )
     rewound = instance._replace(
-        status=RUNNING, completed_at=None, turn_id=context.new_id(), updated_at=context.now, rewinding=True
+        status=SUSPENDED if was_suspended else RUNNING,
+        completed_at=None,
+        turn_id=context.new_id(),
+        updated_at=context.now,
+        rewinding=True,
     )
     event = events.execution_rewound(context.now, reason)
     return Changes(
@@ -286,7 +311,7 @@ def tell_parent(
 ) -> list[DeliverEvent]:
     """Return the message with which a child tells its parent how it has ended, if it has one."""
     parent = instance.parent
-    if parent is None:
+    if parent is None or not parent.execution_id:
         return []
     if status == COMPLETED:
         event = events.child_completed(context.now, parent.task_id, output)
@@ -298,6 +323,14 @@ def tell_parent(
             )
         event = events.child_failed(context.now, parent.task_id, details)
     return [DeliverEvent(parent.instance_id, event, execution_id=parent.execution_id)]
+
+
+def is_child_of(instance: Instance, parent: Parent | None) -> bool:
+    """Return whether an instance was started by a call of a parent; it may have been rewound by itself since."""
+    child_of = instance.parent
+    if child_of is None or parent is None:
+        return False
+    return child_of._replace(execution_id=child_of.execution_id or parent.execution_id) == parent
 
 
 def report_again(instance: Instance, output: str | None, failure: bytes | None, context: Context) -> list[DeliverEvent]:

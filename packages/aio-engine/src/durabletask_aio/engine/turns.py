@@ -9,6 +9,7 @@ from typing import Any
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.state import (
+    TERMINATES,
     Changes,
     DeliverEvent,
     EndExecution,
@@ -38,6 +39,7 @@ from durabletask_aio.engine.transitions import (
     NotAllowedError,
     next_start,
     tell_parent,
+    will_be_suspended,
 )
 
 
@@ -62,7 +64,7 @@ def complete_turn(
     instance: Instance,
     turn: Turn,
     started: Callable[[], pb.ExecutionStartedEvent],
-    outstanding: Callable[[], frozenset[int]],
+    is_outstanding: Callable[[pb.HistoryEvent], bool],
     context: Context,
 ) -> Changes:
     """Commit a turn: its events and actions become history, and what the actions ask for happens.
@@ -73,21 +75,22 @@ def complete_turn(
         instance: the instance that the turn was of.
         turn: what went in and what came out.
         started: returns the event that started the execution; called for continue-as-new and rewind only.
-        outstanding: returns the numbers of the activities that have not been completed; called for a rewind only.
+        is_outstanding: returns whether the activity or the entity operation that an event asks for has yet to be run,
+            since the time before the instance failed; called for a rewind only.
         context: time and ids.
 
     Returns:
         The changes of the instance.
     """
     try:
-        return _TurnCommit(instance, turn, started, outstanding, context).run(turn.response.actions)
+        return _TurnCommit(instance, turn, started, is_outstanding, context).run(turn.response.actions)
     except (ValueError, TypeError, KeyError) as error:
         failed = pb.OrchestratorAction(id=-1)
         failed.completeOrchestration.orchestrationStatus = FAILED
         failed.completeOrchestration.failureDetails.CopyFrom(
             events.failure("InvalidAction", f"the engine cannot carry out what the turn asks for: {error}")
         )
-        return _TurnCommit(instance, turn, started, outstanding, context).run([failed])
+        return _TurnCommit(instance, turn, started, is_outstanding, context).run([failed])
 
 
 def fork(source: Instance, new_id: str, history: Sequence[pb.HistoryEvent], context: Context) -> Changes:
@@ -113,7 +116,7 @@ def fork(source: Instance, new_id: str, history: Sequence[pb.HistoryEvent], cont
         instance_id=new_id,
         execution_id=context.new_id(),
         turn_id=context.new_id(),
-        status=RUNNING,
+        status=SUSPENDED if is_suspended(history) else RUNNING,
         created_at=context.now,
         turn_time=max(events.microseconds(event.timestamp) for event in history),
         completed_at=None,
@@ -125,7 +128,7 @@ def fork(source: Instance, new_id: str, history: Sequence[pb.HistoryEvent], cont
     action = response.actions.add(id=-1)
     action.rewindOrchestration.newHistory.extend(history)
     turn = Turn((), (), forked.turn_time, response)
-    return complete_turn(forked, turn, pb.ExecutionStartedEvent, frozenset, context)
+    return complete_turn(forked, turn, pb.ExecutionStartedEvent, lambda event: False, context)
 
 
 class _TurnCommit:
@@ -136,33 +139,24 @@ class _TurnCommit:
         instance: Instance,
         turn: Turn,
         started: Callable[[], pb.ExecutionStartedEvent],
-        outstanding: Callable[[], frozenset[int]],
+        is_outstanding: Callable[[pb.HistoryEvent], bool],
         context: Context,
     ) -> None:
         self.instance = instance
         self.turn = turn
         self.started = started
-        self.outstanding = outstanding
+        self.is_outstanding = is_outstanding
         self.context = context
         self.now = max(context.now + instance.ahead, turn.time)
         self.stamp = events.timestamp(self.now)
         self.recorded = [events.orchestrator_started(turn.time), *(each.event for each in turn.events if each.event)]
         """The new events of the history, encoded."""
-        self.status = self._status_after_events()
+        self.status = SUSPENDED if will_be_suspended(instance.status, turn.events) else RUNNING
         self.changes = Changes(instance, consumed=turn.events[-1].seq if turn.events else 0)
-
-    def _status_after_events(self) -> int:
-        status = RUNNING if self.instance.status == PENDING else self.instance.status
-        for each in self.turn.events:
-            if each.kind is EventKind.SUSPEND:
-                status = SUSPENDED
-            elif each.kind is EventKind.RESUME:
-                status = RUNNING
-        return status
 
     def run(self, actions: Iterable[pb.OrchestratorAction]) -> Changes:
         completion: pb.CompleteOrchestrationAction | None = None
-        for action in actions:
+        for action in self._heeded(actions):
             field = action.WhichOneof("orchestratorActionType")
             if field == "completeOrchestration":
                 completion = action.completeOrchestration
@@ -175,6 +169,17 @@ class _TurnCommit:
         if completion.orchestrationStatus == CONTINUED_AS_NEW:
             return self._continue_as_new(completion)
         return self._end(completion)
+
+    def _heeded(self, actions: Iterable[pb.OrchestratorAction]) -> Iterable[pb.OrchestratorAction]:
+        """Leave out what a turn asks for again: that of a suspended instance which is terminated.
+
+        Upstream's worker holds back the events of a suspended instance, those too which say that an action has been
+        taken, and answers with all such actions when it is terminated.
+        """
+        kinds = {each.kind for each in self.turn.events}
+        if self.instance.status != SUSPENDED or not kinds & TERMINATES or EventKind.RESUME in kinds:
+            return actions
+        return [each for each in actions if each.HasField("completeOrchestration")]
 
     # The ways in which a turn can end
 
@@ -219,6 +224,7 @@ class _TurnCommit:
         changes.clear_history = True
         changes.drop_inbox = True
         changes.inbox.append(InboxEvent(0, event.SerializeToString(), EventKind.START))
+        changes.inbox += [each._replace(seq=0) for each in self._unheeded()]
         changes.inbox += [InboxEvent(0, each.SerializeToString()) for each in completion.carryoverEvents]
         changes.inbox += [each._replace(seq=0) for each in self.turn.later if each.execution_id is None]
         changes.payloads = {"input": value, "output": None, "failure": None}
@@ -234,11 +240,18 @@ class _TurnCommit:
             started_at=begun,
             turn_time=begun,
             ahead=ahead,
+            scheduled_at=None,
             custom_status=self._custom_status(),
             tags=tags,
             event_count=0,
         )
         return changes
+
+    def _unheeded(self) -> list[InboxEvent]:
+        """Return the requests of clients that this turn was given after its code had continued as new."""
+        suspensions = [each for each in self.turn.events if each.kind is EventKind.SUSPEND]
+        unheeded = suspensions[-1:] if self.status == SUSPENDED else []
+        return unheeded + [each for each in self.turn.events if each.kind in TERMINATES]
 
     def _rewind(self, action: pb.RewindOrchestrationAction) -> Changes:
         """The history becomes the one that the worker has sent; what is missing in it is asked for again."""
@@ -254,18 +267,19 @@ class _TurnCommit:
             ),
             None,
         )
-        for event in unanswered(history):
-            self._ask_again(event, reason)
+        # Since the rewind was asked for, the instance has had answers to what it had asked for before it failed.
+        arrived = [pb.HistoryEvent.FromString(each.event) for each in self.turn.later]
+        for event in unanswered([*history, *arrived]):
+            if not self.is_outstanding(event):
+                self._ask_again(event, reason)
         # An empty event: the turn that follows only replays the new history.
         changes.inbox.append(InboxEvent(0, b""))
-        return self._finish(status=RUNNING, rewinding=False, turn_id=self.context.new_id(), event_count=0)
+        return self._finish(status=self.status, event_count=0)
 
     def _ask_again(self, event: pb.HistoryEvent, reason: str | None) -> None:
         number, changes = event.eventId, self.changes
         if _is(event, "taskScheduled"):
-            if number not in self.outstanding():
-                body = event.taskScheduled
-                changes.tasks.append(self._new_task(number, body))
+            changes.tasks.append(self._new_task(number, event.taskScheduled))
         elif _is(event, "timerCreated"):
             changes.timers.append(self._new_timer(number, event.timerCreated))
         elif _is(event, "subOrchestrationInstanceCreated"):
@@ -288,6 +302,7 @@ class _TurnCommit:
             "turn_time": self.turn.time,
             "custom_status": self._custom_status(),
             "event_count": count + len(self.recorded),
+            "rewinding": False,
             **changed,
         }
         self.changes.history = history
@@ -453,6 +468,17 @@ def unanswered(history: Iterable[pb.HistoryEvent]) -> list[pb.HistoryEvent]:
         elif event.eventId >= 0:
             asked[event.eventId] = event
     return list(asked.values())
+
+
+def is_suspended(history: Iterable[pb.HistoryEvent]) -> bool:
+    """Return whether a worker that replays a history is suspended in the end."""
+    found = False
+    for event in history:
+        if _is(event, "executionSuspended"):
+            found = True
+        elif _is(event, "executionResumed"):
+            found = False
+    return found
 
 
 def held_locks(history: Iterable[pb.HistoryEvent]) -> list[tuple[str, tuple[str, ...]]]:

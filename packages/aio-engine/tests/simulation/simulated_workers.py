@@ -1,0 +1,137 @@
+"""Workers without a process: they take what is in the outbox of their stream and answer it, sooner or later."""
+
+from __future__ import annotations
+
+import json
+import queue
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from simulated_programs import random_program
+from simulated_workflows import run_turn
+
+from durabletask_aio.engine import events
+from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.dispatch import Names, WorkerStream, WorkKind
+from durabletask_aio.engine.encoding import to_message
+from durabletask_aio.engine.tokens import Token, parse
+
+Response = pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult
+
+
+@dataclass
+class Answer:
+    """What a worker sends: the completion token and the response."""
+
+    token: Token
+    response: Response
+    request: pb.WorkItem
+
+
+@dataclass
+class SimulatedWorker:
+    """A worker.
+
+    Attributes:
+        name: with which it comes back after its stream has ended, empty for none.
+        limits: how many items of each kind it takes.
+        names: what it serves.
+        expires: whether its leases expire.
+        stream: its stream, `None` while it has none.
+        work: what it has been given and has not run.
+        answers: what it has run and not sent.
+    """
+
+    name: str
+    limits: dict[WorkKind, int]
+    names: dict[WorkKind, Names]
+    expires: bool = True
+    stream: WorkerStream | None = None
+    work: list[pb.WorkItem] = field(default_factory=list[pb.WorkItem])
+    answers: list[Answer] = field(default_factory=list[Answer])
+
+    def connect(self) -> WorkerStream:
+        self.stream = WorkerStream(self.limits, self.names, self.name, self.expires)
+        return self.stream
+
+    def receive(self) -> bool:
+        """Take one item that is on its way; returns whether there was one."""
+        if self.stream is None:
+            return False
+        try:
+            item = self.stream.outbox.get_nowait()
+        except queue.Empty:
+            return False
+        if item is None:
+            self.stream = None
+            return False
+        self.work.append(to_message(item))
+        return True
+
+    def holding(self) -> frozenset[str]:
+        """Return the leases that it still has."""
+        tokens = [parse(each.completionToken) for each in self.work] + [each.token for each in self.answers]
+        return frozenset(each.lease for each in tokens)
+
+    def run(self, item: pb.WorkItem, rng: random.Random, *, fails: bool) -> Answer:
+        """Do the work of an item."""
+        token = parse(item.completionToken)
+        response: Response
+        if item.HasField("orchestratorRequest"):
+            response = run_turn(item.orchestratorRequest, item.completionToken)
+        elif item.HasField("activityRequest"):
+            response = run_activity(item.activityRequest, rng, fails=fails)
+        else:
+            response = run_batch(item.entityRequestV2, rng, fails=fails)
+        response.completionToken = item.completionToken
+        return Answer(token, response, item)
+
+
+def run_activity(request: pb.ActivityRequest, rng: random.Random, *, fails: bool) -> pb.ActivityResponse:
+    response = pb.ActivityResponse(instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId)
+    if request.name == "flaky" and fails and rng.random() < 0.5:
+        response.failureDetails.CopyFrom(events.failure("ActivityFailed", request.input.value))
+    else:
+        response.result.value = json.dumps({"key": request.input.value})
+    return response
+
+
+def run_batch(request: pb.EntityRequest, rng: random.Random, *, fails: bool) -> pb.EntityBatchResult:
+    """Execute operations; sometimes only the first of them, and sometimes in vain."""
+    result = pb.EntityBatchResult()
+    if fails and rng.random() < 0.05:
+        result.failureDetails.CopyFrom(events.failure("BatchFailed", "as planned"))
+        return result
+    state: int | None = int(request.entityState.value) if request.HasField("entityState") else None
+    operations = list(request.operationRequests)
+    if fails and rng.random() < 0.2:
+        operations = operations[: rng.randint(1, len(operations))]
+    for event in operations:
+        body = getattr(event, event.WhichOneof("eventType") or "")
+        outcome = result.results.add()
+        if body.operation == "fail":
+            outcome.failure.failureDetails.CopyFrom(events.failure("OperationFailed", "as planned"))
+            continue
+        outcome.success.result.value = body.input.value
+        state = None if body.operation == "delete" else (state or 0) + 1
+        if body.operation in _ACTIONS:
+            _ACTIONS[body.operation](result.actions.add(), body.input.value, rng)
+    if state is not None:
+        result.entityState.value = str(state)
+    return result
+
+
+def _forward(action: pb.OperationAction, key: str, rng: random.Random) -> None:
+    action.sendSignal.instanceId = f"@counter@{rng.choice('abc')}"
+    action.sendSignal.name = "add"
+    action.sendSignal.input.value = f"{key}+"
+
+
+def _start(action: pb.OperationAction, key: str, rng: random.Random) -> None:
+    action.startNewOrchestration.name = "program"
+    action.startNewOrchestration.instanceId = rng.choice(["", "e0", "e1"])
+    action.startNewOrchestration.input.value = json.dumps(random_program(rng, 1))
+
+
+_ACTIONS: dict[str, Callable[[pb.OperationAction, str, random.Random], None]] = {"forward": _forward, "start": _start}
