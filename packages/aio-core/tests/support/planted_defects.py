@@ -134,12 +134,12 @@ def workflow_resumed_once_per_batch() -> None:
 
 @defect
 def user_code_inside_of_upstreams_event() -> None:
-    attach, complete = execution.Execution.attach, ScheduledOperation.on_child_completed
+    run_attached, complete = execution.Execution.run_attached, ScheduledOperation.on_child_completed
     latest: dict[int, Any] = {}
 
-    def remembering(self: Any, upstream: Any) -> None:
+    def remembering(self: Any, upstream: Any, code: Callable[[], None]) -> None:
         latest[id(self)] = upstream
-        attach(self, upstream)
+        run_attached(self, upstream, code)
 
     def complete_and_run(self: Any, task: Any) -> None:
         complete(self, task)
@@ -149,7 +149,7 @@ def user_code_inside_of_upstreams_event() -> None:
             self._loop.run_ready()
             its.detach()
 
-    set_(execution.Execution, "attach", remembering)
+    set_(execution.Execution, "run_attached", remembering)
     set_(ScheduledOperation, "on_child_completed", complete_and_run)
 
 

@@ -96,20 +96,13 @@ class WorkflowRun:
         failure: Exception | None = None
         result: Any = None
         suspended = False
-        execution, loop, guard = self.execution, self.loop, self._guard
+        execution, loop = self.execution, self.loop
+        run_ready = loop.run_ready if self._guard is None else functools.partial(self._run_guarded, self._guard)
         _upstream.on_failure(upstream, functools.partial(failures.translate, execution, loop, function))
         try:
-            execution.attach(upstream)
             main = self._start(function, arguments)
             while True:
-                execution.attach(upstream)
-                try:
-                    if guard is None:
-                        loop.run_ready()
-                    else:
-                        self._run_guarded(guard)
-                finally:
-                    execution.detach()
+                execution.run_attached(upstream, run_ready)
                 if main.done():
                     break
                 if execution.continuation is not None:
