@@ -133,14 +133,19 @@ def test_a_cookie_set_by_another_program_does_not_make_a_token(page: Any) -> Non
         {"origin": "http://localhost:1"},
         {"sec-fetch-site": "cross-site"},
         {"origin": "null"},
+        {"origin": "http://evil.example", "sec-fetch-site": "same-origin"},
+        {"origin": "null", "sec-fetch-site": "cross-site"},
     ],
 )
 def test_a_form_that_another_site_sends_is_refused(page: Any, support: Any, headers: dict[str, str]) -> None:
     assert suspend(page, {"form_token": support.form_token(page)}, **headers).status_code == 403
 
 
-def test_a_form_of_this_page_is_accepted(page: Any, support: Any) -> None:
-    answer = suspend(page, {"form_token": support.form_token(page)}, origin="http://localhost")
+@pytest.mark.parametrize(
+    "headers", [{}, {"origin": "http://localhost"}, {"origin": "null", "sec-fetch-site": "same-origin"}], ids=str
+)
+def test_a_form_of_this_page_is_accepted(page: Any, support: Any, headers: dict[str, str]) -> None:
+    answer = suspend(page, {"form_token": support.form_token(page)}, **headers)
     assert answer.status_code == 404
     assert answer.json() == {"error": "Orchestration instance 'nobody' not found."}
 

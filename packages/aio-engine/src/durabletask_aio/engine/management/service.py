@@ -276,6 +276,8 @@ def _with_outcome(reader: Queries, instances: Sequence[Instance]) -> list[messag
             failure = reader.payloads(instance).get("failure")
             if isinstance(failure, bytes):
                 details = pb.TaskFailureDetails.FromString(failure)
+                while details.HasField("innerFailure"):
+                    details = details.innerFailure
                 described.failure = f"{details.errorType}: {details.errorMessage}"[:_MAX_FAILURE]
         result.append(described)
     return result

@@ -9,7 +9,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -138,10 +137,12 @@ class Forms:
 
     def accepts(self, request: Request, token: str) -> bool:
         """Return whether a request comes from a form of this page."""
-        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            return False
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        if site is not None:
+            # Under this page's referrer policy, the origin of its forms is "null".
+            if site != "same-origin" or origin not in (None, "null", _origin(request)):
+                return False
+        elif origin not in (None, _origin(request)):
             return False
         cookie = request.cookies.get(FORM_COOKIE)
         return bool(cookie) and hmac.compare_digest(token.encode(), self._signature(str(cookie)).encode())
@@ -157,6 +158,10 @@ class Forms:
 
     def _signature(self, cookie: str) -> str:
         return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()
+
+
+def _origin(request: Request) -> str:
+    return f"{request.url.scheme}://{request.headers.get('host', '')}"
 
 
 def cookie_name(name: str, connection: HTTPConnection) -> str:

@@ -1,7 +1,8 @@
 // Changes the elements of a page into those of a newer version of it.  What stays the same stays the same element, so
 // scroll positions, the focus, selected text and opened details stay too.
 
-const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.key || node.id || "" : "");
+// By attributes and child nodes: a form's `id` and `children` may be its fields of these names.
+const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.getAttribute("data-key") || node.getAttribute("id") || "" : "");
 
 // Attributes that belong to the user, or to the script.
 const isOwn = (node, name) => (name === "open" && node.matches("details, dialog")) || (name === "hidden" && node.matches("button, .timeline-tools, .problem"));
@@ -30,9 +31,9 @@ export function morph(from, to) {
 }
 
 export function morphChildren(from, to) {
-  const wanted = new Set([...to.children].map(keyOf).filter(Boolean));
+  const wanted = new Set([...to.childNodes].map(keyOf).filter(Boolean));
   const known = new Map();
-  for (const child of [...from.children]) {
+  for (const child of [...from.childNodes]) {
     const key = keyOf(child);
     if (!key) continue;
     if (wanted.has(key)) known.set(key, child);
