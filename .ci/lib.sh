@@ -51,6 +51,18 @@ install_hatch() {
   export PATH="$work/tools/bin:$PATH" HATCH_DATA_DIR="$work/hatch" HATCH_CACHE_DIR="$work/hatch-cache"
 }
 
+# The slow tests of the page drive Chromium.  Without it they are skipped, so this never fails.
+install_chromium() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v "$name"; then return; fi
+  done
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq && apt-get install -y -qq chromium
+  fi
+  command -v chromium || echo "There is no Chromium: the tests of the page in a browser are skipped."
+}
+
 # Sets `oldest` and `newest` to the ends of the supported range of durabletask.
 find_ends_of_upstream() {
   oldest=$(sed -n 's/.*"durabletask==\(.*\)", if = \["oldest"\].*/\1/p' hatch.toml)
