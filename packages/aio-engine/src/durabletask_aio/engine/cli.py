@@ -171,7 +171,8 @@ def serve(
         raise CommandError(str(error)) from error
     try:
         with _until_signal() as stopped:
-            server, page = _listen(engine, port, access, DEFAULT_UI_PORT if ui and ui_port is None else ui_port, token)
+            tls = {"certificate": tls_cert, "key": tls_key, "insecure": insecure}
+            server, page = _listen(engine, port, access, DEFAULT_UI_PORT if ui and ui_port is None else ui_port, tls)
             try:
                 if retention is not None:
                     engine.management().set_retention(retention)
@@ -187,7 +188,7 @@ def serve(
 
 
 def _listen(
-    engine: Engine, port: int, access: Access, ui_port: int | None, token: str | None
+    engine: Engine, port: int, access: Access, ui_port: int | None, tls: dict[str, Any]
 ) -> tuple[Server, _Page | None]:
     try:
         server = engine.listen(port, access)
@@ -201,7 +202,7 @@ def _listen(
         raise CommandError(
             f'the page needs {error.name}, which is not installed: pip install "durabletask-aio-engine[ui]"'
         ) from error
-    page: _Page = module.PageServer(engine.channel, port=ui_port, host=access.host, token=token)
+    page: _Page = module.PageServer(engine.channel, port=ui_port, host=access.host, token=access.token, **tls)
     try:
         page.start()
     except OSError as error:

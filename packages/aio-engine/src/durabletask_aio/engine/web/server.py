@@ -13,7 +13,7 @@ import grpc
 import uvicorn
 
 from durabletask_aio.engine.loopback import free_port, has_ipv6_loopback, port_in_use
-from durabletask_aio.engine.web.access import LOOPBACK_NAMES
+from durabletask_aio.engine.server import Access
 from durabletask_aio.engine.web.app import create_app
 from durabletask_aio.engine.web.waiting import DescribeWaiting
 
@@ -54,6 +54,7 @@ class PageServer:
         names: Sequence[str] = (),
         certificate: str | os.PathLike[str] | None = None,
         key: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
         describe_waiting: DescribeWaiting | None = None,
     ) -> None:
         """Make a server that does not listen yet.
@@ -66,14 +67,19 @@ class PageServer:
             names: host names under which the page answers, in addition to `host`, `localhost` and loopback addresses.
             certificate: a PEM file with the certificate chain, for TLS.
             key: a PEM file with its private key.
+            insecure: whether to listen without TLS on an address that others can reach.
             describe_waiting: finds out what an instance awaits, see `create_app`.
 
         Raises:
-            ValueError: if there is a certificate without its key, or the other way round.
+            ValueError: if there is a certificate without its key, or the other way round, or neither on an address that
+                others can reach.
         """
         if (certificate is None) != (key is None):
             raise ValueError("TLS takes a certificate and its private key: give both, or neither")
-        is_local = host in LOOPBACK_NAMES
+        is_local = Access(host, insecure=True).is_local
+        if not is_local and certificate is None and not insecure:
+            advice = "give a certificate and a key for TLS, or say that it is to be insecure"
+            raise ValueError(f"{host} can be reached by others: {advice}")
         self._app = create_app(
             channel,
             token=token,
