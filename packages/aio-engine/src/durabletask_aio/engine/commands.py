@@ -425,6 +425,11 @@ class Transaction:
         instance = self.store.instance(message.instance_id)
         if instance is None:
             return
+        if message.kind in transitions.TERMINATES and instance.scheduled_at is not None:
+            # Its code has not begun, and does not.
+            output = events.optional(events.parse(message.event).executionTerminated, "input")
+            self._write(transitions.terminate_now(instance, output, self.context))
+            return
         changes = transitions.deliver(instance, message, self.store.inbox(instance))
         if changes is not None:
             self._write(changes)

@@ -10,6 +10,7 @@ import itertools
 import logging
 import queue
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class WorkItem:
         version: for workers that serve some versions only.
         payload: for the kernel: a task; `None` otherwise.
         affinity: the instance, for the worker that has worked on it last.
+        abandoned_by: streams that have abandoned it, such as those of workers that do not serve its version; they get
+            it again only if there is no other.
     """
 
     kind: WorkKind
@@ -64,6 +67,7 @@ class WorkItem:
     version: str | None = None
     payload: object = None
     affinity: str = ""
+    abandoned_by: weakref.WeakSet[WorkerStream] | None = None
 
 
 @dataclass
@@ -360,6 +364,10 @@ class Dispatcher:
         if lease is None:
             return
         if self._is_current(lease):
+            if lease.stream is not None:
+                if lease.item.abandoned_by is None:
+                    lease.item.abandoned_by = weakref.WeakSet()
+                lease.item.abandoned_by.add(lease.stream)
             self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
             self._drop_kept(lease)
         self._forget(lease_id)
@@ -421,16 +429,14 @@ class Dispatcher:
         """The worker that had the instance last if it has room, else the one that has the most room."""
         if self.is_stopping:
             return None
+        served_by = [each for each in self.streams if each.accepts(item.kind, item.name, item.version)]
+        if item.abandoned_by:
+            served_by = [each for each in served_by if each not in item.abandoned_by] or served_by
+        free = [each for each in served_by if each.has_room(item.kind)]
         last = self._last_worker.get(item.affinity)
-        if last is not None and last.has_room(item.kind) and last.accepts(item.kind, item.name, item.version):
+        if last in free:
             return last
-        best: WorkerStream | None = None
-        for stream in self.streams:
-            if not stream.has_room(item.kind) or not stream.accepts(item.kind, item.name, item.version):
-                continue
-            if best is None or stream.load(item.kind) < best.load(item.kind):
-                best = stream
-        return best
+        return min(free, key=lambda stream: stream.load(item.kind), default=None)
 
     def _fill(self, stream: WorkerStream, kind: WorkKind) -> None:
         waiting = self._queues[kind]
