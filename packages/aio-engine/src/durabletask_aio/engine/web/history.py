@@ -49,7 +49,7 @@ _PAYLOADS = frozenset({"input", "result", "output", "data", "reason", "carryover
 _REFERENCES = ("taskScheduledId", "timerId", "requestId", "criticalSectionId")
 """Fields that tell which action an event belongs to."""
 
-_HIDDEN = frozenset({"instanceId", "parentTraceContext", "traceContext", *_REFERENCES})
+_HIDDEN = frozenset({"instanceId", "orchestrationInstance", "parentTraceContext", "traceContext", *_REFERENCES})
 """Fields that are shown elsewhere, or mean something to tracing only."""
 
 
