@@ -169,8 +169,11 @@ class InstanceCheck:
             elif field == "executionCompleted":
                 expect(not is_in_turn and not has_ended, where)
                 has_ended = True
-            elif field == "executionTerminated" and not is_in_turn:
-                has_ended = False  # without a turn, and perhaps while the rewind of an end has been asked for
+            elif field == "executionTerminated" and (is_rewound or not is_in_turn):
+                # Ended without a turn, perhaps while a rewind of its end was under way.
+                is_in_turn = has_ended = False
+            elif field == "executionSuspended" and (is_rewound or not is_in_turn):
+                pass  # set aside, without a turn
             else:
                 expect(is_in_turn, where)
             is_rewound = is_rewound or field == "executionRewound"
@@ -288,6 +291,11 @@ def check_memory(tables: Tables) -> None:
         seqs = tables.column("SELECT seq FROM lock_requests ORDER BY seq")
         cached = [each.seq for each in store._requests]
         expect(cached == seqs, "the lock requests in memory are not those of the store")
+    if store._leased is not None:
+        leased = tables.column("SELECT seq FROM task_leases ORDER BY seq")
+        expect(sorted(store._leased) == leased, "the leases in memory are not those of the store")
+    orphans = tables.column("SELECT count(*) FROM task_leases WHERE seq NOT IN (SELECT seq FROM tasks)")
+    expect(orphans == [0], "a lease of an activity is kept that is done")
     if store._next_due_known:
         due = tables.column("SELECT min(due) FROM timers")
         expect([store._next_due] == due, f"the next timer is due at {due[0]}, in memory at {store._next_due}")
@@ -330,7 +338,7 @@ def check_dispatcher(kernel: Kernel, tables: Tables, streams: Mapping[WorkerStre
         expect((lease.item.kind, lease.item.key) == (kind, key), f"{kind} {key} has the lease of another item")
     for lease in leases.values():
         expect(lease.stream is not None or lease.worker_id, f"{lease.item.kind} {lease.item.key} is with no worker")
-    for kind, key in ready(tables):
+    for kind, key in ready(kernel, tables):
         expect(_has(dispatcher, kind, key), f"{kind} {key} can be done, and is in no queue and with no worker")
     nonces = set(tables.column("SELECT nonce FROM tasks"))
     waiting = list(dispatcher._queues[ACTIVITY]._places)
@@ -339,12 +347,15 @@ def check_dispatcher(kernel: Kernel, tables: Tables, streams: Mapping[WorkerStre
         expect(nonce in nonces, f"an activity waits for a worker that is not to be done any more: {nonce}")
 
 
-def ready(tables: Tables) -> Iterator[tuple[WorkKind, str]]:
+def ready(kernel: Kernel, tables: Tables) -> Iterator[tuple[WorkKind, str]]:
     """Return what can be done, by the tables."""
+    crash_loops = kernel._crash_loops
     for instance_id in tables.column("SELECT DISTINCT instance_id FROM inbox JOIN instances USING (key)"):
         instance = tables.instance(instance_id)
         assert instance is not None
-        if transitions.is_ready(instance, tables.inbox(instance)):
+        if crash_loops.holds_back(instance):
+            expect(crash_loops.running or crash_loops._waiting, f"{instance_id} is held back for ever")
+        elif transitions.is_ready(instance, tables.inbox(instance)):
             yield TURN, instance_id
     for nonce in tables.column("SELECT nonce FROM tasks"):
         yield ACTIVITY, nonce

@@ -28,6 +28,7 @@ class Life:
         events: the external events that it was given, by their data.
         control: what clients have asked for last: `"suspend"`, `"resume"`, or nothing.
         is_terminated: whether its end has been asked for.
+        started_at: when its execution started, in its own time.
     """
 
     execution_id: str
@@ -35,6 +36,7 @@ class Life:
     events: Counter[str] = field(default_factory=Counter[str])
     control: str = ""
     is_terminated: bool = False
+    started_at: int = 0
 
 
 class Model:
@@ -49,6 +51,8 @@ class Model:
         """Executions whose instance has been purged."""
         self.touched: set[str] = set()
         """Instances to be checked."""
+        self.time = 0
+        """The engine's, at the latest commit."""
         self._pending: list[Callable[[], None]] = []
 
     # -- transactions ----------------------------------------------------------------------------------------------
@@ -63,6 +67,13 @@ class Model:
 
     def after(self, transaction: Transaction, *, continued: str = "") -> None:
         """Note what a command has changed; `continued` is the instance that has continued as new."""
+        now = transaction.context.now
+
+        def apply() -> None:
+            expect(now >= self.time, f"the engine's time goes back from {self.time} to {now}")
+            self.time = now
+
+        self._pending.append(apply)
         for instance_id, instance in transaction.touched.items():
             self._observe(transaction, instance_id, instance, is_same_life=instance_id == continued)
 
@@ -86,6 +97,9 @@ class Model:
         def apply() -> None:
             self.touched.add(instance_id)
             before = self.lives.get(instance_id)
+            if before is not None and instance is not None and before.execution_id != instance.execution_id:
+                is_later = instance.started_at > before.started_at
+                expect(is_later, f"two executions of {instance_id} start at the same time")
             if instance is None:
                 if before is not None:
                     self.purged.add(before.execution_id)
@@ -102,6 +116,7 @@ class Model:
                     f"{instance_id} runs again after its end, without a rewind",
                 )
             before.execution_id, before.status = instance.execution_id, instance.status
+            before.started_at = instance.started_at
 
         self._pending.append(apply)
 

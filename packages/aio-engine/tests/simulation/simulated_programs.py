@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from simulated_workflows import Step
@@ -18,76 +18,112 @@ ROOTS = tuple(f"i{number}" for number in range(5))
 
 CHILDREN = ("c0", "c1")
 
+Weights = Mapping[str, float]
+"""By how much more often than usual something is chosen."""
 
-def random_program(rng: random.Random, depth: int = 2) -> dict[str, Any]:
-    """Return the input of an instance: what it does, and which events it has seen before."""
-    return {"steps": random_steps(rng, depth), "seen": []}
-
-
-def random_steps(rng: random.Random, depth: int) -> list[Step]:
-    steps: list[Step] = []
-    for _ in range(rng.randint(1, 3)):
-        name = rng.choices(list(_STEPS), weights=[weight for weight, _ in _STEPS.values()])[0]
-        steps.append([name, *_STEPS[name][1](rng, depth)])
-        if name in ("continue", "fail"):
-            break
-    return steps
+NO_WEIGHTS: Weights = {}
 
 
-def _delay(rng: random.Random) -> int:
-    return rng.choice([0, 1, SECOND // 2, SECOND, 5 * SECOND, 30 * SECOND])
+class Programs:
+    """Makes random programs: each method returns the arguments of a step."""
 
+    def __init__(self, rng: random.Random, weights: Weights = NO_WEIGHTS) -> None:
+        self.rng = rng
+        self._weights = [weight * weights.get(name, 1) for name, (weight, _) in _STEPS.items()]
 
-def _children(rng: random.Random, depth: int) -> list[dict[str, Any]]:
-    return [random_program(rng, depth - 1) for _ in range(rng.randint(0, 2))] if depth > 0 else []
+    def program(self, depth: int = 2) -> dict[str, Any]:
+        """Return the input of an instance: what it does, and which events it has seen before."""
+        return {"steps": self._steps(depth), "seen": []}
 
+    def _steps(self, depth: int) -> list[Step]:
+        steps: list[Step] = []
+        for _ in range(self.rng.randint(1, 3)):
+            name = self.rng.choices(list(_STEPS), weights=self._weights)[0]
+            steps.append([name, *_STEPS[name][1](self, depth)])
+            if name in ("continue", "fail"):
+                break
+        return steps
 
-def _target(rng: random.Random) -> str:
-    return rng.choice(ROOTS + CHILDREN)
+    def _inner(self, depth: int) -> dict[str, Any]:
+        """Return a program that another one starts."""
+        return self.program(depth - 1) if depth > 0 else {"steps": [], "seen": []}
 
+    def _delay(self) -> int:
+        return self.rng.choice([0, 1, SECOND // 2, SECOND, 5 * SECOND, 30 * SECOND])
 
-def _section(rng: random.Random, depth: int) -> list[Any]:
-    entity_ids = rng.sample(ENTITIES, rng.randint(1, 2))
-    inner: list[Step] = []
-    for _ in range(rng.randint(0, 3)):
-        inner.append(
-            rng.choice(
-                [
-                    ["call", rng.choice(entity_ids), "add"],
-                    ["activities", 1, rng.choice(["work", "flaky"])],
-                    ["timer", _delay(rng)],
-                    ["signal", rng.choice(ENTITIES), "add", 0],
-                ]
+    def _operation(self) -> str:
+        return self.rng.choices(["add", "fail", "delete", "forward", "start"], weights=[10, 1, 2, 2, 1])[0]
+
+    def activities(self, depth: int) -> list[Any]:
+        return [self.rng.randint(1, 3), self.rng.choice(["work", "work", "flaky"])]
+
+    def fan_out(self, depth: int) -> list[Any]:
+        timers = [self._delay()] * self.rng.randint(0, 2)
+        children = [self._inner(depth) for _ in range(self.rng.randint(0, 2))] if depth > 0 else []
+        return [self.rng.randint(0, 3), timers, children]
+
+    def race(self, depth: int) -> list[Any]:
+        return [self.rng.randint(0, 2), self._delay(), self.rng.choice([None, *ENTITIES])]
+
+    def timer(self, depth: int) -> list[Any]:
+        return [self._delay()]
+
+    def child(self, depth: int) -> list[Any]:
+        child_id = self.rng.choice(["", "", "", *CHILDREN, self.rng.choice(ROOTS)])
+        return [child_id, self._inner(depth), self.rng.random() < 0.3]
+
+    def send(self, depth: int) -> list[Any]:
+        return [self.rng.choice(ROOTS + CHILDREN), self.rng.choice(EVENT_NAMES)]
+
+    def wait(self, depth: int) -> list[Any]:
+        return [self.rng.choice(EVENT_NAMES), self._delay()]
+
+    def continue_as_new(self, depth: int) -> list[Any]:
+        return [self._inner(depth)]
+
+    def call(self, depth: int) -> list[Any]:
+        return [self.rng.choice(ENTITIES), self._operation()]
+
+    def signal(self, depth: int) -> list[Any]:
+        return [self.rng.choice(ENTITIES), self._operation(), self._delay()]
+
+    def lock(self, depth: int) -> list[Any]:
+        entity_ids = self.rng.sample(ENTITIES, self.rng.randint(1, 2))
+        inner: list[Step] = []
+        for _ in range(self.rng.randint(0, 3)):
+            inner.append(
+                self.rng.choice(
+                    [
+                        ["call", self.rng.choice(entity_ids), "add"],
+                        ["activities", 1, self.rng.choice(["work", "flaky"])],
+                        ["timer", self._delay()],
+                        ["signal", self.rng.choice(ENTITIES), "add", 0],
+                    ]
+                )
             )
-        )
-    if rng.random() < 0.15:
-        inner.append(["fail"] if rng.random() < 0.5 else ["continue", random_program(rng, 0)])
-    return [entity_ids, inner]
+        if self.rng.random() < 0.15:
+            inner.append(["fail"] if self.rng.random() < 0.5 else ["continue", self._inner(1)])
+        return [entity_ids, inner]
+
+    def status(self, depth: int) -> list[Any]:
+        return [self.rng.choice(["", "half", "done"])]
+
+    def fail(self, depth: int) -> list[Any]:
+        return []
 
 
-def _operation(rng: random.Random) -> str:
-    return rng.choices(["add", "fail", "delete", "forward", "start"], weights=[10, 1, 2, 2, 1])[0]
-
-
-_STEPS: dict[str, tuple[int, Callable[[random.Random, int], list[Any]]]] = {
-    "activities": (6, lambda rng, depth: [rng.randint(1, 3), rng.choice(["work", "work", "flaky"])]),
-    "fan_out": (4, lambda rng, depth: [rng.randint(0, 3), [_delay(rng)] * rng.randint(0, 2), _children(rng, depth)]),
-    "race": (3, lambda rng, depth: [rng.randint(0, 2), _delay(rng), rng.choice([None, *ENTITIES])]),
-    "timer": (2, lambda rng, depth: [_delay(rng)]),
-    "child": (
-        3,
-        lambda rng, depth: [
-            rng.choice(["", *CHILDREN, rng.choice(ROOTS)]),
-            random_program(rng, depth - 1) if depth > 0 else {"steps": [], "seen": []},
-            rng.random() < 0.3,
-        ],
-    ),
-    "send": (2, lambda rng, depth: [_target(rng), rng.choice(EVENT_NAMES)]),
-    "wait": (3, lambda rng, depth: [rng.choice(EVENT_NAMES), _delay(rng)]),
-    "continue": (2, lambda rng, depth: [random_program(rng, depth - 1) if depth > 0 else {"steps": [], "seen": []}]),
-    "call": (3, lambda rng, depth: [rng.choice(ENTITIES), _operation(rng)]),
-    "signal": (2, lambda rng, depth: [rng.choice(ENTITIES), _operation(rng), _delay(rng)]),
-    "lock": (3, _section),
-    "status": (1, lambda rng, depth: [rng.choice(["", "half", "done"])]),
-    "fail": (1, lambda rng, depth: []),
+_STEPS: dict[str, tuple[float, Callable[[Programs, int], list[Any]]]] = {
+    "activities": (6, Programs.activities),
+    "fan_out": (4, Programs.fan_out),
+    "race": (3, Programs.race),
+    "timer": (2, Programs.timer),
+    "child": (3, Programs.child),
+    "send": (2, Programs.send),
+    "wait": (3, Programs.wait),
+    "continue": (2, Programs.continue_as_new),
+    "call": (3, Programs.call),
+    "signal": (2, Programs.signal),
+    "lock": (3, Programs.lock),
+    "status": (1, Programs.status),
+    "fail": (1, Programs.fail),
 }

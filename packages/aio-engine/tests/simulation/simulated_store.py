@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -60,6 +61,8 @@ class SimulatedStore(SqliteStore):
         self._on_commit = on_commit
         with mock.patch.object(sqlite, "connect", return_value=connection):
             super().__init__()
+        # For the engine it is a file, which has another life of it after this one.
+        self.path = Path("simulated.db")
 
     def begin(self) -> None:
         if self.is_crashed:

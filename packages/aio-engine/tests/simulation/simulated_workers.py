@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulated_programs import random_program
+from simulated_programs import Programs
 from simulated_workflows import run_turn
 
 from durabletask_aio.engine import events
@@ -131,7 +131,7 @@ def _forward(action: pb.OperationAction, key: str, rng: random.Random) -> None:
 def _start(action: pb.OperationAction, key: str, rng: random.Random) -> None:
     action.startNewOrchestration.name = "program"
     action.startNewOrchestration.instanceId = rng.choice(["", "e0", "e1"])
-    action.startNewOrchestration.input.value = json.dumps(random_program(rng, 1))
+    action.startNewOrchestration.input.value = json.dumps(Programs(rng).program(1))
 
 
 _ACTIONS: dict[str, Callable[[pb.OperationAction, str, random.Random], None]] = {"forward": _forward, "start": _start}

@@ -50,9 +50,10 @@ Running = Generator[Wait, None, None]
 class Execution:
     """One execution, rebuilt from its events."""
 
-    def __init__(self, instance_id: str) -> None:
+    def __init__(self, instance_id: str, execution_id: str) -> None:
         self.instance_id = instance_id
-        self.started = self.time = 0
+        self.execution_id = execution_id
+        self.time = 0
         self.status = ""
         self.seen: list[str] = []
         self.completion: pb.CompleteOrchestrationAction | None = None
@@ -95,9 +96,9 @@ class Execution:
     def on_start(self, event: pb.HistoryEvent, body: pb.ExecutionStartedEvent) -> None:
         if self._program is not None:
             raise Problem(f"{self.instance_id}: started twice")
-        self.started = events.microseconds(event.timestamp)
-        if self.started != self.time:
-            raise Problem(f"{self.instance_id}: started at {self.started} in a turn of {self.time}")
+        started = events.microseconds(event.timestamp)
+        if started != self.time:
+            raise Problem(f"{self.instance_id}: started at {started} in a turn of {self.time}")
         given = json.loads(body.input.value)
         self.seen = list(given["seen"])
         self._program = self._run(given)
@@ -318,8 +319,8 @@ class Execution:
         return number, action
 
     def _key(self, number: int) -> str:
-        """Return what no other action has, of whatever instance and execution: no two start at the same time."""
-        return f"{self.instance_id}/{self.started}/{number}"
+        """Return what no other action has, of whatever instance and execution."""
+        return f"{self.instance_id}/{self.execution_id}/{number}"
 
     def _activity(self, name: str) -> Outcome:
         number, action = self._action()
@@ -399,7 +400,7 @@ def run_turn(request: pb.OrchestratorRequest, token: str) -> pb.OrchestratorResp
     ):
         response.actions.append(_rewind(request))
         return response
-    execution = Execution(request.instanceId)
+    execution = Execution(request.instanceId, request.executionId.value)
     for event in request.pastEvents:
         execution.process(event)
     for event in request.newEvents:

@@ -11,12 +11,12 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from invariants import Tables, Violation, check_dispatcher, check_is_over, check_store, expect
 from model import Model, operation_key, sent_operations
-from simulated_programs import CHILDREN, ENTITIES, EVENT_NAMES, ROOTS, SECOND, random_program
+from simulated_programs import CHILDREN, ENTITIES, EVENT_NAMES, ROOTS, SECOND, Programs, Weights
 from simulated_store import Crash, SimulatedStore, connect
 from simulated_workers import Answer, SimulatedWorker
 from simulated_workflows import Problem
@@ -52,11 +52,17 @@ Command = Callable[[Transaction], Any]
 class SimulatedKernel(Kernel):
     """A kernel that reports what it does."""
 
-    simulation: Simulation
+    def __init__(self, simulation: Simulation, *arguments: Any, **settings: Any) -> None:
+        self.simulation = simulation
+        self.is_loaded = False
+        super().__init__(*arguments, **settings)
+        self.is_loaded = True
 
     def _publish(self, transactions: list[Transaction]) -> None:
         for transaction in transactions:
             self.simulation.model.touched.update(transaction.touched)
+            if not self.is_loaded:
+                self.simulation.set_aside(transaction)
         try:
             super()._publish(transactions)
         except Exception as error:
@@ -92,6 +98,8 @@ class Simulation:
         self.ids = random.Random(seed + 1)
         self.connection = connect()
         self.happened: set[str] = set()
+        self.focus = rng.choice(_FOCUSES)
+        self.clock_step = rng.choice([0, 1])
         self.settings = {
             "turn_lease": rng.choice([5.0, 60.0]),
             "activity_lease": rng.choice([None, 10.0]),
@@ -120,8 +128,7 @@ class Simulation:
     # -- time and ids ----------------------------------------------------------------------------------------------
 
     def monotonic(self) -> float:
-        # A call takes time, so that no two executions of an id start at the same moment.
-        self.monotonic_time += 1
+        self.monotonic_time += self.clock_step
         return self.monotonic_time / SECOND
 
     def wall(self) -> float:
@@ -136,11 +143,19 @@ class Simulation:
         self.life += 1
         self.store = SimulatedStore(self.connection, self.model.begin, self.model.commit)
         clock = SystemClock(Kernel.last_time(self.store), wall=self.wall, monotonic=self.monotonic)
-        self.kernel = SimulatedKernel(self.store, clock, new_id=self.new_id, monotonic=self.monotonic, **self.settings)
-        self.kernel.simulation = self
+        self.kernel = SimulatedKernel(
+            self, self.store, clock, new_id=self.new_id, monotonic=self.monotonic, **self.settings
+        )
         self.streams = []
         for worker in self.workers:
             worker.stream = None
+
+    def set_aside(self, transaction: Transaction) -> None:
+        """The engine has suspended an instance whose turns it takes for what has ended the process."""
+        self.happened.add("set aside")
+        for instance_id in transaction.touched:
+            self.note(f"{instance_id} is set aside")
+            self.model.lives[instance_id].control = "suspend"
 
     def _restart(self) -> None:
         self.store.crash()
@@ -197,7 +212,7 @@ class Simulation:
         try:
             for number, step in enumerate(self.steps):
                 self.rng = random.Random(step)
-                name = self.rng.choices(_NAMES, weights=_WEIGHTS)[0]
+                name = self._choose(_STEPS)
                 self.log.append(f"{number}: {name}")
                 self._step(name)
                 self.check(everything=number % 16 == 15)
@@ -231,6 +246,8 @@ class Simulation:
         if answers and self.rng.random() < 0.5:
             answer = self.rng.choice(answers)
             futures.append(self.kernel.submit(self._completion(answer)))
+        if self.rng.random() < 0.2:
+            self.disk()
         self._serve()
         for future in futures:
             expect(future.done(), "a command of a group gets no answer")
@@ -242,9 +259,11 @@ class Simulation:
             self.note(f"-> {error or future.result()}")
 
     def _client_command(self) -> Command:
-        names = list(_COMMANDS)
-        name = self.rng.choices(names, weights=[_COMMANDS[each][0] for each in names])[0]
-        return _COMMANDS[name][1](self)
+        return _COMMANDS[self._choose(_COMMANDS)][1](self)
+
+    def _choose(self, among: Mapping[str, tuple[float, object]]) -> str:
+        weights = [weight * self.focus.get(name, 1) for name, (weight, _) in among.items()]
+        return self.rng.choices(list(among), weights=weights)[0]
 
     def _any_id(self) -> str:
         ids = [*ROOTS, *CHILDREN]
@@ -257,7 +276,7 @@ class Simulation:
         replaceable = self.rng.choice([frozenset[int](), TERMINAL, TERMINAL, TERMINAL | {transitions.RUNNING}])
         delay = self.rng.choice([None, None, None, 2 * SECOND, -SECOND])
         scheduled_at = None if delay is None else self.kernel.clock.now() + delay
-        program = json.dumps(random_program(self.rng))
+        program = json.dumps(Programs(self.rng, self.focus).program())
         self.note(f"start {instance_id} {program}")
         message = StartInstance(
             instance_id, "program", input=program, scheduled_at=scheduled_at, replaceable=replaceable
@@ -303,6 +322,9 @@ class Simulation:
 
     def rewind(self) -> Command:
         failed = [key for key, life in self.model.lives.items() if life.status == transitions.FAILED]
+        roots = [each for each in failed if each in ROOTS]
+        if roots and self.rng.random() < 0.7:
+            failed = roots
         instance_id = self.rng.choice(failed) if failed else self._any_id()
         self.note(f"rewind {instance_id}")
         return self._noted(lambda transaction: transaction.rewind_instance(instance_id, None))
@@ -410,7 +432,7 @@ class Simulation:
                 return self._complete_turn(transaction, token, response)
             if isinstance(token, BatchToken):
                 assert isinstance(response, pb.EntityBatchResult)
-                return self._complete_batch(transaction, token, response)
+                return self._complete_batch(transaction, token, response, answer.request.entityRequestV2)
             assert isinstance(response, pb.ActivityResponse)
             counted = transaction.complete_activity(token, response)
             self.model.after(transaction)
@@ -467,15 +489,25 @@ class Simulation:
                 if self.model.sent[target][key] < executed + waiting.count(key):
                     self.model.send(target, key)
 
-    def _complete_batch(self, transaction: Transaction, token: BatchToken, result: pb.EntityBatchResult) -> bool:
+    def _complete_batch(
+        self, transaction: Transaction, token: BatchToken, result: pb.EntityBatchResult, request: pb.EntityRequest
+    ) -> bool:
         before = {each.seq: each for each in transaction.store.operations(token.entity_id)}
+        entity = transaction.store.entity(token.entity_id)
         counted = transaction.complete_batch(token, result)
         if not counted:
             return False
+        assert entity is not None
         after = {each.seq for each in transaction.store.operations(token.entity_id)}
-        for seq, operation in before.items():
-            if seq not in after:
-                self.model.execute(token.entity_id, operation_key(pb.HistoryEvent.FromString(operation.event)))
+        executed = [each for seq, each in before.items() if seq not in after]
+        keys = [operation_key(pb.HistoryEvent.FromString(each.event)) for each in executed]
+        given = [operation_key(each) for each in request.operationRequests]
+        expect(keys == given[: len(keys)], f"a batch of {given} has executed {keys}")
+        for key in keys:
+            self.model.execute(token.entity_id, key)
+        if entity.lock is not None:
+            others = {each.execution_id for each in executed} - {entity.lock.execution_id}
+            expect(not others, f"{token.entity_id} is locked, and has executed operations of others")
         for action in result.actions:
             if action.HasField("sendSignal"):
                 self.model.send(action.sendSignal.instanceId, action.sendSignal.input.value)
@@ -560,6 +592,16 @@ class Simulation:
         self._serve()
         self.workers = [SimulatedWorker("", dict.fromkeys(WORK_KINDS, 3), {})]
         self._connect(self.workers[0])
+        self._wait_for_the_end()
+        # Activities do not fail any more, so what has failed can go further, with its children.
+        for instance_id, life in list(self.model.lives.items()):
+            if life.status == transitions.FAILED and instance_id in ROOTS:
+                self._rewind(instance_id)
+        self._wait_for_the_end()
+        for worker in self.workers:
+            self._disconnect(worker)
+
+    def _wait_for_the_end(self) -> None:
         for _ in range(MAX_FINAL_ROUNDS):
             if not self._finish_some():
                 break
@@ -568,8 +610,6 @@ class Simulation:
             raise Violation("it never ends")
         self.check_everything()
         check_is_over(self.kernel, self.tables)
-        for worker in self.workers:
-            self._disconnect(worker)
 
     def _finish_some(self) -> bool:
         """Do what can be done; returns whether there was anything."""
@@ -592,6 +632,10 @@ class Simulation:
             return False
         self.monotonic_time += max(due - self.kernel.clock.now(), 0) + 1
         return True
+
+    def _rewind(self, instance_id: str) -> None:
+        self.note(f"rewind {instance_id}")
+        self.execute(self._noted(lambda transaction: transaction.rewind_instance(instance_id, None)))
 
     def _resume(self, instance_id: str) -> None:
         self.note(f"resume {instance_id}")
@@ -641,12 +685,9 @@ _STEPS: dict[str, tuple[float, Callable[[Simulation], None]]] = {
     "stream": (5, Simulation.stream),
     "tick": (4, Simulation.tick),
     "clock": (8, Simulation.clock),
-    "crash": (2, Simulation.crash),
     "disk": (2, Simulation.disk),
+    "crash": (2, Simulation.crash),
 }
-_NAMES = list(_STEPS)
-_WEIGHTS = [weight for weight, _ in _STEPS.values()]
-
 _COMMANDS: dict[str, tuple[float, Callable[[Simulation], Command]]] = {
     "start": (10, Simulation.start),
     "raise_event": (6, Simulation.raise_event),
@@ -660,6 +701,21 @@ _COMMANDS: dict[str, tuple[float, Callable[[Simulation], Command]]] = {
     "signal": (4, Simulation.signal),
     "clean_entities": (0.5, Simulation.clean_entities),
 }
+
+
+_FOCUSES: list[Weights] = [
+    {},
+    {"activities": 3, "child": 15, "fan_out": 6, "rewind": 8, "terminate_now": 0, "terminate": 0.3, "work": 1.5},
+    {"lock": 8, "activities": 2, "fail": 2, "rewind": 4},
+    {"race": 15, "fail": 8, "fan_out": 3, "rewind": 15, "terminate_now": 0, "terminate": 0.3},
+    {"group": 6, "disk": 8},
+    {"continue": 5, "suspend": 4, "resume": 4, "raise_event": 2, "terminate": 3},
+    {"crash": 10},
+    {"stream": 5, "deliver": 2, "clock": 2},
+    {"child": 6, "continue": 2, "purge": 6, "restart": 4, "terminate": 3},
+    {"call": 5, "signal": 8, "clean_entities": 6, "lock": 2},
+]
+"""What happens more often in a simulation."""
 
 
 # -- running and shrinking -----------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ class Transaction:
         instance = self.store.instance(instance_id)
         if instance is None or instance.status in TERMINAL:
             return False
-        self._apply(transitions.set_aside(instance, reason, self.context))
+        self._apply(transitions.set_aside(instance, self.store.inbox(instance), reason, self.context))
         return True
 
     def rewind_instance(self, instance_id: str, reason: str | None) -> None:

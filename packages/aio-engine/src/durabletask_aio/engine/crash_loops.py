@@ -78,10 +78,13 @@ class CrashLoops:
 
     def next(self) -> str | None:
         """Choose the suspect that may run now, if none does."""
-        if self.running is not None or not self._waiting:
-            return None
-        self.running = self._waiting.popleft()
-        return self.running
+        while self.running is None and self._waiting:
+            suspect = self._waiting.popleft()
+            # One that an answer from the life before, a client or a purge has cleared meanwhile is none any more.
+            if suspect in self._suspects:
+                self.running = suspect
+                return suspect
+        return None
 
     def dispatched(self, instance_id: str) -> None:
         """The turn of an instance goes to a worker; if it is a suspect, that is written before."""

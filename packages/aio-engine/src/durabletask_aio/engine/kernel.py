@@ -622,9 +622,11 @@ class Kernel:
         """Queue the turn of the next instance that may be ending the process."""
         with self._lock:
             suspect = self._crash_loops.next()
-            instance = None if suspect is None else self.store.instance(suspect)
-            if instance is not None and not self._queue_turn(instance):
-                self._crash_loops.committed(instance.instance_id, None)
+            if suspect is None:
+                return
+            instance = self.store.instance(suspect)
+            if instance is None or not self._queue_turn(instance):
+                self._crash_loops.committed(suspect, None)
 
     def _keep_leases(self, leases: list[Lease], over: list[WorkItem]) -> None:
         """Write which workers have had activities for a while."""

@@ -243,8 +243,11 @@ def rewind(
     )
 
 
-def set_aside(instance: Instance, reason: str, context: Context) -> Changes:
-    """Suspend an instance without a turn of its code; its history says why."""
+def set_aside(instance: Instance, inbox: Sequence[InboxEvent], reason: str, context: Context) -> Changes:
+    """Suspend an instance without a turn of its code; its history says why.
+
+    Suspensions and resumptions that wait in its inbox are dropped: it is suspended until a client resumes it again.
+    """
     now = max(context.now + instance.ahead, instance.turn_time)
     event = events.execution_suspended(now, events.json_text(reason))
     return Changes(
@@ -252,6 +255,8 @@ def set_aside(instance: Instance, reason: str, context: Context) -> Changes:
             status=SUSPENDED, turn_id=context.new_id(), updated_at=context.now, event_count=instance.event_count + 1
         ),
         history=events.frame(events.PAST_EVENT, event),
+        drop_inbox=True,
+        inbox=[each._replace(seq=0) for each in inbox if each.kind not in (EventKind.SUSPEND, EventKind.RESUME)],
     )
 
 
