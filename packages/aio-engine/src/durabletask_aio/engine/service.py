@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -142,7 +142,7 @@ class TaskHubService(Servicer):
         answer.add_done_callback(lambda _: woken.set())
         if not context.add_callback(woken.set):
             woken.set()  # the client has gone already
-        remaining: float | None = context.time_remaining()  # the stubs say it is a number always
+        remaining = cast("float | None", context.time_remaining())  # for the stubs it is always a number
         # Clients of other languages state a deadline in the far future if they mean none.
         woken.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
         if answer.done():
