@@ -35,7 +35,7 @@ ROUNDS = 5
 INSTANCE = "x" * 32
 
 
-class BareServicer(pb_grpc.TaskHubSidecarServiceServicer):  # type: ignore[misc]
+class BareServicer(pb_grpc.TaskHubSidecarServiceServicer):
     """Sends the messages of a chain of activities, and keeps nothing but the bytes of the history."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ def _delimited(number: int, body: bytes) -> bytes:
     return bytes(encoded) + body
 
 
-class AsBytes(grpc.ServerInterceptor):  # type: ignore[misc]
+class AsBytes(grpc.ServerInterceptor):
     """Lets the stream carry bytes, as the engine does."""
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:

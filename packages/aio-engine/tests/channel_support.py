@@ -18,11 +18,11 @@ SECONDS = 20.0
 """The longest wait for something that happens at once."""
 
 
-class Servicer(pb_grpc.TaskHubSidecarServiceServicer):  # type: ignore[misc]
+class Servicer(pb_grpc.TaskHubSidecarServiceServicer):
     """Upstream's service, with some of its methods replaced by functions of a request and a context."""
 
     def __init__(self, **handlers: Callable[[Any, grpc.ServicerContext], Any]) -> None:
-        vars(self).update(handlers)
+        self.__dict__.update(handlers)
 
 
 def request(instance_id: str = "x") -> pb.GetInstanceRequest:

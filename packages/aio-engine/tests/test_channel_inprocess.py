@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import logging
 import math
@@ -389,7 +390,7 @@ def test_only_one_thread_ends_a_call() -> None:
     for _ in range(50):
         context = CallContext(Method("Test", lambda *_: None), None)
         ends: list[int] = []
-        context.add_callback(lambda ends=ends: ends.append(1))
+        context.add_callback(functools.partial(ends.append, 1))
         barrier = threading.Barrier(4)
 
         def end(code: grpc.StatusCode, context: CallContext = context, barrier: Any = barrier) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import itertools
 import threading
 import time
@@ -103,7 +104,7 @@ def test_an_activity_that_a_cut_connection_finds_running_runs_once(
     for _ in range(3):
         before = streams_of(engine)
         proxy.cut()
-        assert wait_until(lambda before=before: is_connected_again(engine, before))
+        assert wait_until(functools.partial(is_connected_again, engine, before))
     job.is_free.set()
 
     state = finished(client, instance_id)
