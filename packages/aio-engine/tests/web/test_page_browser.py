@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="these tests need Chromium: apt-get install chromium"),
 ]
 
+expect.set_options(timeout=20_000)  # of a busy machine
+
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1400, "height": 900}
 
@@ -48,7 +50,7 @@ def _is_root() -> bool:
 
 
 def describe(instance_id: str, history: object) -> list[Awaited]:
-    if instance_id != "described":
+    if instance_id != "described-in-browser":
         return []
     return [Awaited("the event 'approval'", "approval", "shop.py:9", 'await ctx.wait_for_external_event("approval")')]
 
@@ -115,11 +117,17 @@ def test_the_list_is_filtered_as_one_types(open_page: Any, start: Callable[..., 
     page.go_back()
     expect(page.locator(".list tbody tr")).to_have_count(1)
     page.get_by_role("link", name="Clear").click()
+    expect(page.locator("#search")).to_have_value("")
     page.locator("select[name=name]").select_option("waiter")
     expect(page).to_have_url(re.compile(r"\?name=waiter$"))
     page.locator("summary", has_text="Filters").click()
     page.locator("[name=prefix]").fill("typed-2")
     expect(page.locator(".list tbody tr")).to_have_count(1)
+    assert rows(page) == ["typed-2"]
+    page.go_back()
+    expect(page.locator("#search")).to_have_value("TYPED-1")
+    expect(page.locator("select[name=name]")).to_have_value("")
+    expect(page.locator("[name=prefix]")).to_have_value("")
 
 
 def test_the_list_refreshes_and_stays_where_it_is(open_page: Any, start: Callable[..., str]) -> None:
@@ -329,8 +337,8 @@ def test_suspend_resume_and_raise_an_event(open_page: Any, start: Callable[..., 
 
 
 def test_raise_the_event_that_is_awaited(open_page: Any, start: Callable[..., str]) -> None:
-    start("waiter", "described", status="RUNNING", input="approval")
-    page = open_page("instance?id=described")
+    start("waiter", "described-in-browser", status="RUNNING", input="approval")
+    page = open_page("instance?id=described-in-browser")
     expect(page.locator(".waits")).to_contain_text('await ctx.wait_for_external_event("approval")')
     page.locator(".waits").get_by_role("button", name="Raise").click()
     dialog = page.locator("#dialog-event")

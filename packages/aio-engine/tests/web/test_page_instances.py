@@ -263,6 +263,11 @@ def test_what_has_not_changed_is_not_sent_again(page: Any, shop: Sequence[str], 
         assert page.get(path, headers={"if-none-match": tag}).status_code == 200
 
 
+def test_another_filter_is_another_page_with_the_same_instances(page: Any) -> None:
+    tag = page.get("/?q=nothing-is-like-this").headers["etag"]
+    assert page.get("/?q=nor-like-that", headers={"if-none-match": tag}).status_code == 200
+
+
 # One instance ------------------------------------------------------------------------------------------------
 
 

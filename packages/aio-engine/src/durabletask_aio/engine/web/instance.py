@@ -105,7 +105,7 @@ class InstancePage:
         instance_id = require_id(request)
         backend = self._site.backend
         details = backend.management.details(instance_id)
-        version = details.SerializeToString(deterministic=True) + request.url.query.encode()
+        version = details.SerializeToString(deterministic=True)
         if self._site.has_seen(request, "instance.html", version):
             return self._site.page(request, "instance.html", version=version)
         state = backend.state(instance_id)

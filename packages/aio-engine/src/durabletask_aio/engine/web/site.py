@@ -81,8 +81,10 @@ class Site:
         return request.headers.get("if-none-match") == self._tag(request, template, version)
 
     def _tag(self, request: Request, template: str, version: bytes) -> str:
-        # The form token too: after the page's server was started again, the forms that a browser has are of no use.
-        return f'"{_digest(version, self.forms.token(request).encode(), self._assets.encode(), template.encode())}"'
+        # The address, which filters are shown from.  The form token too: after the page's server was started again, the
+        # forms that a browser has are of no use.
+        parts = (template, str(request.url), self.forms.token(request), self._assets)
+        return f'"{_digest(version, *(part.encode() for part in parts))}"'
 
     def error(self, request: Request, error: PageError) -> Response:
         """Render a page, or JSON for the page's script, that says what went wrong."""

@@ -38,7 +38,7 @@ export class Live {
       clearTimeout(typing);
       typing = setTimeout(() => this.submit(form), 250);
     });
-    addEventListener("popstate", () => this.load(location.href, {}));
+    addEventListener("popstate", () => this.load(location.href, { keepFocused: false }));
     this.schedule(this.interval());
   }
 
@@ -69,13 +69,13 @@ export class Live {
   }
 
   // Shows another address of this page in place.
-  async go(address, { replace = false, top = false } = {}) {
+  async go(address, { replace = false, top = false, keepFocused = false } = {}) {
     history[replace ? "replaceState" : "pushState"](null, "", address);
-    await this.load(address, {});
+    await this.load(address, { keepFocused });
     if (top) scrollTo(0, 0);
   }
 
-  async load(address, { isRefresh = false }) {
+  async load(address, { isRefresh = false, keepFocused = true }) {
     const turn = ++this.turn;
     const headers = { Accept: "text/html" };
     if (isRefresh && this.main.dataset.version) headers["If-None-Match"] = this.main.dataset.version;
@@ -93,7 +93,7 @@ export class Live {
         const content = next.getElementById("main");
         if (!content) throw new Error("not a page");
         document.title = next.title;
-        morph(this.main, content);
+        morph(this.main, content, keepFocused);
         this.changed();
       }
       this.failures = 0;
@@ -124,6 +124,6 @@ export class Live {
     if (!["created_from", "created_to", "updated_from", "updated_to"].some((name) => query.has(name))) query.delete("offset");
     if (query.get("size") === "50") query.delete("size");
     const text = query.toString();
-    this.go(form.action.split("?")[0] + (text ? `?${text}` : ""), { replace: true });
+    this.go(form.action.split("?")[0] + (text ? `?${text}` : ""), { replace: true, keepFocused: true });
   }
 }

@@ -11,7 +11,8 @@ function isSame(one, other) {
   return one.nodeType === other.nodeType && one.nodeName === other.nodeName && keyOf(one) === keyOf(other);
 }
 
-export function morph(from, to) {
+// `keepFocused`: whether the field with the focus, which a user may be typing in, keeps its value.
+export function morph(from, to, keepFocused = true) {
   if (from.nodeType !== Node.ELEMENT_NODE) {
     if (from.nodeValue !== to.nodeValue) from.nodeValue = to.nodeValue;
     return;
@@ -27,10 +28,18 @@ export function morph(from, to) {
     if (from.matches("time")) delete from.dataset.titled;
     return;
   }
-  morphChildren(from, to);
+  morphChildren(from, to, keepFocused);
+  if (!(keepFocused && from === document.activeElement) && from.matches(".filters input, .filters select")) setField(from, to);
 }
 
-export function morphChildren(from, to) {
+// What a field shows follows its attributes only until a user has changed it.
+function setField(from, to) {
+  if (from.matches("[data-utc-offset]")) return;
+  if (from.type === "checkbox") from.checked = to.checked;
+  else if (from.value !== to.value) from.value = to.value;
+}
+
+function morphChildren(from, to, keepFocused) {
   const wanted = new Set([...to.childNodes].map(keyOf).filter(Boolean));
   const known = new Map();
   for (const child of [...from.childNodes]) {
@@ -54,7 +63,7 @@ export function morphChildren(from, to) {
     }
     if (match === cursor) cursor = cursor.nextSibling;
     else from.insertBefore(match, cursor);
-    morph(match, next);
+    morph(match, next, keepFocused);
   }
   while (cursor) {
     const next = cursor.nextSibling;
