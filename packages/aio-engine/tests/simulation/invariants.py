@@ -331,7 +331,8 @@ def check_dispatcher(kernel: Kernel, tables: Tables, streams: Mapping[WorkerStre
             if stream.has_room(kind):
                 for items in dispatcher._queues[kind]._by_name.values():
                     for _, item in items.values():
-                        if stream.accepts(kind, item.name, item.version):
+                        # What a worker has given back waits for another one, if there is one.
+                        if stream.accepts(kind, item.name, item.version) and stream not in (item.abandoned_by or ()):
                             raise Violation(f"{kind} {item.key} waits, and a stream has room for it")
     for (kind, key), lease in dispatcher._out.items():
         expect(leases.get(lease.id) is lease, f"{kind} {key} is leased by a lease that is over")

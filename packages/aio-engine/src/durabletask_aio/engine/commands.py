@@ -205,18 +205,22 @@ class Transaction:
         Returns:
             The number of instances that are gone.  What runs, and children of what runs, stay.
         """
-        instance = self.store.instance(instance_id)
-        if instance is None or instance.status not in TERMINAL:
-            return 0
-        count = 0
-        if recursive:
-            for child in self.store.children(instance_id):
-                count += self.purge(child.instance_id, recursive=True)
-        self.has_written = True
-        self.end_execution(EndExecution(instance.execution_id, drop_tasks=True))
-        self.store.delete(instance)
-        self.touched[instance_id] = None
-        return count + 1
+        found: dict[str, Instance] = {}
+        pending = [instance_id]
+        while pending:
+            instance = self.store.instance(pending.pop())
+            # An id that is used again may be a descendant of itself.
+            if instance is None or instance.status not in TERMINAL or instance.instance_id in found:
+                continue
+            found[instance.instance_id] = instance
+            if recursive:
+                pending += [child.instance_id for child in self.store.children(instance.instance_id)]
+        for instance in reversed(found.values()):
+            self.has_written = True
+            self.end_execution(EndExecution(instance.execution_id, drop_tasks=True))
+            self.store.delete(instance)
+            self.touched[instance.instance_id] = None
+        return len(found)
 
     def _existing(self, instance_id: str) -> Instance:
         instance = self.store.instance(instance_id)
