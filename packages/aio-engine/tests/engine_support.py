@@ -33,18 +33,15 @@ class Engine:
         self.clock = VirtualClock(start)
         self.now = 0.0
         numbers = itertools.count(1)
+        self.store = store or SqliteStore()
         self.kernel = Kernel(
-            store or SqliteStore(),
+            self.store,
             self.clock,
             new_id=lambda: f"{next(numbers):016x}",
             monotonic=lambda: self.now,
             **settings,
         )
         self.stream = self.connect()
-
-    @property
-    def store(self) -> SqliteStore:
-        return self.kernel.store
 
     def connect(self, worker_id: str = "", *, limit: int = 100, holding: frozenset[str] | None = None) -> WorkerStream:
         kinds: tuple[WorkKind, ...] = ("orchestration", "activity", "entity")

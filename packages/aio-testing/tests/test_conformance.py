@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from durabletask.client import TaskHubGrpcClient
 
+from durabletask_aio.engine.loopback import free_port
 from durabletask_aio.testing.conformance.outcomes import (
     Doubled,
     Lost,
@@ -23,9 +24,7 @@ from durabletask_aio.testing.conformance.outcomes import (
 from durabletask_aio.testing.conformance.registry import load_scenarios, scenario, scenario_modules
 from durabletask_aio.testing.conformance.scenario_run import ScenarioRun
 from durabletask_aio.testing.conformance.settings import Settings
-from durabletask_aio.testing.local import LocalEngine
 from durabletask_aio.testing.local import local_backend as new_backend
-from durabletask_aio.testing.loopback import free_port
 
 HERE = Path(__file__).parent
 
@@ -277,7 +276,7 @@ def test_checks_tell_apart_what_is_lost_doubled_or_out_of_order():
     "killing", [each for each in load_scenarios(scenario_modules()) if each.kills_engine], ids=lambda each: each.title
 )
 def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(killing):
-    engine = LocalEngine()
+    engine = new_backend()
 
     class Control:
         """Ends the engine's connections; it keeps its instances, as an engine on a disk does."""
@@ -288,7 +287,7 @@ def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(k
         def start(self):
             engine.start()
 
-    run = ScenarioRun(killing.name, Settings(engine.start(), "test", patience=40), Control())
+    run = ScenarioRun(killing.name, Settings(engine.start().address, "test", patience=40), Control())
     try:
         killing.function(run)
     finally:

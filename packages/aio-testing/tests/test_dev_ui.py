@@ -196,7 +196,7 @@ class TestHostileInput:
             worker.start()
             client.schedule_new_orchestration(HOSTILE, input=HOSTILE, instance_id=HOSTILE)
             client.wait_for_orchestration_completion(HOSTILE, timeout=60)
-        wait_until(lambda: local_backend.engine.connected_workers == 0, "the worker to be gone")
+        wait_until(lambda: overview(local_backend)["workers"] == 0, "the worker to be gone")
         client.schedule_new_orchestration("never " + HOSTILE, instance_id="never " + HOSTILE)
         return HOSTILE
 
@@ -334,7 +334,7 @@ def test_a_port_in_use_is_one_clear_sentence(ui, local_backend):
 def test_the_page_names_the_engine_and_how_to_reach_it(ui, local_backend):
     page = ask(ui, "/")[2]
     assert f'host_address="{local_backend.address}"' in page
-    assert "find this engine without any setting" in dev_page.list_page("localhost:4001")
+    assert "find this engine without any setting" in dev_page.list_page("localhost:4001", "")
 
 
 def test_an_instance_scheduled_for_later_is_pending(ui, client):

@@ -6,18 +6,11 @@ import json
 import signal
 import threading
 import time
-from datetime import timedelta
 
 import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
 from durabletask.history import TaskScheduledEvent
-from durabletask.internal import helpers
-
-from durabletask_aio.testing._upstream import pb
-from durabletask_aio.testing.clock import VirtualClock
-from durabletask_aio.testing.engine import Engine
-from durabletask_aio.testing.handouts import Taker
 
 
 def kinds(events):
@@ -125,7 +118,7 @@ def test_a_worker_that_takes_long_keeps_what_it_holds(client, grpc_worker):
 
 
 def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, client, grpc_worker, wait_until):
-    """Its stream ends first, so its activity is free for others; as no other worker has taken it, the result counts."""
+    """It gets nothing new, and keeps what it has begun until that is delivered."""
     begun, finish, runs = threading.Event(), threading.Event(), []
 
     def slow(context, value):
@@ -142,7 +135,7 @@ def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, 
     assert begun.wait(60)
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
-    wait_until(lambda: bool(local_backend.engine._activity_queue), "the activity to be offered to others")
+    wait_until(lambda: any(each.is_leaving for each in local_backend.kernel.dispatcher.streams), "the worker to leave")
     finish.set()
     stopping.join()
 
@@ -151,133 +144,3 @@ def test_a_worker_that_stops_in_order_delivers_what_it_had_begun(local_backend, 
 
     assert state.get_output() == 7
     assert runs == [7]
-
-
-class TestTokens:
-    """The rules, on an engine without a server."""
-
-    @pytest.fixture
-    def engine(self, instant):
-        engine = Engine(VirtualClock(instant))
-        engine.StartInstance(pb.CreateInstanceRequest(instanceId="one", name="orchestrator"), None)
-        return engine
-
-    @pytest.fixture
-    def instant(self):
-        from datetime import datetime, timezone
-
-        return datetime(2024, 1, 1, tzinfo=timezone.utc)
-
-    def complete(self, engine, handout, *actions):
-        response = pb.OrchestratorResponse(instanceId="one", completionToken=handout.token, actions=actions)
-        engine.CompleteOrchestratorTask(response, None)
-
-    schedule = pb.OrchestratorAction(id=1, scheduleTask=pb.ScheduleTaskAction(name="act"))
-
-    def test_a_turn_comes_back_unchanged_when_its_taker_goes(self, engine):
-        gone, other = Taker(), Taker()
-        first = engine.take(gone)
-        engine.release(gone)
-        second = engine.take(other)
-
-        assert second.token != first.token
-        assert list(second.message.orchestratorRequest.newEvents) == list(first.message.orchestratorRequest.newEvents)
-
-    def test_a_taker_that_has_gone_gets_nothing(self, engine):
-        gone = Taker()
-        engine.release(gone)
-        assert engine.take(gone) is None
-
-    def test_the_result_of_a_turn_that_another_worker_has_by_now_is_ignored(self, engine):
-        gone, other = Taker(), Taker()
-        first = engine.take(gone)
-        engine.release(gone)
-        second = engine.take(other)
-        self.complete(engine, first, self.schedule)
-        assert engine.history_of("one") == []
-        assert engine.take(Taker()) is None, "the instance must stay with the second worker"
-
-        self.complete(engine, second, self.schedule)
-        assert kinds(engine.history_of("one")).count("taskScheduled") == 1
-
-    def test_a_turn_delivered_twice_counts_once(self, engine):
-        handout = engine.take(Taker())
-        self.complete(engine, handout, self.schedule)
-        self.complete(engine, handout, self.schedule)
-        assert kinds(engine.history_of("one")).count("taskScheduled") == 1
-
-    def test_of_two_workers_that_finish_one_activity_the_one_that_holds_it_counts(self, engine):
-        self.complete(engine, engine.take(Taker()), self.schedule)
-        gone, other = Taker(), Taker()
-        first = engine.take(gone)
-        engine.release(gone)
-        second = engine.take(other)
-        for handout, result in ((first, '"late"'), (second, '"right"'), (second, '"twice"')):
-            response = pb.ActivityResponse(instanceId="one", taskId=1, completionToken=handout.token)
-            response.result.value = result
-            engine.CompleteActivityTask(response, None)
-
-        events = engine.take(Taker()).message.orchestratorRequest.newEvents
-        assert [event.taskCompleted.result.value for event in events if event.HasField("taskCompleted")] == ['"right"']
-
-    def test_events_that_arrive_while_a_turn_is_out_follow_it(self, engine):
-        gone = Taker()
-        engine.take(gone)
-        engine.RaiseEvent(pb.RaiseEventRequest(instanceId="one", name="early"), None)
-        engine.release(gone)
-        events = engine.take(Taker()).message.orchestratorRequest.newEvents
-        assert kinds(events) == ["orchestratorStarted", "executionStarted", "eventRaised"]
-
-    @pytest.mark.parametrize("kind", ["turn", "activity", "entity"])
-    def test_an_abandoned_item_is_offered_again_after_a_pause(self, engine, kind):
-        if kind != "turn":
-            self.complete(engine, engine.take(Taker()), self.schedule)
-        if kind == "entity":
-            engine.take(Taker())  # the activity
-            engine.SignalEntity(pb.SignalEntityRequest(instanceId="@counter@one", name="add"), None)
-        abandon, request = {
-            "turn": (engine.AbandonTaskOrchestratorWorkItem, pb.AbandonOrchestrationTaskRequest),
-            "activity": (engine.AbandonTaskActivityWorkItem, pb.AbandonActivityTaskRequest),
-            "entity": (engine.AbandonTaskEntityWorkItem, pb.AbandonEntityTaskRequest),
-        }[kind]
-        handout = engine.take(Taker())
-        abandon(request(completionToken=handout.token), None)
-        assert engine.take(Taker()) is None
-
-        engine.clock.advance_to(engine.clock.now() + timedelta(seconds=1))
-        again = engine.take(Taker())
-        assert again.kind == handout.kind
-        assert again.token != handout.token
-
-
-@pytest.mark.parametrize(("end", "status"), [("resume", "COMPLETED"), ("terminate", "TERMINATED")])
-def test_a_suspended_instance_is_woken_by_what_comes_during_its_turn(end, status, local_backend, client):
-    taker = Taker()
-    engine = local_backend.engine
-    instance_id = client.schedule_new_orchestration("anything")
-
-    def turn(*actions):
-        handout = engine.take(taker)
-        assert handout is not None
-        message = handout.message
-        return pb.OrchestratorResponse(
-            instanceId=instance_id, actions=actions, completionToken=message.completionToken
-        ), kinds(message.orchestratorRequest.newEvents)
-
-    engine.CompleteOrchestratorTask(turn()[0], None)
-    client.suspend_orchestration(instance_id)
-    response, _ = turn()
-    if end == "resume":
-        client.resume_orchestration(instance_id)
-    else:
-        client.terminate_orchestration(instance_id)
-    assert engine.take(taker) is None
-    engine.CompleteOrchestratorTask(response, None)
-    completed = helpers.new_complete_orchestration_action(
-        1, pb.ORCHESTRATION_STATUS_COMPLETED if end == "resume" else pb.ORCHESTRATION_STATUS_TERMINATED
-    )
-    response, events = turn(completed)
-    engine.CompleteOrchestratorTask(response, None)
-
-    assert events[-1] == ("executionResumed" if end == "resume" else "executionTerminated")
-    assert client.get_orchestration_state(instance_id).runtime_status.name == status

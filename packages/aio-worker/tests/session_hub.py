@@ -1,4 +1,4 @@
-"""A task hub in this thread: the local engine's state machine, workers that are called and not started, and adversity.
+"""A task hub in this thread: the engine's state machine, workers that are called and not started, and adversity.
 
 Every turn is executed twice: by the worker under test, and by a reference worker that has no sessions and never
 delivers anything.  Both must answer alike, byte for byte, except for what no two replays have in common.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -16,14 +16,19 @@ from google.protobuf import wrappers_pb2
 from worker_support import QUIET
 
 from durabletask_aio.core.functions import is_orchestrator
-from durabletask_aio.testing.clock import VirtualClock
-from durabletask_aio.testing.engine import Engine
-from durabletask_aio.testing.handouts import Taker
+from durabletask_aio.engine import tokens
+from durabletask_aio.engine.clock import VirtualClock
+from durabletask_aio.engine.dispatch import WorkerStream
+from durabletask_aio.engine.encoding import to_message
+from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.memory import MemoryStore
+from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.worker._upstream import find_orchestrator
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 START = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
+MICROSECONDS = 1_000_000
 
 
 class Difference(AssertionError):
@@ -72,9 +77,11 @@ class Hub:
     def __init__(
         self, register: Callable[[TaskHubGrpcWorker], object], *, workers: int = 1, sessions: int = 100, **options: Any
     ) -> None:
-        self.clock = VirtualClock(START)
-        self.engine = Engine(self.clock)
-        self.taker = Taker()
+        self.clock = VirtualClock(int(START.timestamp()) * MICROSECONDS)
+        self.kernel = Kernel(MemoryStore(), self.clock)
+        self.engine = TaskHubService(self.kernel, in_process=True)
+        self.stream = WorkerStream(expires=False, is_pulled=True)
+        self.kernel.open_stream(self.stream)
         self.workers = [self._worker(register, max_extended_sessions=sessions, **options) for _ in range(workers)]
         self.reference = self._worker(register, max_extended_sessions=0)
         self.turns = 0
@@ -112,21 +119,24 @@ class Hub:
     def purge(self, instance_id: str = "instance") -> None:
         self.engine.PurgeInstances(pb.PurgeInstancesRequest(instanceId=instance_id), CONTEXT)
 
+    def state(self, instance_id: str = "instance") -> pb.OrchestrationState:
+        request = pb.GetInstanceRequest(instanceId=instance_id, getInputsAndOutputs=True)
+        state: pb.OrchestrationState = self.engine.GetInstance(request, CONTEXT).orchestrationState
+        return state
+
     def status(self, instance_id: str = "instance") -> str:
-        instance = self.engine.instance(instance_id)
-        assert instance is not None
-        return pb.OrchestrationStatus.Name(instance.status).removeprefix("ORCHESTRATION_STATUS_")
+        status = self.state(instance_id).orchestrationStatus
+        return pb.OrchestrationStatus.Name(status).removeprefix("ORCHESTRATION_STATUS_")
 
     def output(self, instance_id: str = "instance") -> str | None:
-        instance = self.engine.instance(instance_id)
-        assert instance is not None
-        return instance.output
+        state = self.state(instance_id)
+        return state.output.value if state.HasField("output") else None
 
     # What workers do ----------------------------------------------------------------------------------------
 
     def take(self) -> pb.WorkItem | None:
-        handout = self.engine.take(self.taker)
-        return None if handout is None else handout.message
+        work = self.kernel.take(self.stream)
+        return None if work is None else to_message(work)
 
     def execute(self, item: pb.WorkItem, worker: int = 0, stub: Recorder | None = None) -> Recorder:
         """Execute a turn with both workers and compare; nothing is delivered."""
@@ -189,11 +199,8 @@ class Hub:
     def lose(self, item: pb.WorkItem, worker: int = 0) -> None:
         """Execute a turn whose response never arrives; the item goes back to the queue."""
         self.execute(item, worker, Losing())
-        self.engine.take_back(item.completionToken)
-        # Some engines keep the time of the first attempt; the worse ones, for us, give each attempt its own.
-        instance = self.engine.instance(item.orchestratorRequest.instanceId)
-        if instance is not None and instance.history and instance.pending_events[0].HasField("orchestratorStarted"):
-            del instance.pending_events[0]
+        # Some engines keep the time of the first attempt; this one, which is worse for us, gives each attempt its own.
+        self.kernel.requeue(tokens.parse(item.completionToken).lease)
 
     def drain(self, worker: int = 0) -> None:
         """Work until there is nothing left to do at this moment."""
@@ -202,9 +209,11 @@ class Hub:
 
     def advance(self, seconds: float) -> None:
         """Let time pass; what falls due is queued."""
-        end = self.clock.now() + timedelta(seconds=seconds)
-        while self.clock.advance_to(end):
-            pass
+        end = self.clock.now() + int(seconds * MICROSECONDS)
+        while (due := self.kernel.next_due()) is not None and due <= end:
+            self.clock.advance_to(due)
+            self.kernel.fire_due()
+        self.clock.advance_to(end)
 
     def evict(self, worker: int = 0) -> None:
         binding = binding_of(self.workers[worker])
@@ -225,7 +234,7 @@ class Hub:
 class _ToEngine:
     """The engine's own methods as a stub."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: TaskHubService) -> None:
         self._engine = engine
 
     def CompleteActivityTask(self, response: Any) -> None:

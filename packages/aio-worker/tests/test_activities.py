@@ -21,7 +21,7 @@ from durabletask.payload.store import LargePayloadStorageOptions, PayloadStore
 from durabletask.worker import ConcurrencyOptions
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from google.protobuf import wrappers_pb2
-from worker_support import QUIET, call_one, finished, run, started, wait_until
+from worker_support import QUIET, arrived, call_one, finished, recorded, run, started, wait_until
 
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.testing.local import LocalBackend
@@ -466,8 +466,7 @@ class TestTheLoop:
 
 
 def has_pending_result(engine: LocalBackend, instance_id: str) -> bool:
-    instance = engine.engine._instances[instance_id]
-    events = [*instance.history, *instance.dispatched_events, *instance.pending_events]
+    events = [*recorded(engine, instance_id), *arrived(engine, instance_id)]
     return any(event.HasField("taskCompleted") for event in events)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import functools
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +18,12 @@ from durabletask import entities
 from durabletask import worker as upstream
 from durabletask.client import TaskHubGrpcClient
 from durabletask.grpc_options import GrpcWorkerResiliencyOptions
+from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
 from durabletask.worker import ConcurrencyOptions
 from tcp_proxy import TcpProxy
 from worker_support import QUIET, call_one, finished, run, wait_until
 
 from durabletask_aio.engine.embedded import Engine
-from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import leases as module
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.leases import Leases, lease_of
@@ -311,13 +312,22 @@ class TestAWorkerThatStops:
 
 
 class TestOtherEngines:
-    def test_are_sent_nothing(self, own_engine: LocalBackend) -> None:
+    @pytest.fixture
+    def address(self) -> Iterator[str]:
+        """The address of upstream's in-memory engine."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        engine = InMemoryOrchestrationBackend(port=port)
+        yield engine.start()
+        engine.stop()
+
+    def test_are_sent_nothing(self, address: str) -> None:
         job = Job()
-        worker = TaskHubGrpcWorker(host_address=own_engine.address, logger=QUIET)
+        worker = TaskHubGrpcWorker(host_address=address, logger=QUIET)
         worker.add_activity(job.wait)
         worker.add_orchestrator(call_one)
         worker.start()
-        client = TaskHubGrpcClient(host_address=own_engine.address, logger=QUIET)
+        client = TaskHubGrpcClient(host_address=address, logger=QUIET)
         instance_id = client.schedule_new_orchestration(call_one, input=["wait", 1])
         assert wait_until(lambda: job.runs[1] == 1)
         binding = binding_of(worker)

@@ -355,9 +355,8 @@ def test_a_failed_task_is_recorded_alike_by_async_and_generator() -> None:
     for name in ("asynchronous", "generator"):
         hub.start(name, instance_id=name)
         hub.drain()
-        instance = hub.engine.instance(name)
-        assert instance is not None
-        details.append((instance.failure_details.errorType, instance.failure_details.errorMessage))
+        failure = hub.state(name).failureDetails
+        details.append((failure.errorType, failure.errorMessage))
 
     (async_type, async_message), (generator_type, generator_message) = details
     assert async_type == generator_type

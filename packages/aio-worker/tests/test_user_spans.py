@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from durabletask.client import TaskHubGrpcClient
 from session_hub import Hub, Recorder
-from worker_support import QUIET, finished, run, started, wait_until
+from worker_support import QUIET, finished, recorded, run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -230,8 +230,7 @@ def tree_of(exporter: Any) -> dict[str, str | None]:
 
 def has_raised(engine: LocalBackend, instance_id: str, name: str) -> bool:
     """Whether the turn that brought this event is over, for the engine too."""
-    instance = engine.engine.instance(instance_id)
-    return instance is not None and any(event.eventRaised.name == name for event in instance.history)
+    return any(event.eventRaised.name == name for event in recorded(engine, instance_id))
 
 
 class TestOfTheWorkflowTracerProvider:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import durabletask.internal.orchestrator_service_pb2 as pb
 from durabletask.client import OrchestrationState, TaskHubGrpcClient
 
+from durabletask_aio.engine import events
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -31,6 +33,21 @@ def started(
         worker.add_orchestrator(orchestrator)
     worker.start()
     return worker
+
+
+def recorded(engine: LocalBackend, instance_id: str) -> Sequence[pb.HistoryEvent]:
+    """The committed history of an instance."""
+    with engine.kernel.reading() as reader:
+        instance = reader.instance(instance_id)
+        return [] if instance is None else events.past_events(reader.history(instance))
+
+
+def arrived(engine: LocalBackend, instance_id: str) -> Sequence[pb.HistoryEvent]:
+    """What has arrived for an instance and is in no committed turn."""
+    with engine.kernel.locked() as store:
+        instance = store.instance(instance_id)
+        inbox = [] if instance is None else store.inbox(instance)
+        return [pb.HistoryEvent.FromString(each.event) for each in inbox]
 
 
 def run(client: TaskHubGrpcClient, orchestrator: Any, input: Any = None, **options: Any) -> OrchestrationState:

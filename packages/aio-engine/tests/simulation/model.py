@@ -14,6 +14,7 @@ from invariants import InstanceCheck, Tables, Violation, control_is_lost, expect
 
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.commands import Transaction
+from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import EventKind, Instance, TimerKind
 from durabletask_aio.engine.transitions import FAILED, TERMINAL
 
@@ -83,6 +84,7 @@ class Model:
         received: Counter[str] = Counter()
         control = ""
         if instance is not None:
+            assert isinstance(transaction.store, SqliteStore)
             tables = Tables(transaction.store)
             received = Counter(tables.input(instance)["seen"])
             if instance.status in TERMINAL:

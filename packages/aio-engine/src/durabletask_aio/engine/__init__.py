@@ -14,12 +14,16 @@ What is kept:
     schema: the tables, and the steps from older ones.
     reading: queries, and rows as the engine's state.
     sqlite: the store in one SQLite database.
+    memory: the store of a test.
 
 At work:
     commands: loads, computes and writes, in one transaction.
+    pending: a command that waits for its transaction.
     kernel: runs commands in groups, and publishes what they have changed.
     crash_loops: instances whose turns end the process.
     dispatch: queues, workers' streams, limits and leases.
+    watchers: who is told when an instance changes.
+    work: work items on their way to a worker.
     tokens: completion tokens, which say what an answer counts for.
     clock: the machine's time and a virtual one.
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from durabletask_aio.engine import entity_transitions, events, transitions, turns
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import (
     Changes,
     DeliverEvent,
@@ -35,7 +34,7 @@ from durabletask_aio.engine.state import (
     Timer,
     TimerKind,
 )
-from durabletask_aio.engine.store import InstanceFilter
+from durabletask_aio.engine.store import InstanceFilter, Store, all_instances
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import TERMINAL, Context
 
@@ -62,7 +61,7 @@ class Transaction:
         finished: the lease that the command is the answer to.
     """
 
-    def __init__(self, store: SqliteStore, context: Context) -> None:
+    def __init__(self, store: Store, context: Context) -> None:
         self.store = store
         self.context = context
         self.touched: dict[str, Instance | None] = {}
@@ -222,6 +221,14 @@ class Transaction:
             self.touched[instance.instance_id] = None
         return len(found)
 
+    def clear(self) -> None:
+        """Forget every instance, entity and timer."""
+        for instance in all_instances(self.store):
+            self.touched[instance.instance_id] = None
+            self.dropped_executions.append(instance.execution_id)
+        self.has_written = True
+        self.store.clear()
+
     def _existing(self, instance_id: str) -> Instance:
         instance = self.store.instance(instance_id)
         if instance is None:
@@ -312,7 +319,7 @@ class Transaction:
         changes = entity_transitions.complete_batch(entity, given, result, self.context)
         self.has_written = True
         self.store.put_entity(changes.entity)
-        self.store.drop_operations(changes.consumed)
+        self.store.drop_operations(token.entity_id, changes.consumed)
         self.entities[token.entity_id] = None
         self._locks_changed = True
         self._messages.extend(changes.messages)

@@ -19,7 +19,7 @@ from durabletask_aio.engine.state import Instance
 from durabletask_aio.engine.transitions import SUSPENDED
 
 if TYPE_CHECKING:
-    from durabletask_aio.engine.sqlite import SqliteStore
+    from durabletask_aio.engine.store import Store
 
 _logger = logging.getLogger("durabletask.aio.engine")
 
@@ -33,7 +33,7 @@ _RUNNING = "suspect"
 class CrashLoops:
     """The suspects of one life of an engine.  Called under the kernel's lock."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         """Look at how the life before has ended."""
         self._store = store
         self._waiting: deque[str] = deque()

@@ -107,6 +107,7 @@ class WorkerStream:
         names: which items it takes, by kind.
         worker_id: its own name, empty for none.
         expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
+        is_pulled: whether it gets an item only when it asks for one, with `Dispatcher.take`.
         outbox: what is on its way to it; `None` ends the stream.
         held: how many items of each kind it holds.
         is_open: whether it has not ended.
@@ -119,6 +120,7 @@ class WorkerStream:
     names: Mapping[WorkKind, Names] = field(default_factory=dict[WorkKind, Names])
     worker_id: str = ""
     expires: bool = True
+    is_pulled: bool = False
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
     held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WORK_KINDS, 0))
     is_open: bool = True
@@ -140,8 +142,9 @@ class WorkerStream:
         return versions is not None and (not versions or (version or "") in versions)
 
     def has_room(self, kind: WorkKind) -> bool:
-        """Return whether it may get another item of the kind."""
-        return self.is_open and not self.is_leaving and self.held[kind] < self.limits.get(kind, UNLIMITED)
+        """Return whether it may be sent another item of the kind."""
+        is_fed = self.is_open and not self.is_leaving and not self.is_pulled
+        return is_fed and self.held[kind] < self.limits.get(kind, UNLIMITED)
 
     def load(self, kind: WorkKind) -> float:
         """Return what part of its limit it holds."""
@@ -161,6 +164,10 @@ class _Queue:
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
+
+    def get(self, key: str) -> WorkItem | None:
+        place = self._places.get(key)
+        return None if place is None else self._by_name[place][key][1]
 
     def append(self, item: WorkItem) -> None:
         self._next += 1
@@ -349,6 +356,26 @@ class Dispatcher:
         """Return the lease on it."""
         return self._out.get((kind, key))
 
+    def queued_item(self, kind: WorkKind, key: str) -> WorkItem | None:
+        """Return the item that waits for a worker, `None` if none does."""
+        return self._queues[kind].get(key)
+
+    def take(self, stream: WorkerStream) -> object | None:
+        """Lease the next item to a stream that asks for one: turns first, then activities, then batches.
+
+        Returns:
+            What `prepare` has made of it, `None` if nothing waits.
+        """
+        for kind, waiting in self._queues.items():
+            while stream.is_open and len(waiting) and not self.is_stopping and not stream.is_leaving:
+                item = waiting.pop(stream, kind)
+                if item is None:
+                    break
+                prepared = self._lease(item, stream)
+                if prepared is not None:
+                    return prepared
+        return None
+
     def finish(self, lease_id: str) -> WorkItem | None:
         """A worker has answered, and has room for another item; returns what it has answered for."""
         lease = self._forget(lease_id)
@@ -373,6 +400,12 @@ class Dispatcher:
         self._forget(lease_id)
         if lease.stream is not None:
             self._fill(lease.stream, lease.item.kind)
+
+    def requeue(self, lease_id: str) -> None:
+        """Let an item be dispatched again, before all others of its kind."""
+        lease = self._leases.get(lease_id)
+        if lease is not None:
+            self._requeue([lease])
 
     def stop(self) -> None:
         """Dispatch nothing from now on."""
@@ -447,6 +480,12 @@ class Dispatcher:
             self._dispatch(item, stream)
 
     def _dispatch(self, item: WorkItem, stream: WorkerStream) -> None:
+        prepared = self._lease(item, stream)
+        if prepared is not None:
+            stream.outbox.put(prepared)
+
+    def _lease(self, item: WorkItem, stream: WorkerStream) -> object | None:
+        """Give a worker an item; returns what goes to it, `None` if there is nothing to do any more."""
         lease = Lease(self._new_id(), item, stream, stream.worker_id, self._monotonic())
         try:
             prepared = self._prepare(lease)
@@ -454,9 +493,9 @@ class Dispatcher:
             # The disk may not be readable for a moment.
             _logger.exception("A work item could not be read; it is tried again")
             self._paused.append((self._monotonic() + ABANDON_PAUSE, item))
-            return
+            return None
         if prepared is None:
-            return  # there is nothing to do any more
+            return None
         self._leases[lease.id] = lease
         self._out[item.kind, item.key] = lease
         stream.held[item.kind] += 1
@@ -464,7 +503,7 @@ class Dispatcher:
             self._not_kept[lease.id] = lease
         if item.kind is TURN:
             self._remember(item.key, stream)
-        stream.outbox.put(prepared)
+        return prepared
 
     def _remember(self, instance_id: str, stream: WorkerStream) -> None:
         if len(self.streams) > 1:

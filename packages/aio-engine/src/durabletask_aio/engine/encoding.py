@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.kernel import BatchWork, TaskWork, TurnWork
+from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork
 
 _TURN = bytes([pb.WorkItem.DESCRIPTOR.fields_by_name["orchestratorRequest"].number << 3 | 2])
 
@@ -24,7 +24,7 @@ def to_bytes(work: object) -> bytes:
     new = b"".join(events.frame(events.NEW_EVENT, each) for each in work.new())
     encoded_head = head.SerializeToString()
     size = events.varint(len(encoded_head) + len(past) + len(new))
-    token = pb.WorkItem(completionToken=work.token).SerializeToString()
+    token = pb.WorkItem(completionToken=str(work.token)).SerializeToString()
     return b"".join((_TURN, size, encoded_head, past, new, token))
 
 
@@ -33,13 +33,15 @@ def to_message(work: object) -> pb.WorkItem:
     if isinstance(work, TurnWork):
         return pb.WorkItem.FromString(to_bytes(work))
     if isinstance(work, TaskWork):
-        return pb.WorkItem(completionToken=work.token, activityRequest=pb.ActivityRequest.FromString(work.task.request))
+        return pb.WorkItem(
+            completionToken=str(work.token), activityRequest=pb.ActivityRequest.FromString(work.task.request)
+        )
     if isinstance(work, BatchWork):
         request = pb.EntityRequest(
             instanceId=work.entity.entity_id,
             entityState=events.string_value(work.entity.state),
             operationRequests=[pb.HistoryEvent.FromString(each.event) for each in work.operations],
         )
-        return pb.WorkItem(completionToken=work.token, entityRequestV2=request)
+        return pb.WorkItem(completionToken=str(work.token), entityRequestV2=request)
     assert isinstance(work, pb.WorkItem)
     return work

@@ -165,3 +165,8 @@ def grant_message(lock: Lock, context: Context) -> DeliverEvent:
 def release(entity: Entity) -> Entity:
     """Return the entity without its holder."""
     return entity._replace(lock=None)
+
+
+def entity_name(entity_id: str) -> str:
+    """Return the name in an entity's id, `@name@key`."""
+    return entity_id.split("@", 2)[1] if entity_id.startswith("@") else entity_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
@@ -17,8 +18,13 @@ from durabletask_aio.engine._upstream import pb
 MICROSECONDS = 1_000_000
 
 
+_SHORT = tuple(bytes((number,)) for number in range(128))
+
+
 def varint(number: int) -> bytes:
     """Encode a number in protobuf's variable length."""
+    if number < 128:
+        return _SHORT[number]
     encoded = bytearray()
     while number > 127:
         encoded.append(number & 127 | 128)
@@ -34,6 +40,36 @@ def _tag(field: str) -> bytes:
 
 PAST_EVENT = _tag("pastEvents")
 NEW_EVENT = _tag("newEvents")
+
+
+def with_time(event: pb.HistoryEvent, time: int) -> bytes:
+    """Encode an event that a worker has sent, which need not say when it happened."""
+    encoded: bytes = event.SerializeToString()
+    if event.timestamp.seconds or event.timestamp.nanos:
+        return encoded
+    # Of two values of one field the last one counts.
+    return encoded + pb.HistoryEvent(timestamp=timestamp(time)).SerializeToString()
+
+
+_EVENT_TAGS = {each.name: varint(each.number << 3 | 2) for each in pb.HistoryEvent.DESCRIPTOR.fields}
+
+
+def encode(time: int, field: str, body: bytes = b"", number: int = -1) -> bytes:
+    """Encode an event, in half of the time that it takes to make the message.
+
+    Args:
+        time: of the event.
+        field: which event it is: the name of the field of `HistoryEvent`.
+        body: the value of that field, encoded.
+        number: of the action, if the event confirms one.
+    """
+    return _head(time, number) + frame(_EVENT_TAGS[field], body)
+
+
+@lru_cache(maxsize=256)
+def _head(time: int, number: int) -> bytes:
+    """Encode the fields that all events have."""
+    return pb.HistoryEvent(eventId=number, timestamp=timestamp(time)).SerializeToString()
 
 
 def frame(tag: bytes, encoded: bytes) -> bytes:
@@ -84,9 +120,7 @@ def as_past(events: Iterable[pb.HistoryEvent]) -> bytes:
 
 def orchestrator_started(time: int) -> bytes:
     """Encode the first event of a turn."""
-    return pb.HistoryEvent(
-        eventId=-1, timestamp=timestamp(time), orchestratorStarted=pb.OrchestratorStartedEvent()
-    ).SerializeToString()
+    return encode(time, "orchestratorStarted")
 
 
 def execution_started(
@@ -144,21 +178,19 @@ def execution_rewound(time: int, reason: str | None) -> bytes:
 def timer_fired(time: int, timer_id: int, fire_at: Timestamp) -> bytes:
     """Encode that a timer is due; `time` is when it is."""
     fired = pb.TimerFiredEvent(fireAt=fire_at, timerId=timer_id)
-    return pb.HistoryEvent(eventId=-1, timestamp=timestamp(time), timerFired=fired).SerializeToString()
+    return encode(time, "timerFired", fired.SerializeToString())
 
 
 def activity_outcome(time: int, response: pb.ActivityResponse) -> bytes:
     """Encode the result or the failure of an activity."""
-    event = pb.HistoryEvent(eventId=-1, timestamp=timestamp(time))
     # A failure without a message is a failure too.
     if response.HasField("failureDetails"):
-        event.taskFailed.taskScheduledId = response.taskId
-        event.taskFailed.failureDetails.CopyFrom(response.failureDetails)
-    else:
-        event.taskCompleted.taskScheduledId = response.taskId
-        if response.HasField("result"):
-            event.taskCompleted.result.CopyFrom(response.result)
-    return event.SerializeToString()
+        failed = pb.TaskFailedEvent(taskScheduledId=response.taskId, failureDetails=response.failureDetails)
+        return encode(time, "taskFailed", failed.SerializeToString())
+    completed = pb.TaskCompletedEvent(taskScheduledId=response.taskId)
+    if response.HasField("result"):
+        completed.result.CopyFrom(response.result)
+    return encode(time, "taskCompleted", completed.SerializeToString())
 
 
 def child_completed(time: int, task_id: int, output: str | None) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import queue
 import secrets
 import threading
 import time
@@ -18,11 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from durabletask_aio.engine import entity_transitions, events, transitions
+from durabletask_aio.engine import entity_transitions, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.crash_loops import CrashLoops, set_aside
@@ -38,12 +36,15 @@ from durabletask_aio.engine.dispatch import (
     WorkerStream,
     WorkItem,
 )
-from durabletask_aio.engine.reading import SqliteReader
-from durabletask_aio.engine.sqlite import DISK_ERRORS, SqliteStore
-from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
-from durabletask_aio.engine.store import RolledBackError, StoreError
+from durabletask_aio.engine.pending import PendingCommand
+from durabletask_aio.engine.reading import Queries
+from durabletask_aio.engine.sqlite import DISK_ERRORS
+from durabletask_aio.engine.state import Instance, Task
+from durabletask_aio.engine.store import ClosableReader, Reader, RolledBackError, Store, StoreError
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import Context
+from durabletask_aio.engine.watchers import Watcher, Watchers
+from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork
 
 _logger = logging.getLogger("durabletask.aio.engine")
 
@@ -73,91 +74,12 @@ class EngineBusyError(Exception):
     """A command could not be written; it may be tried again."""
 
 
-@dataclass
-class TurnWork:
-    """A turn on its way to a worker, not yet put together.
-
-    Attributes:
-        token: the completion token.
-        instance: whose turn it is.
-        chunks: its history: the first `chunk_count` of these.
-        events: the new events.
-        time: of the turn.
-    """
-
-    token: str
-    instance: Instance
-    chunks: list[bytes]
-    chunk_count: int
-    events: list[InboxEvent]
-    time: int
-
-    def past(self) -> bytes:
-        """The history, as fields of a request."""
-        return b"".join(itertools.islice(self.chunks, self.chunk_count))
-
-    def new(self) -> list[bytes]:
-        """The new events, encoded."""
-        return [events.orchestrator_started(self.time), *(each.event for each in self.events if each.event)]
-
-
-@dataclass
-class TaskWork:
-    """An activity on its way to a worker."""
-
-    token: str
-    task: Task
-
-
-@dataclass
-class BatchWork:
-    """A batch of operations on its way to a worker."""
-
-    token: str
-    entity: Entity
-    operations: list[Operation]
-
-
-class _Entry:
-    """A command that waits for its transaction.
-
-    Attributes:
-        command: the command.
-        future: for a caller that does not wait on its own thread.
-        is_done: whether `result` or `error` says what has come of it.
-    """
-
-    __slots__ = ("command", "error", "future", "is_done", "result")
-
-    def __init__(self, command: Callable[[Transaction], Any], future: Future[Any] | None = None) -> None:
-        self.command = command
-        self.future = future
-        self.is_done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def finish(self, result: Any, error: BaseException | None = None) -> None:
-        """Say what has come of it."""
-        self.result, self.error = result, error
-        self.is_done = True
-        if self.future is None:
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
-
-
-Watcher = Callable[["Instance | None"], bool]
-"""Is told an instance after each of its commits, `None` once it is deleted; returns whether it has seen enough."""
-
-
 class Kernel:
     """The engine without its transport.  Thread-safe."""
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         clock: Clock,
         *,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
@@ -190,14 +112,14 @@ class Kernel:
             keep_leases=store.path is not None,
         )
         self._lock = threading.Lock()
-        self._pending: deque[_Entry] = deque()
+        self._pending: deque[PendingCommand] = deque()
         self._wake = threading.Condition(threading.Lock())
         self._is_woken = False
         self._thread: threading.Thread | None = None
         self._is_closed = False
-        self._watchers: dict[str, list[Watcher]] = {}
+        self._watchers = Watchers()
         self._observers: list[Callable[[], None]] = []
-        self._idle_readers: queue.LifoQueue[SqliteReader] = queue.LifoQueue()
+        self._idle_readers: deque[ClosableReader] = deque()
         self._time_written = 0
         self._busy_until = 0.0
         self._next_retention = 0.0
@@ -215,7 +137,7 @@ class Kernel:
         turns = batches = activities = 0
         if self.store.path is not None:
             for instance_id in self._crash_loops.start():
-                self._run([_Entry(partial(_set_aside, instance_id))])
+                self._run([PendingCommand(partial(_set_aside, instance_id))])
         for instance in self.store.waiting_instances():
             if self._queue_turn(instance):
                 turns += 1
@@ -243,7 +165,7 @@ class Kernel:
         """
         if self._thread is not None and threading.current_thread() is threading.main_thread():
             return self.submit(command).result()
-        entry = self._enter(_Entry(command))
+        entry = self._enter(PendingCommand(command))
         with self._lock:
             # Another caller may have run it together with its own while this one waited for the lock.
             if not entry.is_done:
@@ -256,18 +178,18 @@ class Kernel:
     def submit(self, command: Callable[[Transaction], T]) -> Future[T]:
         """Have the engine's thread run a command."""
         future: Future[T] = Future()
-        self._enter(_Entry(command, future))
+        self._enter(PendingCommand(command, future))
         self.wake()
         return future
 
-    def _enter(self, entry: _Entry) -> _Entry:
+    def _enter(self, entry: PendingCommand) -> PendingCommand:
         self._check_open()
         self._pending.append(entry)
         return entry
 
     def _run_pending(self) -> None:
         """Run all commands that wait, in one transaction.  Called under the lock."""
-        group: list[_Entry] = []
+        group: list[PendingCommand] = []
         while self._pending:
             entry = self._pending.popleft()
             if entry.future is None or entry.future.set_running_or_notify_cancel():
@@ -275,12 +197,12 @@ class Kernel:
         if group:
             self._run(group)
 
-    def _run(self, group: list[_Entry]) -> None:
+    def _run(self, group: list[PendingCommand]) -> None:
         if self._is_closed:
             for entry in group:
                 entry.finish(None, EngineStoppedError("the engine has been stopped"))
             return
-        outcomes: list[tuple[_Entry, Any, BaseException | None]] = []
+        outcomes: list[tuple[PendingCommand, Any, BaseException | None]] = []
         transactions: list[Transaction] = []
         try:
             self.store.begin()
@@ -314,7 +236,7 @@ class Kernel:
         for entry, result, failed in outcomes:
             entry.finish(result, failed)
 
-    def _undo(self, group: list[_Entry], error: BaseException) -> None:
+    def _undo(self, group: list[PendingCommand], error: BaseException) -> None:
         """A transaction has failed and is rolled back; its commands are tried again one by one."""
         try:
             self.store.rollback()
@@ -340,7 +262,7 @@ class Kernel:
         return now
 
     @staticmethod
-    def last_time(store: SqliteStore) -> int:
+    def last_time(store: Store) -> int:
         """Return a time that is not before any that the engine of a store has used."""
         written = store.meta("time")
         return 0 if written is None else written + _CLOCK_MARGIN
@@ -360,7 +282,7 @@ class Kernel:
             else:
                 self._queue_turn(instance)
             self._crash_loops.committed(instance_id, instance)
-            self._notify(instance_id, instance)
+            self._watchers.notify(instance_id, instance)
         for transaction in transactions:
             for task in transaction.new_tasks:
                 if task.execution_id not in gone:
@@ -392,6 +314,9 @@ class Kernel:
             if lease.basis == instance.turn_id:
                 return False
             self.dispatcher.discard(TURN, instance.instance_id)
+        queued = self.dispatcher.queued_item(TURN, instance.instance_id)
+        if queued is not None and (queued.name, queued.version) != (instance.name, instance.version):
+            self.dispatcher.discard(TURN, instance.instance_id)
         if not transitions.is_ready(instance, self.store.inbox(instance)) or self._crash_loops.holds_back(instance):
             return False
         self.dispatcher.add(
@@ -415,7 +340,7 @@ class Kernel:
             if entity is not None and lease.basis == entity.revision:
                 return
             self.dispatcher.discard(BATCH, entity_id)
-        self.dispatcher.add(WorkItem(BATCH, entity_id, entity_name(entity_id)))
+        self.dispatcher.add(WorkItem(BATCH, entity_id, entity_transitions.entity_name(entity_id)))
 
     def _offer_again(self, item: WorkItem) -> None:
         """A worker has answered for this item; there may be more to do, or the answer did not count."""
@@ -431,7 +356,7 @@ class Kernel:
         item = lease.item
         if item.kind is ACTIVITY:
             task = _task(item)
-            return TaskWork(str(TaskToken(lease.id, task.seq, task.nonce)), task)
+            return TaskWork(TaskToken(lease.id, task.seq, task.nonce), task)
         if item.kind is BATCH:
             entity = self.store.entity(item.key)
             if entity is None:
@@ -442,7 +367,7 @@ class Kernel:
             lease.basis = entity.revision
             holder = "" if entity.lock is None else entity.lock.execution_id
             batch = BatchToken(lease.id, entity.revision, operations[-1].seq, len(operations), holder, item.key)
-            return BatchWork(str(batch), entity, operations)
+            return BatchWork(batch, entity, operations)
         instance = self.store.instance(item.key)
         inbox = () if instance is None else self.store.inbox(instance)
         if instance is None or not transitions.is_ready(instance, inbox):
@@ -454,7 +379,7 @@ class Kernel:
         token = TurnToken(lease.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
         chunks = self.store.history(instance)
         assert isinstance(chunks, list)
-        return TurnWork(str(token), instance, chunks, len(chunks), given, time)
+        return TurnWork(token, instance, chunks, len(chunks), given, time)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -479,7 +404,17 @@ class Kernel:
             self.dispatcher.abandon(lease_id)
         self.wake()
 
+    def requeue(self, lease_id: str) -> None:
+        """Have an item dispatched again at once; what its worker still answers may count or not."""
+        with self._lock:
+            self.dispatcher.requeue(lease_id)
+
     # -- streams ---------------------------------------------------------------------------------------------------
+
+    def take(self, stream: WorkerStream) -> TurnWork | TaskWork | BatchWork | None:
+        """Lease the next item to a stream that is pulled; `None` if nothing waits."""
+        with self._lock:
+            return cast("TurnWork | TaskWork | BatchWork | None", self.dispatcher.take(stream))
 
     def open_stream(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> None:
         """A worker has come."""
@@ -504,25 +439,18 @@ class Kernel:
         with self._lock:
             if watcher(self.store.instance(instance_id)):
                 return lambda: None
-            self._watchers.setdefault(instance_id, []).append(watcher)
+            self._watchers.add(instance_id, watcher)
         return lambda: self._unwatch(instance_id, watcher)
 
     def _unwatch(self, instance_id: str, watcher: Watcher) -> None:
         with self._lock:
-            watchers = self._watchers.get(instance_id, [])
-            if watcher in watchers:
-                watchers.remove(watcher)
-                if not watchers:
-                    del self._watchers[instance_id]
+            self._watchers.remove(instance_id, watcher)
 
-    def _notify(self, instance_id: str, instance: Instance | None) -> None:
-        watchers = self._watchers.get(instance_id)
-        if watchers is not None:
-            left = [watcher for watcher in watchers if not watcher(instance)]
-            if left:
-                self._watchers[instance_id] = left
-            else:
-                del self._watchers[instance_id]
+    @property
+    def watcher_count(self) -> int:
+        """How many functions watch instances."""
+        with self._lock:
+            return len(self._watchers)
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Call a function after each commit, on the thread that made it and under the lock."""
@@ -531,24 +459,35 @@ class Kernel:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[SqliteReader | SqliteStore]:
+    def reading(self) -> Iterator[Reader]:
         """Give a reader of what is committed; in memory, no command runs meanwhile."""
         self._check_open()
-        if self.store.path is None:
+        reader = self._idle_reader() or self.store.reader()
+        if reader is None:
             with self._lock:
                 yield self.store
             return
-        try:
-            reader = self._idle_readers.get_nowait()
-        except queue.Empty:
-            reader = self.store.reader()
         try:
             yield reader
         finally:
             if self.is_stopped:
                 reader.close()
             else:
-                self._idle_readers.put(reader)
+                self._idle_readers.append(reader)
+
+    @contextmanager
+    def queries(self) -> Iterator[Queries]:
+        """Give a reader as `reading`, for what the state machine does not ask for; `StoreError` without a database."""
+        with self.reading() as reader:
+            if not isinstance(reader, Queries):
+                raise StoreError("this engine has no database")
+            yield reader
+
+    def _idle_reader(self) -> ClosableReader | None:
+        try:
+            return self._idle_readers.pop()
+        except IndexError:
+            return None
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -560,17 +499,21 @@ class Kernel:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[SqliteStore]:
+    def locked(self) -> Iterator[Store]:
         """Give the store while no command runs."""
         with self._lock:
             yield self.store
 
     # -- time ------------------------------------------------------------------------------------------------------
 
+    def next_due(self) -> int | None:
+        """Return when the next timer is due, in the engine's time."""
+        with self._lock:
+            return self.store.next_due()
+
     def fire_due(self) -> int:
         """Let what is due happen; returns how many timers that were."""
-        with self._lock:
-            due = self.store.next_due()
+        due = self.next_due()
         if due is None or due > self.clock.now():
             return 0
         return self.execute(lambda transaction: transaction.fire_timers(_TIMERS_AT_ONCE))
@@ -609,8 +552,7 @@ class Kernel:
             pass
         self._apply_retention()
         self._run_suspect()
-        with self._lock:
-            due = self.store.next_due()
+        due = self.next_due()
         pauses = [_MAX_WAIT] if pause is None else [_MAX_WAIT, pause]
         if due is not None:
             pauses.append(max((due - self.clock.now()) / 1_000_000, 0.0))
@@ -673,11 +615,15 @@ class Kernel:
         """
         if os.path.exists(target):
             raise StoreError(f"{os.fspath(target)} exists already; a backup goes into a new file")
-        with self.reading() as reader:
+        with self.queries() as reader:
             reader.backup(target)
 
-    def stop(self) -> None:
-        """End every stream and every wait, and close the store."""
+    def stop(self, *, keep_store: bool = False) -> None:
+        """End every stream and every wait, and close the store.
+
+        Args:
+            keep_store: leave the store open, for another kernel.
+        """
         with self._lock:
             if self._is_closed:
                 return
@@ -686,8 +632,7 @@ class Kernel:
             for stream in list(self.dispatcher.streams):
                 self.dispatcher.close(stream)
             self._is_closed = True
-            watchers = [watcher for group in self._watchers.values() for watcher in group]
-            self._watchers.clear()
+            watchers = self._watchers.clear()
         self.wake()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -697,9 +642,10 @@ class Kernel:
             self._run_pending()
             self.store.set_meta("time", self.clock.now())
             self._crash_loops.stop()
-            while not self._idle_readers.empty():
-                self._idle_readers.get().close()
-            self.store.close()
+            while self._idle_readers:
+                self._idle_readers.pop().close()
+            if not keep_store:
+                self.store.close()
 
     @property
     def is_stopped(self) -> bool:
@@ -709,11 +655,6 @@ class Kernel:
 
 def _set_aside(instance_id: str, transaction: Transaction) -> None:
     set_aside(transaction, instance_id)
-
-
-def entity_name(entity_id: str) -> str:
-    """Return the name in an entity's id, `@name@key`."""
-    return entity_id.split("@", 2)[1] if entity_id.startswith("@") else entity_id
 
 
 def _is_of(executions: frozenset[str], item: WorkItem) -> bool:

@@ -113,3 +113,19 @@ MIGRATIONS: tuple[str, ...] = (
 
 VERSION = len(MIGRATIONS)
 """The schema that this engine reads and writes."""
+
+TABLES_OF_STATE = (
+    "instances",
+    "tags",
+    "payloads",
+    "history",
+    "inbox",
+    "tasks",
+    "task_leases",
+    "crashes",
+    "timers",
+    "entities",
+    "operations",
+    "lock_requests",
+)
+"""The tables that are emptied when an engine forgets everything."""

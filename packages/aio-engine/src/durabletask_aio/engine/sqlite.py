@@ -159,9 +159,10 @@ class SqliteStore(Queries):
                 raise StoreError(_describe(self.path, sqlite3.DatabaseError(check)))
         return version
 
-    def reader(self) -> SqliteReader:
-        """Open a connection that reads what is committed; for a file only."""
-        assert self.path is not None
+    def reader(self) -> SqliteReader | None:
+        """Open a connection that reads what is committed; there is none to a database in memory."""
+        if self.path is None:
+            return None
         connection = connect(os.fspath(self.path))
         connection.execute("PRAGMA query_only=1")
         return SqliteReader(connection)
@@ -392,6 +393,13 @@ class SqliteStore(Queries):
         for table in ("inbox", "payloads", "tags", "instances"):
             self._db.execute(f"DELETE FROM {table} WHERE key=?", (key,))
 
+    def clear(self) -> None:
+        self._touched.update(self._cache)
+        for table in schema.TABLES_OF_STATE:
+            self._db.execute(f"DELETE FROM {table}")
+        self._forget()
+        self._leased, self._leased_changed = None, True
+
     def waiting_instances(self) -> Iterable[Instance]:
         rows = self._db.execute("SELECT key, min(seq) FROM inbox GROUP BY key ORDER BY 2").fetchall()
         for key, _ in rows:
@@ -509,7 +517,7 @@ class SqliteStore(Queries):
             "INSERT INTO operations VALUES (?, ?, ?, ?)", (self._next_seq(), entity_id, execution_id, event)
         )
 
-    def drop_operations(self, seqs: Iterable[int]) -> None:
+    def drop_operations(self, entity_id: str, seqs: Iterable[int]) -> None:
         self._db.executemany("DELETE FROM operations WHERE seq=?", [(seq,) for seq in seqs])
 
     def first_operation(self, entity_id: str) -> int | None:

@@ -1,14 +1,15 @@
 """What the engine asks of a store: one writer, whose transactions are all or nothing, and readers of what is committed.
 
-`sqlite` has the one that there is.  Nothing here says that a store belongs to one process: a command loads and changes
-the instance that it is for and appends to the inboxes of others.
+`sqlite` has the store of an engine, `memory` the one of a test.  Nothing here says that a store belongs to one process:
+a command loads and changes the instance that it is for and appends to the inboxes of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from durabletask_aio.engine.state import (
     Changes,
@@ -20,6 +21,9 @@ from durabletask_aio.engine.state import (
     Task,
     Timer,
 )
+
+_PAGE = 1000
+"""Rows that are read at once."""
 
 
 class StoreError(Exception):
@@ -119,9 +123,77 @@ class Reader(Protocol):
         """Return the operations that an entity has not executed."""
         ...
 
+    def count(self, wanted: InstanceFilter) -> int:
+        """Return how many instances a query is for."""
+        ...
+
+    def children(self, instance_id: str, limit: int = -1) -> Sequence[Instance]:
+        """Return the instances that an instance is the parent of; no limit if it is negative."""
+        ...
+
+    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
+        """Return the activities of an execution, or all, in the order of their creation."""
+        ...
+
+    def lock_requests(self) -> Sequence[LockRequest]:
+        """Return all that wait, in the order of arrival."""
+        ...
+
+    def meta(self, name: str) -> Any:
+        """Return a value that was kept with `set_meta`, `None` if there is none."""
+        ...
+
+
+def all_instances(reader: Reader) -> Iterator[Instance]:
+    """Yield all instances, in the order of their creation."""
+    page = reader.query(InstanceFilter(), _PAGE)
+    yield from page.instances
+    while page.after is not None:
+        page = reader.query(InstanceFilter(), _PAGE, page.after)
+        yield from page.instances
+
+
+class ClosableReader(Reader, Protocol):
+    """A reader with a connection of its own."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
 
 class Store(Reader, Protocol):
-    """Reads and writes within a transaction.  Used by one thread at a time."""
+    """Reads and writes within a transaction.  Used by one thread at a time.
+
+    Attributes:
+        path: its file, `None` in memory.
+        durability: what a commit survives: `"fsync"`, `"os"`, or `"none"`.
+    """
+
+    path: Path | None
+    durability: str
+
+    def reader(self) -> ClosableReader | None:
+        """Open a reader that others may use meanwhile; `None` if only the store itself can be read."""
+        ...
+
+    def close(self) -> None:
+        """Close it; nothing is lost of what is durable."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the size of the file in bytes, and how many bytes of it are free."""
+        ...
+
+    def vacuum(self) -> None:
+        """Give free space back to the file system."""
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep a value."""
+
+    def crashes(self) -> Mapping[str, tuple[str, int]]:
+        """Return the turn and the number of crashes of each instance that has any."""
+        ...
+
+    def set_crashes(self, crashes: Mapping[str, tuple[str, int]]) -> None:
+        """Replace what `crashes` returns."""
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -131,6 +203,11 @@ class Store(Reader, Protocol):
 
     def rollback(self) -> None:
         """Undo it."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; after an error it may be gone."""
+        ...
 
     def inbox(self, instance: Instance) -> Sequence[InboxEvent]:
         """Return the events that wait for an instance's next turn."""
@@ -143,16 +220,19 @@ class Store(Reader, Protocol):
     def delete(self, instance: Instance) -> None:
         """Delete an instance with its history, inbox and payloads."""
 
+    def clear(self) -> None:
+        """Delete all instances, activities, timers and entities."""
+
+    def add_task(self, new: Task) -> Task:
+        """Keep an activity; returns it with its number."""
+        ...
+
     def task(self, seq: int) -> Task | None:
         """Return an activity that has not been completed."""
         ...
 
     def drop_task(self, task: Task) -> None:
         """Remove one."""
-
-    def tasks(self, execution_id: str | None = None) -> Iterable[Task]:
-        """Return those of an execution, or all, in the order of their creation."""
-        ...
 
     def keep_lease(self, task: Task, lease_id: str, worker_id: str) -> None:
         """Keep which worker has an activity, if it is not done yet."""
@@ -188,8 +268,8 @@ class Store(Reader, Protocol):
     def add_operation(self, entity_id: str, event: bytes, execution_id: str | None) -> None:
         """Append an operation to an entity's."""
 
-    def drop_operations(self, seqs: Iterable[int]) -> None:
-        """Remove what has been executed."""
+    def drop_operations(self, entity_id: str, seqs: Iterable[int]) -> None:
+        """Remove operations that an entity has executed."""
 
     def first_operation(self, entity_id: str) -> int | None:
         """Return the number of the first operation that an entity has not executed."""
@@ -197,10 +277,6 @@ class Store(Reader, Protocol):
 
     def add_lock_request(self, request: LockRequest) -> None:
         """Keep a lock request."""
-
-    def lock_requests(self) -> Sequence[LockRequest]:
-        """Return all that wait, in the order of arrival."""
-        ...
 
     def drop_lock_request(self, seq: int) -> None:
         """Remove one."""
@@ -211,10 +287,6 @@ class Store(Reader, Protocol):
 
     def end_execution(self, execution_id: str, drop_tasks: bool) -> bool:
         """Remove the timers and lock requests of an execution; returns whether it had asked for locks."""
-        ...
-
-    def children(self, instance_id: str, limit: int = -1) -> Sequence[Instance]:
-        """Return the instances that an instance is the parent of."""
         ...
 
     def waiting_instances(self) -> Iterable[Instance]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import Message
+
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.state import (
@@ -148,7 +150,6 @@ class _TurnCommit:
         self.is_outstanding = is_outstanding
         self.context = context
         self.now = max(context.now + instance.ahead, turn.time)
-        self.stamp = events.timestamp(self.now)
         self.recorded = [events.orchestrator_started(turn.time), *(each.event for each in turn.events if each.event)]
         """The new events of the history, encoded."""
         self.status = SUSPENDED if will_be_suspended(instance.status, turn.events) else RUNNING
@@ -184,7 +185,7 @@ class _TurnCommit:
     # The ways in which a turn can end
 
     def _go_on(self) -> Changes:
-        self._record(orchestratorCompleted=pb.OrchestratorCompletedEvent())
+        self._record("orchestratorCompleted")
         return self._finish(status=self.status)
 
     def _end(self, completion: pb.CompleteOrchestrationAction) -> Changes:
@@ -193,12 +194,11 @@ class _TurnCommit:
             raise ValueError(f"an instance cannot end as {pb.OrchestrationStatus.Name(status)}")
         output = events.optional(completion, "result")
         details = completion.failureDetails if completion.HasField("failureDetails") else None
-        self._record(orchestratorCompleted=pb.OrchestratorCompletedEvent())
-        self._record(
-            executionCompleted=pb.ExecutionCompletedEvent(
-                orchestrationStatus=status, result=events.string_value(output), failureDetails=details
-            )
+        self._record("orchestratorCompleted")
+        ended = pb.ExecutionCompletedEvent(
+            orchestrationStatus=status, result=events.string_value(output), failureDetails=details
         )
+        self._record("executionCompleted", ended)
         changes = self.changes
         changes.drop_inbox = True
         changes.payloads["output"] = output
@@ -225,7 +225,7 @@ class _TurnCommit:
         changes.drop_inbox = True
         changes.inbox.append(InboxEvent(0, event.SerializeToString(), EventKind.START))
         changes.inbox += [each._replace(seq=0) for each in self._unheeded()]
-        changes.inbox += [InboxEvent(0, each.SerializeToString()) for each in completion.carryoverEvents]
+        changes.inbox += [InboxEvent(0, events.with_time(each, begun)) for each in completion.carryoverEvents]
         changes.inbox += [each._replace(seq=0) for each in self.turn.later if each.execution_id is None]
         changes.payloads = {"input": value, "output": None, "failure": None}
         # What this turn has asked for may still run; what it brings is for an execution that is no more.
@@ -315,9 +315,9 @@ class _TurnCommit:
             return response.customStatus.value or None
         return self.instance.custom_status
 
-    def _record(self, number: int = -1, **body: Any) -> None:
-        event = pb.HistoryEvent(eventId=number, timestamp=self.stamp, **body)
-        self.recorded.append(event.SerializeToString())
+    def _record(self, field: str, body: Message | None = None, number: int = -1) -> None:
+        encoded = b"" if body is None else body.SerializeToString()
+        self.recorded.append(events.encode(self.now, field, encoded, number))
 
     # Actions
 
@@ -327,7 +327,7 @@ class _TurnCommit:
         for field in ("version", "input", "parentTraceContext"):
             if asked.HasField(field):
                 getattr(scheduled, field).CopyFrom(getattr(asked, field))
-        self._record(action.id, taskScheduled=scheduled)
+        self._record("taskScheduled", scheduled, action.id)
         self.changes.tasks.append(self._new_task(action.id, scheduled))
 
     def _new_task(self, number: int, scheduled: pb.TaskScheduledEvent) -> Task:
@@ -353,7 +353,7 @@ class _TurnCommit:
 
     def create_timer(self, action: pb.OrchestratorAction) -> None:
         created = pb.TimerCreatedEvent(fireAt=action.createTimer.fireAt)
-        self._record(action.id, timerCreated=created)
+        self._record("timerCreated", created, action.id)
         self.changes.timers.append(self._new_timer(action.id, created))
 
     def _new_timer(self, number: int, created: pb.TimerCreatedEvent) -> Timer:
@@ -371,7 +371,7 @@ class _TurnCommit:
         for field in ("version", "input", "parentTraceContext"):
             if asked.HasField(field):
                 getattr(created, field).CopyFrom(getattr(asked, field))
-        self._record(action.id, subOrchestrationInstanceCreated=created)
+        self._record("subOrchestrationInstanceCreated", created, action.id)
         self.changes.messages.append(self._new_child(action.id, created))
 
     def _new_child(self, number: int, created: pb.SubOrchestrationInstanceCreatedEvent) -> StartInstance:
@@ -392,7 +392,7 @@ class _TurnCommit:
         asked = action.sendEvent
         target, data = asked.instance.instanceId, events.optional(asked, "data")
         sent = pb.EventSentEvent(instanceId=target, name=asked.name, input=events.string_value(data))
-        self._record(action.id, eventSent=sent)
+        self._record("eventSent", sent, action.id)
         self.changes.messages.append(DeliverEvent(target, events.event_raised(self.now, asked.name, data)))
 
     def terminate(self, action: pb.OrchestratorAction) -> None:
@@ -407,7 +407,7 @@ class _TurnCommit:
         if field is None:
             return
         body = getattr(asked, field)
-        self._record(action.id, **{field: body})
+        self._record(field, body, action.id)
         if field == "entityLockRequested":
             self.changes.messages.append(self._lock_request(body))
         elif field == "entityUnlockSent":
@@ -416,10 +416,10 @@ class _TurnCommit:
             self.changes.messages.append(self._operation(field, body))
 
     def _operation(self, field: str, body: Any) -> SendOperation:
-        event = pb.HistoryEvent(eventId=-1, timestamp=self.stamp, **{field: body})
+        event = events.encode(self.now, field, body.SerializeToString())
         due = events.microseconds(body.scheduledTime) if body.HasField("scheduledTime") else None
         target: str = body.targetInstanceId.value
-        return SendOperation(target, event.SerializeToString(), self.instance.execution_id, due)
+        return SendOperation(target, event, self.instance.execution_id, due)
 
     def _lock_request(self, body: pb.EntityLockRequestedEvent) -> RequestLock:
         lock = Lock(body.criticalSectionId, self.instance.instance_id, self.instance.execution_id)

@@ -7,6 +7,7 @@ Workflows in a test:
     handle: `WorkflowHandle`, one instance in it.
     stubs: stubs of activities, and the record of activity calls.
     runner: drives the engine of an environment on the event loop of the test.
+    virtual_time: the clock of an environment, with all that is due on it.
     turns, executor: run the turns of workflows.
     activities: runs activities.
     functions, registry: registration of the functions of a test.
@@ -28,11 +29,7 @@ Timelines:
     markup, package_data: HTML elements, and the files of the package.
 
 The local engine:
-    local: `local_backend`, the engine behind gRPC.
-    engine, handouts: upstream's in-memory state machine on a chosen clock, and its work items.
-    wire: turns as bytes.
-    clock: the machine's clock, and one that is moved by hand.
-    threads, loopback: threads and ports of the server.
+    local: `local_backend`, the engine of `durabletask-aio-engine` behind gRPC.
 
 Commands and plugins:
     replay_command, timeline_command, dev: sub-commands of `durabletask-aio`; a fourth is in the folder `conformance`.

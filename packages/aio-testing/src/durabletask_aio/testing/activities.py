@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from durabletask.serialization import DataConverter
@@ -17,7 +17,6 @@ from durabletask.worker import ActivityNotRegisteredError
 
 from durabletask_aio.core import hosting
 from durabletask_aio.testing._upstream import activity_input_type, pb
-from durabletask_aio.testing.clock import Clock
 from durabletask_aio.testing.registry import Registry, describe_unregistered
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activity_context import ActivityContext
@@ -30,11 +29,15 @@ class Activities:
     """Runs the activities of one environment, or the stubs that take their place."""
 
     def __init__(
-        self, registry: Registry, converter: DataConverter, clock: Clock, pause: Callable[[timedelta], Awaitable[None]]
+        self,
+        registry: Registry,
+        converter: DataConverter,
+        now: Callable[[], datetime],
+        pause: Callable[[timedelta], Awaitable[None]],
     ) -> None:
         self._registry = registry
         self._converter = converter
-        self._clock = clock
+        self._now = now
         self._pause = pause
         self._thread: ThreadPoolExecutor | None = None
         self._calls_in_thread = 0
@@ -42,11 +45,9 @@ class Activities:
         self.calls: list[ActivityCall] = []
         self.is_stopping = False
 
-    async def perform(self, request: pb.ActivityRequest, token: str) -> pb.ActivityResponse:
+    async def perform(self, request: pb.ActivityRequest) -> pb.ActivityResponse:
         """Run an activity and return its response; a call whose outcome is `NEVER` ends by cancellation only."""
-        response = pb.ActivityResponse(
-            instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId, completionToken=token
-        )
+        response = pb.ActivityResponse(instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId)
         call = self._record(request)
         try:
             call.result = await self._outcome(request, call)
@@ -79,7 +80,7 @@ class Activities:
             value,
             request.orchestrationInstance.instanceId,
             request.taskId,
-            self._clock.now(),
+            self._now(),
             dict(request.tags),
         )
         self.calls.append(call)

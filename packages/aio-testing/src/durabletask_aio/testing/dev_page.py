@@ -111,7 +111,7 @@ const look = async () => {
     }
   } catch {
     const note = document.getElementById("live");
-    note.textContent = "The engine has stopped, and what it knew is gone.";
+    note.textContent = "The engine has stopped.";
   }
   if (document.querySelector(".live[data-live=yes]")) setTimeout(look, 2000);
 };
@@ -139,10 +139,15 @@ POLICY = "; ".join(
 )
 """The Content-Security-Policy of every answer."""
 
-FORGETS = "Everything here is in the memory of this engine and is forgotten when it stops."
+
+def describe_store(path: str | None) -> str:
+    """Say how long instances stay that are in a file, or in memory."""
+    if path is None:
+        return "Everything here is in the memory of this engine and is forgotten when it stops."
+    return f"Everything here is kept in {path}."
 
 
-def list_page(engine_address: str) -> str:
+def list_page(engine_address: str, note: str) -> str:
     """The list of instances; its script fills it from `/instances.json` once a second."""
     address = escape(engine_address)
     connect = (
@@ -156,10 +161,9 @@ def list_page(engine_address: str) -> str:
         f"<style>{_LIST_STYLES}</style></head>\n<body><main>\n"
         "<div class='bar-top'><h1>Workflows</h1><span id='count' class='quiet'></span>"
         f"<span>engine at <code>{address}</code></span><span id='workers' class='quiet'></span></div>\n"
-        f"<p class='note'>{FORGETS} The list follows by itself.</p>\n"
+        f"<p class='note'>{escape(note)} The list follows by itself.</p>\n"
         "<noscript><p class='warn'>The list needs JavaScript; /instances.json does not.</p></noscript>\n"
-        "<p id='gone' class='warn' hidden>The engine does not answer: it has probably stopped, and what it knew is "
-        "gone.</p>\n"
+        "<p id='gone' class='warn' hidden>The engine does not answer: it has probably stopped.</p>\n"
         f"<div id='empty' class='hint' hidden><p><b>Nothing has been started yet.</b></p>{connect}"
         "<p>Start a worker in another terminal, then schedule a workflow with a client: it appears here.</p></div>\n"
         "<div id='waiting' class='hint' hidden><p><b>Instances wait for a worker.</b> Start a program that has their "
@@ -177,7 +181,7 @@ def navigation(instance_id: str, status: str, *, live: bool) -> str:
     return (
         f"<style>{_NAV_STYLE}</style><nav class='live' data-live='{'yes' if live else 'no'}'>"
         f"<a href='/'>← all instances</a><a href='/history.json?id={quote(instance_id, safe='')}'>history as JSON</a>"
-        f"<span class='quiet' id='live'>{escape(note)}. {FORGETS}</span></nav>\n"
+        f"<span class='quiet' id='live'>{escape(note)}.</span></nav>\n"
     )
 
 

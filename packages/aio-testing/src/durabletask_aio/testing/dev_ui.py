@@ -21,13 +21,16 @@ from urllib.parse import parse_qs, urlsplit
 
 from durabletask.client import OrchestrationStatus
 
+from durabletask_aio.engine.loopback import free_port, has_ipv6_loopback, port_in_use
+from durabletask_aio.engine.state import Instance
+from durabletask_aio.engine.store import InstanceFilter, Reader
 from durabletask_aio.testing import dev_page
-from durabletask_aio.testing._upstream import OrchestrationInstance
+from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.local import LocalBackend
-from durabletask_aio.testing.loopback import free_port, has_ipv6_loopback, port_in_use
 from durabletask_aio.testing.timeline import payload_text
 from durabletask_aio.testing.timeline_html import render_html
+from durabletask_aio.testing.virtual_time import to_datetime
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -140,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         instance_id = parse_qs(target.query, keep_blank_values=True).get("id", [""])[0]
         if target.path == "/":
-            self._page(HTTPStatus.OK, dev_page.list_page(self._backend.address))
+            self._page(
+                HTTPStatus.OK, dev_page.list_page(self._backend.address, dev_page.describe_store(self._backend.path))
+            )
         elif target.path == "/instances.json":
             self._answer(HTTPStatus.OK, "application/json", json.dumps(overview(self._backend)))
         elif target.path in ("/timeline", "/history.json"):
@@ -149,9 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._page(HTTPStatus.NOT_FOUND, dev_page.message_page("No such page", "The instances are at /."))
 
     def _instance(self, path: str, instance_id: str) -> None:
-        instance = self._backend.engine.instance(instance_id)
+        with self._backend.kernel.reading() as reader:
+            instance = reader.instance(instance_id)
         if instance is None:
-            text = f"There is no instance {instance_id!r} on this engine. {dev_page.FORGETS}"
+            note = dev_page.describe_store(self._backend.path)
+            text = f"There is no instance {instance_id!r} on this engine. {note}"
             self._page(HTTPStatus.NOT_FOUND, dev_page.message_page("No such instance", text))
             return
         history = self._backend.history(instance_id)
@@ -179,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _timeline(instance: OrchestrationInstance, history: History) -> str:
+def _timeline(instance: Instance, history: History) -> str:
     status = OrchestrationStatus(instance.status)
     live = status not in _ENDED
     above = dev_page.navigation(instance.instance_id, status.name.lower(), live=live)
@@ -198,26 +205,31 @@ def _timeline(instance: OrchestrationInstance, history: History) -> str:
 
 def overview(backend: LocalBackend) -> dict[str, Any]:
     """What the list shows: the newest instances, newest first, how many there are, and who is connected."""
-    newest, total = backend.engine.newest_instances(MOST_INSTANCES)
+    kernel = backend.kernel
+    with kernel.reading() as reader:
+        newest = reader.query(InstanceFilter(), MOST_INSTANCES, newest_first=True).instances
+        rows = [_row(reader, each) for each in newest]
+        total = reader.count(InstanceFilter())
     return {
         "engine": backend.address,
-        "workers": backend.engine.connected_workers,
+        "workers": len(kernel.dispatcher.streams),
         "total": total,
-        "instances": [_row(each) for each in newest],
+        "instances": rows,
     }
 
 
-def _row(instance: OrchestrationInstance) -> dict[str, str]:
-    failure = instance.failure_details
+def _row(reader: Reader, instance: Instance) -> dict[str, str]:
+    payloads = reader.payloads(instance)
+    outcome, failure = payloads.get("output") or "", payloads.get("failure")
+    if isinstance(failure, bytes):
+        details = pb.TaskFailureDetails.FromString(failure)
+        outcome = f"{details.errorType.rpartition('.')[2]}: {details.errorMessage}"
     return {
         "id": instance.instance_id,
         "name": instance.name,
         "status": OrchestrationStatus(instance.status).name.lower(),
-        "created": instance.created_at.isoformat(),
-        "updated": instance.last_updated_at.isoformat(),
+        "created": to_datetime(instance.created_at).isoformat(),
+        "updated": to_datetime(instance.updated_at).isoformat(),
         "custom_status": payload_text(instance.custom_status or "", _LONGEST_TEXT),
-        "outcome": payload_text(
-            f"{failure.errorType.rpartition('.')[2]}: {failure.errorMessage}" if failure else instance.output or "",
-            _LONGEST_TEXT,
-        ),
+        "outcome": payload_text(str(outcome), _LONGEST_TEXT),
     }

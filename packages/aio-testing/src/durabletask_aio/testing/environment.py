@@ -42,7 +42,7 @@ class WorkflowEnvironment:
     that is due (with `auto_skip`, the default), or in `advance`.  Turns and results come in the order in which real
     time would bring them.
 
-    Histories, payloads and failures are those of upstream's in-memory engine, which the environment uses.
+    It runs on the state machine of the durable engine, so histories, payloads and failures are those of that engine.
 
     The environment belongs to the event loop in which it is entered, and its methods are not thread-safe.
     """
@@ -232,7 +232,7 @@ class WorkflowEnvironment:
         )
         if start_at is not None:
             request.scheduledStartTimestamp.FromDatetime(start_at)
-        await self._runner.call(self._runner.engine.StartInstance, request)
+        await self._runner.call(self._runner.service.StartInstance, request)
         return WorkflowHandle(self._runner, request.instanceId)
 
     def handle(self, instance_id: str) -> WorkflowHandle:
@@ -247,8 +247,8 @@ class WorkflowEnvironment:
         Raises:
             KeyError: if there is no such instance; the message lists the instances.
         """
-        if self._runner.engine.instance(instance_id) is None:
-            known = ", ".join(each.instance_id for each in self._runner.engine.all_instances()) or "none"
+        if self._runner.status(instance_id) is None:
+            known = ", ".join(self._runner.instance_ids()) or "none"
             raise KeyError(f"no instance {instance_id!r} in this environment; there are: {known}")
         return WorkflowHandle(self._runner, instance_id)
 
@@ -332,7 +332,7 @@ class WorkflowEnvironment:
         )
         if at is not None:
             request.scheduledTime.FromDatetime(at)
-        await self._runner.call(self._runner.engine.SignalEntity, request)
+        await self._runner.call(self._runner.service.SignalEntity, request)
 
     def entity_state(self, entity: EntityInstanceId, return_type: type | None = None) -> Any:
         """Return the state of an entity.
@@ -344,7 +344,7 @@ class WorkflowEnvironment:
         Returns:
             The state, `None` if it has none.
         """
-        return self._runner.converter.deserialize(self._runner.engine.entity_state_of(str(entity)), return_type)
+        return self._runner.converter.deserialize(self._runner.entity_state(str(entity)), return_type)
 
     def _encode(self, value: Any) -> Any:
         return helpers.get_string_value(self._runner.converter.serialize(value))
@@ -354,7 +354,7 @@ class WorkflowEnvironment:
     @property
     def now(self) -> datetime:
         """The time of the environment's clock; aware, UTC."""
-        return self._runner.clock.now()
+        return self._runner.time.now()
 
     async def advance(self, by: timedelta | float) -> None:
         """Let time pass, and run everything that is due meanwhile.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 
-from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb
+from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.frames import strip_frames
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.waiting import WorkflowStuckError, describe_outstanding
@@ -81,9 +81,9 @@ class WorkflowHandle:
     def _outcome(self, return_type: type | None) -> Any:
         __tracebackhide__ = True
         instance = self._instance
-        output = self._runner.converter.deserialize(instance.output or None, return_type)
+        output = self._runner.converter.deserialize(instance.output.value or None, return_type)
         if self.status is OrchestrationStatus.FAILED:
-            details = helpers.failure_details_from_protobuf(instance.failure_details or pb.TaskFailureDetails())
+            details = helpers.failure_details_from_protobuf(instance.failureDetails)
             message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {details.message}"
             cause = self._runner.turns.errors.get(self.instance_id)
             # The frames of the driver and of upstream do not help the author of the workflow.
@@ -96,15 +96,15 @@ class WorkflowHandle:
 
     def _histories_of_failure(self) -> list[History]:
         """Return the history of this instance and those of the failed sub-orchestrations below it."""
-        engine = self._runner.engine
+        runner = self._runner
         found = {self.instance_id: self.history}
         to_visit = [self.history]
         while to_visit and len(found) < MAX_HISTORIES:
-            children = (event.subOrchestrationInstanceCreated.instanceId for event in to_visit.pop(0).protobuf)
-            for child in filter(None, map(engine.instance, children)):
-                if child.status == pb.ORCHESTRATION_STATUS_FAILED and child.instance_id not in found:
-                    found[child.instance_id] = History(engine.history_of(child.instance_id))
-                    to_visit.append(found[child.instance_id])
+            for event in to_visit.pop(0).protobuf:
+                child_id = event.subOrchestrationInstanceCreated.instanceId
+                if runner.status(child_id) == pb.ORCHESTRATION_STATUS_FAILED and child_id not in found:
+                    found[child_id] = runner.history(child_id)
+                    to_visit.append(found[child_id])
         return list(found.values())[:MAX_HISTORIES]
 
     async def raise_event(self, name: str, data: Any = None) -> None:
@@ -115,7 +115,7 @@ class WorkflowHandle:
             data: the payload, encoded by the data converter.
         """
         request = pb.RaiseEventRequest(instanceId=self.instance_id, name=name, input=self._encode(data))
-        await self._runner.call(self._runner.engine.RaiseEvent, request)
+        await self._runner.call(self._runner.service.RaiseEvent, request)
 
     async def terminate(self, output: Any = None, *, recursive: bool = True) -> None:
         """End the instance from outside.
@@ -125,7 +125,7 @@ class WorkflowHandle:
             recursive: whether to terminate its sub-orchestrations too.
         """
         request = pb.TerminateRequest(instanceId=self.instance_id, output=self._encode(output), recursive=recursive)
-        await self._runner.call(self._runner.engine.TerminateInstance, request)
+        await self._runner.call(self._runner.service.TerminateInstance, request)
 
     async def suspend(self, reason: str | None = None) -> None:
         """Suspend the instance: what happens is kept for it until `resume`.  Time continues to pass.
@@ -134,7 +134,7 @@ class WorkflowHandle:
             reason: recorded in the history.
         """
         request = pb.SuspendRequest(instanceId=self.instance_id, reason=helpers.get_string_value(reason))
-        await self._runner.call(self._runner.engine.SuspendInstance, request)
+        await self._runner.call(self._runner.service.SuspendInstance, request)
 
     async def resume(self, reason: str | None = None) -> None:
         """Resume a suspended instance with what has happened meanwhile.
@@ -143,7 +143,7 @@ class WorkflowHandle:
             reason: recorded in the history.
         """
         request = pb.ResumeRequest(instanceId=self.instance_id, reason=helpers.get_string_value(reason))
-        await self._runner.call(self._runner.engine.ResumeInstance, request)
+        await self._runner.call(self._runner.service.ResumeInstance, request)
 
     def _encode(self, value: Any) -> Any:
         return helpers.get_string_value(self._runner.converter.serialize(value))
@@ -151,25 +151,25 @@ class WorkflowHandle:
     # -- properties -----------------------------------------------------------------------------------------------
 
     @property
-    def _instance(self) -> OrchestrationInstance:
-        instance = self._runner.engine.instance(self.instance_id)
-        assert instance is not None
-        return instance
+    def _instance(self) -> pb.OrchestrationState:
+        return self._runner.instance(self.instance_id)
 
     @property
     def status(self) -> OrchestrationStatus:
         """The status of the instance."""
-        return OrchestrationStatus(self._instance.status)
+        status = self._runner.status(self.instance_id)
+        assert status is not None
+        return OrchestrationStatus(status)
 
     @property
     def custom_status(self) -> Any:
         """The custom status that the workflow set last, as plain data; `None` if it set none."""
-        return self._runner.converter.deserialize(self._instance.custom_status or None)
+        return self._runner.converter.deserialize(self._instance.customStatus.value or None)
 
     @property
     def history(self) -> History:
         """The history of the latest execution so far."""
-        return History(self._runner.engine.history_of(self.instance_id), instance_id=self.instance_id)
+        return self._runner.history(self.instance_id)
 
     @property
     def waiting_for(self) -> list[str]:
@@ -184,7 +184,7 @@ class WorkflowHandle:
             OrchestrationStatus.SUSPENDED: "it is suspended; call resume()",
             OrchestrationStatus.PENDING: "it has not started",
         }.get(self.status, "nothing is running and no timer is set that could bring it")
-        if not self._runner.settings.auto_skip and self._runner.clock.next_due() is not None:
+        if not self._runner.settings.auto_skip and self._runner.time.is_anything_due:
             reason = "auto_skip is off, so time has to be advanced: await env.advance(...)"
         return f"workflow {instance.name!r}, instance {self.instance_id!r}, waits for {operations}: {reason}"
 

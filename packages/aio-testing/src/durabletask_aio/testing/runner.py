@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -14,15 +15,23 @@ from typing import Any, NoReturn, Protocol
 
 from durabletask.serialization import DataConverter
 
+from durabletask_aio.engine import events
+from durabletask_aio.engine.clock import VirtualClock
+from durabletask_aio.engine.dispatch import WorkerStream
+from durabletask_aio.engine.encoding import to_message
+from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.memory import MemoryStore
+from durabletask_aio.engine.service import TaskHubService, instance_state
+from durabletask_aio.engine.state import Instance
+from durabletask_aio.engine.store import all_instances
+from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork
 from durabletask_aio.testing._upstream import entity_batch, pb
 from durabletask_aio.testing.activities import Activities
-from durabletask_aio.testing.clock import VirtualClock
-from durabletask_aio.testing.engine import Engine
 from durabletask_aio.testing.executor import silent_logger
-from durabletask_aio.testing.handouts import Handout, Taker
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.turns import Turns
+from durabletask_aio.testing.virtual_time import VirtualTime, to_microseconds
 from durabletask_aio.testing.waiting import WorkflowStuckError
 
 _MAX_IDLE_STEPS = 25
@@ -30,6 +39,9 @@ _MAX_IDLE_STEPS = 25
 
 _MAX_TURNS_BETWEEN_YIELDS = 500
 """Turns after which the test's event loop gets to run other tasks and timeouts: a workflow may never end."""
+
+_SEED = 1
+"""Of the ids that the engine makes, so that every run of a test is the same."""
 
 _logger = logging.getLogger("durabletask.aio.testing")
 
@@ -66,11 +78,15 @@ class InProcessRunner:
         self.registry = registry
         self.converter = converter
         self.settings = settings
-        self.clock = VirtualClock(start_time)
-        self.engine = Engine(self.clock)
+        clock, chance = VirtualClock(to_microseconds(start_time)), random.Random(_SEED)
+        self._store = MemoryStore()
+        self.kernel = Kernel(self._store, clock, new_id=lambda: f"{chance.getrandbits(64):016x}")
+        self.service = TaskHubService(self.kernel, in_process=True)
+        self.time = VirtualTime(clock, self.kernel)
         self.turns = Turns(registry, converter, maximum_timer_interval)
-        self.activities = Activities(registry, converter, self.clock, self._sleep_on_clock)
-        self._taker = Taker()
+        self.activities = Activities(registry, converter, self.time.now, self._sleep_on_clock)
+        self._stream = WorkerStream(expires=False, is_pulled=True)
+        self.kernel.open_stream(self._stream)
         self._running: set[asyncio.Task[None]] = set()
         """Activities and entity operations that may finish without time passing."""
         self._sleeping: set[asyncio.Task[None]] = set()
@@ -80,7 +96,7 @@ class InProcessRunner:
         """Turns since the test last began to wait for something."""
         self._turns_since_yield = 0
         self._paused_instances: dict[str, str] = {}
-        """The tokens of turns beyond the turn limit, by instance id; they run when the test next uses the instance."""
+        """The leases of turns beyond the turn limit, by instance id; they run when the test next uses the instance."""
         self._past_executions: list[History] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -120,11 +136,44 @@ class InProcessRunner:
         self.turns.close()
         self._changed.set()  # Wakes tasks of the test that still wait for a result.
 
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    # Read from the store itself: no other thread uses it, and it stays readable once the environment is closed.
+
+    def instance(self, instance_id: str) -> pb.OrchestrationState:
+        """Return the state of an instance; `KeyError` if there is none."""
+        return instance_state(self._store, self._found(instance_id), with_payloads=True)
+
+    def status(self, instance_id: str) -> int | None:
+        """Return the status of an instance, as upstream's number; `None` if there is none."""
+        found = self._store.instance(instance_id)
+        return None if found is None else found.status
+
+    def instance_ids(self) -> list[str]:
+        """Return the ids of all instances, in the order of their creation."""
+        return [each.instance_id for each in all_instances(self._store)]
+
+    def history(self, instance_id: str) -> History:
+        """Return the history of an instance's latest execution; `KeyError` for an unknown instance."""
+        recorded = self._store.history(self._found(instance_id))
+        return History(events.past_events(recorded), instance_id=instance_id)
+
+    def _found(self, instance_id: str) -> Instance:
+        found = self._store.instance(instance_id)
+        if found is None:
+            raise KeyError(instance_id)
+        return found
+
     @property
     def histories(self) -> list[History]:
         """The executions that continued as new, then the latest execution of each instance."""
-        latest = [History(self.engine.history_of(each.instance_id)) for each in self.engine.all_instances()]
+        latest = map(self.history, self.instance_ids())
         return [*self._past_executions, *(history for history in latest if len(history))]
+
+    def entity_state(self, entity_id: str) -> str | None:
+        """Return the encoded state of an entity, `None` if it has none."""
+        found = self._store.entity(entity_id)
+        return None if found is None else found.state
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -175,8 +224,8 @@ class InProcessRunner:
                 if not await self._wait_for_change(None if has_warned else self.settings.patience):
                     _logger.warning("%s", self._describe_running())
                     has_warned = True
-            elif self.settings.auto_skip and self.clock.next_due() is not None:
-                self.clock.advance_to(self.clock.next_due() or self.clock.now())
+            elif self.settings.auto_skip and self.time.skip():
+                pass
             elif not await self._wait_for_change(self.settings.patience):
                 raise WorkflowStuckError(describe())
 
@@ -191,7 +240,7 @@ class InProcessRunner:
         for instance_id in [*self._paused_instances]:
             self._resume(instance_id)
         await self._finish_activities()
-        while self.clock.advance_to(when):
+        while self.time.advance_to(when):
             await self._finish_activities()
 
     async def _finish_activities(self) -> None:
@@ -222,58 +271,59 @@ class InProcessRunner:
         """Take and run work items until there are none or it is time to yield; return whether there were any."""
         found = False
         while self._turns_since_yield < _MAX_TURNS_BETWEEN_YIELDS:
-            # Callbacks that are due at the same time run before the next turn, as on an engine with a timer thread.
-            while (due := self.clock.next_due()) is not None and due <= self.clock.now():
-                self.clock.advance_to(self.clock.now())
-            item = self.engine.take(self._taker)
-            if item is None:
+            # What is due now comes before the next turn, as on an engine that has a thread for its timers.
+            self.time.fire_due()
+            work = self.kernel.take(self._stream)
+            if work is None:
                 return found
             found = True
-            if item.kind == "orchestration":
-                self._run_turn(item)
-            elif item.kind == "activity":
-                self._run_in_background(self._run_activity(item), item.key)
+            if isinstance(work, TurnWork):
+                self._run_turn(work)
+            elif isinstance(work, TaskWork):
+                self._run_in_background(self._run_activity(work), work.task.name)
             else:
-                self._run_in_background(self._run_entity(item), item.key)
+                self._run_in_background(self._run_entity(work), work.entity.entity_id)
         return found
 
-    def _run_turn(self, item: Handout) -> None:
-        instance = self.engine.instance(item.key)
-        assert instance is not None
+    def _run_turn(self, work: TurnWork) -> None:
+        instance_id = work.instance.instance_id
         self._turns_since_yield += 1
-        self._turns_per_instance[item.key] += 1
+        self._turns_per_instance[instance_id] += 1
         limit = self.settings.turn_limit
-        if limit is not None and self._turns_per_instance[item.key] > limit:
+        if limit is not None and self._turns_per_instance[instance_id] > limit:
             # The turn is not completed: the instance pauses, and the test can inspect it or continue with others.
-            self._paused_instances[item.key] = item.token
+            self._paused_instances[instance_id] = work.token.lease
             raise WorkflowStuckError(
-                f"workflow {instance.name!r}, instance {item.key!r}, has had {limit} turns while the test waited, it "
-                f"is {self.clock.now():%Y-%m-%d %H:%M} by now, and it continues: if it has no end of its own, "
-                "await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows more"
+                f"workflow {work.instance.name!r}, instance {instance_id!r}, has had {limit} turns while the test "
+                f"waited, it is {self.time.now():%Y-%m-%d %H:%M} by now, and it continues: if it has no end of its "
+                "own, await env.advance(...) instead of a result, and terminate it; if it has one, turn_limit= allows "
+                "more"
             )
-        execution = self.engine.execution_of(item.key)
-        response = self.turns.run(instance, execution, item.token)
-        events = [*instance.history, *instance.dispatched_events] if _continues_as_new(response) else []
-        self.engine.CompleteOrchestratorTask(response, _CALL_CONTEXT)
-        if events:
-            self._past_executions.append(History(events))  # The engine keeps only the history of the next execution.
+        response = self.turns.run(work)
+        if _continues_as_new(response):
+            # The engine keeps only the history of the next execution.
+            recorded = [*events.past_events([work.past()]), *map(pb.HistoryEvent.FromString, work.new())]
+            self._past_executions.append(History(recorded))
+        token = work.token
+        self.kernel.complete(token.lease, lambda transaction: transaction.complete_turn(token, response))
         self._changed.set()
 
     def _resume(self, instance_id: str) -> None:
-        token = self._paused_instances.pop(instance_id, None)
-        if token is not None:
-            self.engine.take_back(token)
+        lease = self._paused_instances.pop(instance_id, None)
+        if lease is not None:
+            self.kernel.requeue(lease)
 
-    async def _run_activity(self, item: Handout) -> None:
-        response = await self.activities.perform(item.message.activityRequest, item.token)
-        self.engine.CompleteActivityTask(response, _CALL_CONTEXT)
+    async def _run_activity(self, work: TaskWork) -> None:
+        response = await self.activities.perform(pb.ActivityRequest.FromString(work.task.request))
+        token = work.token
+        self.kernel.complete(token.lease, lambda transaction: transaction.complete_activity(token, response))
 
-    async def _run_entity(self, item: Handout) -> None:
-        request = item.message.entityRequestV2
+    async def _run_entity(self, work: BatchWork) -> None:
+        item, token = to_message(work), work.token
         result = await self.activities.in_thread(
-            entity_batch, self.registry, self.converter, silent_logger, request, item.token
+            entity_batch, self.registry, self.converter, silent_logger, item.entityRequestV2, item.completionToken
         )
-        self.engine.CompleteEntityTask(result, _CALL_CONTEXT)
+        self.kernel.complete(token.lease, lambda transaction: transaction.complete_batch(token, result))
 
     def _run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -305,7 +355,7 @@ class InProcessRunner:
         self._sleeping.add(task)
         self._changed.set()
         if delay != timedelta.max:
-            self.clock.call_at(self.clock.now() + delay, wake)
+            self.time.call_at(self.time.now() + delay, wake)
         await future
 
 

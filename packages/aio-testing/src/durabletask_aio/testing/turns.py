@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from durabletask.serialization import DataConverter
 
 from durabletask_aio.core import hosting
-from durabletask_aio.testing._upstream import OrchestrationInstance, helpers, pb, suppress_spans
+from durabletask_aio.engine import events
+from durabletask_aio.engine.work import TurnWork
+from durabletask_aio.testing._upstream import helpers, pb, suppress_spans
 from durabletask_aio.testing.executor import VirtualTimeExecutor
 from durabletask_aio.testing.registry import Registry
 
@@ -26,11 +27,34 @@ _logger = logging.getLogger("durabletask.aio.testing")
 
 @dataclass
 class _LiveInstance:
-    """An instance between two turns: its executor, and the coroutines that its turns have started."""
+    """An instance between two turns.
 
-    execution: int
+    Attributes:
+        execution_id: the execution; after continue-as-new it is another one.
+        executor: its executor.
+        runs: the coroutines that its turns have started.
+        history: the events that it has processed.
+        chunk_count: the number of chunks of the committed history that `history` has, by turns.
+        event_count: the number of events that it has of the next chunk: those that the last turn was given.
+    """
+
+    execution_id: str
     executor: VirtualTimeExecutor
-    runs: list[hosting.WorkflowRun]
+    runs: list[hosting.WorkflowRun] = field(default_factory=list[hosting.WorkflowRun])
+    history: list[pb.HistoryEvent] = field(default_factory=list[pb.HistoryEvent])
+    chunk_count: int = 0
+    event_count: int = 0
+
+    def read_history(self, work: TurnWork) -> None:
+        """Parse what has been committed since the last turn, but for the events of that turn."""
+        if work.chunk_count > self.chunk_count:
+            committed = events.past_events(work.chunks[self.chunk_count : work.chunk_count])
+            self.history += committed[self.event_count :]
+
+    def add_events(self, work: TurnWork, new: Sequence[pb.HistoryEvent]) -> None:
+        """The events of a turn have been processed; its commit puts them at the beginning of the next chunk."""
+        self.history += new
+        self.chunk_count, self.event_count = work.chunk_count, len(new)
 
     def close(self) -> None:
         for run in self.runs:
@@ -49,26 +73,26 @@ class Turns:
         self.errors: dict[str, BaseException] = {}
         """The exceptions that failed instances, by instance id; the history has only a description of them."""
 
-    def run(self, instance: OrchestrationInstance, execution: int, token: str) -> pb.OrchestratorResponse:
-        """Run the turn that the engine has dispatched for this instance.
+    def run(self, work: TurnWork) -> pb.OrchestratorResponse:
+        """Run a turn.
 
         Args:
-            instance: the instance, with its history and the events of the turn.
-            execution: the number of the execution; after continue-as-new it is another one.
-            token: the completion token of the work item.
+            work: the turn.
 
         Returns:
             The actions and the custom status, as a worker would send them.
         """
-        instance_id = instance.instance_id
+        instance_id, execution_id = work.instance.instance_id, work.instance.execution_id
         live = self._live.pop(instance_id, None)
-        if live is not None and live.execution != execution:
-            live.close()
-            live = None
-        executor = live.executor if live is not None else self._new_executor()
-        past, new = instance.history, instance.dispatched_events
-        metadata = hosting.metadata_from_tags(_tags(past) or _tags(new))
-        response = pb.OrchestratorResponse(instanceId=instance_id, completionToken=token)
+        if live is None or live.execution_id != execution_id:
+            if live is not None:
+                live.close()
+            live = _LiveInstance(execution_id, self._new_executor())
+        executor = live.executor
+        live.read_history(work)
+        past, new = live.history, [pb.HistoryEvent.FromString(each) for each in work.new()]
+        response = pb.OrchestratorResponse(instanceId=instance_id)
+        metadata = hosting.metadata_from_tags(work.instance.tags)
         with suppress_spans(), hosting.turn_scope(metadata=metadata) as scope:
             try:
                 results = executor.execute(instance_id, past, new)
@@ -84,13 +108,12 @@ class Turns:
                 response.customStatus.CopyFrom(helpers.get_string_value_or_empty(results.encoded_custom_status))
                 if not executor.is_complete:
                     scope.keep()
-                    live = live or _LiveInstance(execution, executor, [])
                     live.runs += scope.runs
-                    executor.processed = len(past) + len(new)
+                    live.add_events(work, new)
+                    executor.processed = len(live.history)
                     self._live[instance_id] = live
                     return response
-        if live is not None:
-            live.close()
+        live.close()
         if executor.error is not None:
             self.errors[instance_id] = executor.error
         return response
@@ -108,8 +131,3 @@ class Turns:
         for live in self._live.values():
             live.close()
         self._live.clear()
-
-
-def _tags(events: Sequence[pb.HistoryEvent]) -> Any:
-    # The start is among the first few events of a history, so this is cheap for a long one too.
-    return next((event.executionStarted.tags for event in events if event.HasField("executionStarted")), None)

@@ -70,7 +70,7 @@ class ManagementService:
             if not created.isdigit() or not key.isdigit():
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.page_token!r} is not a page token")
             after = int(created), int(key)
-        with self.kernel.reading() as reader:
+        with self.kernel.queries() as reader:
             page = reader.query(wanted, limit, after, newest_first=request.newest_first)
             if request.with_outcome:
                 instances = _with_outcome(reader, page.instances)
@@ -85,13 +85,13 @@ class ManagementService:
     @answering
     def GetOverview(self, request: messages.GetOverviewRequest, context: grpc.ServicerContext) -> Any:
         """Return what a list of instances shows in addition to them."""
-        with self.kernel.reading() as reader:
+        with self.kernel.queries() as reader:
             return messages.Overview(instances=reader.counts_by_status(), names=reader.names(_MAX_NAMES))
 
     @answering
     def GetInstanceDetails(self, request: messages.GetInstanceDetailsRequest, context: grpc.ServicerContext) -> Any:
         """Return an instance with what it waits for."""
-        with self.kernel.reading() as reader:
+        with self.kernel.queries() as reader:
             instance = reader.instance(request.instance_id)
             if instance is None:
                 raise InstanceNotFoundError(request.instance_id)
@@ -154,7 +154,7 @@ class ManagementService:
     @answering
     def GetEntityDetails(self, request: messages.GetEntityDetailsRequest, context: grpc.ServicerContext) -> Any:
         """Return an entity with what waits for it."""
-        with self.kernel.reading() as reader:
+        with self.kernel.queries() as reader:
             entity = reader.entity(request.entity_id)
             if entity is None:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"Entity '{request.entity_id}' not found")
@@ -179,7 +179,7 @@ class ManagementService:
     def GetStatistics(self, request: messages.GetStatisticsRequest, context: grpc.ServicerContext) -> Any:
         """Return numbers about the engine."""
         kernel = self.kernel
-        with kernel.reading() as reader:
+        with kernel.queries() as reader:
             sizes = reader.sizes()
             result = messages.Statistics(
                 path="" if kernel.store.path is None else os.fspath(kernel.store.path.absolute()),
@@ -237,7 +237,7 @@ class ManagementService:
 def _purge_older(kernel: Kernel, age: int, statuses: frozenset[int], *, dry_run: bool) -> int:
     if dry_run:
         wanted = InstanceFilter(statuses=statuses, completed_to=kernel.clock.now() - age, only_roots=True)
-        with kernel.reading() as reader:
+        with kernel.queries() as reader:
             return reader.count(wanted)
     count = 0
     # Some at a time, so that commands of others come in between.

@@ -1,4 +1,4 @@
-"""The executor of the local server."""
+"""The thread pool of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from durabletask_aio.testing.threads import DaemonThreads
+from durabletask_aio.engine.threads import DaemonThreads
 
 
 def test_results_and_errors_come_back():
@@ -39,5 +39,5 @@ def test_after_shutdown_no_thread_is_left_and_none_is_started():
     threads.submit(lambda: None).result(30)
     threads.shutdown()
     assert not [each for each in threading.enumerate() if each.name == "test-end"]
-    with pytest.raises(RuntimeError, match="the local engine has been stopped"):
+    with pytest.raises(RuntimeError, match="the engine has been stopped"):
         threads.submit(print)
