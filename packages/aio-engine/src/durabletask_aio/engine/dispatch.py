@@ -366,7 +366,8 @@ class Dispatcher:
         Returns:
             What `prepare` has made of it, `None` if nothing waits.
         """
-        for kind, waiting in self._queues.items():
+        for kind in WORK_KINDS:
+            waiting = self._queues[kind]
             while stream.is_open and len(waiting) and not self.is_stopping and not stream.is_leaving:
                 item = waiting.pop(stream, kind)
                 if item is None:
