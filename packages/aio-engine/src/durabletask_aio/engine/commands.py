@@ -124,7 +124,7 @@ class Transaction:
         instance = self.store.instance(instance_id)
         if instance is None or instance.status in TERMINAL:
             return False
-        self._apply(transitions.terminate_now(instance, reason, self.context))
+        self._apply(transitions.terminate_now(instance, reason, self.context, self.store.inbox(instance)))
         return True
 
     def set_aside(self, instance_id: str, reason: str) -> bool:
@@ -439,7 +439,7 @@ class Transaction:
         if message.kind in transitions.TERMINATES and instance.scheduled_at is not None:
             # Its code has not begun, and does not.
             output = events.optional(events.parse(message.event).executionTerminated, "input")
-            self._write(transitions.terminate_now(instance, output, self.context))
+            self._write(transitions.terminate_now(instance, output, self.context, self.store.inbox(instance)))
             return
         changes = transitions.deliver(instance, message, self.store.inbox(instance))
         if changes is not None:

@@ -260,10 +260,13 @@ def set_aside(instance: Instance, inbox: Sequence[InboxEvent], reason: str, cont
     )
 
 
-def terminate_now(instance: Instance, output: str | None, context: Context) -> Changes:
-    """End an instance without a turn of its code."""
+def terminate_now(
+    instance: Instance, output: str | None, context: Context, inbox: Sequence[InboxEvent] = ()
+) -> Changes:
+    """End an instance without a turn of its code; its history says how it was started, even if it never ran."""
     now = max(context.now + instance.ahead, instance.turn_time)
     recorded = [
+        *(each.event for each in inbox if each.kind is EventKind.START),
         events.execution_terminated(now, output, False),
         pb.HistoryEvent(
             eventId=-1,

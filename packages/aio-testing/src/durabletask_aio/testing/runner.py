@@ -168,7 +168,7 @@ class InProcessRunner:
     def histories(self) -> list[History]:
         """The executions that continued as new, then the latest execution of each instance."""
         latest = map(self.history, self.instance_ids())
-        return [*self._past_executions, *(history for history in latest if len(history))]
+        return [*self._past_executions, *(history for history in latest if _has_a_turn(history))]
 
     def entity_state(self, entity_id: str) -> str | None:
         """Return the encoded state of an entity, `None` if it has none."""
@@ -357,6 +357,11 @@ class InProcessRunner:
         if delay != timedelta.max:
             self.time.call_at(self.time.now() + delay, wake)
         await future
+
+
+def _has_a_turn(history: History) -> bool:
+    """Whether any code has run; an instance that is terminated before its start has a history without a turn."""
+    return any(event.HasField("orchestratorStarted") for event in history.protobuf)
 
 
 def _continues_as_new(response: pb.OrchestratorResponse) -> bool:

@@ -109,7 +109,11 @@ class EngineClient:
         return response
 
     def overview(self) -> messages.Overview:
-        """Return how many instances there are, and the names of their orchestrators."""
+        """Return how many instances there are, and the names of their orchestrators.
+
+        Returns:
+            Counts by status, and the names.
+        """
         response: messages.Overview = self._call("GetOverview", messages.GetOverviewRequest())
         return response
 
