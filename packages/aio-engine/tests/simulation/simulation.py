@@ -208,7 +208,8 @@ class Simulation:
             Problem: if a worker was given something wrong.
         """
         logger = logging.getLogger("durabletask.aio.engine")
-        level, logger.level = logger.level, logging.CRITICAL + 1
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
         try:
             for number, step in enumerate(self.steps):
                 self.rng = random.Random(step)
@@ -219,7 +220,7 @@ class Simulation:
             self.log.append("no more faults")
             self._finish()
         finally:
-            logger.level = level
+            logger.setLevel(level)
             self.connection.close()
 
     def _step(self, name: str) -> None:
