@@ -96,27 +96,28 @@ class SqliteStore(Queries):
         self.durability = durability if path is not None else "none"
         try:
             super().__init__(connect(":memory:" if path is None else os.fspath(path)))
-            self._open(path is not None, durability)
         except sqlite3.DatabaseError as error:
             raise StoreError(_describe(self.path, error)) from error
+        try:
+            self._open(path is not None, durability)
+            self._seq = self._first_seq(path is not None)
+        except BaseException as error:
+            # An open connection would keep its locks, and what it has not committed.
+            self._db.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise StoreError(_describe(self.path, error)) from error
+            raise
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._cached_bytes = 0
         self._touched: set[str] = set()
         self._tasks: dict[int, Task] = {}
         """Activities that have been added lately, by number."""
-        self._db.execute("DELETE FROM task_leases WHERE seq NOT IN (SELECT seq FROM tasks)")
         self._leased: set[int] | None = None
         """Activities of which a lease is kept, by number; `None` if it has to be read."""
         self._leased_changed = False
         self._requests: list[LockRequest] | None = None
         self._next_due: int | None = None
         self._next_due_known = False
-        last = self._db.execute(
-            "SELECT max(coalesce((SELECT max(seq) FROM inbox), 0), coalesce((SELECT max(seq) FROM tasks), 0), "
-            "coalesce((SELECT max(seq) FROM timers), 0), coalesce((SELECT max(seq) FROM operations), 0), "
-            "coalesce((SELECT max(seq) FROM lock_requests), 0), coalesce((SELECT value FROM meta WHERE name='seq'), 0))"
-        ).fetchone()[0]
-        self._seq: int = last + (_GAP + secrets.randbelow(_GAP) if path is not None else 0)
 
     def _open(self, is_file: bool, durability: str) -> None:
         db = self._db
@@ -136,6 +137,15 @@ class SqliteStore(Queries):
                 f"BEGIN IMMEDIATE; {step}; PRAGMA application_id={schema.APPLICATION_ID}; "
                 f"PRAGMA user_version={number}; COMMIT;"
             )
+        db.execute("DELETE FROM task_leases WHERE seq NOT IN (SELECT seq FROM tasks)")
+
+    def _first_seq(self, is_file: bool) -> int:
+        last: int = self._db.execute(
+            "SELECT max(coalesce((SELECT max(seq) FROM inbox), 0), coalesce((SELECT max(seq) FROM tasks), 0), "
+            "coalesce((SELECT max(seq) FROM timers), 0), coalesce((SELECT max(seq) FROM operations), 0), "
+            "coalesce((SELECT max(seq) FROM lock_requests), 0), coalesce((SELECT value FROM meta WHERE name='seq'), 0))"
+        ).fetchone()[0]
+        return last + (_GAP + secrets.randbelow(_GAP) if is_file else 0)
 
     def _check(self) -> int:
         """Refuse a file that is not an engine's, too new or damaged, before anything is written; returns its schema."""
