@@ -467,14 +467,23 @@ def test_context_variables_of_a_handler_last_as_long_as_its_stream(stub: Any) ->
 
 @pytest.fixture
 def timer() -> Iterator[DeadlineTimer]:
+    others.clear()
+    others.update(timer_threads())  # of channels that earlier tests have left open
     timer = DeadlineTimer()
     yield timer
     timer.close()
     wait_until(lambda: not timer_threads())
 
 
+others: set[threading.Thread] = set()
+
+
 def timer_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "durabletask-aio-deadlines"]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "durabletask-aio-deadlines" and thread not in others
+    ]
 
 
 def test_functions_are_called_at_their_times_and_in_their_order(timer: DeadlineTimer) -> None:

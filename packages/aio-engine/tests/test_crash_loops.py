@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 from durabletask.aio.engine import Engine
 from durabletask.client import OrchestrationStatus
 
+from durabletask_aio.engine._upstream import pb, pb_grpc
 from durabletask_aio.engine.crash_loops import MAX_CRASHES
 
 PROGRAM = """
@@ -96,6 +98,84 @@ def test_an_instance_that_ends_the_process_is_suspended_and_can_be_resumed(tmp_p
         state = engine.client().get_orchestration_state("culprit")
         assert state is not None
         assert state.get_output() == "ran"
+
+
+UNSERVED = """
+import os, sys, threading
+from durabletask.aio.engine import Engine
+
+path, kills = sys.argv[1], "kill" in sys.argv
+began = threading.Event()
+
+
+async def served(ctx, _):
+    began.set()
+    if kills:
+        threading.Event().wait()
+    return "ran"
+
+
+with Engine(path, durability="os") as engine:
+    with engine.worker() as worker:
+        worker.add_orchestrator(served)
+        worker.use_work_item_filters()
+        worker.start()
+        if kills:
+            began.wait()
+            os._exit(9)
+        state = engine.client().wait_for_orchestration_completion("served", timeout=30)
+print(state.get_output())
+"""
+
+
+def test_a_suspect_that_no_worker_serves_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "engine.db"
+    with Engine(path) as engine:
+        engine.client().schedule_new_orchestration("unserved", instance_id="unserved")
+        engine.client().schedule_new_orchestration("served", instance_id="served")
+    for words, expected in ((["kill"], (9, "")), (["kill"], (9, "")), ([], (0, "ran\n"))):
+        done = subprocess.run(
+            [sys.executable, "-c", UNSERVED, str(path), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == expected, done.stderr
+
+
+SERVER = """
+import os, sys
+from durabletask.aio.engine import Engine
+
+engine = Engine(sys.argv[1], durability="os").start()
+print(engine.listen().port, flush=True)
+sys.stdin.readline()
+os._exit(9)
+"""
+
+
+def test_kills_of_an_engine_whose_workers_are_elsewhere_set_nothing_aside(tmp_path: Path) -> None:
+    """The worker is busy with the turn all the time, so the turn is out whenever the engine ends."""
+    path = tmp_path / "engine.db"
+    with Engine(path) as engine:
+        engine.client().schedule_new_orchestration("workflow", instance_id="i")
+    for _ in range(MAX_CRASHES + 2):
+        with subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}") as channel:
+                items = pb_grpc.TaskHubSidecarServiceStub(channel).GetWorkItems(pb.GetWorkItemsRequest(), timeout=30)
+                assert next(items).orchestratorRequest.instanceId == "i"
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.wait(30) == 9
+    with Engine(path) as engine:
+        state = engine.client().get_orchestration_state("i")
+        assert state is not None
+        assert state.runtime_status is OrchestrationStatus.PENDING
 
 
 def test_kills_without_a_culprit_set_nothing_aside(tmp_path: Path) -> None:

@@ -41,9 +41,16 @@ class Dispatch:
             self.dispatcher.add(WorkItem(kind, key, "name", payload=key))
 
     def connect(
-        self, worker_id: str = "w", *, limit: int = 10, holding: list[Lease] | None = None, leaving: bool = False
+        self,
+        worker_id: str = "w",
+        *,
+        limit: int = 10,
+        holding: list[Lease] | None = None,
+        leaving: bool = False,
+        number: int = 0,
     ) -> WorkerStream:
-        stream = WorkerStream({TURN: limit, ACTIVITY: limit, BATCH: limit}, worker_id=worker_id, is_leaving=leaving)
+        limits: dict[WorkKind, int] = {TURN: limit, ACTIVITY: limit, BATCH: limit}
+        stream = WorkerStream(limits, worker_id=worker_id, is_leaving=leaving, number=number)
         self.dispatcher.open(stream, None if holding is None else frozenset(each.id for each in holding))
         return stream
 
@@ -172,6 +179,27 @@ def test_a_stream_of_which_the_engine_does_not_know_that_it_is_broken_gets_nothi
     dispatch.dispatcher.close(before)  # the engine notices
     dispatch.later(PERIOD)
     assert after.held[ACTIVITY] == dispatch.dispatcher.out(ACTIVITY) == 4
+
+
+def test_a_stream_that_was_held_up_on_its_way_does_not_take_over() -> None:
+    dispatch = Dispatch()
+    before = dispatch.connect(holding=[], number=1)
+    dispatch.add("a")
+    leases = received(before)
+    dispatch.dispatcher.close(before)
+    last = dispatch.connect(holding=leases, number=3)
+
+    late = dispatch.connect(holding=[], number=2)
+
+    assert (late.is_open, late.outbox.get_nowait()) == (False, None)
+    assert (last.is_open, last.held[ACTIVITY], received(last)) == (True, 1, [])
+    dispatch.dispatcher.close(late)
+    dispatch.dispatcher.close(last)
+    later = dispatch.connect(holding=[], number=2)  # nor while the worker is away
+    assert (later.is_open, dispatch.dispatcher.out(ACTIVITY)) == (False, 1)
+    dispatch.later(PERIOD)
+    assert dispatch.dispatcher.queued(ACTIVITY) == 1
+    assert dispatch.connect(holding=[], number=1).is_open  # by then it is forgotten
 
 
 def test_two_workers_of_one_name_that_say_nothing_of_leases_do_not_disturb_each_other() -> None:

@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from durabletask_aio.engine._upstream import pb, pb_grpc
 from durabletask_aio.engine.embedded import Engine
-from durabletask_aio.engine.service import ENGINE, HELD_LEASES, LEAVING
+from durabletask_aio.engine.service import ENGINE, HELD_LEASES, KEPT_LEASES, LEAVING, LOST_LEASES
 from durabletask_aio.engine.tokens import parse
 
 
@@ -98,6 +98,7 @@ def test_a_worker_can_list_tens_of_thousands_of_leases() -> None:
         schedule(engine)
         items = worker.connect(filler=50_000)
         assert next(items).HasField("orchestratorRequest")
+        assert dict(items.initial_metadata()) == {KEPT_LEASES: b""}  # the answer that is shorter
 
 
 def test_a_worker_that_leaves_gets_no_items_and_is_told_that_it_is_known() -> None:
@@ -106,7 +107,7 @@ def test_a_worker_that_leaves_gets_no_items_and_is_told_that_it_is_known() -> No
         items = worker.connect()
         item = next(items)
         last = worker.connect(leaving=True)
-        assert tuple(last.initial_metadata()) == ()  # returns once the engine has taken the leases over
+        assert dict(last.initial_metadata()) == {LOST_LEASES: b""}  # returns once the engine has taken the leases over
 
         again = other.connect()
         assert next(again).orchestratorRequest.instanceId == item.orchestratorRequest.instanceId == first
@@ -133,9 +134,10 @@ class TestARestart:
         with Engine(path) as engine, connected(engine, "w", "other") as (worker, other):
             assert engine.kernel.loaded == (0, 1, 0)
             others = other.connect()
+            wait_until(lambda: len(engine.kernel.dispatcher.streams) == 1)  # the first of two with room gets an item
             items = worker.connect(item.completionToken)
             worker.answer(item)
-            turn = next(others)  # and not the activity, which was queued before it
+            turn = next(others)  # and not the activity, which was there before it
             assert turn.HasField("orchestratorRequest")
             other.turn(turn)
             assert is_completed(engine, instance_id)

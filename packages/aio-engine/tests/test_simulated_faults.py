@@ -445,9 +445,10 @@ class TestCrashLoops:
         for _ in range(3):
             loops = CrashLoops(store)
             loops.start()
-        assert loops.next() == "x"
+            loops.worker_joined()
+        assert loops.next(lambda _: True) == "x"
         loops.committed("y", None)
         loops.committed("x", None)
 
-        assert loops.next() == "z"
+        assert loops.next(lambda _: True) == "z"
         assert not loops.holds_back(engine.instance("z"))

@@ -1,4 +1,4 @@
-"""The store: what is committed is there after a restart, what is not is nowhere, and odd files are refused."""
+"""The store: what is committed is there after a restart, what is not is in no place, and odd files are refused."""
 
 from __future__ import annotations
 

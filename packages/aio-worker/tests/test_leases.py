@@ -208,6 +208,36 @@ def test_what_was_lost_on_the_way_is_dispatched_again_at_once(served: tuple[Engi
     worker.stop()
 
 
+def test_what_waits_in_a_worker_is_not_begun_once_others_have_it() -> None:
+    job = Job()
+    with Engine(reconnect_period=0.1) as engine, TcpProxy(engine.listen().port) as proxy:
+        # Two activities run, and all others wait in upstream's pool.
+        limits = ConcurrencyOptions(maximum_concurrent_activity_work_items=20, maximum_thread_pool_workers=2)
+        worker = started(proxy, job.wait, concurrency_options=limits)
+        client = engine.client()
+        ids = [client.schedule_new_orchestration(call_one, input=["wait", number]) for number in range(10)]
+        assert wait_until(lambda: engine.kernel.dispatcher.out("activity") == 10 and len(job.runs) == 2)
+        proxy.refuse()
+        assert wait_until(lambda: engine.kernel.dispatcher.out("activity") == 0)
+        other = TaskHubGrpcWorker(channel=engine.channel, logger=QUIET)
+        job_of_other = Job()
+        job_of_other.is_free.set()
+        other.add_activity(job_of_other.wait)
+        other.add_orchestrator(call_one)
+        other.start()
+        assert wait_until(lambda: len(job_of_other.runs) == 10)
+        proxy.accept()
+        assert wait_until(lambda: bool(streams_of(engine)[1:]))
+        job.is_free.set()
+
+        outputs = [finished(client, each).serialized_output for each in ids]
+        assert wait_until(lambda: not held_by(worker))
+        worker.stop()
+        other.stop()
+    assert outputs == [str(number) for number in range(10)]
+    assert (len(job.runs), set(job_of_other.runs.values())) == (2, {1})
+
+
 def test_an_engine_that_was_killed_leaves_a_running_activity_to_its_worker(tmp_path: Any) -> None:
     """The engine is stopped at once, and its file is as after a kill: no lease is given back."""
     job = Job()
@@ -347,7 +377,7 @@ class TestOtherEngines:
     def test_are_called_once(self) -> None:
         calls = [Outcome(grpc.StatusCode.UNAVAILABLE)]
 
-        outcome = module.LeaseInterceptor(Leases()).intercept_unary_unary(
+        outcome = module.LeaseInterceptor(Leases(QUIET)).intercept_unary_unary(
             lambda details, request: calls.pop(), Details("/TaskHubSidecarService/CompleteActivityTask"), Request("17")
         )
 
@@ -355,8 +385,12 @@ class TestOtherEngines:
 
 
 class Outcome:
-    def __init__(self, code: Any) -> None:
+    def __init__(self, code: Any, *metadata: tuple[str, str]) -> None:
         self._code = code
+        self._metadata = metadata
+
+    def trailing_metadata(self) -> Any:
+        return self._metadata
 
     def code(self) -> Any:
         return self._code
@@ -386,12 +420,29 @@ class TestRetries:
         codes = [grpc.StatusCode.UNAVAILABLE] * 3 + [grpc.StatusCode.INTERNAL]
         answers = iter(Outcome(code) for code in codes)
 
-        outcome = module.LeaseInterceptor(Leases()).intercept_unary_unary(
+        outcome = module.LeaseInterceptor(Leases(QUIET)).intercept_unary_unary(
             lambda details, request: next(answers), Details(f"/TaskHubSidecarService/{method}"), Request(OURS)
         )
 
         assert outcome.code() is grpc.StatusCode.INTERNAL
         assert next(answers, None) is None
+
+    def test_are_made_of_the_first_call_of_a_connection_to_an_engine_that_is_known(self) -> None:
+        leases = Leases(QUIET)
+        connect = module.LeaseInterceptor(leases).intercept_unary_unary
+        hello = Details("/TaskHubSidecarService/Hello")
+        known = Outcome(grpc.StatusCode.OK, ("durabletask-aio-engine", "1"))
+        answers = [Outcome(grpc.StatusCode.UNAVAILABLE), known, Outcome(grpc.StatusCode.UNAVAILABLE)]
+
+        def call(details: Any, request: Any) -> Any:
+            return answers.pop()
+
+        assert connect(call, hello, None).code() is grpc.StatusCode.UNAVAILABLE
+        assert connect(call, hello, None).code() is grpc.StatusCode.OK
+        answers.append(known)
+        answers.append(Outcome(grpc.StatusCode.UNAVAILABLE))
+        assert connect(call, hello, None) is known
+        assert len(answers) == 1
 
     def test_end_after_the_period_with_the_last_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "RETRY_PERIOD", 0.2)
@@ -401,13 +452,13 @@ class TestRetries:
             calls.append(time.monotonic())
             return Outcome(grpc.StatusCode.UNAVAILABLE)
 
-        assert Leases().deliver(call).code() is grpc.StatusCode.UNAVAILABLE
+        assert Leases(QUIET).deliver(call).code() is grpc.StatusCode.UNAVAILABLE
         pauses = [second - first for first, second in itertools.pairwise(calls)]
         assert len(calls) == 4  # after 0, 0.05, 0.15 and 0.2 seconds
         assert pauses[1] > pauses[0] >= 0.05
 
     def test_pauses_have_a_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        leases = Leases()
+        leases = Leases(QUIET)
         pauses: list[float] = []
 
         def wait(seconds: float) -> bool:
@@ -424,29 +475,30 @@ class TestHeldLeases:
     def submitted(self, leases: Leases, submit: Callable[..., None]) -> None:
         leases.submission(submit)(lambda *_: None, lambda *_: None, None, None, OURS)
 
-    def test_end_with_the_handler(self) -> None:
-        leases = Leases()
+    def test_end_with_the_execution(self) -> None:
+        leases = Leases(QUIET)
         seen: list[Any] = []
 
-        def submit(handler: Any, cancel: Any, *args: Any) -> None:
+        def submit(execute: Any, cancel: Any, *item: Any) -> None:
             seen.append(leases.held)
-            handler(*args)
+            execute(*item)
 
         self.submitted(leases, submit)
 
         assert (seen, leases.held) == ([{"0123456789abcdef"}], frozenset())
 
     def test_end_with_the_one_that_abandons(self) -> None:
-        leases = Leases()
-        self.submitted(leases, lambda handler, cancel, *args: cancel(*args))
+        leases = Leases(QUIET)
+        self.submitted(leases, lambda execute, cancel, *item: cancel(*item))
         assert leases.held == frozenset()
 
     def test_do_not_begin_once_the_engine_was_told_that_the_worker_leaves(self) -> None:
-        leases = Leases()
+        leases = Leases(QUIET)
         opened: list[Any] = []
 
         class Stream:
-            def initial_metadata(self) -> None: ...
+            def initial_metadata(self) -> Any:
+                return ()
 
             def cancel(self) -> None: ...
 
@@ -456,17 +508,45 @@ class TestHeldLeases:
         stream.cancel()
         calls: list[str] = []
         leases.submission(lambda *_: calls.append("submitted"))(
-            lambda *_: calls.append("handled"), lambda *_: calls.append("abandoned"), None, None, OURS
+            lambda *_: calls.append("executed"), lambda *_: calls.append("abandoned"), None, None, OURS
         )
 
         assert [("durabletask-aio-leaving" in each) for each in opened] == [False, True]
+        assert (calls, leases.held) == (["abandoned"], frozenset())
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    @pytest.mark.parametrize(
+        "answer",
+        [("durabletask-aio-lost-bin", bytes.fromhex("0123456789abcdef")), ("durabletask-aio-kept-bin", bytes(8))],
+    )
+    def test_that_have_ended_leave_their_items_to_others(self, answer: tuple[str, bytes], is_async: bool) -> None:
+        leases = Leases(QUIET)
+        calls: list[str] = []
+
+        class Stream:
+            def initial_metadata(self) -> Any:
+                return (answer,)
+
+        async def execute_async(*_: Any) -> None:
+            calls.append("executed")
+
+        def submit(execute: Any, cancel: Any, *item: Any) -> None:
+            leases.open_stream(lambda name, metadata: Stream())
+            if is_async:
+                asyncio.run(execute(*item))
+            else:
+                execute(*item)
+
+        execute = execute_async if is_async else lambda *_: calls.append("executed")
+        leases.submission(submit)(execute, lambda *_: calls.append("abandoned"), None, None, OURS)
+
         assert (calls, leases.held) == (["abandoned"], frozenset())
 
     def test_do_not_begin_with_a_submission_that_is_refused(self) -> None:
         def refuse(*_: Any) -> None:
             raise RuntimeError("Cannot submit new work items after shutdown has been initiated.")
 
-        leases = Leases()
+        leases = Leases(QUIET)
         with pytest.raises(RuntimeError, match="after shutdown"):
             self.submitted(leases, refuse)
         assert leases.held == frozenset()

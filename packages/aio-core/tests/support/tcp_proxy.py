@@ -26,6 +26,7 @@ class TcpProxy:
         self._flowing = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[Any]] = set()
         self._cutting: asyncio.Task[None] | None = None
         self.port = 0
         self.accepted = 0
@@ -102,10 +103,12 @@ class TcpProxy:
 
     async def _close(self) -> None:
         await self._stop_listening()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        self._cut()
-        await asyncio.sleep(0)
+        if self._cutting is not None:
+            self._cutting.cancel()
+        self._flowing.set()
+        while self._serving:
+            self._cut()
+            await asyncio.wait(self._serving, timeout=0.1)
 
     def _cut(self) -> None:
         for writer in self._writers:
@@ -115,6 +118,10 @@ class TcpProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         try:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:  # the engine is not there

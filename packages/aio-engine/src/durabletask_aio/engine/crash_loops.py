@@ -6,12 +6,15 @@ narrows it down.  Each unclean end is counted for every instance that had a turn
 From the second one on, such an instance is a suspect: its turn runs only while no other suspect's does, and the file
 says whose it is.  If the process ends then, that instance is the one.  After `MAX_CRASHES` it is suspended, with the
 reason in its history; everything else continues.
+
+Only the end of a process in which a worker ran is counted: the workflows of workers elsewhere cannot end the engine.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from durabletask_aio.engine.commands import Transaction
@@ -36,6 +39,7 @@ class CrashLoops:
     def __init__(self, store: Store) -> None:
         """Look at how the life before has ended."""
         self._store = store
+        self._has_worker = False
         self._waiting: deque[str] = deque()
         self._suspects: dict[str, str] = {}
         """The turns of suspects that have not been committed, by instance."""
@@ -43,7 +47,7 @@ class CrashLoops:
         """The suspect whose turn may run."""
 
     def start(self) -> list[str]:
-        """Count an unclean end, and note that this life has begun.
+        """Count an unclean end.
 
         Returns:
             The instances that have been set aside.
@@ -69,16 +73,32 @@ class CrashLoops:
                     self._waiting.append(instance.instance_id)
         store.set_crashes(counted)
         store.set_meta(_RUNNING, None)
-        store.set_meta(_CLEAN, 0)
+        store.set_meta(_CLEAN, 1)
         return set_aside
+
+    def worker_joined(self) -> None:
+        """Note that a worker runs in this process: it ends cleanly from now on only if `stop` is called."""
+        if not self._has_worker:
+            self._store.set_meta(_CLEAN, 0)
+            self._has_worker = True
 
     def holds_back(self, instance: Instance) -> bool:
         """Return whether the instance is a suspect whose time has not come."""
         return self._suspects.get(instance.instance_id) == instance.turn_id and self.running != instance.instance_id
 
-    def next(self) -> str | None:
-        """Choose the suspect that may run now, if none does."""
-        while self.running is None and self._waiting:
+    def next(self, is_out: Callable[[str], bool]) -> str | None:
+        """Choose the suspect that may run now, if none does.
+
+        Args:
+            is_out: whether a worker has the turn of an instance.
+        """
+        if self.running is not None:
+            if not self._waiting or is_out(self.running):
+                return None
+            # No worker takes its turn, perhaps since none serves it: the others need not wait for it.
+            self._waiting.append(self.running)
+            self.running = None
+        while self._waiting:
             suspect = self._waiting.popleft()
             # One that an answer from the life before, a client or a purge has cleared meanwhile is none any more.
             if suspect in self._suspects:
@@ -106,7 +126,7 @@ class CrashLoops:
         self._store.set_meta(_CLEAN, 1)
 
 
-def set_aside(transaction: Transaction, instance_id: str) -> None:
+def set_aside(instance_id: str, transaction: Transaction) -> None:
     """Suspend an instance, with the reason in its history."""
     reason = (
         f"the process has ended without warning {MAX_CRASHES} times while a turn of this instance ran; resume it when "

@@ -26,7 +26,7 @@ ABANDON_PAUSE = 0.1
 RECONNECT_PERIOD = 30.0
 """Seconds for which a worker that has named itself keeps what it holds after its stream has ended."""
 
-KEEP_LEASE_AFTER = 0.2
+KEEP_LEASE_AFTER = 0.05
 """Seconds after which the lease on an activity is kept in the file: it is its worker's when the engine starts again."""
 
 TURN_LEASE = 300.0
@@ -106,6 +106,7 @@ class WorkerStream:
         limits: how many items of each kind it holds at most.
         names: which items it takes, by kind.
         worker_id: its own name, empty for none.
+        number: of the streams that a worker with a name opens; each has a higher one than those before.
         expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
         is_pulled: whether it gets an item only when it asks for one, with `Dispatcher.take`.
         outbox: what is on its way to it; `None` ends the stream.
@@ -119,6 +120,7 @@ class WorkerStream:
     limits: Mapping[WorkKind, int] = field(default_factory=dict[WorkKind, int])
     names: Mapping[WorkKind, Names] = field(default_factory=dict[WorkKind, Names])
     worker_id: str = ""
+    number: int = 0
     expires: bool = True
     is_pulled: bool = False
     outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
@@ -248,6 +250,8 @@ class Dispatcher:
         self._out: dict[tuple[WorkKind, str], Lease] = {}
         self._away: dict[str, float] = {}
         """When the period of a worker ends that is away, by its name."""
+        self._last_number: dict[str, int] = {}
+        """The number of the last stream of each worker with a name that is there or away."""
         self._keep_leases = keep_leases
         self._not_kept: dict[str, Lease] = {}
         """Leases on activities that are not in the file, the oldest first."""
@@ -260,19 +264,31 @@ class Dispatcher:
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
-    def open(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> None:
+    def open(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> frozenset[str]:
         """A worker has come.
 
         Args:
             stream: its stream.
             holding: the leases that a worker says it still has from a stream before; the others of its name go back
                 to the queues.  `None` if it does not say.
+
+        Returns:
+            Those of the leases that have ended: their items are not the worker's any more.
         """
+        if stream.worker_id and holding is not None:
+            if stream.number < self._last_number.get(stream.worker_id, 0):
+                # Held up on its way: the worker has opened another one since, and does not listen to this one.
+                stream.is_open = False
+                stream.outbox.put(None)
+                return frozenset()
+            self._last_number[stream.worker_id] = stream.number
         self.streams.append(stream)
         if stream.worker_id and holding is not None:
             self._take_over(stream, holding)
+        lost = frozenset[str]() if holding is None else holding - self._leases.keys()
         for kind in WORK_KINDS:
             self._fill(stream, kind)
+        return lost
 
     def _take_over(self, stream: WorkerStream, holding: frozenset[str]) -> None:
         """Let a stream have the leases of its worker's streams before it, which are over."""
@@ -304,6 +320,7 @@ class Dispatcher:
             for lease in held:
                 lease.stream = None
         else:
+            self._last_number.pop(stream.worker_id, None)
             self._requeue(held)
 
     def _end(self, stream: WorkerStream) -> None:
@@ -425,14 +442,26 @@ class Dispatcher:
         self._paused = [each for each in self._paused if each[0] > now]
         for item in ready:
             self.add(item)
-        self._away = {name: until for name, until in self._away.items() if until > now}
+        for name in [name for name, until in self._away.items() if until <= now]:
+            del self._away[name]
+            if not any(each.worker_id == name for each in self.streams):
+                self._last_number.pop(name, None)
         self._requeue([lease for lease in self._leases.values() if self._is_over(lease, now)])
         expiries = [self._expiry(lease) for lease in self._leases.values()]
         times = [due for due, _ in self._paused] + list(self._away.values())
         times += [each for each in expiries if each is not None]
-        if self._not_kept:
-            times.append(next(iter(self._not_kept.values())).since + KEEP_LEASE_AFTER)
+        if (due := self.keep_due) is not None:
+            times.append(due)
         return max(min(times) - now, 0.0) if times else None
+
+    @property
+    def keep_due(self) -> float | None:
+        """When `leases_to_keep` has something to return next, by the monotonic clock."""
+        if self._kept_in_vain:
+            return self._monotonic()
+        for lease in self._not_kept.values():
+            return lease.since + KEEP_LEASE_AFTER
+        return None
 
     def leases_to_keep(self) -> tuple[list[Lease], list[WorkItem]]:
         """Return the leases on activities that have lasted for a while, and the activities whose lease is over.

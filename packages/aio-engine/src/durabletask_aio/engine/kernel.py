@@ -44,7 +44,7 @@ from durabletask_aio.engine.store import ClosableReader, Reader, RolledBackError
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import Context
 from durabletask_aio.engine.watchers import Watcher, Watchers
-from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork
+from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork, activity_item, is_of, task_of
 
 _logger = logging.getLogger("durabletask.aio.engine")
 
@@ -122,6 +122,7 @@ class Kernel:
         self._idle_readers: deque[ClosableReader] = deque()
         self._time_written = 0
         self._busy_until = 0.0
+        self._asleep_until = 0.0
         self._next_retention = 0.0
         self.is_forked: Callable[[], bool] = lambda: False
         self.started_at = clock.now()
@@ -137,14 +138,14 @@ class Kernel:
         turns = batches = activities = 0
         if self.store.path is not None:
             for instance_id in self._crash_loops.start():
-                self._run([PendingCommand(partial(_set_aside, instance_id))])
+                self._run([PendingCommand(partial(set_aside, instance_id))])
         for instance in self.store.waiting_instances():
             if self._queue_turn(instance):
                 turns += 1
         leases = {seq: (lease_id, worker_id) for seq, lease_id, worker_id in self.store.leases()}
         for task in self.store.tasks():
             if task.seq in leases:
-                self.dispatcher.restore(_activity(task), *leases[task.seq])
+                self.dispatcher.restore(activity_item(task), *leases[task.seq])
             else:
                 self._queue_task(task)
             activities += 1
@@ -219,6 +220,7 @@ class Kernel:
                     transactions.append(transaction)
             if any(each.has_written for each in transactions):
                 now = self._write_time()
+                self._keep_leases(transactions[-1])
                 self.store.commit()
                 self._time_written = now
                 self.commit_count += 1
@@ -261,6 +263,16 @@ class Kernel:
         self.store.set_meta("time", now)
         return now
 
+    def _keep_leases(self, transaction: Transaction) -> None:
+        """Write which workers have had activities for a while.
+
+        If the transaction is rolled back, that is not written, and after a restart those activities may run again.
+        """
+        leases, over = self.dispatcher.leases_to_keep()
+        if leases or over:
+            kept = [(task_of(each.item), each.id, each.worker_id) for each in leases]
+            transaction.keep_leases(kept, [task_of(each) for each in over])
+
     @staticmethod
     def last_time(store: Store) -> int:
         """Return a time that is not before any that the engine of a store has used."""
@@ -295,7 +307,8 @@ class Kernel:
         for observer in self._observers:
             observer()
         due = self.store.next_due()
-        if due is not None and due < self._busy_until:
+        keep_due = self.dispatcher.keep_due
+        if (due is not None and due < self._busy_until) or (keep_due is not None and keep_due < self._asleep_until):
             self.wake()
 
     def _discard_dropped(self, transactions: list[Transaction]) -> frozenset[str]:
@@ -305,7 +318,7 @@ class Kernel:
                 self.dispatcher.discard(ACTIVITY, task.nonce)
         gone = frozenset(itertools.chain.from_iterable(each.dropped_executions for each in transactions))
         if gone:
-            self.dispatcher.discard_if(ACTIVITY, partial(_is_of, gone))
+            self.dispatcher.discard_if(ACTIVITY, partial(is_of, gone))
         return gone
 
     def _queue_turn(self, instance: Instance) -> bool:
@@ -331,7 +344,7 @@ class Kernel:
         return True
 
     def _queue_task(self, task: Task) -> None:
-        self.dispatcher.add(_activity(task))
+        self.dispatcher.add(activity_item(task))
 
     def _queue_batch(self, entity_id: str) -> None:
         lease = self.dispatcher.holder(BATCH, entity_id)
@@ -355,7 +368,7 @@ class Kernel:
         """Make what a lease carries, from what is committed; `None` if there is nothing to do any more."""
         item = lease.item
         if item.kind is ACTIVITY:
-            task = _task(item)
+            task = task_of(item)
             return TaskWork(TaskToken(lease.id, task.seq, task.nonce), task)
         if item.kind is BATCH:
             entity = self.store.entity(item.key)
@@ -416,11 +429,13 @@ class Kernel:
         with self._lock:
             return cast("TurnWork | TaskWork | BatchWork | None", self.dispatcher.take(stream))
 
-    def open_stream(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> None:
-        """A worker has come."""
+    def open_stream(self, stream: WorkerStream, holding: frozenset[str] | None = None) -> frozenset[str]:
+        """A worker has come; returns those of the leases it says it has that have ended."""
         with self._lock:
             self._check_open()
-            self.dispatcher.open(stream, holding)
+            if not stream.expires and self.store.path is not None:
+                self._crash_loops.worker_joined()
+            return self.dispatcher.open(stream, holding)
 
     def close_stream(self, stream: WorkerStream) -> None:
         """A worker's stream has ended."""
@@ -545,9 +560,9 @@ class Kernel:
         with self._lock:
             self._run_pending()
             pause = self.dispatcher.check()
-            leases, over = self.dispatcher.leases_to_keep()
-        if leases or over:
-            self._keep_leases(leases, over)
+            keep_due = self.dispatcher.keep_due
+        if keep_due is not None and keep_due <= time.monotonic():
+            self.execute(self._keep_leases)
         while self.fire_due():
             pass
         self._apply_retention()
@@ -558,23 +573,21 @@ class Kernel:
             pauses.append(max((due - self.clock.now()) / 1_000_000, 0.0))
         shortest = min(pauses)
         self._busy_until = self.clock.now() + shortest * 1_000_000
+        self._asleep_until = time.monotonic() + shortest
         return shortest
 
     def _run_suspect(self) -> None:
         """Queue the turn of the next instance that may be ending the process."""
         with self._lock:
-            suspect = self._crash_loops.next()
+            before = self._crash_loops.running
+            suspect = self._crash_loops.next(partial(self.dispatcher.is_out, TURN))
             if suspect is None:
                 return
+            if before is not None:
+                self.dispatcher.discard(TURN, before)
             instance = self.store.instance(suspect)
             if instance is None or not self._queue_turn(instance):
                 self._crash_loops.committed(suspect, None)
-
-    def _keep_leases(self, leases: list[Lease], over: list[WorkItem]) -> None:
-        """Write which workers have had activities for a while."""
-        kept = [(_task(each.item), each.id, each.worker_id) for each in leases]
-        dropped = [_task(each) for each in over]
-        self.execute(lambda transaction: transaction.keep_leases(kept, dropped))
 
     def _apply_retention(self) -> None:
         """Purge what ended long ago, if a retention is set; some of it, when there is much."""
@@ -651,20 +664,3 @@ class Kernel:
     def is_stopped(self) -> bool:
         """Whether it has been stopped."""
         return self._is_closed
-
-
-def _set_aside(instance_id: str, transaction: Transaction) -> None:
-    set_aside(transaction, instance_id)
-
-
-def _is_of(executions: frozenset[str], item: WorkItem) -> bool:
-    return _task(item).execution_id in executions
-
-
-def _activity(task: Task) -> WorkItem:
-    return WorkItem(ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id)
-
-
-def _task(item: WorkItem) -> Task:
-    assert isinstance(item.payload, Task)
-    return item.payload

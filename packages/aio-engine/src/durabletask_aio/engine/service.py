@@ -36,10 +36,20 @@ HEALTH_PING = 30.0
 """Seconds of silence after which a stream says that it lives; upstream's worker gives up after 120."""
 
 ENGINE = "durabletask-aio-engine"
-"""Metadata with which `Hello` is answered, from which a worker knows that this engine understands the next two."""
+"""Metadata with which `Hello` is answered, from which a worker knows that this engine understands the following."""
 
 HELD_LEASES = "durabletask-aio-holding-bin"
 """Metadata in which a worker with a name lists the leases that it still has: eight bytes each."""
+
+LOST_LEASES = "durabletask-aio-lost-bin"
+KEPT_LEASES = "durabletask-aio-kept-bin"
+"""Metadata with which that is answered: the listed leases that have ended, or those that have not if they are fewer."""
+
+_ANSWERED_LEASES = 500
+"""Leases that an answer lists at most: by default gRPC clients accept 8 KiB of metadata."""
+
+STREAM_NUMBER = "durabletask-aio-stream"
+"""Metadata with the number of a stream of a worker with a name, from 1 on: with a lower one it has been held up."""
 
 LEAVING = "durabletask-aio-leaving"
 """Metadata with which a worker that stops opens its last stream: it gets no items, and does not come back."""
@@ -399,9 +409,6 @@ class TaskHubService(Servicer):
     def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         """Stream work items to a worker, within the limits that it declares."""
         stream = self._open_stream(request, context)
-        if stream.is_leaving:
-            # Now, so that the worker can wait until its leases have been taken over.
-            context.send_initial_metadata(())
         try:
             while True:
                 try:
@@ -433,8 +440,12 @@ class TaskHubService(Servicer):
         stream.connected_at = self.kernel.clock.now()
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         holding: bytes | None = metadata.get(HELD_LEASES)
+        stream.number = _number(metadata.get(STREAM_NUMBER, "0"), context)
         stream.is_leaving = LEAVING in metadata
-        self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
+        lost = self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
+        if holding is not None:
+            # Before any item, since the worker waits for it.
+            context.send_initial_metadata(_ended(_leases_by_id(holding), lost))
         # The generator is closed only when gRPC next asks for an item; this comes when the connection breaks.
         if not context.add_callback(lambda: self.kernel.close_stream(stream)):
             self.kernel.close_stream(stream)
@@ -547,6 +558,14 @@ def _token(text: str, kind: type[_Token]) -> _Token | None:
 
 def _leases_by_id(holding: bytes) -> frozenset[str]:
     return frozenset(holding[start : start + 8].hex() for start in range(0, len(holding), 8))
+
+
+def _ended(held: frozenset[str], lost: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
+    """Say which of the leases that a worker has listed have ended; nothing if there are too many."""
+    key, leases = min(((LOST_LEASES, lost), (KEPT_LEASES, held - lost)), key=lambda each: len(each[1]))
+    if len(leases) > _ANSWERED_LEASES:
+        return ()
+    return ((key, b"".join(bytes.fromhex(lease) for lease in leases)),)
 
 
 def instance_state(reader: Reader, instance: Instance, with_payloads: bool) -> pb.OrchestrationState:

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from durabletask_aio.engine import events
+from durabletask_aio.engine.dispatch import ACTIVITY, WorkItem
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 
@@ -53,3 +54,19 @@ class BatchWork:
     token: BatchToken
     entity: Entity
     operations: list[Operation]
+
+
+def activity_item(task: Task) -> WorkItem:
+    """Return an activity as an item of the queue."""
+    return WorkItem(ACTIVITY, task.nonce, task.name, task.version, task, affinity=task.instance_id)
+
+
+def task_of(item: WorkItem) -> Task:
+    """Return the activity that an item of the queue is about."""
+    assert isinstance(item.payload, Task)
+    return item.payload
+
+
+def is_of(executions: frozenset[str], item: WorkItem) -> bool:
+    """Return whether an activity was called by one of some executions."""
+    return task_of(item).execution_id in executions

@@ -42,7 +42,7 @@ class Binding:
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
-        self.leases = Leases()
+        self.leases = Leases(self.logger)
         # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
         self._stop_lock = threading.RLock()
 
@@ -168,16 +168,16 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     setattr(worker, _ATTRIBUTE, binding)
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
+    if _upstream.owns_channel(worker):
+        _upstream.add_interceptor(worker, binding.leases.interceptor)
+        # First: what the others submit is what is executed.
+        _upstream.set_turn_submission(worker, binding.leases.submission)
+        _upstream.set_activity_submission(worker, binding.leases.submission)
+        _upstream.set_entity_submission(worker, binding.leases.submission)
     _upstream.set_activity_submission(worker, binding.activities.submission)
     _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_keep))
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, entity_execution())
-    if _upstream.owns_channel(worker):
-        _upstream.add_interceptor(worker, binding.leases.interceptor)
-        # Last, so that what wraps a submission above runs while the lease is held.
-        _upstream.set_turn_submission(worker, binding.leases.submission)
-        _upstream.set_activity_submission(worker, binding.leases.submission)
-        _upstream.set_entity_submission(worker, binding.leases.submission)
     if lifecycle:
         _bind_lifecycle(worker, binding)
     return binding

@@ -7,14 +7,17 @@ working on, and drops the results.  With the engine of this project (`durabletas
 * **Name.**  The worker takes a random name at each start and sends it when it opens a stream.  The engine keeps the
   leases of a worker with a name for 30 seconds after its stream has ended.
 * **Held leases.**  With each stream the worker lists the leases it still has.  The engine moves them to the new stream,
-  and gives all others of that name to other workers: those items got lost on the way.
+  and gives all others of that name to other workers: those items were lost on the way.
+* **Lost leases.**  The engine answers which of the listed leases have ended, because the worker was away for too long
+  or the engine was restarted.  The worker does not begin those items: another worker has them.
 * **Retries.**  A result that cannot be delivered because the connection is broken is delivered again for 30 seconds.
-  The engine takes a result once, so it does no harm if the first attempt had arrived.
+  The engine takes a result once, so it does no harm if the first attempt had arrived.  The call with which upstream
+  connects, `Hello`, is retried as well.
 * **Leaving.**  A worker that stops opens a last stream, which brings no items.  What the worker does not list there
   goes to other workers at once, and so does, when that stream ends, what it has not answered.
 
-A lease is held from the submission of its item until the item's handler, or the one that abandons it, has returned.
-Items that upstream has received and does not submit, because the stream has ended, are not held.
+A lease is held from the submission of its item until the function that executes or abandons it has returned.  Items
+that upstream has received and does not submit, because the stream has ended, are not held.
 
 The answer to `Hello` shows whether the engine is this project's, and a completion token whether its result is for such
 an engine.  With other engines nothing is sent, wrapped or retried.
@@ -22,6 +25,9 @@ an engine.  With other engines nothing is sent, wrapped or retried.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import re
 import secrets
 import threading
@@ -48,11 +54,14 @@ FIRST_PAUSE = 0.05
 MAX_PAUSE = 2.0
 """Seconds between two attempts, which double from the first to the maximum."""
 
-LEAVE_TIMEOUT = 1.0
-"""Seconds to wait until the engine has noted that the worker stops."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds to wait until the engine has noted what is held."""
 
 _ENGINE = "durabletask-aio-engine"
 _HELD_LEASES = "durabletask-aio-holding-bin"
+_LOST_LEASES = "durabletask-aio-lost-bin"
+_KEPT_LEASES = "durabletask-aio-kept-bin"
+_STREAM_NUMBER = "durabletask-aio-stream"
 _LEAVING = "durabletask-aio-leaving"
 
 _RETRIED = frozenset(
@@ -78,15 +87,19 @@ def lease_of(token: str) -> str | None:
 class Leases:
     """The leases of one worker.  Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
         self.interceptor = LeaseInterceptor(self)
         self.is_known_to_engine = False
         """Whether the engine understands names and leases."""
         self._lock = threading.Lock()
         self._name = ""
         self._held: set[str] = set()
+        self._lost: set[str] = set()
+        """Those of the held leases that have ended."""
         self._stopping = threading.Event()
         self._has_left = False
+        self._stream_count = 0
         self._open_stream: Callable[[], Any] | None = None
         self._last_stream: Any = None
 
@@ -97,6 +110,7 @@ class Leases:
         # Not when the worker is made: the process may be forked between the two.
         self._name = secrets.token_hex(8)
         self._held.clear()
+        self._lost.clear()
         self._stopping.clear()
         self.is_known_to_engine = self._has_left = False
 
@@ -120,32 +134,61 @@ class Leases:
             return frozenset(self._held)
 
     def submission(self, submit: SubmitWorkItem) -> SubmitWorkItem:
-        """Wrap upstream's `submit`, so that the lease of an item is held until the item has been handled."""
+        """Wrap upstream's `submit`, so that the lease of an item is held until the item has been executed."""
 
-        def submit_item(handler: Any, cancel: Any, request: Any, stub: Any, token: str) -> None:
+        def submit_item(execute: Any, cancel: Any, request: Any, stub: Any, token: str) -> None:
             lease = lease_of(token)
             if lease is None:
-                submit(handler, cancel, request, stub, token)
+                submit(execute, cancel, request, stub, token)
             elif not self._hold(lease):
                 # Received after the worker has said that it leaves: the engine has given the item to another one.
                 cancel(request, stub, token)
             else:
                 try:
-                    submit(self._releasing(lease, handler), self._releasing(lease, cancel), request, stub, token)
+                    cancel = self._cancelling(lease, cancel)
+                    submit(self._executing(lease, execute, cancel), cancel, request, stub, token)
                 except BaseException:
                     self._release(lease)
                     raise
 
         return submit_item
 
-    def _releasing(self, lease: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-        def handle(*args: Any) -> Any:
+    def _executing(self, lease: str, execute: Callable[..., Any], cancel: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap what executes an item, a function or a coroutine function."""
+        if inspect.iscoroutinefunction(execute):
+
+            async def execute_async(*item: Any) -> None:
+                if self._is_lost(lease):
+                    await asyncio.get_running_loop().run_in_executor(None, cancel, *item)
+                    return
+                try:
+                    await execute(*item)
+                finally:
+                    self._release(lease)
+
+            return execute_async
+
+        def execute_sync(*item: Any) -> None:
+            if self._is_lost(lease):
+                cancel(*item)
+                return
             try:
-                return handler(*args)
+                execute(*item)
             finally:
                 self._release(lease)
 
-        return handle
+        return execute_sync
+
+    def _cancelling(self, lease: str, cancel: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap what abandons an item."""
+
+        def cancel_item(*item: Any) -> None:
+            try:
+                cancel(*item)
+            finally:
+                self._release(lease)
+
+        return cancel_item
 
     def _hold(self, lease: str) -> bool:
         with self._lock:
@@ -154,9 +197,14 @@ class Leases:
             self._held.add(lease)
             return True
 
+    def _is_lost(self, lease: str) -> bool:
+        with self._lock:
+            return lease in self._lost
+
     def _release(self, lease: str) -> None:
         with self._lock:
             self._held.discard(lease)
+            self._lost.discard(lease)
 
     # -- calls to the engine -------------------------------------------------------------------------------------
 
@@ -181,6 +229,14 @@ class Leases:
                 return outcome
             pause = min(pause * 2, MAX_PAUSE)
 
+    def connect_again(self, call: Callable[[], Any]) -> Any:
+        """Make the first call of a connection as `deliver` does, and log if the engine cannot be reached."""
+        outcome = call()
+        if outcome.code() is grpc.StatusCode.UNAVAILABLE:
+            self._logger.warning("The engine is unavailable: retrying for %.0f seconds", RETRY_PERIOD)
+            outcome = self.deliver(call)
+        return outcome
+
     def open_stream(self, open_stream: Callable[[str, list[tuple[str, str | bytes]]], Any]) -> Any:
         """Open a stream of work items.
 
@@ -195,13 +251,19 @@ class Leases:
             with self._lock:
                 held = b"".join(bytes.fromhex(lease) for lease in sorted(self._held))
                 leaving = self._has_left
-            metadata: list[tuple[str, str | bytes]] = [(_HELD_LEASES, held)]
+                self._stream_count += 1
+                number = self._stream_count
+            metadata: list[tuple[str, str | bytes]] = [(_HELD_LEASES, held), (_STREAM_NUMBER, str(number))]
             if leaving:
                 metadata.append((_LEAVING, "1"))
             return open_stream(self._name, metadata)
 
         self._open_stream = open_again
-        return _WorkItems(open_again(), self._leave)
+        stream = open_again()
+        if self.held:
+            # Upstream begins what it has queued when this returns.
+            self._wait_for_answer(stream)
+        return _WorkItems(stream, self._leave)
 
     def _leave(self) -> None:
         """Tell the engine that the worker stops; called when upstream cancels the stream, and will open no other."""
@@ -216,10 +278,31 @@ class Leases:
             self._last_stream = stream = open_again()
         except ValueError:  # Upstream has closed the channel.
             return
-        # The channel may be closed next.  In a thread of its own, since gRPC has no limit of time for this wait.
-        waiting = threading.Thread(target=stream.initial_metadata, name="durabletask-aio-leave", daemon=True)
+        # Upstream closes the channel next, if nothing is being executed.
+        self._wait_for_answer(stream)
+
+    def _wait_for_answer(self, stream: Any) -> None:
+        """Wait until the engine has noted what is held, and note which leases have ended."""
+        before = self.held
+
+        def wait() -> None:
+            answer: dict[str, Any] = dict(stream.initial_metadata() or ())
+            with self._lock:
+                # What is submitted while this waits is not meant.
+                listed = self._held & before
+                if _KEPT_LEASES in answer:
+                    self._lost |= listed - _leases_in(answer[_KEPT_LEASES])
+                else:
+                    self._lost |= listed & _leases_in(answer.get(_LOST_LEASES, b""))
+
+        # In a thread of its own, since gRPC has no limit of time for this wait.
+        waiting = threading.Thread(target=wait, name="durabletask-aio-leases", daemon=True)
         waiting.start()
-        waiting.join(LEAVE_TIMEOUT)
+        waiting.join(ANSWER_TIMEOUT)
+
+
+def _leases_in(data: bytes) -> set[str]:
+    return {data[start : start + 8].hex() for start in range(0, len(data), 8)}
 
 
 class _WorkItems:
@@ -261,9 +344,16 @@ class LeaseInterceptor(_Interceptors):
         method = _name(details.method)
         if method in _RETRIED and lease_of(request.completionToken) is not None:
             return self._leases.deliver(lambda: continuation(details, request))
-        outcome = continuation(details, request)
-        if method == "Hello" and outcome.code() is grpc.StatusCode.OK:
-            self._leases.is_known_to_engine = any(key == _ENGINE for key, _ in outcome.trailing_metadata() or ())
+        if method == "Hello":
+            return self._connect(lambda: continuation(details, request))
+        return continuation(details, request)
+
+    def _connect(self, call: Callable[[], Any]) -> Any:
+        # With upstream's pauses, of up to 30 seconds, the worker could come back when its leases have just ended.
+        leases = self._leases
+        outcome = leases.connect_again(call) if leases.is_known_to_engine else call()
+        if outcome.code() is grpc.StatusCode.OK:
+            leases.is_known_to_engine = any(key == _ENGINE for key, _ in outcome.trailing_metadata() or ())
         return outcome
 
     def intercept_unary_stream(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
