@@ -295,22 +295,9 @@ def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(k
         engine.stop()
 
 
-KNOWN_FAULTS = {
-    "children.failure": "wrong",
-    "locks.calls_inside": "wrong",
-    "locks.cleaned_while_held": "wrong",
-    "locks.holder_fails_without_its_code": "hangs",
-    "locks.signals_meanwhile": "wrong",
-    "locks.waiter_is_terminated": "hangs",
-    "purge.recursive": "wrong",
-    "workers.limit_is_kept": "hangs",
-}
-"""What does not work on the local engine; remove each that is fixed."""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_local_engine_does_what_every_scenario_asks_for_but_for_its_known_faults(local_backend):
+def test_the_local_engine_does_what_every_scenario_asks_for(local_backend):
     result = conformance(local_backend.address, "--json", "--jobs", "2", "--long-activity", "3", timeout=1100)
     document = json.loads(result.stdout)
     failed = {
@@ -318,4 +305,4 @@ def test_the_local_engine_does_what_every_scenario_asks_for_but_for_its_known_fa
         for each in document["scenarios"]
         if each["outcome"] not in ("works", "not run")
     }
-    assert {name: found.partition(":")[0] for name, found in failed.items()} == KNOWN_FAULTS, failed
+    assert failed == {}
