@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -397,6 +398,9 @@ class Outcome:
 
 
 class Details:
+    timeout = None
+    credentials = None
+
     def __init__(self, method: str) -> None:
         self.method = method
         self.metadata = None
@@ -541,6 +545,43 @@ class TestHeldLeases:
         leases.submission(submit)(execute, lambda *_: calls.append("abandoned"), None, None, OURS)
 
         assert (calls, leases.held) == (["abandoned"], frozenset())
+
+    @pytest.mark.parametrize(("is_known", "expected"), [(True, "abandoned"), (False, "executed")])
+    def test_are_confirmed_before_a_queued_item_begins_after_a_break(self, is_known: bool, expected: str) -> None:
+        """Unless there is another engine now, which does not know of them."""
+        leases = Leases(QUIET)
+        calls: list[str] = []
+        threads: list[threading.Thread] = []
+
+        class Stream:
+            def __init__(self, *answer: tuple[str, bytes]) -> None:
+                self.answer = answer
+
+            def __iter__(self) -> Iterator[Any]:
+                return iter(())
+
+            def initial_metadata(self) -> Any:
+                return self.answer
+
+        def submit(execute: Any, cancel: Any, *item: Any) -> None:
+            threads.append(threading.Thread(target=execute, args=item))
+
+        assert list(leases.open_stream(lambda name, metadata: Stream())) == []  # it has ended
+        leases.submission(submit)(
+            lambda *_: calls.append("executed"), lambda *_: calls.append("abandoned"), None, None, OURS
+        )
+        threads[0].start()
+        threads[0].join(0.1)
+        assert calls == []
+        leases.is_known_to_engine = is_known
+        leases.interceptor.intercept_unary_stream(
+            lambda details, request: Stream(("durabletask-aio-kept-bin", b"")),
+            Details("/TaskHubSidecarService/GetWorkItems"),
+            SimpleNamespace(),
+        )
+        threads[0].join(30)
+
+        assert calls == [expected]
 
     def test_do_not_begin_with_a_submission_that_is_refused(self) -> None:
         def refuse(*_: Any) -> None:

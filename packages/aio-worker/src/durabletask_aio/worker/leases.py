@@ -9,7 +9,8 @@ working on, and drops the results.  With the engine of this project (`durabletas
 * **Held leases.**  With each stream the worker lists the leases it still has.  The engine moves them to the new stream,
   and gives all others of that name to other workers: those items were lost on the way.
 * **Lost leases.**  The engine answers which of the listed leases have ended, because the worker was away for too long
-  or the engine was restarted.  The worker does not begin those items: another worker has them.
+  or the engine was restarted.  The worker does not begin those items: another worker has them.  While the connection
+  is broken, it begins none that upstream's queue or pool still has.
 * **Retries.**  A result that cannot be delivered because the connection is broken is delivered again for 30 seconds.
   The engine takes a result once, so it does no harm if the first attempt had arrived.  The call with which upstream
   connects, `Hello`, is retried as well.
@@ -99,6 +100,10 @@ class Leases:
         """Those of the held leases that have ended."""
         self._stopping = threading.Event()
         self._has_left = False
+        self._connected = threading.Event()
+        """Set unless the last stream has ended; without one to an engine of this project, too."""
+        self._connected.set()
+        self._current: object = None
         self._stream_count = 0
         self._open_stream: Callable[[], Any] | None = None
         self._last_stream: Any = None
@@ -112,16 +117,19 @@ class Leases:
         self._held.clear()
         self._lost.clear()
         self._stopping.clear()
+        self._connected.set()
         self.is_known_to_engine = self._has_left = False
 
     def stop(self) -> None:
         """End all retries; called when the worker begins to stop."""
-        self._stopping.set()
+        with self._lock:
+            self._stopping.set()
+            self._connected.set()
 
     def close(self) -> None:
         """End the last stream; called when the worker has stopped."""
         last, self._last_stream = self._last_stream, None
-        self._open_stream = None
+        self._open_stream = self._current = None
         if last is not None:
             last.cancel()
 
@@ -169,6 +177,9 @@ class Leases:
             return execute_async
 
         def execute_sync(*item: Any) -> None:
+            # While the engine cannot be reached, whether the lease has ended is not known.  Items that are executed by
+            # a coroutine function wait as well: upstream blocks its event loop until it has connected again.
+            self._connected.wait()
             if self._is_lost(lease):
                 cancel(*item)
                 return
@@ -263,7 +274,18 @@ class Leases:
         if self.held:
             # Upstream begins what it has queued when this returns.
             self._wait_for_answer(stream)
-        return _WorkItems(stream, self._leave)
+        self._current = stream
+        self._connected.set()
+        return _WorkItems(stream, self._leave, lambda: self._ended(stream))
+
+    def other_engine(self) -> None:
+        """Note that the next stream is of another engine, perhaps where one of this project was before."""
+        self._connected.set()
+
+    def _ended(self, stream: object) -> None:
+        with self._lock:
+            if stream is self._current and not self._stopping.is_set():
+                self._connected.clear()
 
     def _leave(self) -> None:
         """Tell the engine that the worker stops; called when upstream cancels the stream, and will open no other."""
@@ -306,14 +328,18 @@ def _leases_in(data: bytes) -> set[str]:
 
 
 class _WorkItems:
-    """A stream of work items whose reader notices when it is cancelled."""
+    """A stream of work items that calls functions before it is cancelled, and after it has ended."""
 
-    def __init__(self, call: Any, before_cancel: Callable[[], None]) -> None:
+    def __init__(self, call: Any, before_cancel: Callable[[], None], after_end: Callable[[], None]) -> None:
         self._call = call
         self._before_cancel = before_cancel
+        self._after_end = after_end
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._call)
+        try:
+            yield from self._call
+        finally:
+            self._after_end()
 
     def cancel(self) -> Any:
         """Cancel the call."""
@@ -358,7 +384,10 @@ class LeaseInterceptor(_Interceptors):
 
     def intercept_unary_stream(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
         """Add name and leases to `GetWorkItems`."""
-        if _name(details.method) != "GetWorkItems" or not self._leases.is_known_to_engine:
+        if _name(details.method) != "GetWorkItems":
+            return continuation(details, request)
+        if not self._leases.is_known_to_engine:
+            self._leases.other_engine()
             return continuation(details, request)
 
         def open_stream(name: str, metadata: list[tuple[str, str | bytes]]) -> Any:
