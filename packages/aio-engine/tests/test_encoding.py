@@ -110,10 +110,11 @@ def test_a_turn_that_has_been_taken_does_not_change(what):
 
 def test_an_encoded_event_is_that_of_the_message():
     created = pb.TimerCreatedEvent(fireAt=events.timestamp(5))
-    for number in (-1, 0, 7, 300):
-        message = pb.HistoryEvent(eventId=number, timestamp=events.timestamp(1_500_000), timerCreated=created)
-        encoded = events.encode(1_500_000, "timerCreated", created.SerializeToString(), number)
-        assert encoded == message.SerializeToString()
+    for number in (-1, 0, 7, 300, 2**31 - 1):
+        for time in (0, 1, 1_000_000, 1_500_000, 1_704_067_200_000_001):
+            message = pb.HistoryEvent(eventId=number, timestamp=events.timestamp(time), timerCreated=created)
+            encoded = events.encode(time, "timerCreated", created.SerializeToString(), number)
+            assert encoded == message.SerializeToString()
 
 
 def test_lengths_of_any_size_are_written_as_protobuf_does():

@@ -68,8 +68,14 @@ def encode(time: int, field: str, body: bytes = b"", number: int = -1) -> bytes:
 
 @lru_cache(maxsize=256)
 def _head(time: int, number: int) -> bytes:
-    """Encode the fields that all events have."""
-    return pb.HistoryEvent(eventId=number, timestamp=timestamp(time)).SerializeToString()
+    """Encode the fields that all events have: `eventId` and `timestamp`."""
+    seconds, rest = divmod(time, MICROSECONDS)
+    stamp = b"\x08" + varint(seconds) if seconds else b""
+    if rest:
+        stamp += b"\x10" + varint(rest * 1000)
+    # Negative numbers are encoded as those of 64 bits.
+    event_id = b"\x08" + varint(number % (1 << 64)) if number else b""
+    return event_id + b"\x12" + varint(len(stamp)) + stamp
 
 
 def frame(tag: bytes, encoded: bytes) -> bytes:

@@ -316,9 +316,10 @@ class Kernel:
         for transaction in transactions:
             for task in transaction.dropped_tasks:
                 self.dispatcher.discard(ACTIVITY, task.nonce)
+        if not any(each.dropped_executions for each in transactions):
+            return frozenset()
         gone = frozenset(itertools.chain.from_iterable(each.dropped_executions for each in transactions))
-        if gone:
-            self.dispatcher.discard_if(ACTIVITY, partial(is_of, gone))
+        self.dispatcher.discard_if(ACTIVITY, partial(is_of, gone))
         return gone
 
     def _queue_turn(self, instance: Instance) -> bool:

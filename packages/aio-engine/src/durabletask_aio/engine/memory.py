@@ -268,7 +268,7 @@ class MemoryStore:
     # -- activities and timers -------------------------------------------------------------------------------------
 
     def add_task(self, new: Task) -> Task:
-        stored = new._replace(seq=self._next_seq())
+        stored = Task(self._next_seq(), *new[1:])
         self._put(self._tasks, stored.seq, stored)
         self._put_in(self._tasks_of, stored.execution_id, stored.seq, stored)
         return stored
@@ -296,7 +296,7 @@ class MemoryStore:
         return [(seq, *self._task_leases[seq]) for seq in sorted(self._task_leases)]
 
     def add_timer(self, timer: Timer) -> None:
-        stored = timer._replace(seq=self._next_seq())
+        stored = Timer(*timer[:-1], self._next_seq())
         self._insert_timer(stored)
         self._journal.append(partial(self._remove_timer, stored))
         if stored.execution_id:
