@@ -44,11 +44,32 @@ def served() -> Iterator[tuple[Engine, TcpProxy]]:
         yield engine, proxy
 
 
-def started(proxy: TcpProxy, *activities: Any, kind: Any = TaskHubGrpcWorker, **options: Any) -> Any:
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    """Stop the workers of a test that has failed: a thread of one that runs keeps the process from ending."""
+    yield
+    while STARTED:
+        STARTED.pop().stop()
+
+
+STARTED: list[Any] = []
+
+
+def started(
+    proxy: TcpProxy,
+    *activities: Any,
+    workflow: Any = call_one,
+    entity: Any = None,
+    kind: Any = TaskHubGrpcWorker,
+    **options: Any,
+) -> Any:
     worker = kind(host_address=proxy.address, **{"logger": QUIET, "resiliency_options": QUICK, **options})
     for activity in activities:
         worker.add_activity(activity)
-    worker.add_orchestrator(call_one)
+    worker.add_orchestrator(workflow)
+    if entity is not None:
+        worker.add_entity(entity)
+    STARTED.append(worker)
     worker.start()
     return worker
 
@@ -94,11 +115,7 @@ def test_an_activity_that_a_cut_connection_finds_running_runs_once(
 ) -> None:
     engine, proxy = served
     job = Job()
-    worker = kind(host_address=proxy.address, logger=QUIET, resiliency_options=QUICK)
-    worker.add_activity(job.wait_async)
-    worker.add_activity(job.wait)
-    worker.add_orchestrator(call_one)
-    worker.start()
+    worker = started(proxy, job.wait_async, job.wait, kind=kind)
     client = engine.client()
     instance_id = client.schedule_new_orchestration(call_one, input=[name, 7])
     assert wait_until(lambda: job.runs[7] == 1)
@@ -144,9 +161,7 @@ def test_a_turn_whose_answer_was_cut_off_is_answered_again_from_its_session(serv
         await ctx.sleep(0.01)
         return len(turns)
 
-    worker = TaskHubGrpcWorker(host_address=proxy.address, logger=QUIET, resiliency_options=QUICK)
-    worker.add_orchestrator(workflow)
-    worker.start()
+    worker = started(proxy, workflow=workflow, max_extended_sessions=10)
     client = engine.client()
     instance_id = client.schedule_new_orchestration(workflow)
     assert wait_until(lambda: len(turns) == 1)
@@ -173,10 +188,7 @@ def test_a_batch_of_an_entity_runs_once(served: tuple[Engine, TcpProxy]) -> None
     async def workflow(ctx: Any, _: Any) -> Any:
         return await ctx.call_entity(entities.EntityInstanceId("counter", "a"), "add")
 
-    worker = TaskHubGrpcWorker(host_address=proxy.address, logger=QUIET, resiliency_options=QUICK)
-    worker.add_entity(counter)
-    worker.add_orchestrator(workflow)
-    worker.start()
+    worker = started(proxy, workflow=workflow, entity=counter)
     client = engine.client()
     instance_id = client.schedule_new_orchestration(workflow)
     assert wait_until(lambda: job.runs["entity"] == 1)

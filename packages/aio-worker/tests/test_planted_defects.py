@@ -123,13 +123,13 @@ DEFECTS = {
         "core/turn_executor.py",
         "if kind in CONFIRMATIONS and self._drives_async(ctx):",
         "if False:",
-        "test_suspension.py::test_an_activity_asked_for_in_the_turn_of_the_suspension_runs_once",
+        "test_suspension.py::test_what_was_asked_for_can_be_taken_back_after_the_resume",
     ),
     "a suspension ends with the first confirmation": Defect(
         "core/turn_executor.py",
         "        finally:\n            self.is_suspended = True",
         "        finally:\n            pass",
-        "test_suspension.py::test_whatever_is_asked_for_in_the_turn_of_the_suspension_is_asked_for_once",
+        "test_suspension.py::test_what_was_asked_for_can_be_taken_back_after_the_resume",
     ),
     "sessions are without number": Defect(
         "worker/sessions.py",
