@@ -1,4 +1,4 @@
-"""The store: what is committed is there after a restart, what is not is in no place, and odd files are refused."""
+"""The store: what is committed is there after a restart, what is not leaves no trace, and odd files are refused."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class TestTransactions:
         assert store.lock_requests() == []
         assert store.next_due() is None
 
-    def test_what_is_rolled_back_is_nowhere(self, store: SqliteStore, stored: Instance) -> None:
+    def test_what_is_rolled_back_leaves_no_trace(self, store: SqliteStore, stored: Instance) -> None:
         before = everything(store)
         self.change_everything(store, stored)
 
@@ -346,6 +346,21 @@ class TestWork:
         assert store.add_task(before).seq > before.seq
         store.rollback()
         store.close()
+
+    def test_numbers_that_a_power_cut_has_undone_are_not_used_again(self, path: Path) -> None:
+        """The answer to a turn says how far its inbox went, and must not count for what came instead."""
+        SqliteStore(path).close()
+        on_the_disk = path.read_bytes()
+        numbers: list[int] = []
+        for _ in range(2):
+            path.write_bytes(on_the_disk)
+            store = SqliteStore(path)
+            store.begin()
+            numbers.append(store.add_task(Task(0, "n", "x", "e", 1, "work", None, b"")).seq)
+            store.commit()
+            store.close()
+
+        assert numbers[0] != numbers[1]
 
     def test_after_an_orderly_end_no_number_is_used_again(self, path: Path) -> None:
         numbers: list[int] = []

@@ -6,6 +6,7 @@ committed, also if the process ends before the client gets the answer.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,13 @@ class Model:
         self.time = 0
         """The engine's, at the latest commit."""
         self._pending: list[Callable[[], None]] = []
+
+    def copy(self) -> Model:
+        """Return what is known to have been committed by now."""
+        found = Model()
+        found.lives, found.sent, found.executed = map(copy.deepcopy, (self.lives, self.sent, self.executed))
+        found.purged, found.time = set(self.purged), self.time
+        return found
 
     # -- transactions ----------------------------------------------------------------------------------------------
 

@@ -53,7 +53,9 @@ class SimulatedStore(SqliteStore):
         is_crashed: whether it has.
     """
 
-    def __init__(self, connection: FaultyConnection, on_begin: Callable[[], None], on_commit: Callable[[], None]):
+    def __init__(
+        self, connection: FaultyConnection, on_begin: Callable[[], None], on_commit: Callable[[], None], gap: int
+    ) -> None:
         self.connection = connection
         self.crashes_at: str | None = None
         self.is_crashed = False
@@ -61,6 +63,8 @@ class SimulatedStore(SqliteStore):
         self._on_commit = on_commit
         with mock.patch.object(sqlite, "connect", return_value=connection):
             super().__init__()
+        # What a file has at random: numbers that a power cut has undone are not used again.
+        self._seq += gap
         # For the engine it is a file, which has another life of it after this one.
         self.path = Path("simulated.db")
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from invariants import Tables, Violation, check_dispatcher, check_is_over, check_store, expect
 from model import Model, operation_key, sent_operations
 from simulated_programs import CHILDREN, ENTITIES, EVENT_NAMES, ROOTS, SECOND, Programs, Weights
-from simulated_store import Crash, SimulatedStore, connect
+from simulated_store import Crash, FaultyConnection, SimulatedStore, connect
 from simulated_workers import Answer, SimulatedWorker
 from simulated_workflows import Problem
 
@@ -32,6 +32,8 @@ from durabletask_aio.engine.tokens import BatchToken, TurnToken
 from durabletask_aio.engine.transitions import CONTINUED_AS_NEW, SUSPENDED, TERMINAL
 
 T = TypeVar("T")
+
+GAP = 1_000_000
 
 STEPS = 60
 """Steps of a simulation, without those that follow once faults stop."""
@@ -97,6 +99,8 @@ class Simulation:
         self.model = Model()
         self.ids = random.Random(seed + 1)
         self.connection = connect()
+        self.synced: tuple[FaultyConnection, Model] | None = None
+        """What a power cut leaves."""
         self.happened: set[str] = set()
         self.focus = rng.choice(_FOCUSES)
         self.clock_step = rng.choice([0, 1])
@@ -141,7 +145,7 @@ class Simulation:
 
     def _start_engine(self) -> None:
         self.life += 1
-        self.store = SimulatedStore(self.connection, self.model.begin, self.model.commit)
+        self.store = SimulatedStore(self.connection, self.model.begin, self.model.commit, self.life * GAP)
         clock = SystemClock(Kernel.last_time(self.store), wall=self.wall, monotonic=self.monotonic)
         self.kernel = SimulatedKernel(
             self, self.store, clock, new_id=self.new_id, monotonic=self.monotonic, **self.settings
@@ -222,6 +226,8 @@ class Simulation:
         finally:
             logger.setLevel(level)
             self.connection.close()
+            if self.synced is not None:
+                self.synced[0].close()
 
     def _step(self, name: str) -> None:
         try:
@@ -271,6 +277,11 @@ class Simulation:
         if self.rng.random() < 0.3:
             ids = list(self.model.lives) or ids
         return self.rng.choice(ids)
+
+    def _ended_id(self) -> str:
+        """Return the id of an instance that has ended, mostly."""
+        ended = [key for key, life in self.model.lives.items() if life.status in TERMINAL]
+        return self.rng.choice(ended) if ended and self.rng.random() < 0.8 else self._any_id()
 
     def start(self) -> Command:
         instance_id = self.rng.choice(ROOTS)
@@ -331,12 +342,12 @@ class Simulation:
         return self._noted(lambda transaction: transaction.rewind_instance(instance_id, None))
 
     def restart(self) -> Command:
-        instance_id, new_id = self._any_id(), self.rng.choice([None, "r0"])
+        instance_id, new_id = self._ended_id(), self.rng.choice([None, "r0"])
         self.note(f"restart {instance_id} as {new_id}")
         return self._noted(lambda transaction: transaction.restart_instance(instance_id, new_id))
 
     def purge(self) -> Command:
-        instance_id, recursive = self._any_id(), self.rng.random() < 0.5
+        instance_id, recursive = self._ended_id(), self.rng.random() < 0.5
         self.note(f"purge {instance_id}, recursive={recursive}")
 
         def note(count: int) -> None:
@@ -573,6 +584,26 @@ class Simulation:
         if self.store.crashes_at == "outside of":
             raise Crash
 
+    def sync(self) -> None:
+        """What has been committed by now is on the disk."""
+        if self.synced is not None:
+            self.synced[0].close()
+        self.synced = connect(), self.model.copy()
+        self.connection.backup(self.synced[0])
+
+    def power_cut(self) -> None:
+        """Commits that are not on the disk are undone, as they may be with `durability="os"`."""
+        if self.synced is None:
+            return
+        self.happened.add("power cut")
+        self.store.crash()
+        self.connection.close()
+        disk, model = self.synced
+        self.connection, self.model = connect(), model.copy()
+        disk.backup(self.connection)
+        self._start_engine()
+        self.check_everything()
+
     def disk(self) -> None:
         """A statement or a commit fails."""
         self.connection.fails_in = self.rng.randint(0, 12)
@@ -687,6 +718,8 @@ _STEPS: dict[str, tuple[float, Callable[[Simulation], None]]] = {
     "tick": (4, Simulation.tick),
     "clock": (8, Simulation.clock),
     "disk": (2, Simulation.disk),
+    "sync": (1, Simulation.sync),
+    "power_cut": (0.7, Simulation.power_cut),
     "crash": (2, Simulation.crash),
 }
 _COMMANDS: dict[str, tuple[float, Callable[[Simulation], Command]]] = {
@@ -712,6 +745,8 @@ _FOCUSES: list[Weights] = [
     {"group": 6, "disk": 8},
     {"continue": 5, "suspend": 4, "resume": 4, "raise_event": 2, "terminate": 3},
     {"crash": 10},
+    {"sync": 6, "power_cut": 8, "raise_event": 6, "deliver": 4, "signal": 4, "wait": 4, "activities": 2},
+    {"crash": 4, "clock": 5, "activities": 4, "fan_out": 4, "work": 0.5},
     {"stream": 5, "deliver": 2, "clock": 2},
     {"child": 6, "continue": 2, "purge": 6, "restart": 4, "terminate": 3},
     {"call": 5, "signal": 8, "clean_entities": 6, "lock": 2},

@@ -59,4 +59,5 @@ def test_simulations_meet_every_kind_of_fault():
         "continued as new",
         "locked",
         "purged",
+        "power cut",
     }
