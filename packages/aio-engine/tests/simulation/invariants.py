@@ -174,6 +174,8 @@ class InstanceCheck:
                 is_in_turn = has_ended = False
             elif field == "executionSuspended" and (is_rewound or not is_in_turn):
                 pass  # set aside, without a turn
+            elif field == "executionStarted" and not is_in_turn and not has_ended:
+                pass  # ended before its first turn
             elif field == "executionStarted" and event is self.history[0]:
                 pass  # terminated before its first turn
             else:

@@ -60,7 +60,8 @@ class Model:
     def copy(self) -> Model:
         """Return what is known to have been committed by now."""
         found = Model()
-        found.lives, found.sent, found.executed = map(copy.deepcopy, (self.lives, self.sent, self.executed))
+        found.lives = copy.deepcopy(self.lives)
+        found.sent, found.executed = copy.deepcopy(self.sent), copy.deepcopy(self.executed)
         found.purged, found.time = set(self.purged), self.time
         return found
 

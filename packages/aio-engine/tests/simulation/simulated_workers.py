@@ -15,6 +15,7 @@ from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.dispatch import Names, WorkerStream, WorkKind
 from durabletask_aio.engine.encoding import to_message
+from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.tokens import Token, parse
 
 Response = pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult
@@ -37,7 +38,8 @@ class SimulatedWorker:
         name: with which it comes back after its stream has ended, empty for none.
         limits: how many items of each kind it takes.
         names: what it serves.
-        expires: whether its leases expire.
+        is_remote: whether it lives in a process of its own: its leases expire, and it survives the end of the engine.
+        is_pulled: whether it asks for each item.
         stream: its stream, `None` while it has none.
         work: what it has been given and has not run.
         answers: what it has run and not sent.
@@ -46,28 +48,45 @@ class SimulatedWorker:
     name: str
     limits: dict[WorkKind, int]
     names: dict[WorkKind, Names]
-    expires: bool = True
+    is_remote: bool = True
+    is_pulled: bool = False
     stream: WorkerStream | None = None
     work: list[pb.WorkItem] = field(default_factory=list[pb.WorkItem])
     answers: list[Answer] = field(default_factory=list[Answer])
+    connections: int = 0
 
     def connect(self) -> WorkerStream:
-        self.stream = WorkerStream(self.limits, self.names, self.name, self.expires)
+        self.connections += 1
+        self.stream = WorkerStream(
+            self.limits, self.names, self.name, self.connections, expires=self.is_remote, is_pulled=self.is_pulled
+        )
         return self.stream
 
-    def receive(self) -> bool:
+    def receive(self, kernel: Kernel) -> bool:
         """Take one item that is on its way; returns whether there was one."""
         if self.stream is None:
             return False
         try:
-            item = self.stream.outbox.get_nowait()
+            item = kernel.take(self.stream) if self.is_pulled else self.stream.outbox.get_nowait()
         except queue.Empty:
             return False
         if item is None:
-            self.stream = None
+            if not self.is_pulled:
+                self.stream = None
             return False
         self.work.append(to_message(item))
         return True
+
+    def die(self) -> None:
+        """End with all that it has."""
+        self.stream = None
+        self.work.clear()
+        self.answers.clear()
+
+    def drop(self, leases: frozenset[str]) -> None:
+        """Give up work that is not its own any more."""
+        self.work = [each for each in self.work if parse(each.completionToken).lease not in leases]
+        self.answers = [each for each in self.answers if each.token.lease not in leases]
 
     def holding(self) -> frozenset[str]:
         """Return the leases that it still has."""

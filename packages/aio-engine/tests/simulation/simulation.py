@@ -119,15 +119,17 @@ class Simulation:
         """An error in a part of the engine that continues after errors."""
         self._start_engine()
         for worker in self.workers:
-            self._connect(worker)
+            if worker.is_remote:
+                self._connect(worker)
 
-    @staticmethod
-    def _worker(rng: random.Random, number: int) -> SimulatedWorker:
-        limits = {kind: rng.choice([1, 2, 5]) for kind in WORK_KINDS if rng.random() < 0.7}
+    def _worker(self, rng: random.Random, number: int) -> SimulatedWorker:
+        is_remote = rng.random() >= 0.2 * self.focus.get("in_process", 1)
+        is_pulled = rng.random() < 0.15
+        limits = {kind: rng.choice([1, 2, 5]) for kind in WORK_KINDS if rng.random() < 0.7 and not is_pulled}
         names: dict[WorkKind, Names] = {}
         if rng.random() < 0.2:
             names[ACTIVITY] = {rng.choice(["work", "flaky"]): frozenset[str]()}
-        return SimulatedWorker(rng.choice(["", f"w{number}"]), limits, names, expires=rng.random() < 0.8)
+        return SimulatedWorker(rng.choice(["", f"w{number}"]), limits, names, is_remote, is_pulled)
 
     # -- time and ids ----------------------------------------------------------------------------------------------
 
@@ -152,7 +154,11 @@ class Simulation:
         )
         self.streams = []
         for worker in self.workers:
-            worker.stream = None
+            if worker.is_remote:
+                worker.stream = None
+            else:
+                worker.die()
+                self._connect(worker)
 
     def set_aside(self, transaction: Transaction) -> None:
         """The engine has suspended an instance whose turns it takes for what has ended the process."""
@@ -174,7 +180,9 @@ class Simulation:
         stream = worker.connect()
         self.streams.append(stream)
         holding = worker.holding() if says_what_it_holds else None
-        self.kernel.open_stream(stream, holding)
+        lost = self.kernel.open_stream(stream, holding)
+        if self.rng.random() < 0.5:
+            worker.drop(lost)
         if holding is not None:
             # Two streams, one after the other, may have given it more than one may.
             self.excess[stream] = len(holding)
@@ -383,7 +391,7 @@ class Simulation:
         """Let a worker take items, run some and answer."""
         for _ in range(self.rng.randint(1, 3)):
             worker = self.rng.choice(self.workers)
-            while worker.receive() and self.rng.random() < 0.5:
+            while worker.receive(self.kernel) and self.rng.random() < 0.5:
                 pass
             if worker.work:
                 self._work_on(worker, worker.work.pop(self.rng.randrange(len(worker.work))))
@@ -536,6 +544,11 @@ class Simulation:
             self.happened.add("came back before its end was noticed")
             old = worker.stream
             self._reconnect(worker)
+            if self.rng.random() < 0.3:
+                # Another one was on its way for longer, and comes too late.
+                late = WorkerStream(worker.limits, worker.names, worker.name, worker.connections - 1)
+                self.kernel.open_stream(late, frozenset())
+                self.kernel.close_stream(late)
             self.kernel.close_stream(old)
         else:
             self.note(f"the stream of {worker.name or 'an unknown worker'} ends")
@@ -544,8 +557,7 @@ class Simulation:
             if self.rng.random() < 0.5:
                 self._reconnect(worker)
             elif self.rng.random() < 0.3:
-                worker.work.clear()
-                worker.answers.clear()
+                worker.die()
 
     def _reconnect(self, worker: SimulatedWorker) -> None:
         says = self.rng.random() < 0.6
@@ -647,7 +659,7 @@ class Simulation:
         """Do what can be done; returns whether there was anything."""
         (worker,) = self.workers
         self._serve()
-        if worker.receive():
+        if worker.receive(self.kernel):
             answer = worker.run(worker.work.pop(), self.rng, fails=False)
             self.note(self._describe(answer))
             self.send(worker, answer)
@@ -744,7 +756,7 @@ _FOCUSES: list[Weights] = [
     {"race": 15, "fail": 8, "fan_out": 3, "rewind": 15, "terminate_now": 0, "terminate": 0.3},
     {"group": 6, "disk": 8},
     {"continue": 5, "suspend": 4, "resume": 4, "raise_event": 2, "terminate": 3},
-    {"crash": 10},
+    {"crash": 10, "in_process": 5, "start": 2, "terminate_now": 6, "work": 0.6},
     {"sync": 6, "power_cut": 8, "raise_event": 6, "deliver": 4, "signal": 4, "wait": 4, "activities": 2},
     {"crash": 4, "clock": 5, "activities": 4, "fan_out": 4, "work": 0.5},
     {"stream": 5, "deliver": 2, "clock": 2},

@@ -239,7 +239,7 @@ def activities_of_a_replaced_instance_dispatched(patch: pytest.MonkeyPatch) -> N
 
 @defect
 def suspect_that_is_cleared_holds_back_the_others(patch: pytest.MonkeyPatch) -> None:
-    def next_suspect(loops: CrashLoops) -> str | None:
+    def next_suspect(loops: CrashLoops, is_out: Any) -> str | None:
         if loops.running is not None or not loops._waiting:
             return None
         loops.running = loops._waiting.popleft()
