@@ -130,7 +130,7 @@ def assert_report_fits(report: dict[str, Any], installed: set[str]) -> None:
 
 def what_a_user_meets(installed: set[str]) -> dict[str, Any]:
     """By fact: True where it works, a part of the error where it does not."""
-    core, worker, sandbox, testing, _ = (part in installed for part in PARTS)
+    core, worker, sandbox, testing, engine = (part in installed for part in PARTS)
     missing_core = re.compile(r"pip install .*durabletask-aio-core")
     without_core = "No module named 'durabletask.aio.{}'"
     facts: dict[str, Any] = {
@@ -142,8 +142,9 @@ def what_a_user_meets(installed: set[str]) -> dict[str, Any]:
             facts[f"import durabletask.aio.{part}"] = "durabletask.aio" if not core else without_core.format(part)
         else:
             facts[f"import durabletask.aio.{part}"] = True if core else missing_core
-    if testing and core and not worker:
-        facts["import durabletask.aio.testing"] = "pip install durabletask-aio-worker"
+    if testing and core and not (worker and engine):
+        missing = "engine" if worker else "worker"
+        facts["import durabletask.aio.testing"] = f"pip install durabletask-aio-{missing}"
     if core:
         facts["as_orchestrator registers"] = True
         facts["an async function registers"] = True if worker else "pip install durabletask-aio-worker"
@@ -154,9 +155,10 @@ def what_a_user_meets(installed: set[str]) -> dict[str, Any]:
 
 
 def orders() -> list[tuple[str, ...]]:
-    """The orders of the four packages that depend on each other, with the engine at each position in turn.
+    """The orders of four packages, with the engine at each position in turn.
 
-    All 120 orders would take five times as long and show nothing new, since only the core is needed by the engine.
+    All 120 orders would take five times as long and show little more: the engine needs the core and is needed by the
+    test kit, as the worker is, and comes before and after each of the two.
     """
     others = [part for part in PARTS if part != "engine"]
     found: list[tuple[str, ...]] = []
@@ -206,7 +208,7 @@ def test_the_core_alone_from_its_folder(fresh: Environment) -> None:
 @pytest.mark.parametrize("extra", [*COMPANIONS, "all"])
 def test_extras_of_the_core_bring_the_companions(fresh: Environment, extra: str) -> None:
     fresh.install(f"durabletask-aio-core[{extra}]", "pytest")
-    expected = {"testing": {"worker", "testing"}, "all": set(PARTS)}
+    expected = {"testing": {"worker", "testing", "engine"}, "all": set(PARTS)}
     assert_report_fits(fresh.probe(), {"core"} | expected.get(extra, {extra}))
 
 

@@ -3,12 +3,13 @@
 The implementation is in `durabletask_aio.testing`; this file is its public import path.
 """
 
-# Core and worker first, so that their absence is reported with the line for pip, and not somewhere inside.
+# The other packages first, so that their absence is reported with the line for pip, and not somewhere inside.
 try:
     import durabletask_aio.core as _core
+    import durabletask_aio.engine as _engine
     import durabletask_aio.worker as _worker
 except ModuleNotFoundError as error:
-    for _part in ("core", "worker"):
+    for _part in ("core", "worker", "engine"):
         if error.name == f"durabletask_aio.{_part}":
             raise ImportError(
                 f"durabletask.aio.testing needs durabletask-aio-{_part}, which is not installed: "
@@ -54,4 +55,4 @@ __all__ = [
     "verify_deterministic",
 ]
 
-del _core, _worker
+del _core, _engine, _worker

@@ -41,9 +41,12 @@ class _ImpatientAsyncio:
         return await asyncio.wait_for(awaitable, 0.05 if timeout == 1.0 else timeout)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_stops() -> Iterator[None]:
-    """Stopping a worker takes a twentieth of a second and not one: there are a hundred workers in these tests."""
+    """Stopping a worker takes a twentieth of a second and not one: there are a hundred workers in these tests.
+
+    Undone after each module, since the tests of other packages may follow in the process.
+    """
     module: Any = upstream
     module.asyncio = _ImpatientAsyncio()
     yield

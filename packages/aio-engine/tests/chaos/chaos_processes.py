@@ -30,6 +30,9 @@ SECONDS = 30.0
 
 T = TypeVar("T")
 
+LEASE_IS_KEPT = 1.0
+"""Seconds from the beginning of an activity, by which a busy engine has its lease in the file."""
+
 
 class EngineProcess:
     """`durabletask-aio serve` on a file, always on the same port."""
@@ -261,7 +264,7 @@ class Mix:
 
         Returns:
             Those where a kill of the engine is no explanation either, and those that the engine may have dispatched
-            just before it was killed.
+            just before it was killed, so that its file did not have their lease.
         """
         by_key: dict[str, list[Run]] = {}
         for run in self._setup.runs:
@@ -272,7 +275,9 @@ class Mix:
         for key, runs in by_key.items():
             extra = len(runs) - 1 - sum(1 for run in runs if run.pid in killed)
             if extra > 0:
-                kills = sum(1 for kill in self._setup.engine.kills if runs[0].time - 1 < kill < runs[-1].time)
+                kills = sum(
+                    any(abs(kill - run.time) < LEASE_IS_KEPT for run in runs[:-1]) for kill in self._setup.engine.kills
+                )
                 text = f"{key}: {len(runs)} runs at {[round(run.time - runs[0].time, 2) for run in runs]}"
                 (by_engine if extra <= kills else unexplained).append(text)
         return unexplained, by_engine
