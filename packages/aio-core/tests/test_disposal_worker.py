@@ -52,6 +52,7 @@ def collector():
 @pytest.fixture
 def engine(monkeypatch):
     """Upstream's worker and client on upstream's engine, with not even the two methods wrapped."""
+    before = registration.originals, registration._registrar
     registration.uninstall()
     port = free_port()
     backend = create_test_backend(port=port)
@@ -62,7 +63,8 @@ def engine(monkeypatch):
     worker.stop()
     client.close()
     backend.stop()
-    registration.install()
+    if before[0] is not None:
+        registration.install(before[1])
 
 
 @pytest.fixture

@@ -12,6 +12,15 @@ from durabletask.client import OrchestrationStatus
 from durabletask.entities import EntityInstanceId
 from durabletask.history import TaskScheduledEvent
 
+from durabletask_aio.testing.local import local_backend as start_backend
+
+
+@pytest.fixture
+def local_backend():
+    """An engine that does not wait for a killed worker to come back."""
+    with start_backend(reconnect_period=0.2) as backend:
+        yield backend
+
 
 def kinds(events):
     return [event.WhichOneof("eventType") for event in events]

@@ -16,6 +16,7 @@ from durabletask.client import OrchestrationStatus
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine.clock import SystemClock
+from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
 from durabletask_aio.engine.file_lock import FileLock
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.server import Server
@@ -36,14 +37,12 @@ class LocalBackend:
         path: the file that keeps the instances, `None` if they are kept in memory.
     """
 
-    def __init__(self, port: int = 0, *, db: str | os.PathLike[str] | None = None) -> None:
-        """Make a backend that does not listen yet.
-
-        Args:
-            port: the port to listen on; 0 takes a free one.
-            db: a file that keeps the instances, created if there is none; by default they are kept in memory.
-        """
+    def __init__(
+        self, port: int = 0, *, db: str | os.PathLike[str] | None = None, reconnect_period: float = RECONNECT_PERIOD
+    ) -> None:
+        """Make a backend that does not listen yet; see `local_backend` for the arguments."""
         self._port = port
+        self._reconnect_period = reconnect_period
         self.path = None if db is None else os.fspath(db)
         self._memory = SqliteStore() if db is None else None
         """The store of instances in memory: it outlives a stop."""
@@ -105,12 +104,13 @@ class LocalBackend:
     def _open(self) -> Kernel:
         if self.path is None:
             assert self._memory is not None
-            return Kernel(self._memory, self._clock)
+            return Kernel(self._memory, self._clock, reconnect_period=self._reconnect_period)
         lock = FileLock(self.path)
         lock.acquire()
         try:
             store = SqliteStore(self.path)
-            kernel = Kernel(store, SystemClock(Kernel.last_time(store)))
+            clock = SystemClock(Kernel.last_time(store))
+            kernel = Kernel(store, clock, reconnect_period=self._reconnect_period)
         except BaseException:
             lock.release()
             raise
@@ -225,7 +225,9 @@ class LocalBackend:
         await asyncio.to_thread(self.stop)
 
 
-def local_backend(port: int = 0, *, db: str | os.PathLike[str] | None = None) -> LocalBackend:
+def local_backend(
+    port: int = 0, *, db: str | os.PathLike[str] | None = None, reconnect_period: float = RECONNECT_PERIOD
+) -> LocalBackend:
     """Make a local engine, which is started by `with` or `async with` and stopped at the end of the block.
 
     Example:
@@ -237,8 +239,10 @@ def local_backend(port: int = 0, *, db: str | os.PathLike[str] | None = None) ->
     Args:
         port: the port to listen on, on the loopback addresses; 0 takes a free one.
         db: a file that keeps the instances, created if there is none; by default they are kept in memory.
+        reconnect_period: seconds for which a worker of this project keeps what it works on after its connection has
+            ended, before another one gets it. A test that kills workers may want less than the default.
 
     Returns:
         A backend that does not listen yet.
     """
-    return LocalBackend(port, db=db)
+    return LocalBackend(port, db=db, reconnect_period=reconnect_period)
