@@ -81,6 +81,11 @@ class Server:
         except OSError:
             return 0, None
 
+    def page(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            text: str = response.read().decode()
+        return text
+
     def charges(self) -> list[str]:
         return Path(f"{self.database}.charges").read_text(encoding="utf-8").splitlines()
 
@@ -123,3 +128,10 @@ def test_the_web_application_continues_after_it_is_killed(server: Server) -> Non
     charged = server.charges()
     assert set(charged) == {f"o{number}" for number in range(20)}
     assert charged.count("o7") == 1  # its result was on disk before the first kill
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the application uses asyncio.timeout")
+def test_the_web_application_has_the_page_of_its_engine(server: Server) -> None:
+    assert server.call("POST", "/orders/o1?amount=1")[0] == 202
+
+    assert "/workflows/instance?id=o1" in server.page("/workflows/")

@@ -1,7 +1,9 @@
 """A web application that holds its own durable engine: its lifespan runs the engine and a worker.
 
-    pip install "durabletask-aio-core[engine,worker]" fastapi uvicorn
+    pip install "durabletask-aio-core[engine,worker]" "durabletask-aio-engine[ui]" fastapi uvicorn
     uvicorn app:app --app-dir examples/web                # one process: the file belongs to it
+
+The page of the engine is at http://localhost:8000/workflows/.
 
 Kill the server whenever you like: orders that have been accepted continue when it starts again.  With several processes
 (`uvicorn --workers 4`), run `durabletask-aio serve --db orders.db` as a process of its own, and connect to that.
@@ -50,6 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         worker.add_activity(charge)
         worker.start()
         app.state.client = engine.async_client()
+        app.mount("/workflows", engine.page())
         yield
 
 

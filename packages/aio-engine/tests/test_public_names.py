@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import durabletask_aio.engine as package
+from durabletask_aio.engine.embedded import Engine
 
 FOLDER = Path(package.__file__).parent
 FACADE = Path(__file__).parents[1] / "facade" / "engine.py"
@@ -41,3 +44,17 @@ def test_importing_the_engine_imports_no_other_package_of_this_project() -> None
 
     assert done.returncode == 0, done.stderr
     assert {name.split(".")[1] for name in done.stdout.split() if name.startswith("durabletask_aio.")} == {"engine"}
+
+
+def test_the_page_without_its_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("durabletask_aio.engine.web.app")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+
+    with Engine() as engine, pytest.raises(ImportError, match=r'pip install "durabletask-aio-engine\[ui\]"'):
+        engine.page()
+
+
+def test_the_page_of_an_engine_that_does_not_run_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="the engine does not run"):
+        Engine().page()

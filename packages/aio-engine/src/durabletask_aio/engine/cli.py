@@ -26,7 +26,7 @@ from durabletask_aio.core.command_line import CommandError, json_option, write_j
 from durabletask_aio.engine._upstream import HistoryEvent, TaskHubGrpcClient, to_dict
 from durabletask_aio.engine.bearer import with_token
 from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
-from durabletask_aio.engine.embedded import Engine
+from durabletask_aio.engine.embedded import Engine, page_needs
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
 from durabletask_aio.engine.store import StoreError
@@ -199,9 +199,7 @@ def _listen(
     try:
         module = importlib.import_module("durabletask_aio.engine.web.server")
     except ModuleNotFoundError as error:
-        raise CommandError(
-            f'the page needs {error.name}, which is not installed: pip install "durabletask-aio-engine[ui]"'
-        ) from error
+        raise CommandError(page_needs(error)) from error
     page: _Page = module.PageServer(engine.channel, port=ui_port, host=access.host, token=access.token, **tls)
     try:
         page.start()

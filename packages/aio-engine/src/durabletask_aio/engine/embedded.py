@@ -26,7 +26,13 @@ from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.engine.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
     from durabletask.aio.worker import TaskHubGrpcWorker
+    from starlette.applications import Starlette
+
+    from durabletask_aio.engine.web.waiting import DescribeWaiting
 
 _logger = logging.getLogger("durabletask.aio.engine")
 
@@ -34,6 +40,11 @@ WORKERS_GROUP = "durabletask.aio.workers"
 """The worker class of `Engine.worker`, which the worker package announces as `default`."""
 
 Durability = Literal["fsync", "os"]
+
+
+def page_needs(error: ModuleNotFoundError) -> str:
+    """Return what to install for the page, whose import has failed."""
+    return f'the page needs {error.name}, which is not installed: pip install "durabletask-aio-engine[ui]"'
 
 
 class Engine:
@@ -46,11 +57,11 @@ class Engine:
         ```python
         async with Engine("orders.db") as engine:
             async with engine.worker() as worker:
-                worker.add_orchestrator(order)
+                name = worker.add_orchestrator(order)
                 worker.add_activity(charge)
                 worker.start()
                 client = engine.async_client()
-                instance_id = await client.schedule_new_orchestration(order, input=5)
+                instance_id = await client.schedule_new_orchestration(name, input=5)
                 await client.wait_for_orchestration_completion(instance_id)
         ```
 
@@ -290,6 +301,51 @@ class Engine:
         server.start()
         self._servers.append(server)
         return server
+
+    def page(
+        self,
+        *,
+        token: str | None = None,
+        names: Sequence[str] = (),
+        any_address: bool = False,
+        describe_waiting: DescribeWaiting | None = None,
+    ) -> Starlette:
+        """Make the page of this engine, an ASGI application to be served on its own or mounted in another one.
+
+        Example:
+            ```python
+            @asynccontextmanager
+            async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+                async with Engine("orders.db") as engine:
+                    app.mount("/workflows", engine.page(token=token, names=["shop.example"]))
+                    yield
+            ```
+
+        Args:
+            token: what users have to enter, and programs to send as `authorization: Bearer TOKEN`; `None` for no check.
+            names: host names under which the page answers, in addition to `localhost` and the loopback addresses.
+            any_address: whether it also answers under every IP address.
+            describe_waiting: finds out what an instance awaits; called with an instance id and its history.
+
+        Returns:
+            The application.
+
+        Raises:
+            ImportError: if the extra `ui` is not installed.
+            RuntimeError: if the engine does not run.
+        """
+        channel = self._running_channel()
+        try:
+            from durabletask_aio.engine.web.app import create_app
+        except ModuleNotFoundError as error:
+            raise ImportError(page_needs(error)) from error
+        return create_app(
+            cast("grpc.Channel", channel),
+            token=token,
+            names=names,
+            any_address=any_address,
+            describe_waiting=describe_waiting,
+        )
 
     @property
     def channel(self) -> InProcessChannel:
