@@ -150,11 +150,7 @@ class TestResponses:
         stub = self.Stub()
         activities = binding.activities
         if activities.is_async("activity"):
-            released: list[Any] = []
-            asyncio.run(
-                activities._execute_async(lambda *args: released.append(args), None, request, stub, "completion")
-            )
-            assert len(released) == 1
+            assert activities.begin(request, stub, "completion").result(30)
         else:
             activities.execute(request, stub, "completion")
         activities.close()

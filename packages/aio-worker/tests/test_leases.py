@@ -9,10 +9,11 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import durabletask.internal.orchestrator_service_pb2 as pb
 import grpc
 import pytest
 from durabletask import entities
@@ -25,6 +26,7 @@ from tcp_proxy import TcpProxy
 from worker_support import QUIET, call_one, finished, run, wait_until
 
 from durabletask_aio.engine.embedded import Engine
+from durabletask_aio.worker import _upstream
 from durabletask_aio.worker import leases as module
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.leases import Leases, lease_of
@@ -487,122 +489,132 @@ class TestRetries:
         assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
 
 
+class Submission:
+    """A worker that is not connected, and a way to submit work items to it that note what is done with them."""
+
+    def __init__(self) -> None:
+        self.worker = TaskHubGrpcWorker(logger=QUIET)
+        self.worker.add_activity(self.execute_async, name="async")
+        binding = binding_of(self.worker)
+        assert binding is not None
+        self.binding = binding
+        self.leases = binding.leases
+        self.calls: list[str] = []
+        self.held_meanwhile: list[frozenset[str]] = []
+        self.finished = threading.Event()
+        binding.work_items.open()
+        binding.work_items.call_when_finished(self.finished.set)
+
+    def submit(self, *, is_async: bool = False) -> None:
+        kind = _upstream.ACTIVITY if is_async else _upstream.ENTITY_BATCH
+        request = pb.ActivityRequest(name="async") if is_async else pb.EntityBatchRequest()
+        self.binding.work_items.submit(kind, self.execute, self.cancel, request, self, OURS, release=lambda: None)
+
+    def execute(self, *_: Any) -> None:
+        self.held_meanwhile.append(self.leases.held)
+        self.calls.append("executed")
+
+    async def execute_async(self, *_: Any) -> None:
+        self.execute()
+
+    def cancel(self, *_: Any) -> None:
+        self.calls.append("abandoned")
+
+    def CompleteActivityTask(self, response: Any) -> None: ...
+
+    def has_finished(self) -> bool:
+        """Whether all items have ended, after which no others are taken."""
+        self.binding.work_items.shut_down()
+        return self.finished.wait(30)
+
+    def close(self) -> None:
+        self.binding.activities.close()
+        self.binding.loop.close()
+        _upstream.thread_pool_of(self.worker).shutdown()
+
+
+@pytest.fixture
+def submission() -> Iterator[Submission]:
+    submission = Submission()
+    yield submission
+    submission.close()
+
+
+class LeaseStream:
+    """A stream that ends at once, and the engine's answer to it."""
+
+    def __init__(self, *answer: tuple[str, bytes]) -> None:
+        self.answer = answer
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def initial_metadata(self) -> Any:
+        return self.answer
+
+    def cancel(self) -> None: ...
+
+
 class TestHeldLeases:
-    def submitted(self, leases: Leases, submit: Callable[..., None]) -> None:
-        leases.submission(submit)(lambda *_: None, lambda *_: None, None, None, OURS)
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_end_with_the_execution(self, submission: Submission, is_async: bool) -> None:
+        submission.submit(is_async=is_async)
 
-    def test_end_with_the_execution(self) -> None:
-        leases = Leases(QUIET)
-        seen: list[Any] = []
+        assert submission.has_finished()
+        assert submission.held_meanwhile == [frozenset({"0123456789abcdef"})]
+        assert submission.leases.held == frozenset()
 
-        def submit(execute: Any, cancel: Any, *item: Any) -> None:
-            seen.append(leases.held)
-            execute(*item)
-
-        self.submitted(leases, submit)
-
-        assert (seen, leases.held) == ([{"0123456789abcdef"}], frozenset())
-
-    def test_end_with_the_one_that_abandons(self) -> None:
-        leases = Leases(QUIET)
-        self.submitted(leases, lambda execute, cancel, *item: cancel(*item))
-        assert leases.held == frozenset()
-
-    def test_do_not_begin_once_the_engine_was_told_that_the_worker_leaves(self) -> None:
-        leases = Leases(QUIET)
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_do_not_begin_once_the_engine_was_told_that_the_worker_leaves(
+        self, submission: Submission, is_async: bool
+    ) -> None:
+        leases = submission.leases
         opened: list[Any] = []
-
-        class Stream:
-            def initial_metadata(self) -> Any:
-                return ()
-
-            def cancel(self) -> None: ...
-
-        stream = leases.open_stream(lambda name, metadata: opened.append(dict(metadata)) or Stream())
+        stream = leases.open_stream(lambda name, metadata: opened.append(dict(metadata)) or LeaseStream())
         stream.cancel()  # as upstream does before it connects again
         leases.stop()
         stream.cancel()
-        calls: list[str] = []
-        leases.submission(lambda *_: calls.append("submitted"))(
-            lambda *_: calls.append("executed"), lambda *_: calls.append("abandoned"), None, None, OURS
-        )
+        submission.submit(is_async=is_async)
 
+        assert submission.has_finished()
         assert [("durabletask-aio-leaving" in each) for each in opened] == [False, True]
-        assert (calls, leases.held) == (["abandoned"], frozenset())
+        assert (submission.calls, leases.held) == (["abandoned"], frozenset())
 
     @pytest.mark.parametrize("is_async", [False, True])
     @pytest.mark.parametrize(
-        "answer",
-        [("durabletask-aio-lost-bin", bytes.fromhex("0123456789abcdef")), ("durabletask-aio-kept-bin", bytes(8))],
+        ("known", "answer", "expected"),
+        [
+            (True, ("durabletask-aio-lost-bin", bytes.fromhex("0123456789abcdef")), "abandoned"),
+            (True, ("durabletask-aio-kept-bin", bytes(8)), "abandoned"),
+            (True, ("durabletask-aio-kept-bin", bytes.fromhex("0123456789abcdef")), "executed"),
+            (False, ("durabletask-aio-kept-bin", b""), "executed"),
+        ],
+        ids=["lost", "not kept", "kept", "another engine"],
     )
-    def test_that_have_ended_leave_their_items_to_others(self, answer: tuple[str, bytes], is_async: bool) -> None:
-        leases = Leases(QUIET)
-        calls: list[str] = []
-
-        class Stream:
-            def initial_metadata(self) -> Any:
-                return (answer,)
-
-        async def execute_async(*_: Any) -> None:
-            calls.append("executed")
-
-        def submit(execute: Any, cancel: Any, *item: Any) -> None:
-            leases.open_stream(lambda name, metadata: Stream())
-            if is_async:
-                asyncio.run(execute(*item))
-            else:
-                execute(*item)
-
-        execute = execute_async if is_async else lambda *_: calls.append("executed")
-        leases.submission(submit)(execute, lambda *_: calls.append("abandoned"), None, None, OURS)
-
-        assert (calls, leases.held) == (["abandoned"], frozenset())
-
-    @pytest.mark.parametrize(("is_known", "expected"), [(True, "abandoned"), (False, "executed")])
-    def test_are_confirmed_before_a_queued_item_begins_after_a_break(self, is_known: bool, expected: str) -> None:
+    def test_are_confirmed_before_a_queued_item_begins_after_a_break(
+        self, submission: Submission, known: bool, answer: tuple[str, bytes], expected: str, is_async: bool
+    ) -> None:
         """Unless there is another engine now, which does not know of them."""
-        leases = Leases(QUIET)
-        calls: list[str] = []
-        threads: list[threading.Thread] = []
-
-        class Stream:
-            def __init__(self, *answer: tuple[str, bytes]) -> None:
-                self.answer = answer
-
-            def __iter__(self) -> Iterator[Any]:
-                return iter(())
-
-            def initial_metadata(self) -> Any:
-                return self.answer
-
-        def submit(execute: Any, cancel: Any, *item: Any) -> None:
-            threads.append(threading.Thread(target=execute, args=item))
-
-        assert list(leases.open_stream(lambda name, metadata: Stream())) == []  # it has ended
-        leases.submission(submit)(
-            lambda *_: calls.append("executed"), lambda *_: calls.append("abandoned"), None, None, OURS
-        )
-        threads[0].start()
-        threads[0].join(0.1)
-        assert calls == []
-        leases.is_known_to_engine = is_known
+        leases = submission.leases
+        assert list(leases.open_stream(lambda name, metadata: LeaseStream())) == []  # it has ended
+        submission.submit(is_async=is_async)
+        wait_until(lambda: bool(submission.calls), timeout=0.1)
+        assert (submission.calls, len(leases.held)) == ([], 1)
+        leases.is_known_to_engine = known
         leases.interceptor.intercept_unary_stream(
-            lambda details, request: Stream(("durabletask-aio-kept-bin", b"")),
+            lambda details, request: LeaseStream(answer),
             Details("/TaskHubSidecarService/GetWorkItems"),
             SimpleNamespace(),
         )
-        threads[0].join(30)
 
-        assert calls == [expected]
+        assert submission.has_finished()
+        assert (submission.calls, leases.held) == ([expected], frozenset())
 
-    def test_do_not_begin_with_a_submission_that_is_refused(self) -> None:
-        def refuse(*_: Any) -> None:
-            raise RuntimeError("Cannot submit new work items after shutdown has been initiated.")
-
-        leases = Leases(QUIET)
+    def test_do_not_begin_with_a_submission_that_is_refused(self, submission: Submission) -> None:
+        assert submission.has_finished()
         with pytest.raises(RuntimeError, match="after shutdown"):
-            self.submitted(leases, refuse)
-        assert leases.held == frozenset()
+            submission.submit()
+        assert submission.leases.held == frozenset()
 
 
 def test_a_worker_that_was_given_a_channel_is_as_upstreams(served: tuple[Engine, TcpProxy]) -> None:

@@ -54,9 +54,9 @@ DEFECTS = {
         "test_sessions.py::TestConditions::test_a_response_was_lost_and_the_turn_comes_again_with_a_later_clock",
     ),
     "the next turn does not wait for a session that is on its way": Defect(
-        "worker/instance_threads.py",
-        "if not may_keep(request):",
-        "if True:",
+        "worker/work_items.py",
+        "if item.kind == TURN and self._turns.may_keep(item.request):",
+        "if False:",
         "test_instance_threads.py::test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet",
     ),
     "what has ended is kept": Defect(
@@ -186,9 +186,9 @@ DEFECTS = {
         "test_sessions.py::TestBounds::test_nothing_is_stored_once_the_worker_has_stopped",
     ),
     "a live instance goes from thread to thread": Defect(
-        "worker/instance_threads.py",
-        "if not may_keep(request):",
-        "if True:",
+        "worker/work_items.py",
+        "if item.kind == TURN and self._turns.may_keep(item.request):",
+        "if False:",
         "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),
     "an instance has another thread each time": Defect(
@@ -196,6 +196,42 @@ DEFECTS = {
         "index = zlib.crc32(instance_id.encode()) % self._number",
         "index = int.from_bytes(__import__('os').urandom(2), 'big') % self._number",
         "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
+    ),
+    "the limits are not kept": Defect(
+        "worker/work_items.py",
+        "if self._running >= self._limit:",
+        "if False:",
+        "test_work_items.py::TestLimits::test_at_most_so_many_of_a_kind_run_at_a_time",
+    ),
+    "what waits in a queue is executed after its stream has ended": Defect(
+        "worker/work_items.py",
+        "queue.take(lambda item: item.stream is stream and item.lease is None)",
+        "[]",
+        "test_work_items.py::TestAStreamThatEnds::test_what_waits_in_the_queue_is_abandoned_at_once",
+    ),
+    "what waits for a thread is executed after its stream has ended": Defect(
+        "worker/work_items.py",
+        "return item.stream is None or not item.stream.is_stale",
+        "return True",
+        "test_work_items.py::TestAStreamThatEnds::test_what_waits_for_a_thread_is_abandoned",
+    ),
+    "a worker that stops does not wait for what it has taken": Defect(
+        "worker/work_items.py",
+        "if self._unfinished or not self._is_shut_down:",
+        "if not self._is_shut_down:",
+        "test_work_items.py::TestStopping::test_waits_for_all_that_the_worker_has_taken",
+    ),
+    "a busy stream is taken for a dead one": Defect(
+        "worker/work_stream.py",
+        "if now - told >= self._interval:",
+        "if told < 0:",
+        "test_work_items.py::TestTheStream::test_is_not_taken_for_dead_while_it_brings_work",
+    ),
+    "a channel that was replaced is kept for ever": Defect(
+        "worker/work_items.py",
+        "            item.release()\n",
+        "            pass\n",
+        "test_work_items.py::TestTheChannel::test_is_released_by_every_item",
     ),
     "replay starts spans": Defect(
         "worker/session_executor.py",

@@ -12,6 +12,7 @@ log line does not belong there: it is read with `getattr` and a default, so that
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     from durabletask.serialization import DataConverter as DataConverter
     from durabletask.worker import ConcurrencyOptions as ConcurrencyOptions
 
+    from durabletask_aio.worker.work_items import WorkItems
+    from durabletask_aio.worker.work_stream import WorkStream
+
 __all__ = [
     "SERVER",
     "DurableEntity",
     "EntityExecutor",
     "GrpcChannelOptions",
-    "SubmitWorkItem",
     "TaskHubGrpcWorker",
     "helpers",
     "payload_helpers",
@@ -56,10 +59,13 @@ __all__ = [
 SERVER: Any = cast(Any, tracing).SpanKind.SERVER
 
 Worker: TypeAlias = TaskHubGrpcWorker
-SubmitWorkItem: TypeAlias = Callable[..., None]
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "TaskHubGrpcWorker": (
+        "_async_run_loop",
+        "_cancel_activity",
+        "_cancel_entity_batch",
+        "_cancel_orchestrator",
         "_execute_activity",
         "_execute_entity_batch",
         "_execute_orchestrator",
@@ -71,7 +77,15 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     ),
     "_ActivityExecutor": ("execute",),
     "_EntityExecutor": ("execute",),
-    "_AsyncWorkerManager": ("submit_activity", "submit_entity_batch", "submit_orchestration"),
+    "_AsyncWorkerManager": (
+        "prepare_for_run",
+        "run",
+        "shutdown",
+        "submit_activity",
+        "submit_entity_batch",
+        "submit_orchestration",
+    ),
+    "_InFlightChannelTracker": ("acquire", "retire"),
     "_Registry": ("add_named_orchestrator", "add_named_activity", "get_orchestrator", "get_activity"),
 }
 """Classes of `durabletask.worker`, and what is used of each."""
@@ -213,26 +227,134 @@ def set_entities(worker: Worker, function: Callable[..., Any]) -> None:
     cast(Any, worker)._execute_entity_batch = function.__get__(worker)
 
 
-def set_activity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
-    """Wrap the function that puts activities into this worker's queue.
+TURN = "turn"
+ACTIVITY = "activity"
+ENTITY_BATCH = "entity batch"
+"""The kinds of work items; each has a limit of its own."""
 
-    A coroutine function in place of `_execute_activity` would never be awaited: upstream's manager awaits coroutine
-    functions, but its stream reader hides the handler behind a plain function that releases the channel.
-    """
-    manager: Any = worker._async_worker_manager
-    manager.submit_activity = wrap(manager.submit_activity)
-
-
-def set_turn_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
-    """Wrap the function that puts turns into this worker's queue."""
-    manager: Any = worker._async_worker_manager
-    manager.submit_orchestration = wrap(manager.submit_orchestration)
+REQUESTS: dict[str, tuple[str, str, str]] = {
+    "orchestratorRequest": (TURN, "_execute_orchestrator", "_cancel_orchestrator"),
+    "activityRequest": (ACTIVITY, "_execute_activity", "_cancel_activity"),
+    "entityRequest": (ENTITY_BATCH, "_execute_entity_batch", "_cancel_entity_batch"),
+    "entityRequestV2": (ENTITY_BATCH, "_execute_entity_batch", "_cancel_entity_batch"),
+}
+"""The requests of work items: their kind, and the methods of the worker that execute and abandon them."""
 
 
-def set_entity_submission(worker: Worker, wrap: Callable[[SubmitWorkItem], SubmitWorkItem]) -> None:
-    """Wrap the function that puts batches of entity operations into this worker's queue."""
-    manager: Any = worker._async_worker_manager
-    manager.submit_entity_batch = wrap(manager.submit_entity_batch)
+class _Manager(upstream._AsyncWorkerManager):
+    """Upstream's manager of work items, which leaves them to `WorkItems`; upstream uses its thread pool."""
+
+    def __init__(self, worker: Worker, work_items: WorkItems) -> None:
+        super().__init__(worker.concurrency_options, worker._logger)
+        self._work_items = work_items
+
+    def prepare_for_run(self) -> None:
+        super().prepare_for_run()
+        # Before the stream is opened; `run` may begin after its first item has arrived.
+        self._work_items.open()
+
+    async def run(self) -> None:
+        """Run until all work items have ended after `shutdown`."""
+        loop = asyncio.get_running_loop()
+        finished = asyncio.Event()
+        self._ensure_thread_pool()
+
+        def finish() -> None:
+            loop.call_soon_threadsafe(finished.set)
+
+        self._work_items.call_when_finished(finish)
+        try:
+            await finished.wait()
+        finally:
+            self._work_items.call_when_finished(None)  # The loop may end now.
+            if not self._pool_is_shutdown:
+                self.thread_pool.shutdown(wait=True)
+                self._pool_is_shutdown = True
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._work_items.shut_down()
+
+    # Called by the run loop of a class that overrides upstream's; the copy below does not call them.
+
+    def submit_orchestration(self, *item: Any) -> None:
+        self._work_items.submit(TURN, *item)
+
+    def submit_activity(self, *item: Any) -> None:
+        self._work_items.submit(ACTIVITY, *item)
+
+    def submit_entity_batch(self, *item: Any) -> None:
+        self._work_items.submit(ENTITY_BATCH, *item)
+
+
+def set_work_items(worker: Worker, work_items: WorkItems) -> None:
+    """Have the work items of this one worker go from the thread that reads them to `work_items`."""
+    cast(Any, worker)._async_worker_manager = _Manager(worker, work_items)
+    if type(worker)._async_run_loop is not TaskHubGrpcWorker._async_run_loop:
+        return
+    tracker: Any = None
+
+    def make_tracker() -> Any:
+        nonlocal tracker
+        tracker = cast(Any, upstream)._InFlightChannelTracker()
+        return tracker
+
+    def make_stub(channel: Any) -> Any:
+        stub = cast(Any, upstream).stubs.TaskHubSidecarServiceStub(channel)
+        open_stream = stub.GetWorkItems
+        of_run = tracker
+
+        def submit(stream: WorkStream, message: Any, name: str) -> None:
+            kind, execute, cancel = REQUESTS[name]
+            # Upstream closes a channel that it has replaced when nothing uses it any more.
+            release = of_run.acquire(channel)
+            try:
+                work_items.submit(
+                    kind,
+                    getattr(worker, execute),
+                    getattr(worker, cancel),
+                    getattr(message, name),
+                    stub,
+                    message.completionToken,
+                    stream=stream,
+                    release=release,
+                )
+            except BaseException:
+                release()
+                raise
+
+        def get_work_items(request: pb.GetWorkItemsRequest) -> WorkStream:
+            return work_items.make_stream(open_stream(request), submit)
+
+        stub.GetWorkItems = get_work_items
+        return stub
+
+    run_loop = rebind_globals(
+        TaskHubGrpcWorker._async_run_loop,
+        stubs=SimpleNamespace(TaskHubSidecarServiceStub=make_stub),
+        _InFlightChannelTracker=make_tracker,
+    )
+    cast(Any, worker)._async_run_loop = cast(Any, run_loop).__get__(worker)
+
+
+def is_stopping(worker: Worker) -> bool:
+    """Whether `stop` has been called, and `start` has not since."""
+    return worker._shutdown.is_set()
+
+
+def silence_timeout_of(worker: Worker) -> float:
+    """Return the seconds without a message after which a stream is taken for dead; 0 for no limit."""
+    return worker._resiliency_options.silent_disconnect_timeout_seconds
+
+
+def limits_of(worker: Worker) -> dict[str, int]:
+    """Return how many work items of each kind may run at a time."""
+    options = worker.concurrency_options
+    return {
+        TURN: options.maximum_concurrent_orchestration_work_items,
+        ACTIVITY: options.maximum_concurrent_activity_work_items,
+        ENTITY_BATCH: options.maximum_concurrent_entity_work_items,
+    }
 
 
 def owns_channel(worker: Worker) -> bool:

@@ -1,9 +1,7 @@
 """`Activities`: executes the activities of one worker, sync ones in upstream's own code, async ones on one event loop.
 
-An async activity cannot simply replace `_execute_activity` by a coroutine function: upstream's manager would await one,
-but upstream's stream reader wraps the handler in a plain function, which runs in the pool, releases the channel at once
-and drops the coroutine.  So async work items become coroutine functions where they are queued.  Upstream's limits and
-bookkeeping then apply to them as to all others, and they take no thread of the pool while they wait.
+`WorkItems` begins async activities without waiting, on the thread that reads the work items.  Upstream's limits apply
+to them as to all others, and they take no thread of the pool while they wait.
 """
 
 from __future__ import annotations
@@ -12,8 +10,9 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durabletask_aio.core.hosting import activity_failure_details
@@ -48,10 +47,13 @@ class _Cancelled(BaseException):
 
 
 class _Handled:
-    """Passed to upstream's wrapper in place of a request that has been handled, so that it releases the channel."""
+    """Passed to upstream's wrapper in place of a request that has been handled, so that it releases the channel.
+
+    Only for the run loop of a class that overrides upstream's: it knows of no other way.
+    """
 
 
-_HANDLED = _Handled()
+HANDLED = _Handled()
 
 
 class Activities:
@@ -71,12 +73,14 @@ class Activities:
             ).__get__(worker)
         )
         self._delivery: ThreadPoolExecutor | None = None
+        self._delivery_lock = threading.Lock()
         self._registered: dict[str, _Registered] = {}
         self.is_stopping = False
 
     def close(self) -> None:
         """End the delivery threads; called when the worker has stopped."""
-        delivery, self._delivery = self._delivery, None
+        with self._delivery_lock:
+            delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.shutdown(wait=True)
 
@@ -94,21 +98,6 @@ class Activities:
             is_wrapper = may_return_awaitable(function)
             known = self._registered[name] = _Registered(function, is_wrapper or is_async(function), is_wrapper)
         return known
-
-    def submission(self, submit: _upstream.SubmitWorkItem) -> _upstream.SubmitWorkItem:
-        """Wrap upstream's `submit`, so that an async activity is queued as a coroutine function."""
-
-        def submit_activity(handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-            if not self.is_async(request.name):
-                submit(handler, cancel, request, stub, token)
-                return
-
-            async def execute(request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-                await self._execute_async(handler, cancel, request, stub, token)
-
-            submit(execute, cancel, request, stub, token)
-
-        return submit_activity
 
     def _make_context(self, request: pb.ActivityRequest) -> ActivityContext:
         instance_id = request.orchestrationInstance.instanceId
@@ -133,35 +122,43 @@ class Activities:
 
     # -- async activities ----------------------------------------------------------------------------------------
 
-    async def _execute_async(
-        self, handler: Any, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any
+    def begin(self, request: pb.ActivityRequest, stub: Any, token: Any) -> Future[bool]:
+        """Start an async activity on its loop, and deliver its result; does not wait.
+
+        Returns:
+            A future of whether the activity had an outcome; `False` means that the worker stopped before.
+        """
+        ended: Future[bool] = Future()
+        name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
+        response = self._loop.submit(lambda: self._respond(request, token), name=name)
+        response.add_done_callback(lambda response: self._responded(response, request, stub, ended))
+        return ended
+
+    def _responded(
+        self, response: Future[pb.ActivityResponse | None], request: pb.ActivityRequest, stub: Any, ended: Future[bool]
     ) -> None:
-        """Run on upstream's loop, and wait there for the activity, which runs on the loop of the activities."""
-        loop = asyncio.get_running_loop()
-        outcome = None
-        if not self.is_stopping:  # The grace period is for activities that have started.
-            name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
-            outcome = await asyncio.wrap_future(self._loop.submit(lambda: self._respond(request, token), name=name))
-        if outcome is None:
-            await loop.run_in_executor(self._delivery_pool(), self._abandon, cancel, request, stub, token)
+        error = response.exception()
+        if error is not None:
+            ended.set_exception(error)
             return
-        try:
-            # Not in upstream's pool: it may be full of sync activities, and the result would wait for them.
-            await loop.run_in_executor(self._delivery_pool(), self._deliver, outcome, request, stub)
-        finally:
-            handler(_HANDLED, stub, token)
+        outcome = response.result()
+        if outcome is None:
+            ended.set_result(False)
+            return
 
-    def _abandon(self, cancel: Any, request: pb.ActivityRequest, stub: Any, token: Any) -> None:
-        """Return the activity to the engine at once; otherwise the engine would notice it only later."""
-        try:
-            cancel(request, stub, token)
-        except Exception as error:  # The engine may be gone; then there is nothing to return it to.
-            self._logger.debug("Activity '%s' could not be returned to the engine: %s", request.name, error)
+        def deliver(outcome: pb.ActivityResponse) -> None:
+            self._deliver(outcome, request, stub)
+            ended.set_result(True)
 
-    def _delivery_pool(self) -> ThreadPoolExecutor:
-        if self._delivery is None:
-            self._delivery = ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="durabletask-aio-delivery")
-        return self._delivery
+        # Not in upstream's pool: it may be full of sync activities, and the result would wait for them.
+        self.run_in_delivery_thread(deliver, outcome)
+
+    def run_in_delivery_thread(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function that calls the engine, on another thread."""
+        with self._delivery_lock:
+            if self._delivery is None:
+                self._delivery = ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="durabletask-aio-delivery")
+            self._delivery.submit(function, *arguments)
 
     async def _respond(self, request: pb.ActivityRequest, completion_token: Any) -> pb.ActivityResponse | None:
         """Return the response to `request`, or `None` if the worker stopped before there was one.

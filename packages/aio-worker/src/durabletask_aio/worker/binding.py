@@ -20,6 +20,7 @@ from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 from durabletask_aio.worker.turns import Turns
+from durabletask_aio.worker.work_items import WorkItems
 
 _ATTRIBUTE = "_durabletask_aio"
 _MAX_EVICTION_INTERVAL = 30.0
@@ -43,6 +44,8 @@ class Binding:
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
         self.leases = Leases(self.logger)
+        leases = self.leases if _upstream.owns_channel(worker) else None
+        self.work_items = WorkItems(worker, self.turns, self.activities, self.threads, leases)
         # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
         self._stop_lock = threading.RLock()
 
@@ -170,12 +173,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_activity(worker, binding.activities.execute)
     if _upstream.owns_channel(worker):
         _upstream.add_interceptor(worker, binding.leases.interceptor)
-        # First: what the others submit is what is executed.
-        _upstream.set_turn_submission(worker, binding.leases.submission)
-        _upstream.set_activity_submission(worker, binding.leases.submission)
-        _upstream.set_entity_submission(worker, binding.leases.submission)
-    _upstream.set_activity_submission(worker, binding.activities.submission)
-    _upstream.set_turn_submission(worker, lambda submit: binding.threads.submission(submit, binding.turns.may_keep))
+    _upstream.set_work_items(worker, binding.work_items)
     if not _upstream.overrides_entities(worker):
         _upstream.set_entities(worker, entity_execution())
     if lifecycle:

@@ -16,14 +16,10 @@ code alone; that is two switches in each turn, and there are none now.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
-
-from durabletask_aio.worker._upstream import SubmitWorkItem, pb
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.sessions import Session
@@ -77,22 +73,3 @@ class InstanceThreads:
             executors, self._executors = self._executors, {}
         for executor in executors.values():
             executor.shutdown(wait=wait)
-
-    def submission(self, submit: SubmitWorkItem, may_keep: Callable[[pb.OrchestratorRequest], bool]) -> SubmitWorkItem:
-        """Wrap upstream's `submit`, so that turns after which `may_keep` lets the instance live run on its thread.
-
-        All other turns run in upstream's pool.  Upstream's limits and bookkeeping apply to both.
-        """
-
-        def submit_turn(handler: Any, cancel: Any, request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
-            if not may_keep(request):
-                submit(handler, cancel, request, stub, token)
-                return
-
-            async def execute(request: pb.OrchestratorRequest, stub: Any, token: Any) -> None:
-                executor = self.thread_of(request.instanceId)
-                await asyncio.get_running_loop().run_in_executor(executor, handler, request, stub, token)
-
-            submit(execute, cancel, request, stub, token)
-
-        return submit_turn

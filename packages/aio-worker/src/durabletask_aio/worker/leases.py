@@ -10,7 +10,7 @@ working on, and drops the results.  With the engine of this project (`durabletas
   and gives all others of that name to other workers: those items were lost on the way.
 * **Lost leases.**  The engine answers which of the listed leases have ended, because the worker was away for too long
   or the engine was restarted.  The worker does not begin those items: another worker has them.  While the connection
-  is broken, it begins none that upstream's queue or pool still has.
+  is broken, it begins none of those that wait in a queue or for a thread.
 * **Retries.**  A result that cannot be delivered because the connection is broken is delivered again for 30 seconds.
   The engine takes a result once, so it does no harm if the first attempt had arrived.  The call with which upstream
   connects, `Hello`, is retried as well.
@@ -26,8 +26,6 @@ an engine.  With other engines nothing is sent, wrapped or retried.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import re
 import secrets
@@ -39,8 +37,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 
 if TYPE_CHECKING:
-    from durabletask_aio.worker._upstream import SubmitWorkItem
-
     _Interceptors = object
 else:
 
@@ -103,6 +99,8 @@ class Leases:
         self._connected = threading.Event()
         """Set unless the last stream has ended; without one to an engine of this project, too."""
         self._connected.set()
+        self._waiting: list[Callable[[], None]] = []
+        """What is called when the connection is there again."""
         self._current: object = None
         self._stream_count = 0
         self._open_stream: Callable[[], Any] | None = None
@@ -117,14 +115,14 @@ class Leases:
         self._held.clear()
         self._lost.clear()
         self._stopping.clear()
-        self._connected.set()
+        self._set_connected()
         self.is_known_to_engine = self._has_left = False
 
     def stop(self) -> None:
         """End all retries; called when the worker begins to stop."""
         with self._lock:
             self._stopping.set()
-            self._connected.set()
+        self._set_connected()
 
     def close(self) -> None:
         """End the last stream; called when the worker has stopped."""
@@ -141,81 +139,45 @@ class Leases:
         with self._lock:
             return frozenset(self._held)
 
-    def submission(self, submit: SubmitWorkItem) -> SubmitWorkItem:
-        """Wrap upstream's `submit`, so that the lease of an item is held until the item has been executed."""
-
-        def submit_item(execute: Any, cancel: Any, request: Any, stub: Any, token: str) -> None:
-            lease = lease_of(token)
-            if lease is None:
-                submit(execute, cancel, request, stub, token)
-            elif not self._hold(lease):
-                # Received after the worker has said that it leaves: the engine has given the item to another one.
-                cancel(request, stub, token)
-            else:
-                try:
-                    cancel = self._cancelling(lease, cancel)
-                    submit(self._executing(lease, execute, cancel), cancel, request, stub, token)
-                except BaseException:
-                    self._release(lease)
-                    raise
-
-        return submit_item
-
-    def _executing(self, lease: str, execute: Callable[..., Any], cancel: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap what executes an item, a function or a coroutine function."""
-        if inspect.iscoroutinefunction(execute):
-
-            async def execute_async(*item: Any) -> None:
-                if self._is_lost(lease):
-                    await asyncio.get_running_loop().run_in_executor(None, cancel, *item)
-                    return
-                try:
-                    await execute(*item)
-                finally:
-                    self._release(lease)
-
-            return execute_async
-
-        def execute_sync(*item: Any) -> None:
-            # While the engine cannot be reached, whether the lease has ended is not known.  Items that are executed by
-            # a coroutine function wait as well: upstream blocks its event loop until it has connected again.
-            self._connected.wait()
-            if self._is_lost(lease):
-                cancel(*item)
-                return
-            try:
-                execute(*item)
-            finally:
-                self._release(lease)
-
-        return execute_sync
-
-    def _cancelling(self, lease: str, cancel: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap what abandons an item."""
-
-        def cancel_item(*item: Any) -> None:
-            try:
-                cancel(*item)
-            finally:
-                self._release(lease)
-
-        return cancel_item
-
-    def _hold(self, lease: str) -> bool:
+    def hold(self, lease: str) -> bool:
+        """Hold a lease until `release`, and return whether the item may be executed."""
         with self._lock:
             if self._has_left:
                 return False
             self._held.add(lease)
             return True
 
-    def _is_lost(self, lease: str) -> bool:
+    def is_lost(self, lease: str) -> bool:
+        """Whether a held lease has ended: another worker has the item."""
         with self._lock:
             return lease in self._lost
 
-    def _release(self, lease: str) -> None:
+    def release(self, lease: str) -> None:
+        """Note that an item has been executed or abandoned."""
         with self._lock:
             self._held.discard(lease)
             self._lost.discard(lease)
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def wait_until_connected(self) -> None:
+        """Wait until the engine has answered which leases have ended, if the connection is broken."""
+        self._connected.wait()
+
+    def call_when_connected(self, function: Callable[[], None]) -> None:
+        """Call a function: now, or once the engine has answered which leases have ended."""
+        with self._lock:
+            if not self._connected.is_set():
+                self._waiting.append(function)
+                return
+        function()
+
+    def _set_connected(self) -> None:
+        with self._lock:
+            self._connected.set()
+            waiting, self._waiting = self._waiting, []
+        for function in waiting:
+            function()
 
     # -- calls to the engine -------------------------------------------------------------------------------------
 
@@ -272,15 +234,15 @@ class Leases:
         self._open_stream = open_again
         stream = open_again()
         if self.held:
-            # Upstream begins what it has queued when this returns.
+            # What is queued begins when this returns.
             self._wait_for_answer(stream)
         self._current = stream
-        self._connected.set()
+        self._set_connected()
         return _WorkItems(stream, self._leave, lambda: self._ended(stream))
 
     def other_engine(self) -> None:
         """Note that the next stream is of another engine, perhaps where one of this project was before."""
-        self._connected.set()
+        self._set_connected()
 
     def _ended(self, stream: object) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ The copy runs the original's code object, so it cannot differ from the original 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 
@@ -23,7 +23,8 @@ def rebind_globals(function: Any, **names: Any) -> Callable[..., Any]:
     Raises:
         ImportError: If the code does not use one of the names; the copy would silently do what the original does.
     """
-    absent = [name for name in names if name not in function.__code__.co_names]
+    used = _names_in(function.__code__)
+    absent = [name for name in names if name not in used]
     if absent:
         raise ImportError(
             f"{function.__qualname__} of durabletask no longer uses {', '.join(absent)}; this release of "
@@ -38,3 +39,9 @@ def rebind_globals(function: Any, **names: Any) -> Callable[..., Any]:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Return the global names that a function may use, and those that the functions in it do: they share globals."""
+    inner = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))

@@ -1,0 +1,331 @@
+"""`WorkItems`: takes the work items of one worker from the thread that reads the stream to the thread that runs each.
+
+Upstream takes an item through a queue to its event loop, from there through a second queue and an `asyncio` task to a
+thread pool, and its outcome back to the loop: a third of a worker's CPU time on short steps.  Here the reader hands an
+item to its thread itself:
+
+* **Turns** go to the thread of their instance if it may be kept alive (`instance_threads`), and to upstream's pool
+  otherwise; sync activities and batches of entity operations to upstream's pool; async activities to their event loop.
+* **Limits** are upstream's: of each kind of item, so many run at a time as the worker's concurrency options say, and
+  all others wait in the order of their arrival.
+* **Ended streams.**  An engine gives what it has sent on a stream to other workers when the stream ends.  Items that
+  have not begun by then are abandoned, unless the worker has a lease on them that outlives the stream (`leases`).
+* **Stopping.**  A worker that stops executes what it has taken, async activities that have not begun excepted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from durabletask_aio.worker import _upstream
+from durabletask_aio.worker._upstream import ACTIVITY, ENTITY_BATCH, TURN
+from durabletask_aio.worker.activities import HANDLED
+from durabletask_aio.worker.leases import lease_of
+from durabletask_aio.worker.work_stream import WorkStream
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+    from durabletask_aio.worker.activities import Activities
+    from durabletask_aio.worker.instance_threads import InstanceThreads
+    from durabletask_aio.worker.leases import Leases
+    from durabletask_aio.worker.turns import Turns
+
+
+class WorkItem:
+    """One work item: how it is executed and abandoned, and what it came with."""
+
+    __slots__ = ("cancel", "execute", "kind", "lease", "release", "request", "stream", "stub", "token")
+
+    def __init__(
+        self,
+        kind: str,
+        execute: Callable[..., Any],
+        cancel: Callable[..., Any],
+        request: Any,
+        stub: Any,
+        token: str,
+        stream: WorkStream | None,
+        release: Callable[[], None] | None,
+    ) -> None:
+        self.kind = kind
+        self.execute = execute
+        self.cancel = cancel
+        self.request = request
+        self.stub = stub
+        self.token = token
+        self.stream = stream
+        self.release = release
+        """Called when nothing needs the channel of this item any more."""
+        self.lease: str | None = None
+
+
+class WorkQueue:
+    """Starts work items of one kind: at most `limit` at a time, the others first in, first out.  Thread-safe.
+
+    Args:
+        limit: How many may run at a time.
+        start: Starts an item; `done` is called when it has ended.
+    """
+
+    def __init__(self, limit: int, start: Callable[[WorkItem], None]) -> None:
+        self._limit = limit
+        self._start = start
+        self._lock = threading.Lock()
+        self._running = 0
+        self._waiting: deque[WorkItem] = deque()
+
+    def put(self, item: WorkItem) -> None:
+        """Start an item, now or when an earlier one has ended."""
+        with self._lock:
+            if self._running >= self._limit:
+                self._waiting.append(item)
+                return
+            self._running += 1
+        self._start(item)
+
+    def done(self) -> None:
+        """Start the next item in place of one that has ended."""
+        with self._lock:
+            if not self._waiting:
+                self._running -= 1
+                return
+            item = self._waiting.popleft()
+        self._start(item)
+
+    def take(self, condition: Callable[[WorkItem], bool]) -> list[WorkItem]:
+        """Take out and return the waiting items for which `condition` is true."""
+        with self._lock:
+            taken = [item for item in self._waiting if condition(item)]
+            if taken:
+                self._waiting = deque(item for item in self._waiting if not condition(item))
+        return taken
+
+
+class WorkItems:
+    """The work items of one worker.  Thread-safe.
+
+    Args:
+        worker: The worker.
+        turns: Executes its turns.
+        activities: Executes its activities.
+        threads: The threads of its instances.
+        leases: Its leases; `None` if it has none because its channel was given to it.
+    """
+
+    def __init__(
+        self,
+        worker: _upstream.Worker,
+        turns: Turns,
+        activities: Activities,
+        threads: InstanceThreads,
+        leases: Leases | None,
+    ) -> None:
+        self._worker = worker
+        self._turns = turns
+        self._activities = activities
+        self._threads = threads
+        self._leases = leases
+        self._logger = _upstream.logger_of(worker)
+        limits = _upstream.limits_of(worker)
+        self._queues = {kind: WorkQueue(limits[kind], self._start) for kind in (TURN, ACTIVITY, ENTITY_BATCH)}
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._is_shut_down = False
+        self._when_finished: Callable[[], None] | None = None
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Accept items; called when the worker begins to run."""
+        with self._lock:
+            self._is_shut_down = False
+            self._when_finished = None
+
+    def call_when_finished(self, function: Callable[[], None] | None) -> None:
+        """Call a function once, on any thread, when all items have ended after `shut_down`; `None` calls nothing."""
+        with self._lock:
+            self._when_finished = function
+        self._report_if_finished()
+
+    def shut_down(self) -> None:
+        """Accept no more items; those that there are will be executed."""
+        with self._lock:
+            self._is_shut_down = True
+        self._report_if_finished()
+
+    def _report_if_finished(self) -> None:
+        with self._lock:
+            if self._unfinished or not self._is_shut_down:
+                return
+            when_finished, self._when_finished = self._when_finished, None
+        if when_finished is not None:
+            when_finished()
+
+    # -- from the stream to a thread -----------------------------------------------------------------------------
+
+    def make_stream(self, call: Any, submit: Callable[[WorkStream, Any, str], None]) -> WorkStream:
+        """Return the stream of work items of a gRPC call; `submit` passes on a message with a work item."""
+        worker = self._worker
+        return WorkStream(
+            call,
+            submit,
+            _upstream.REQUESTS,
+            drop=self._drop,
+            is_stopping=lambda: _upstream.is_stopping(worker),
+            timeout=_upstream.silence_timeout_of(worker),
+            logger=self._logger,
+        )
+
+    def submit(
+        self,
+        kind: str,
+        execute: Callable[..., Any],
+        cancel: Callable[..., Any],
+        request: Any,
+        stub: Any,
+        token: str,
+        *,
+        stream: WorkStream | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        """Take a work item.
+
+        Args:
+            kind: `TURN`, `ACTIVITY` or `ENTITY_BATCH`.
+            execute: Executes it; called with the three that follow `cancel`.
+            cancel: Returns it to the engine; called with the same.
+            request: What the engine asks for.
+            stub: Where the outcome goes.
+            token: The completion token of the item.
+            stream: The stream that it came by, if that is known.
+            release: Called when nothing needs the channel of this item any more.
+
+        Raises:
+            RuntimeError: If the worker has stopped.
+        """
+        item = WorkItem(kind, execute, cancel, request, stub, token, stream, release)
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("Cannot submit new work items after shutdown has been initiated.")
+            self._unfinished += 1
+        if self._leases is not None and (lease := lease_of(token)) is not None:
+            if not self._leases.hold(lease):
+                # Received after the worker has said that it leaves: the engine has given the item to another one.
+                self._activities.run_in_delivery_thread(self._drop_item, item)
+                return
+            item.lease = lease
+        self._queues[kind].put(item)
+
+    def _start(self, item: WorkItem) -> None:
+        """Start an item, without waiting, on the thread that reads the stream or that has ended another item."""
+        try:
+            if item.kind == ACTIVITY and self._activities.is_async(item.request.name):
+                if item.lease is None or self._leases is None:
+                    self._begin(item)
+                else:
+                    self._leases.call_when_connected(lambda: self._begin(item))
+            else:
+                self._executor_of(item).submit(self._run, item)
+        except Exception as error:
+            self._abandon_after(error, item)
+
+    def _executor_of(self, item: WorkItem) -> Executor:
+        if item.kind == TURN and self._turns.may_keep(item.request):
+            return self._threads.thread_of(item.request.instanceId)
+        return _upstream.thread_pool_of(self._worker)
+
+    def _may_begin(self, item: WorkItem) -> bool:
+        """Whether the engine has not given the item to another worker, as far as is known."""
+        if item.lease is not None:
+            return self._leases is None or not self._leases.is_lost(item.lease)
+        return item.stream is None or not item.stream.is_stale
+
+    def _drop(self, stream: WorkStream) -> None:
+        """Abandon what came by a stream that has ended and waits in a queue; the engine has given it to others."""
+        for queue in self._queues.values():
+            for item in queue.take(lambda item: item.stream is stream and item.lease is None):
+                self._activities.run_in_delivery_thread(self._drop_item, item)
+
+    def _drop_item(self, item: WorkItem) -> None:
+        self._give_back(item)
+        self._count_finished(item)
+
+    # -- on a thread ---------------------------------------------------------------------------------------------
+
+    def _run(self, item: WorkItem) -> None:
+        """Execute an item in the thread that it was submitted to."""
+        try:
+            if item.lease is not None and self._leases is not None:
+                # While the engine cannot be reached, whether the lease has ended is not known.
+                self._leases.wait_until_connected()
+            if self._may_begin(item):
+                item.execute(item.request, item.stub, item.token)
+            else:
+                self._give_back(item)
+        except BaseException as error:
+            self._abandon_after(error, item)
+        else:
+            self._finish(item)
+
+    def _begin(self, item: WorkItem) -> None:
+        """Start an async activity, on any thread."""
+        if self._may_begin(item) and not self._activities.is_stopping:  # The grace period is for those that run.
+            ended = self._activities.begin(item.request, item.stub, item.token)
+            ended.add_done_callback(lambda ended: self._async_ended(ended, item))
+        else:
+            self._activities.run_in_delivery_thread(self._return_item, item)
+
+    def _async_ended(self, ended: Future[bool], item: WorkItem) -> None:
+        error = ended.exception()
+        if error is not None:
+            self._activities.run_in_delivery_thread(self._abandon_after, error, item)
+        elif ended.result():
+            if item.release is None:
+                item.execute(HANDLED, item.stub, item.token)
+            self._finish(item)
+        else:
+            self._activities.run_in_delivery_thread(self._return_item, item)
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def _give_back(self, item: WorkItem) -> None:
+        """Return an item to the engine at once; otherwise the engine would notice only later."""
+        try:
+            item.cancel(item.request, item.stub, item.token)
+        except Exception as error:  # The engine may be gone; then there is nothing to return it to.
+            self._logger.debug("A work item could not be returned to the engine: %s", error)
+
+    def _return_item(self, item: WorkItem) -> None:
+        """End an item that has been started, and was not executed."""
+        self._give_back(item)
+        self._finish(item)
+
+    def _abandon_after(self, error: BaseException, item: WorkItem) -> None:
+        self._logger.error("Uncaught error while processing work item, item will be abandoned: %s", error)
+        try:
+            item.cancel(item.request, item.stub, item.token)
+        except Exception as failure:
+            self._logger.error("Uncaught error while cancelling work item: %s", failure)
+        finally:
+            self._finish(item)
+
+    def _finish(self, item: WorkItem) -> None:
+        """End an item that has been started."""
+        queue = self._queues[item.kind]
+        if item.lease is not None and self._leases is not None:
+            self._leases.release(item.lease)
+        try:
+            queue.done()
+        finally:
+            self._count_finished(item)
+
+    def _count_finished(self, item: WorkItem) -> None:
+        if item.release is not None:
+            item.release()
+        with self._lock:
+            self._unfinished -= 1
+        self._report_if_finished()
