@@ -1286,6 +1286,11 @@ NOT_COMPARED = (
 )
 
 
+# An async workflow that fails because of an operation is described by the operation's name, a generator by its number.
+_OUR_FAILURE = re.compile(r"[\w-]+ '\w+' failed with [\w.]+: (.*?) \[workflow '\w+', instance '[^']*', step (\d+)\]")
+_UPSTREAMS_FAILURE = re.compile(r"(?:<id>: )?(?:Activity|Sub-orchestration) task #(\d+) failed")
+
+
 def comparable(history, instance_id, *, ordered):
     """Return the events as lines that are the same for every run of a scenario."""
     generated_ids: dict[str, str] = {}
@@ -1307,6 +1312,7 @@ def comparable(history, instance_id, *, ordered):
         text = re.sub(r"_(async|generator)\b", "", text)
         # Messages differ: the core adds notes, and this library words the error for an unknown name.  Types do not.
         text = re.sub(r'"message": "[^"]*nobody[^"]*"', '"message": "nobody"', text)
+        text = _UPSTREAMS_FAILURE.sub(r"task #\1 failed", _OUR_FAILURE.sub(r"task #\2 failed: \1", text))
         lines.append(text)
         if plain["event_type"] == "ExecutionCompletedEvent":
             break  # Upstream's engine may run an instance that has ended once more, which then ends a second time.

@@ -34,6 +34,7 @@ class TestTheSignature:
             "stop_grace_period": 10.0,
             "slow_turn_warning": 2.0,
             "history_size_warning": 5000,
+            "reword_upstream_log": True,
         }
         assert shown["stop_grace_period"].annotation == float | timedelta
 

@@ -335,7 +335,7 @@ class TestLogging:
         assert all(each["duration_ms"] > 0 for each in facts)
 
 
-def test_a_failed_task_is_recorded_alike_by_async_and_generator() -> None:
+def test_a_failed_task_is_recorded_under_one_type_by_async_and_generator() -> None:
     def broken(ctx: Any, _: Any) -> None:
         raise ValueError("no")
 
@@ -361,4 +361,8 @@ def test_a_failed_task_is_recorded_alike_by_async_and_generator() -> None:
     (async_type, async_message), (generator_type, generator_message) = details
     assert async_type == generator_type
     assert async_type.endswith(task.TaskFailedError.__name__)
-    assert async_message == generator_message.replace("generator:", "asynchronous:")
+    assert async_message == (
+        "activity 'broken' failed with builtins.ValueError: no "
+        "[workflow 'asynchronous', instance 'asynchronous', step 1]"
+    )
+    assert generator_message == "generator: Activity task #1 failed: no"

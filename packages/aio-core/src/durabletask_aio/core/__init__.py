@@ -25,7 +25,8 @@ What runs it:
     disposal: closes the coroutines of instances that will not be continued.
 
 What is said about it:
-    failures: what the history records of an exception.
+    failures, stack_traces: what the history records of an exception.
+    failed_attempts: the log lines about failed activities and sub-orchestrations.
     divergence: the error for a history that does not fit the code.
     serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.
 

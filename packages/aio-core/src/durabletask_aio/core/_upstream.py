@@ -81,6 +81,31 @@ def listeners_of_step(context: Any, sequence: int) -> list[Any]:
     return [] if pending is None else list(pending._parents.values())
 
 
+def details_of(error: task.TaskFailedError) -> pb.TaskFailureDetails:
+    """Return the failure details that an error for a failed operation was made of."""
+    return error._failure_details
+
+
+def task_under(context: Any, sequence: int) -> Any:
+    """Return the incomplete task with that sequence number, or `None`."""
+    return context._pending_tasks.get(sequence)
+
+
+def name_of_task(context: Any, sequence: int) -> str:
+    """Return the name of the activity or orchestrator that was called under that number; else `#number`.
+
+    A task does not know its name.  Known are those of async workflows, whose operation listens, of calls with a retry
+    policy, and of calls that the engine has not confirmed.
+    """
+    for listener in listeners_of_step(context, sequence):
+        name = getattr(listener, "name", None)
+        if isinstance(name, str):
+            return name
+    action = getattr(context._pending_tasks.get(sequence), "_action", None) or context._pending_actions.get(sequence)
+    kind = None if action is None else action.WhichOneof("orchestratorActionType")
+    return str(getattr(getattr(action, kind), "name", "")) if kind else f"#{sequence}"
+
+
 class WakeTask(task.Task[None]):
     """The one upstream task that an async workflow ever yields; complete whenever its loop has something to do.
 

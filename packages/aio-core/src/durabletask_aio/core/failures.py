@@ -31,6 +31,7 @@ from durabletask_aio.core.errors import (
 from durabletask_aio.core.functions import describe_function
 from durabletask_aio.core.operations import UnawaitedResultError
 from durabletask_aio.core.serialization import SERIALIZABLE, UnserializablePart, find_unserializable
+from durabletask_aio.core.stack_traces import own_traceback, set_description
 
 if TYPE_CHECKING:
     from durabletask_aio.core.execution import Execution
@@ -97,6 +98,7 @@ def _upstream_error(error: OperationFailedError) -> task.TaskFailedError:
     if plain is not error:
         plain.__cause__, plain.__context__ = error.__cause__, error.__context__
         plain.__suppress_context__ = error.__suppress_context__
+    set_description(plain, str(error))
     return plain
 
 
@@ -254,7 +256,12 @@ def translate(execution: Execution, loop: WorkflowLoop, function: Any, context: 
 
 
 def of_activity(error: BaseException) -> BaseException:
-    """Return what to record for an `error` of an activity: itself, if its message can be recorded and says enough."""
+    """Return what to record for an `error` of an activity: itself, if its message can be recorded and says enough.
+
+    Its traceback begins with the first frame of the activity.
+    """
+    # Not the method of an exception type of the user's, which may override it.
+    error = BaseException.with_traceback(error, own_traceback(error))
     if _is_group(error) and type(error).__name__ == "ExceptionGroup":
         return recordable(_readable_group(error).with_traceback(error.__traceback__))
     return recordable(error)

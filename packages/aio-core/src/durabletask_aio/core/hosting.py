@@ -32,6 +32,7 @@ from durabletask_aio.core.functions import (
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
+from durabletask_aio.core.stack_traces import describe_failure
 from durabletask_aio.core.turn_executor import (
     TurnAborted,
     TurnExecutor,
@@ -39,6 +40,7 @@ from durabletask_aio.core.turn_executor import (
     failure_details,
 )
 from durabletask_aio.core.validation import validate_workflow_function
+from durabletask_aio.core.workflow_logger import VisibleLogger
 
 if TYPE_CHECKING:
     from durabletask_aio.core.plugins import Registrar
@@ -51,8 +53,10 @@ __all__ = [
     "TurnAborted",
     "TurnExecutor",
     "TurnScope",
+    "VisibleLogger",
     "WorkflowRun",
     "activity_failure_details",
+    "describe_failure",
     "describe_function",
     "failure_details",
     "function_kind",

@@ -17,6 +17,7 @@ from durabletask_aio.core import _upstream, failures
 from durabletask_aio.core._upstream import pb
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
+from durabletask_aio.core.failed_attempts import log_failed_attempt
 
 CONFIRMATIONS = frozenset(
     {
@@ -149,6 +150,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
         was_suspended = self.is_suspended
+        if not was_suspended and not ctx.is_replaying:
+            log_failed_attempt(ctx, event, self.logger)
         try:
             super().process_event(ctx, event)
         except BaseException as error:

@@ -68,7 +68,7 @@ class Activities:
 
     def _fail(self, response: pb.ActivityResponse, call: ActivityCall, error: BaseException) -> None:
         call.error = error
-        response.failureDetails.CopyFrom(hosting.failure_details(error, None, _logger))
+        response.failureDetails.CopyFrom(hosting.activity_failure_details(error, None, _logger))
 
     def _record(self, request: pb.ActivityRequest) -> ActivityCall:
         try:

@@ -114,6 +114,7 @@ class Turns:
                     self._live[instance_id] = live
                     return response
         live.close()
+        hosting.describe_failure(response.actions, executor.error)
         if executor.error is not None:
             self.errors[instance_id] = executor.error
         return response

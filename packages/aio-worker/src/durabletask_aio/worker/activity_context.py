@@ -42,7 +42,8 @@ class ActivityContext(task.ActivityContext):
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose records have the attributes `instance_id`, `activity_name` and `task_id`.
 
-        Its name is `durabletask.aio.activity.NAME`, and its messages begin with instance id and task id.
+        Its name is `durabletask.aio.activity.NAME`, and its messages begin with instance id and task id. Without any
+        configuration of `logging`, records from `INFO` on go to standard error.
         """
         facts = {"instance_id": self.orchestration_id, "activity_name": self._name, "task_id": self.task_id}
         return _ActivityLogger(logging.getLogger(f"durabletask.aio.activity.{self._name}"), facts)
@@ -57,7 +58,7 @@ class ActivityContext(task.ActivityContext):
         return self._stopping()
 
 
-class _ActivityLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # subscriptable at run time since 3.11 only
+class _ActivityLogger(hosting.VisibleLogger):
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         facts: Any = self.extra
         kwargs["extra"] = {**facts, **(kwargs.get("extra") or {})}

@@ -16,6 +16,7 @@ from durabletask_aio.worker.activity_loop import ActivityLoop
 from durabletask_aio.worker.entities import check_entity, entity_execution
 from durabletask_aio.worker.instance_threads import InstanceThreads
 from durabletask_aio.worker.leases import Leases
+from durabletask_aio.worker.log_filter import UpstreamLogFilter
 from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
 from durabletask_aio.worker.turn_watchdog import TurnWatchdog
@@ -37,6 +38,8 @@ class Binding:
         self.worker = worker
         self.settings = settings
         self.logger = _upstream.logger_of(worker)
+        if settings.reword_upstream_log:
+            self.logger.addFilter(UpstreamLogFilter(lambda: _upstream.is_stopping(worker)))
         interval = min(_MAX_EVICTION_INTERVAL, max(settings.extended_session_idle_timeout / 2, 0.05))
         self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, interval)
         self.loop = ActivityLoop(self.logger)

@@ -61,6 +61,12 @@ def _share(value: float, name: str) -> float:
     return float(value)
 
 
+def _bool(value: bool, name: str) -> bool:
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+    return value
+
+
 def _or_none(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     return lambda value, name: None if value is None else check(value, name)
 
@@ -119,6 +125,9 @@ class WorkerOptions(TypedDict, total=False):
     """Number of events at which the size of a history is logged as a warning, and again at each doubling; `None` for
     never."""
 
+    reword_upstream_log: Annotated[bool, Option(True, _bool)]
+    """Whether misleading or repeated lines of upstream's log are reworded, lowered to `DEBUG`, or left out."""
+
 
 # Not in the class body, where a `TypedDict` takes it for an item.
 WorkerOptions.__module__ = "durabletask.aio.worker"
@@ -140,6 +149,7 @@ class Settings:
     stop_grace_period: float
     slow_turn_warning: float | None
     history_size_warning: int | None
+    reword_upstream_log: bool
     generator_sessions: bool
     """Whether generator orchestrators have sessions too; set by the worker class and not by the user."""
 

@@ -15,7 +15,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durabletask_aio.core.hosting import TurnScope, metadata_from_tags, orchestrator_info, turn_scope
+from durabletask_aio.core.hosting import (
+    TurnScope,
+    describe_failure,
+    metadata_from_tags,
+    orchestrator_info,
+    turn_scope,
+)
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.session_executor import SessionExecutor
@@ -41,12 +47,14 @@ _SIZES_REMEMBERED = 4096
 class Delivery:
     """A stub that records whether the engine has accepted the response; upstream swallows the error if it has not."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self, stub: Any, failure: Callable[[], BaseException | None]) -> None:
         self._stub = stub
+        self._failure = failure
         self.is_delivered = False
 
     def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
         """Send the response, and note that the engine has taken it."""
+        describe_failure(response.actions, self._failure())
         answer = self._stub.CompleteOrchestratorTask(response)
         self.is_delivered = True
         return answer
@@ -116,7 +124,7 @@ class Turns:
     ) -> str:
         history = History(request) if self._may_keep(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
-        delivery = Delivery(stub)
+        delivery = Delivery(stub, lambda: None if turn.executor is None else turn.executor.error)
         self._current.turn = turn
         try:
             self._upstream_turn(self._worker, request, delivery, completion_token)

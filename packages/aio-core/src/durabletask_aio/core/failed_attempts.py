@@ -1,0 +1,52 @@
+"""Log lines about failed attempts of activities and sub-orchestrations: each of them once, when the failure arrives."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from durabletask_aio.core import _upstream
+from durabletask_aio.core._upstream import pb
+
+
+def log_failed_attempt(context: Any, event: pb.HistoryEvent, logger: logging.Logger) -> None:
+    """Log the failure that `event` reports, before it is processed; does nothing for other events.
+
+    Args:
+        context: upstream's context of the instance.
+        event: an event that is not replayed.
+        logger: the worker's.
+    """
+    failed: pb.TaskFailedEvent | pb.SubOrchestrationInstanceFailedEvent
+    if event.HasField("taskFailed"):
+        kind, failed = "activity", event.taskFailed
+    elif event.HasField("subOrchestrationInstanceFailed"):
+        kind, failed = "sub-orchestration", event.subOrchestrationInstanceFailed
+    else:
+        return
+    pending = _upstream.task_under(context, failed.taskScheduledId)
+    if pending is None or not logger.isEnabledFor(logging.WARNING):
+        return
+    details = failed.failureDetails
+    trace = details.stackTrace.value.rstrip()
+    logger.warning(
+        "%s: %s %r failed, %s: %s: %s%s",
+        context.instance_id,
+        kind,
+        _upstream.name_of_task(context, failed.taskScheduledId),
+        _attempt(pending),
+        details.errorType,
+        details.errorMessage,
+        f"\n{trace}" if trace else "",
+    )
+
+
+def _attempt(pending: Any) -> str:
+    """Say which attempt has failed, and when the next one starts."""
+    state = _upstream.retry_state(pending)
+    if state is None:
+        return "attempt 1 of 1"
+    attempt = f"attempt {state.attempts} of {state.policy.max_number_of_attempts}"
+    # Computing it changes nothing: upstream computes it again in a moment.
+    delay = state.retryable.compute_next_delay()
+    return f"{attempt}, no other attempt" if delay is None else f"{attempt}, next try in {delay.total_seconds():g} s"
