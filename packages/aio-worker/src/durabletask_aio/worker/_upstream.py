@@ -13,6 +13,7 @@ log line does not belong there: it is read with `getattr` and a default, so that
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +25,16 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.worker as upstream
 from durabletask import task
 from durabletask.entities import DurableEntity
-from durabletask.grpc_options import GrpcChannelOptions
+from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
 from durabletask.internal import helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 from durabletask.worker import TaskHubGrpcWorker
 
+from durabletask_aio.worker import reconnecting
 from durabletask_aio.worker.rebind import rebind_globals
 
 if TYPE_CHECKING:
     from durabletask.exception_properties import ExceptionPropertiesProvider as ExceptionPropertiesProvider
-    from durabletask.grpc_options import GrpcWorkerResiliencyOptions as GrpcWorkerResiliencyOptions
     from durabletask.payload.store import PayloadStore as PayloadStore
     from durabletask.serialization import DataConverter as DataConverter
     from durabletask.worker import ConcurrencyOptions as ConcurrencyOptions
@@ -46,6 +47,7 @@ __all__ = [
     "DurableEntity",
     "EntityExecutor",
     "GrpcChannelOptions",
+    "GrpcWorkerResiliencyOptions",
     "TaskHubGrpcWorker",
     "helpers",
     "payload_helpers",
@@ -360,6 +362,23 @@ def limits_of(worker: Worker) -> dict[str, int]:
 def owns_channel(worker: Worker) -> bool:
     """Whether this worker opens its channels itself."""
     return worker._owns_channel
+
+
+def reconnect_quickly(worker: Worker) -> None:
+    """Bound the pauses of this worker while its engine is away; see `reconnecting`.
+
+    Options that the user has given stay.
+    """
+    instance: Any = worker
+    options = instance._channel_options or GrpcChannelOptions()
+    instance._channel_options = dataclasses.replace(
+        options, raw_options=reconnecting.with_channel_options(options.raw_options)
+    )
+    if instance._resiliency_options == GrpcWorkerResiliencyOptions():
+        instance._resiliency_options = GrpcWorkerResiliencyOptions(
+            reconnect_backoff_base_seconds=reconnecting.BASE_PAUSE,
+            reconnect_backoff_cap_seconds=reconnecting.MAX_PAUSE,
+        )
 
 
 def add_interceptor(worker: Worker, interceptor: Any) -> None:

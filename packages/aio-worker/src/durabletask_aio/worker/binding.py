@@ -175,6 +175,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     if _upstream.owns_channel(worker):
+        _upstream.reconnect_quickly(worker)
         _upstream.add_interceptor(worker, binding.leases.interceptor)
     _upstream.set_work_items(worker, binding.work_items)
     if not _upstream.overrides_entities(worker):

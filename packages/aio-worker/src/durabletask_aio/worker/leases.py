@@ -36,6 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
+from durabletask_aio.worker.reconnecting import MAX_PAUSE, jittered
+
 if TYPE_CHECKING:
     _Interceptors = object
 else:
@@ -48,8 +50,7 @@ RETRY_PERIOD = 30.0
 """Seconds for which the delivery of a result is tried again; the engine keeps the lease for as long."""
 
 FIRST_PAUSE = 0.05
-MAX_PAUSE = 2.0
-"""Seconds between two attempts, which double from the first to the maximum."""
+"""Seconds between the first two attempts; the pauses double up to `MAX_PAUSE`, and each is jittered."""
 
 ANSWER_TIMEOUT = 1.0
 """Seconds to wait until the engine has noted what is held."""
@@ -198,7 +199,7 @@ class Leases:
             if outcome.code() is not grpc.StatusCode.UNAVAILABLE:
                 return outcome
             left = end - time.monotonic()
-            if left <= 0 or self._stopping.wait(min(pause, left)):
+            if left <= 0 or self._stopping.wait(min(jittered(pause), left)):
                 return outcome
             pause = min(pause * 2, MAX_PAUSE)
 

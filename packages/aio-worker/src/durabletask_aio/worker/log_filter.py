@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable
 
 _YIELDED = re.compile(r": Orchestrator \S+ yielded with \d+ task")
@@ -14,6 +15,10 @@ _UNKNOWN = re.compile(r"\b([Oo]rchestrat(?:or|ion)) <unknown>")
 _RPC_ERROR = re.compile(
     r"<_\w+ of RPC that terminated with:\s+status = StatusCode\.(\w+)\s+details = \"(.*?)\"\s.*?\n>", re.DOTALL
 )
+_CONNECTED = "Created fresh connection"
+_NOT_CONNECTED = "Failed to create connection"
+_RETRYING = "Connection failed, retrying"
+_UNAVAILABLE_INTERVAL = 30.0
 _STREAM_ERROR = "Error in work item stream: "
 
 
@@ -23,12 +28,15 @@ class UpstreamLogFilter(logging.Filter):
     - That an orchestrator waits, once for each turn, is logged at `DEBUG` and not at `INFO`.
     - `<unknown>` in place of the name, in the first turn of each instance, is left out.
     - An error of gRPC takes one line, with its status and its message.
+    - That the engine cannot be reached is logged once in half a minute, and not twice for each attempt.
     - That the stream of work items has ended, because the worker stops, is no `WARNING`: it is left out.
     """
 
     def __init__(self, is_stopping: Callable[[], bool]) -> None:
         super().__init__()
         self._is_stopping = is_stopping
+        self._unavailable_until = 0.0
+        """Until when, on the monotonic clock, failed attempts to connect are not logged again."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Reword a record; called by `logging`.
@@ -42,6 +50,8 @@ class UpstreamLogFilter(logging.Filter):
             return self._reword_warning(record)
         if record.levelno in (logging.DEBUG, logging.INFO):
             message = record.getMessage()
+            if message.startswith(_CONNECTED):
+                self._unavailable_until = 0.0
             if _YIELDED.search(message):
                 record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
             if "<unknown>" in message:
@@ -55,6 +65,13 @@ class UpstreamLogFilter(logging.Filter):
         message: str = record.msg
         if message.startswith(_STREAM_ERROR) and self._is_stopping():
             return False
+        if message.startswith(_RETRYING):
+            return False
+        if message.startswith(_NOT_CONNECTED):
+            now = time.monotonic()
+            if now < self._unavailable_until:
+                return False
+            self._unavailable_until = now + _UNAVAILABLE_INTERVAL
         if "of RPC that terminated with" in message:
             record.msg = _RPC_ERROR.sub(r"\1: \2", message)
         return True
