@@ -393,12 +393,6 @@ def is_running(worker: Worker) -> bool:
     return worker._is_running
 
 
-def is_stopping(worker: Worker) -> bool:
-    """Whether the worker has been told to stop."""
-    shutdown = getattr(worker, "_shutdown", None)  # which serves a log line only
-    return shutdown is not None and shutdown.is_set()
-
-
 def logger_of(worker: Worker) -> logging.Logger:
     return worker._logger
 
