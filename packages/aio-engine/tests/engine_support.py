@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ class Engine:
         self.now = 0.0
         numbers = itertools.count(1)
         self.store = store or SqliteStore()
+        if self.store.path is None:
+            weakref.finalize(self, self.store.close)
         self.kernel = Kernel(
             self.store,
             self.clock,

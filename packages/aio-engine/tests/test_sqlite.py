@@ -547,7 +547,9 @@ class TestFiles:
         store = SqliteStore(path)
 
         assert store.meta("time") == 12345
-        assert columns(store) == columns(SqliteStore())
+        new = SqliteStore()
+        assert columns(store) == columns(new)
+        new.close()
         store.close()
 
     def test_a_step_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,7 +563,9 @@ class TestFiles:
 
         store = SqliteStore(path)
 
-        assert columns(store) == columns(SqliteStore())
+        new = SqliteStore()
+        assert columns(store) == columns(new)
+        new.close()
         store.close()
 
     def test_a_backup_is_a_database_of_its_own(self, path: Path, tmp_path: Path, store: SqliteStore) -> None:
