@@ -221,6 +221,12 @@ DEFECTS = {
         "if not self._is_shut_down:",
         "test_work_items.py::TestStopping::test_waits_for_all_that_the_worker_has_taken",
     ),
+    "the stream ends before the results of what runs": Defect(
+        "worker/work_items.py",
+        "while self._bound_to_stream:",
+        "while False:",
+        "test_work_items.py::TestStopping::test_the_stream_ends_after_what_the_worker_has_taken",
+    ),
     "a busy stream is taken for a dead one": Defect(
         "worker/work_stream.py",
         "if now - told >= self._interval:",

@@ -25,6 +25,7 @@ from worker_support import QUIET, call_one, run, wait_until
 from durabletask_aio.engine.channel import InProcessChannel
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import _upstream
+from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 QUICK = GrpcWorkerResiliencyOptions(reconnect_backoff_base_seconds=0.01, reconnect_backoff_cap_seconds=0.02)
@@ -34,16 +35,24 @@ class Hub(grpc_stubs.TaskHubSidecarServiceServicer):
     """An engine that sends what a test tells it to, whatever the worker has declared, and notes the answers."""
 
     def __init__(self) -> None:
+        self.token: Callable[[int], str] = str
         self.messages: queue.Queue[Any] = queue.Queue()
         self.answers: collections.Counter[str] = collections.Counter()
         """How often which work item was completed or abandoned."""
-        self.streams = 0
+        self.streams = self.open_streams = self.answers_without_stream = 0
 
     def Hello(self, request: Any, context: Any) -> Empty:
         return Empty()
 
     def GetWorkItems(self, request: Any, context: Any) -> Iterator[pb.WorkItem]:
         self.streams += 1
+        self.open_streams += 1
+        try:
+            yield from self._messages(context)
+        finally:
+            self.open_streams -= 1
+
+    def _messages(self, context: Any) -> Iterator[pb.WorkItem]:
         while context.is_active():
             try:
                 message = self.messages.get(timeout=0.02)
@@ -54,6 +63,7 @@ class Hub(grpc_stubs.TaskHubSidecarServiceServicer):
             yield message
 
     def _answer(self, kind: str, request: Any, response: Any) -> Any:
+        self.answers_without_stream += not self.open_streams
         self.answers[f"{request.completionToken} {kind}"] += 1
         return response
 
@@ -75,7 +85,7 @@ class Hub(grpc_stubs.TaskHubSidecarServiceServicer):
                 name=name, taskId=number, orchestrationInstance=pb.OrchestrationInstance(instanceId="i")
             )
             request.input.value = str(number)
-            self.messages.put(pb.WorkItem(activityRequest=request, completionToken=str(number)))
+            self.messages.put(pb.WorkItem(activityRequest=request, completionToken=self.token(number)))
 
     def turn(self, token: str) -> None:
         started = pb.HistoryEvent(executionStarted=pb.ExecutionStartedEvent(name="workflow"))
@@ -235,7 +245,11 @@ class TestAStreamThatEnds:
 
 
 class TestStopping:
-    def test_waits_for_all_that_the_worker_has_taken(self, hub: Hub, jobs: Jobs, start: Start) -> None:
+    @pytest.mark.parametrize("token", [str, "a:{:016x}:1:nonce".format], ids=["of another engine", "of this project's"])
+    def test_waits_for_all_that_the_worker_has_taken(
+        self, hub: Hub, jobs: Jobs, start: Start, token: Callable[[int], str]
+    ) -> None:
+        hub.token = token
         worker = start(limit=1)
         hub.activity("wait", 0, 1, 2)
         assert wait_until(lambda: jobs.begun == [0])
@@ -248,7 +262,7 @@ class TestStopping:
         stopping.join(30)
 
         assert not stopping.is_alive()
-        assert hub.answers == {"0 done": 1, "1 done": 1, "2 done": 1}
+        assert hub.answers == {f"{token(number)} done": 1 for number in range(3)}
 
     def test_async_activities_that_have_not_begun_are_abandoned(self, hub: Hub, jobs: Jobs, start: Start) -> None:
         worker = start(limit=1)
@@ -257,11 +271,34 @@ class TestStopping:
         assert wait_until(hub.messages.empty)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
-        assert wait_until(lambda: upstream_is_stopping(worker))
+        binding = binding_of(worker)
+        assert binding is not None
+        assert wait_until(lambda: binding.activities.is_stopping)
         jobs.is_free.set()
         stopping.join(30)
 
         assert hub.answers == {"0 done": 1, "1 abandoned": 1, "2 abandoned": 1}
+
+    def test_the_stream_ends_after_what_the_worker_has_taken(self, hub: Hub, jobs: Jobs, start: Start) -> None:
+        """An engine that knows no leases drops the results of a stream that has ended."""
+        worker = start(limit=1)
+        hub.activity("wait", 0, 1)
+        assert wait_until(lambda: jobs.begun == [0])
+        assert wait_until(hub.messages.empty)
+        binding = binding_of(worker)
+        assert binding is not None
+        stopping = threading.Thread(target=worker.stop)
+        stopping.start()
+        assert wait_until(lambda: binding.work_items.is_draining)
+        hub.activity("wait", 2)
+        assert wait_until(hub.messages.empty)
+        assert hub.open_streams == 1
+        jobs.is_free.set()
+        stopping.join(30)
+
+        assert wait_until(lambda: hub.open_streams == 0)
+        assert hub.answers == {"0 done": 1, "1 done": 1, "2 abandoned": 1}
+        assert hub.answers_without_stream == 0
 
     def test_an_idle_worker_stops_without_waiting(self, hub: Hub, start: Start) -> None:
         """Upstream looks once a second whether it should stop."""
@@ -282,10 +319,6 @@ class TestStopping:
         hub.activity("wait_async", 1)
 
         assert wait_until(hub.answered("1 done"))
-
-
-def upstream_is_stopping(worker: Any) -> bool:
-    return bool(worker._shutdown.is_set())
 
 
 class TestErrors:

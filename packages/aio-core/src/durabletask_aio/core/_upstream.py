@@ -91,6 +91,13 @@ def task_under(context: Any, sequence: int) -> Any:
     return context._pending_tasks.get(sequence)
 
 
+def kind_of_task(waiting: Any) -> str:
+    """Return the kind of the operation that listens to a task, as `Operation.kind`; else `task`."""
+    return next(
+        (kind for each in waiting._parents.values() if isinstance(kind := getattr(each, "kind", None), str)), "task"
+    )
+
+
 def name_of_task(context: Any, sequence: int) -> str:
     """Return the name of the activity or orchestrator that was called under that number; else `#number`.
 
@@ -268,6 +275,21 @@ def pending_event(context: Any, name: str, key: int) -> task.CancellableTask[Any
         if key in waiting._parents:
             return cast("task.CancellableTask[Any]", waiting)
     return None
+
+
+def requested_timer(context: Any, sequence: int) -> int | None:
+    """Return when a timer fires that the engine has not confirmed, in nanoseconds since the epoch, or `None`."""
+    action = context._pending_actions.get(sequence)
+    if action is None or not action.HasField("createTimer"):
+        return None
+    fires_at: int = action.createTimer.fireAt.ToNanoseconds()
+    return fires_at
+
+
+def sends_event_to(context: Any, sequence: int, instance_id: str) -> bool:
+    """Whether the action with that number, which is not confirmed, sends an event to that instance."""
+    action = context._pending_actions.get(sequence)
+    return action is not None and action.sendEvent.instance.instanceId == instance_id
 
 
 def is_pending_action(context: Any, sequence: int) -> bool:
@@ -597,6 +619,21 @@ class HistoryExecutor(_ExecutorBase):
     def awaited_events(self) -> list[str]:
         """The names of the external events that the orchestrator waits for, in lower case."""
         return [] if self.context is None else list(self.context._pending_events)
+
+    @property
+    def has_continued_as_new(self) -> bool:
+        """Whether the instance has continued as new."""
+        return self.context is not None and has_continued_as_new(self.context)
+
+    @property
+    def outstanding(self) -> list[str]:
+        """The activities and sub-orchestrations that have no result yet, in the order of their calls."""
+        pending: dict[int, Any] = {} if self.context is None else self.context._pending_tasks
+        return [
+            f"{kind_of_task(waiting)} {name_of_task(self.context, number)!r}"
+            for number, waiting in sorted(pending.items())
+            if not isinstance(waiting, task.TimerTask)
+        ]
 
     @property
     def trace_context(self) -> Any:

@@ -34,6 +34,19 @@ CONFIRMATIONS = frozenset(
 """The events with which an engine confirms that it has taken an action; none of them runs workflow code."""
 
 
+_TIMER_TOLERANCE = 10_000_000
+"""Nanoseconds by which an engine may round the time of a timer."""
+
+
+def _as_raised(event: pb.HistoryEvent) -> pb.HistoryEvent:
+    """Return the event that a sender has sent as the one that a client would have raised."""
+    raised = pb.HistoryEvent(eventId=-1, timestamp=event.timestamp)
+    raised.eventRaised.name = event.eventSent.name
+    if event.eventSent.HasField("input"):
+        raised.eventRaised.input.CopyFrom(event.eventSent.input)
+    return raised
+
+
 class TurnAborted(Exception):
     """The instance has been marked as failed; the rest of the batch must not reach its code."""
 
@@ -56,6 +69,9 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     error: BaseException | None = None
     """The exception that failed the instance, as it was raised."""
+
+    _timers: dict[int, int] | None = None
+    """When each timer fires that the engine has confirmed: nanoseconds since the epoch by number."""
 
     _confirmed: frozenset[tuple[str, int]] = frozenset()
     """What was confirmed during the present suspension."""
@@ -113,6 +129,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
     def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
         """Process one event; called by upstream for each event of a turn."""
         self.context = ctx
+        if event.HasField("eventSent") and self._has_arrived(ctx, event.eventSent, event.eventId):
+            event = _as_raised(event)
         if self.is_suspended:
             kind = event.WhichOneof("eventType")
             if kind == "executionSuspended":
@@ -125,6 +143,46 @@ class TurnExecutor(_upstream.HistoryExecutor):
             if kind == "executionResumed":
                 self._confirmed = frozenset()
         self._process(ctx, event)
+
+    def _has_arrived(self, ctx: Any, sent: pb.EventSentEvent, number: int) -> bool:
+        """Whether an `eventSent` is an event for this instance, and not the confirmation of one that it has sent.
+
+        durabletask-go delivers the sender's own event.  Upstream would take it for a step of the receiver that its code
+        does not have.
+        """
+        instance_id: str = ctx.instance_id
+        return (
+            sent.instanceId == instance_id
+            and self._drives_async(ctx)
+            and not _upstream.sends_event_to(ctx, number, instance_id)
+        )
+
+    def _is_stale(self, ctx: Any, event: pb.HistoryEvent) -> bool:
+        """Whether `event` is the firing of a timer of the previous execution, before `continue_as_new`.
+
+        Some engines deliver it to the next execution, whose timers have the same numbers.  A timer never fires before
+        its time, so one that was to fire earlier than the one of that number is another one.
+        """
+        if event.HasField("timerCreated"):
+            if self._timers is None:
+                self._timers = {}
+            self._timers[event.eventId] = event.timerCreated.fireAt.ToNanoseconds()
+            return False
+        if not event.HasField("timerFired") or not event.timerFired.HasField("fireAt") or not self._drives_async(ctx):
+            return False
+        number = event.timerFired.timerId
+        timers = {} if self._timers is None else self._timers
+        due = timers.get(number) or _upstream.requested_timer(ctx, number)
+        if not due or event.timerFired.fireAt.ToNanoseconds() + _TIMER_TOLERANCE >= due:
+            timers.pop(number, None)
+            return False
+        if not ctx.is_replaying:
+            self.logger.info(
+                "%s: Ignoring a timer of the execution before continue_as_new, which has number %d too",
+                ctx.instance_id,
+                number,
+            )
+        return True
 
     @staticmethod
     def _drives_async(ctx: Any) -> bool:
@@ -150,6 +208,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     def _process(self, ctx: Any, event: pb.HistoryEvent) -> None:
         was_suspended = self.is_suspended
+        if not was_suspended and self._is_stale(ctx, event):
+            return
         if not was_suspended and not ctx.is_replaying:
             log_failed_attempt(ctx, event, self.logger)
         try:

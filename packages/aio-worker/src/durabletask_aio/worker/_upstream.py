@@ -344,6 +344,11 @@ def is_stopping(worker: Worker) -> bool:
     return worker._shutdown.is_set()
 
 
+def end_loop(worker: Worker) -> None:
+    """Have the loop of this worker end, as `stop` does, without waiting for it."""
+    worker._shutdown.set()
+
+
 def silence_timeout_of(worker: Worker) -> float:
     """Return the seconds without a message after which a stream is taken for dead; 0 for no limit."""
     return worker._resiliency_options.silent_disconnect_timeout_seconds

@@ -21,6 +21,7 @@ from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, p
 from durabletask_aio.worker.activity_context import ActivityContext
 from durabletask_aio.worker.activity_functions import call_to_future, is_async, may_return_awaitable
 from durabletask_aio.worker.activity_tracing import ActivitySpan, ActivityTracing, set_span_error
+from durabletask_aio.worker.foreign_engines import Answers, StubWith
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -63,6 +64,7 @@ class Activities:
         self._worker = worker
         self._loop = loop
         self._logger = _upstream.logger_of(worker)
+        self._answers = Answers(self._logger)
         self._execute_sync: Callable[..., None] = (
             _upstream.own_activity(worker)
             if _upstream.overrides_activity(worker)
@@ -111,7 +113,7 @@ class Activities:
             return
         reset = _request.set(request)
         try:
-            self._execute_sync(request, stub, completion_token)
+            self._execute_sync(request, self._delivering(request, stub), completion_token)
         except Exception:
             raise
         except BaseException as error:
@@ -119,6 +121,13 @@ class Activities:
             self._deliver(self._failed(request, completion_token, error), request, stub)
         finally:
             _request.reset(reset)
+
+    def _delivering(self, request: pb.ActivityRequest, stub: Any) -> StubWith:
+        """Return a stub for upstream's code that sends a failure if the engine refuses the result."""
+        return StubWith(
+            stub,
+            CompleteActivityTask=lambda response: self._answers.complete_activity(stub, response, request.name),
+        )
 
     # -- async activities ----------------------------------------------------------------------------------------
 
@@ -277,7 +286,7 @@ class Activities:
             store = _upstream.payload_store_of(self._worker)
             if store is not None:
                 payload_helpers.externalize_payloads(response, store, instance_id=instance_id)
-            stub.CompleteActivityTask(response)
+            self._answers.complete_activity(stub, response, request.name)
         except Exception as error:
             self._logger.exception(
                 "Failed to deliver activity response for '%s#%s' of orchestration ID '%s' to sidecar: %s",

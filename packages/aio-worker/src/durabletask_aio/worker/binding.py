@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, cast
 
 from durabletask_aio.worker import _upstream
@@ -47,6 +48,9 @@ class Binding:
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
         self.activities = Activities(worker, self.loop)
         self.leases = Leases(self.logger)
+        self.leases.on_refusal = self._refused
+        self.refusal: Future[None] = Future()
+        """Has the error once the worker has found that it cannot work with what is at its address."""
         leases = self.leases if _upstream.owns_channel(worker) else None
         self.work_items = WorkItems(worker, self.turns, self.activities, self.threads, leases)
         # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
@@ -69,6 +73,7 @@ class Binding:
             upstream_start()  # raises
             return
         self.activities.is_stopping = False
+        self.refusal = Future()
         self.loop.open()
         self.threads.open()
         self.leases.open()
@@ -79,6 +84,12 @@ class Binding:
         except BaseException:
             self._watchdog.stop()
             raise
+
+    def _refused(self, error: RuntimeError) -> None:
+        """End the loop of upstream's worker, which would try again and again."""
+        _upstream.end_loop(self.worker)
+        if not self.refusal.done():
+            self.refusal.set_exception(error)
 
     def stop(self, upstream_stop: Callable[[], None]) -> None:
         """Stop the worker, with a grace period for async activities, and close all that `start` has opened.
@@ -111,6 +122,7 @@ class Binding:
             grace.start()
             has_stopped = False
             try:
+                self.work_items.drain()
                 upstream_stop()
                 has_stopped = True
             finally:
@@ -179,7 +191,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
         _upstream.add_interceptor(worker, binding.leases.interceptor)
     _upstream.set_work_items(worker, binding.work_items)
     if not _upstream.overrides_entities(worker):
-        _upstream.set_entities(worker, entity_execution())
+        _upstream.set_entities(worker, entity_execution(binding.turns.answers))
     if lifecycle:
         _bind_lifecycle(worker, binding)
     return binding

@@ -12,6 +12,7 @@ from durabletask_aio.core.hosting import activity_failure_details, function_name
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import DurableEntity, pb
 from durabletask_aio.worker.activity_functions import is_async
+from durabletask_aio.worker.foreign_engines import Answers, StubWith
 
 
 def check_entity(function: Any) -> None:
@@ -65,6 +66,17 @@ def _failure_details(error: Exception, provider: Any, logger: logging.Logger) ->
     return activity_failure_details(original, provider, logger)
 
 
-def entity_execution() -> Callable[..., Any]:
-    """Return upstream's execution of entities, in which `SystemExit` fails one operation and not the worker."""
-    return _upstream.entity_execution(_Executor, new_failure_details=_failure_details)
+def entity_execution(answers: Answers) -> Callable[..., Any]:
+    """Return upstream's execution of entities, in which `SystemExit` fails one operation and not the worker.
+
+    A result that the engine refuses because of its size fails all operations of the batch.
+    """
+    execute = _upstream.entity_execution(_Executor, new_failure_details=_failure_details)
+
+    def execute_batch(worker: Any, request: Any, stub: Any, token: Any) -> Any:
+        def complete(result: pb.EntityBatchResult) -> Any:
+            return answers.complete_entity(stub, result, request)
+
+        return execute(worker, request, StubWith(stub, CompleteEntityTask=complete), token)
+
+    return execute_batch

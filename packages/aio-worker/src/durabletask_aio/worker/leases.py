@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
+from durabletask_aio.worker import dapr
 from durabletask_aio.worker.reconnecting import MAX_PAUSE, jittered
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ class Leases:
         self._connected = threading.Event()
         """Set unless the last stream has ended; without one to an engine of this project, too."""
         self._connected.set()
+        self._is_checked = False
+        """Whether the engine has been found to be no Dapr sidecar."""
+        self.on_refusal: Callable[[RuntimeError], None] = lambda error: None
+        """Called with the error if the worker cannot work with what is at its address."""
         self._waiting: list[Callable[[], None]] = []
         """What is called when the connection is there again."""
         self._current: object = None
@@ -117,7 +122,7 @@ class Leases:
         self._lost.clear()
         self._stopping.clear()
         self._set_connected()
-        self.is_known_to_engine = self._has_left = False
+        self.is_known_to_engine = self._has_left = self._is_checked = False
 
     def stop(self) -> None:
         """End all retries; called when the worker begins to stop."""
@@ -241,6 +246,25 @@ class Leases:
         self._set_connected()
         return _WorkItems(stream, self._leave, lambda: self._ended(stream))
 
+    def refuse_dapr(self, ask: Callable[[], Any]) -> None:
+        """Look whether an engine that is not of this project is a Dapr sidecar; once for each start.
+
+        Args:
+            ask: Asks for the metadata of the sidecar, and returns the outcome.
+
+        Raises:
+            RuntimeError: It is one.
+        """
+        if not self._is_checked:
+            outcome = ask()
+            if outcome.code() is not grpc.StatusCode.OK:
+                self._is_checked = True  # Every engine of this protocol answers that it does not know the call.
+                return
+            message = dapr.refusal(dapr.runtime_version(outcome.result().SerializeToString()))
+            self._logger.error(message)
+            self.on_refusal(RuntimeError(message))
+            raise RuntimeError(message)
+
     def other_engine(self) -> None:
         """Note that the next stream is of another engine, perhaps where one of this project was before."""
         self._set_connected()
@@ -334,15 +358,22 @@ class LeaseInterceptor(_Interceptors):
         if method in _RETRIED and lease_of(request.completionToken) is not None:
             return self._leases.deliver(lambda: continuation(details, request))
         if method == "Hello":
-            return self._connect(lambda: continuation(details, request))
+
+            def ask(method: str) -> Any:
+                changed = _CallDetails(method, dapr.TIMEOUT, details.metadata, details.credentials, None, None)
+                return continuation(changed, request)
+
+            return self._connect(lambda: continuation(details, request), ask)
         return continuation(details, request)
 
-    def _connect(self, call: Callable[[], Any]) -> Any:
+    def _connect(self, call: Callable[[], Any], ask: Callable[[str], Any]) -> Any:
         # With upstream's pauses, of up to 30 seconds, the worker could come back when its leases have just ended.
         leases = self._leases
         outcome = leases.connect_again(call) if leases.is_known_to_engine else call()
         if outcome.code() is grpc.StatusCode.OK:
             leases.is_known_to_engine = any(key == _ENGINE for key, _ in outcome.trailing_metadata() or ())
+            if not leases.is_known_to_engine:
+                leases.refuse_dapr(lambda: ask(dapr.METADATA_METHOD))
         return outcome
 
     def intercept_unary_stream(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,8 +62,12 @@ def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error
     loop.call_soon_threadsafe(settle)
 
 
-async def wait_for_signal(*, handle_signals: bool) -> str | None:
+async def wait_for_signal(*, handle_signals: bool, refusal: Future[None] | None = None) -> str | None:
     """Wait until cancelled or, in the main thread and if `handle_signals`, for SIGINT or SIGTERM.
+
+    Args:
+        handle_signals: Whether to handle signals.
+        refusal: Gets an exception, which is raised, if the worker cannot work with its engine.
 
     Returns:
         The name of the signal.
@@ -74,6 +79,13 @@ async def wait_for_signal(*, handle_signals: bool) -> str | None:
         if not received.done():
             received.set_result(signal.Signals(number).name)
 
+    def on_refusal(refused: Future[None]) -> None:
+        error = refused.exception()
+        if error is not None and not received.done():
+            received.set_exception(error)
+
+    if refusal is not None:
+        refusal.add_done_callback(lambda refused: loop.call_soon_threadsafe(on_refusal, refused))
     with _handlers(loop, on_signal) if handle_signals else contextlib.nullcontext():
         return await received
 

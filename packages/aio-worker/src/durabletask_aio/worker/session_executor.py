@@ -16,6 +16,9 @@ from durabletask_aio.worker.spans import orchestration_spans
 class SessionExecutor(TurnExecutor):
     """Runs the turns of one instance of a worker, whether or not the instance is kept in a session."""
 
+    has_numbered_children = False
+    """Whether the execution has children with ids that upstream makes of the parent's and a number."""
+
     @property
     def span_id(self) -> str | None:
         """The span under which the spans of this instance are grouped; `None` if it is not traced."""

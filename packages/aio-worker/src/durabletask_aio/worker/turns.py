@@ -24,6 +24,7 @@ from durabletask_aio.core.hosting import (
 )
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
+from durabletask_aio.worker.foreign_engines import Answers, ForeignEngine
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import (
     ExtendedSessionStats,
@@ -47,17 +48,35 @@ _SIZES_REMEMBERED = 4096
 class Delivery:
     """A stub that records whether the engine has accepted the response; upstream swallows the error if it has not."""
 
-    def __init__(self, stub: Any, failure: Callable[[], BaseException | None]) -> None:
+    def __init__(self, stub: Any, request: pb.OrchestratorRequest, name: str, turn: _Turn, turns: Turns) -> None:
         self._stub = stub
-        self._failure = failure
+        self._request = request
+        self._name = name
+        self._turn = turn
+        self._answers = turns.answers
+        self._engine = turns.foreign_engine
         self.is_delivered = False
 
-    def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> Any:  # noqa: N802 - the engine's name
+    def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> None:  # noqa: N802 - the engine's name
         """Send the response, and note that the engine has taken it."""
-        describe_failure(response.actions, self._failure())
-        answer = self._stub.CompleteOrchestratorTask(response)
-        self.is_delivered = True
-        return answer
+        executor = self._turn.executor
+        if executor is not None:
+            describe_failure(response.actions, executor.error)
+            self._engine.look_at(self._request, response, self._name, executor)
+        objection = self._engine.objection(response)
+        if objection is not None:
+            self._stub.CompleteOrchestratorTask(self._answers.failed_turn(response, objection, self._name))
+            return
+        self.is_delivered = self._answers.complete_turn(self._stub, response, self._name)
+
+    def AbandonTaskOrchestratorWorkItem(self, request: Any) -> None:  # noqa: N802 - the engine's name
+        """Return an instance of a version that this worker rejects to an engine that can take it."""
+        if request.completionToken:
+            self._stub.AbandonTaskOrchestratorWorkItem(request)
+            return
+        response = pb.OrchestratorResponse(instanceId=self._request.instanceId)
+        failed = self._answers.failed_turn(response, self._engine.rejection, self._name)
+        self._stub.CompleteOrchestratorTask(failed)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
@@ -85,6 +104,8 @@ class Turns:
         self._watchdog = watchdog
         self._threads = threads
         self._logger = _upstream.logger_of(worker)
+        self.answers = Answers(self._logger)
+        self.foreign_engine = ForeignEngine(self._logger)
         self._current = threading.local()
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._sizes_lock = threading.Lock()
@@ -111,7 +132,7 @@ class Turns:
                 self._overriding_turn(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                served_by = self._execute(turn, request, stub, completion_token, scope)
+                served_by = self._execute(turn, started.name, request, stub, completion_token, scope)
         if turn.is_async and not turn.is_kept and turn.executor is not None:
             # Free what the scope has closed now: until the garbage collector runs, it could grow to megabytes.
             turn.executor.close()
@@ -120,11 +141,17 @@ class Turns:
             self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
 
     def _execute(
-        self, turn: _Turn, request: pb.OrchestratorRequest, stub: Any, completion_token: Any, scope: TurnScope
+        self,
+        turn: _Turn,
+        name: str,
+        request: pb.OrchestratorRequest,
+        stub: Any,
+        completion_token: Any,
+        scope: TurnScope,
     ) -> str:
         history = History(request) if self._may_keep(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
-        delivery = Delivery(stub, lambda: None if turn.executor is None else turn.executor.error)
+        delivery = Delivery(stub, request, name, turn, self)
         self._current.turn = turn
         try:
             self._upstream_turn(self._worker, request, delivery, completion_token)

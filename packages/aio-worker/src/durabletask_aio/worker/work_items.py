@@ -10,7 +10,9 @@ item to its thread itself:
   all others wait in the order of their arrival.
 * **Ended streams.**  An engine gives what it has sent on a stream to other workers when the stream ends.  Items that
   have not begun by then are abandoned, unless the worker has a lease on them that outlives the stream (`leases`).
-* **Stopping.**  A worker that stops executes what it has taken, async activities that have not begun excepted.
+* **Stopping.**  A worker that stops executes what it has taken, async activities that have not begun excepted.  With
+  an engine of another project, which drops the results of a stream that has ended, the stream ends after that; what it
+  brings meanwhile is returned to the engine.
 """
 
 from __future__ import annotations
@@ -38,7 +40,19 @@ if TYPE_CHECKING:
 class WorkItem:
     """One work item: how it is executed and abandoned, and what it came with."""
 
-    __slots__ = ("cancel", "execute", "kind", "lease", "release", "request", "stream", "stub", "token")
+    __slots__ = (
+        "cancel",
+        "execute",
+        "is_bound_to_stream",
+        "kind",
+        "lease",
+        "outlives_stream",
+        "release",
+        "request",
+        "stream",
+        "stub",
+        "token",
+    )
 
     def __init__(
         self,
@@ -61,6 +75,10 @@ class WorkItem:
         self.release = release
         """Called when nothing needs the channel of this item any more."""
         self.lease: str | None = None
+        self.outlives_stream = lease_of(token) is not None
+        """Whether the engine takes its result after the stream has ended."""
+        self.is_bound_to_stream = False
+        """Whether the end of the stream waits for it."""
 
 
 class WorkQueue:
@@ -136,6 +154,13 @@ class WorkItems:
         self._unfinished = 0
         self._is_shut_down = False
         self._when_finished: Callable[[], None] | None = None
+        self._draining = threading.Condition()
+        self.is_draining = False
+        """Whether the worker stops, and waits for the items that it has taken."""
+        self._bound_to_stream = 0
+        """How many of the items that have been taken have a result that does not outlive the stream."""
+        self._parked: list[WorkItem] = []
+        """The items that came while the worker drained."""
 
     # -- lifecycle -----------------------------------------------------------------------------------------------
 
@@ -144,6 +169,33 @@ class WorkItems:
         with self._lock:
             self._is_shut_down = False
             self._when_finished = None
+        with self._draining:
+            self.is_draining = False
+
+    def drain(self) -> None:
+        """Wait for the items whose results would be lost with the stream; called before the stream is ended.
+
+        Items that come meanwhile go back to the engine at the end: at once, it would send them again by the stream.
+        """
+        with self._draining:
+            self.is_draining = True
+            while self._bound_to_stream:
+                self._draining.wait()
+            parked, self._parked = self._parked, []
+        for item in parked:
+            self._drop_item(item)
+
+    def _is_parked(self, item: WorkItem) -> bool:
+        """Count an item whose result does not outlive the stream, or keep it from being executed: the worker drains."""
+        if item.outlives_stream:
+            return False
+        with self._draining:
+            if self.is_draining:
+                self._parked.append(item)
+            else:
+                item.is_bound_to_stream = True
+                self._bound_to_stream += 1
+            return self.is_draining
 
     def call_when_finished(self, function: Callable[[], None] | None) -> None:
         """Call a function once, on any thread, when all items have ended after `shut_down`; `None` calls nothing."""
@@ -218,7 +270,10 @@ class WorkItems:
                 self._activities.run_in_delivery_thread(self._drop_item, item)
                 return
             item.lease = lease
-        self._queues[kind].put(item)
+        if not token:
+            self._turns.foreign_engine.note(token)
+        if not self._is_parked(item):
+            self._queues[kind].put(item)
 
     def _start(self, item: WorkItem) -> None:
         """Start an item, without waiting, on the thread that reads the stream or that has ended another item."""
@@ -328,4 +383,8 @@ class WorkItems:
             item.release()
         with self._lock:
             self._unfinished -= 1
+        if item.is_bound_to_stream:
+            with self._draining:
+                self._bound_to_stream -= 1
+                self._draining.notify_all()
         self._report_if_finished()

@@ -247,7 +247,8 @@ class AsyncOrchestratorMixin:
                 previous handlers are restored at the end.
 
         Raises:
-            RuntimeError: If the worker is already running; it keeps running.
+            RuntimeError: If the worker is already running, which it continues to do; or if a Dapr sidecar is at its
+                address.
         """
         if _upstream.is_running(self._worker()):
             raise RuntimeError(
@@ -257,7 +258,7 @@ class AsyncOrchestratorMixin:
             )
         async with self:
             self.start()
-            received = await wait_for_signal(handle_signals=handle_signals)
+            received = await wait_for_signal(handle_signals=handle_signals, refusal=self._binding().refusal)
             self._binding().logger.info("Received %s: stopping", received)
 
     # -- statistics -----------------------------------------------------------------------------------------------
