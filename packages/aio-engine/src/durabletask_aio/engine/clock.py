@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 _MICROSECONDS = 1_000_000
@@ -20,10 +21,12 @@ class Clock(Protocol):
         ...
 
 
-def _monotonic_with_suspend() -> float:
-    # On Linux the monotonic clock stands still while the machine sleeps, and this one does not.
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+# On Linux the monotonic clock stands still while the machine sleeps, and this one does not.
+_BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+_monotonic_with_suspend: Callable[[], float] = (
+    time.monotonic if _BOOT_TIME is None else partial(time.clock_gettime, _BOOT_TIME)
+)
 
 
 class SystemClock:

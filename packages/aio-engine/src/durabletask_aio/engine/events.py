@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
@@ -70,12 +71,39 @@ def encode(time: int, field: str, body: bytes = b"", number: int = -1) -> bytes:
 def _head(time: int, number: int) -> bytes:
     """Encode the fields that all events have: `eventId` and `timestamp`."""
     seconds, rest = divmod(time, MICROSECONDS)
-    stamp = b"\x08" + varint(seconds) if seconds else b""
-    if rest:
-        stamp += b"\x10" + varint(rest * 1000)
+    stamp = _seconds(seconds) + integer(b"\x10", rest * 1000)
+    return _event_id(number) + frame(b"\x12", stamp)
+
+
+@lru_cache(maxsize=16)
+def _seconds(seconds: int) -> bytes:
+    # Cached, since nearly all events of a second have the same.
+    return integer(b"\x08", seconds)
+
+
+@lru_cache(maxsize=16)
+def _event_id(number: int) -> bytes:
+    # Cached, since nearly all events have the same: -1, which takes ten bytes.
+    return integer(b"\x08", number)
+
+
+def integer(tag: bytes, number: int) -> bytes:
+    """Return a number as a field of a message; nothing if it is zero, as protobuf does."""
     # Negative numbers are encoded as those of 64 bits.
-    event_id = b"\x08" + varint(number % (1 << 64)) if number else b""
-    return event_id + b"\x12" + varint(len(stamp)) + stamp
+    return tag + varint(number % (1 << 64)) if number else b""
+
+
+def text(tag: bytes, value: str) -> bytes:
+    """Return a text as a field of a message."""
+    return frame(tag, value.encode())
+
+
+def optional_text(tag: bytes, message: Any, field: str) -> bytes:
+    """Return an optional text of a message, a `StringValue`, as a field of another message; nothing if it is not set."""
+    if not message.HasField(field):
+        return b""
+    value: str = getattr(message, field).value
+    return frame(tag, text(b"\x0a", value) if value else b"")
 
 
 def frame(tag: bytes, encoded: bytes) -> bytes:
@@ -187,16 +215,47 @@ def timer_fired(time: int, timer_id: int, fire_at: Timestamp) -> bytes:
     return encode(time, "timerFired", fired.SerializeToString())
 
 
+def task_scheduled(asked: pb.ScheduleTaskAction) -> bytes:
+    """Encode the body of the event that confirms the call of an activity."""
+    encoded = _called(asked)
+    if asked.tags or asked.HasField("parentTraceContext"):
+        rest = pb.TaskScheduledEvent(tags=asked.tags)
+        _copy_trace(asked, rest)
+        encoded += rest.SerializeToString()
+    return encoded
+
+
+def activity_request(instance_id: str, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
+    """Encode the request to run an activity, from the action or the event that asks for it."""
+    instance = frame(b"\x22", text(b"\x0a", instance_id))
+    encoded = _called(asked) + instance + integer(b"\x28", number)
+    if asked.tags or asked.HasField("parentTraceContext"):
+        rest = pb.ActivityRequest(tags=asked.tags)
+        _copy_trace(asked, rest)
+        encoded += rest.SerializeToString()
+    return encoded
+
+
+def _called(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
+    """Encode name, version and input, whose numbers are the same in the action, the event and the request."""
+    return (
+        text(b"\x0a", asked.name) + optional_text(b"\x12", asked, "version") + optional_text(b"\x1a", asked, "input")
+    )
+
+
+def _copy_trace(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent, to: Any) -> None:
+    if asked.HasField("parentTraceContext"):
+        to.parentTraceContext.CopyFrom(asked.parentTraceContext)
+
+
 def activity_outcome(time: int, response: pb.ActivityResponse) -> bytes:
     """Encode the result or the failure of an activity."""
     # A failure without a message is a failure too.
     if response.HasField("failureDetails"):
         failed = pb.TaskFailedEvent(taskScheduledId=response.taskId, failureDetails=response.failureDetails)
         return encode(time, "taskFailed", failed.SerializeToString())
-    completed = pb.TaskCompletedEvent(taskScheduledId=response.taskId)
-    if response.HasField("result"):
-        completed.result.CopyFrom(response.result)
-    return encode(time, "taskCompleted", completed.SerializeToString())
+    completed = integer(b"\x08", response.taskId) + optional_text(b"\x12", response, "result")
+    return encode(time, "taskCompleted", completed)
 
 
 def child_completed(time: int, task_id: int, output: str | None) -> bytes:

@@ -41,7 +41,7 @@ _UPDATE_INSTANCE = (
 )
 _INSERT_INSTANCE = f"INSERT INTO instances ({INSTANCE_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 _UPDATE_AFTER_TURN = (
-    "UPDATE instances SET turn_id=?, status=?, updated_at=?, turn_time=?, custom_status=?, event_count=? WHERE key=?"
+    "UPDATE instances SET turn_id=?, updated_at=?, turn_time=?, custom_status=?, event_count=? WHERE key=?"
 )
 
 _MAX_CACHED_INSTANCES = 10_000
@@ -340,7 +340,6 @@ class SqliteStore(Queries):
         if _rarely_changed(before) == _rarely_changed(instance):
             values = (
                 instance.turn_id,
-                instance.status,
                 instance.updated_at,
                 instance.turn_time,
                 instance.custom_status,
@@ -597,5 +596,15 @@ def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
 
 
 def _rarely_changed(instance: Instance) -> tuple[object, ...]:
-    """What an ordinary turn leaves as it is, with `_UPDATE_AFTER_TURN`."""
-    return instance.execution_id, instance.completed_at, instance.scheduled_at, instance.rewinding, instance.parent
+    """What an ordinary turn leaves as it is, with `_UPDATE_AFTER_TURN`.
+
+    SQLite rewrites the index entries of each column that a statement names, even if the value stays.
+    """
+    return (
+        instance.execution_id,
+        instance.status,
+        instance.completed_at,
+        instance.scheduled_at,
+        instance.rewinding,
+        instance.parent,
+    )

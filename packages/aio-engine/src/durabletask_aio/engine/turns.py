@@ -316,39 +316,29 @@ class _TurnCommit:
         return self.instance.custom_status
 
     def _record(self, field: str, body: Message | None = None, number: int = -1) -> None:
-        encoded = b"" if body is None else body.SerializeToString()
-        self.recorded.append(events.encode(self.now, field, encoded, number))
+        self._record_encoded(field, b"" if body is None else body.SerializeToString(), number)
+
+    def _record_encoded(self, field: str, body: bytes, number: int) -> None:
+        self.recorded.append(events.encode(self.now, field, body, number))
 
     # Actions
 
     def schedule_task(self, action: pb.OrchestratorAction) -> None:
         asked = action.scheduleTask
-        scheduled = pb.TaskScheduledEvent(name=asked.name, tags=asked.tags)
-        for field in ("version", "input", "parentTraceContext"):
-            if asked.HasField(field):
-                getattr(scheduled, field).CopyFrom(getattr(asked, field))
-        self._record("taskScheduled", scheduled, action.id)
-        self.changes.tasks.append(self._new_task(action.id, scheduled))
+        self._record_encoded("taskScheduled", events.task_scheduled(asked), action.id)
+        self.changes.tasks.append(self._new_task(action.id, asked))
 
-    def _new_task(self, number: int, scheduled: pb.TaskScheduledEvent) -> Task:
-        request = pb.ActivityRequest(
-            name=scheduled.name,
-            taskId=number,
-            orchestrationInstance=pb.OrchestrationInstance(instanceId=self.instance.instance_id),
-            tags=scheduled.tags,
-        )
-        for field in ("version", "input", "parentTraceContext"):
-            if scheduled.HasField(field):
-                getattr(request, field).CopyFrom(getattr(scheduled, field))
+    def _new_task(self, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> Task:
+        instance = self.instance
         return Task(
             seq=0,
             nonce=self.context.new_id(),
-            instance_id=self.instance.instance_id,
-            execution_id=self.instance.execution_id,
+            instance_id=instance.instance_id,
+            execution_id=instance.execution_id,
             task_id=number,
-            name=scheduled.name,
-            version=events.optional(scheduled, "version"),
-            request=request.SerializeToString(),
+            name=asked.name,
+            version=events.optional(asked, "version"),
+            request=events.activity_request(instance.instance_id, number, asked),
         )
 
     def create_timer(self, action: pb.OrchestratorAction) -> None:
