@@ -468,6 +468,8 @@ class Dispatcher:
 
         Each is returned once, for the caller to write it into the file.
         """
+        if not self._not_kept and not self._kept_in_vain:
+            return [], []
         until = self._monotonic() - KEEP_LEASE_AFTER
         leases = list(itertools.takewhile(lambda lease: lease.since <= until, self._not_kept.values()))
         for lease in leases:
@@ -492,6 +494,9 @@ class Dispatcher:
         """The worker that had the instance last if it has room, else the one that has the most room."""
         if self.is_stopping:
             return None
+        if len(self.streams) == 1:
+            only = self.streams[0]
+            return only if only.has_room(item.kind) and only.accepts(item.kind, item.name, item.version) else None
         served_by = [each for each in self.streams if each.accepts(item.kind, item.name, item.version)]
         if item.abandoned_by:
             served_by = [each for each in served_by if each not in item.abandoned_by] or served_by

@@ -108,7 +108,8 @@ def optional_text(tag: bytes, message: Any, field: str) -> bytes:
 
 def frame(tag: bytes, encoded: bytes) -> bytes:
     """Return an encoded message as a field of another one."""
-    return tag + varint(len(encoded)) + encoded
+    size = len(encoded)
+    return tag + (_SHORT[size] if size < 128 else varint(size)) + encoded
 
 
 def timestamp(time: int) -> Timestamp:

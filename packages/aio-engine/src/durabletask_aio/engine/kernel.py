@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -82,7 +81,7 @@ class Kernel:
         store: Store,
         clock: Clock,
         *,
-        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        new_id: Callable[[], str] = lambda: os.urandom(8).hex(),
         monotonic: Callable[[], float] = time.monotonic,
         turn_lease: float = TURN_LEASE,
         activity_lease: float | None = None,
