@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -10,7 +11,9 @@ from engine_harness import CONTINUE, Harness, activity, end
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.encoding import to_bytes, to_message
-from durabletask_aio.engine.work import TurnWork
+from durabletask_aio.engine.state import Task
+from durabletask_aio.engine.tokens import TaskToken
+from durabletask_aio.engine.work import TaskWork, TurnWork
 
 TAGS = {f"key-{number}": "value" * number for number in range(9)}
 FAILED = pb.ORCHESTRATION_STATUS_FAILED
@@ -121,3 +124,65 @@ def test_lengths_of_any_size_are_written_as_protobuf_does():
     for length in (0, 1, 127, 128, 16383, 16384, 2_097_151, 2_097_152):
         item = pb.WorkItem(completionToken="x" * length)
         assert item.SerializeToString()[1:].startswith(events.varint(length)) or not length
+
+
+TRACE = pb.TraceContext(traceParent="00-1-2-01", spanID="2")
+
+CALLS = [
+    pb.ScheduleTaskAction(
+        name=name,
+        version=events.string_value(version),
+        input=events.string_value(given),
+        tags=tags,
+        parentTraceContext=trace,
+    )
+    for name, version, given, tags, trace in itertools.product(
+        ("", "plain", "größe" * 40), (None, "", "1.0"), (None, "", "x" * 300), ({}, TAGS), (None, TRACE)
+    )
+]
+
+
+def same_fields(message, asked):
+    for field in ("version", "input", "parentTraceContext"):
+        if asked.HasField(field):
+            getattr(message, field).CopyFrom(getattr(asked, field))
+    return message
+
+
+@pytest.mark.parametrize("asked", CALLS)
+def test_the_call_of_an_activity_is_encoded_as_its_messages_are(asked):
+    event = same_fields(pb.TaskScheduledEvent(name=asked.name, tags=asked.tags), asked)
+    assert pb.TaskScheduledEvent.FromString(events.task_scheduled(asked)) == event
+    for number in (0, 1, 128, 2**31 - 1, -1):
+        instance = pb.OrchestrationInstance(instanceId="ö" * 100)
+        request = pb.ActivityRequest(name=asked.name, taskId=number, orchestrationInstance=instance, tags=asked.tags)
+        same_fields(request, asked)
+        for source in (asked, event):
+            encoded = events.activity_request(instance.instanceId, number, source)
+            assert pb.ActivityRequest.FromString(encoded) == request
+            if asked.name and not asked.tags:
+                assert encoded == request.SerializeToString()
+
+
+def test_fields_of_newer_protocols_are_not_carried_over_into_other_messages():
+    asked = pb.ScheduleTaskAction.FromString(pb.ScheduleTaskAction(name="plain").SerializeToString() + b"\x32\x02no")
+    assert events.task_scheduled(asked) == pb.TaskScheduledEvent(name="plain").SerializeToString()
+    assert not pb.ActivityRequest.FromString(events.activity_request("one", 1, asked)).HasField("parentTraceContext")
+
+
+@pytest.mark.parametrize("number", [0, 1, 128, 2**31 - 1, -1])
+@pytest.mark.parametrize("result", [None, "", "r", "größe" * 100])
+def test_the_result_of_an_activity_is_encoded_as_its_message_is(number, result):
+    response = pb.ActivityResponse(taskId=number, result=events.string_value(result))
+    body = pb.TaskCompletedEvent(taskScheduledId=number, result=events.string_value(result))
+    event = pb.HistoryEvent(eventId=-1, timestamp=events.timestamp(5), taskCompleted=body)
+    assert events.activity_outcome(5, response) == event.SerializeToString()
+
+
+def test_an_activity_on_its_way_is_encoded_as_its_message_is():
+    request = pb.ActivityRequest(name="plain", taskId=3)
+    task = Task(7, "nonce", "one", "execution", 3, "plain", None, request.SerializeToString())
+    work = TaskWork(TaskToken("lease", 7, "nonce"), task)
+    assert pb.WorkItem.FromString(to_bytes(work)) == pb.WorkItem(
+        completionToken="a:lease:7:nonce", activityRequest=request
+    )

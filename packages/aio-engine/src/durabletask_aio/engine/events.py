@@ -99,7 +99,7 @@ def text(tag: bytes, value: str) -> bytes:
 
 
 def optional_text(tag: bytes, message: Any, field: str) -> bytes:
-    """Return an optional text of a message, a `StringValue`, as a field of another message; nothing if it is not set."""
+    """Return an optional text, a `StringValue`, as a field of another message; nothing if it is not set."""
     if not message.HasField(field):
         return b""
     value: str = getattr(message, field).value
@@ -239,9 +239,7 @@ def activity_request(instance_id: str, number: int, asked: pb.ScheduleTaskAction
 
 def _called(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
     """Encode name, version and input, whose numbers are the same in the action, the event and the request."""
-    return (
-        text(b"\x0a", asked.name) + optional_text(b"\x12", asked, "version") + optional_text(b"\x1a", asked, "input")
-    )
+    return text(b"\x0a", asked.name) + optional_text(b"\x12", asked, "version") + optional_text(b"\x1a", asked, "input")
 
 
 def _copy_trace(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent, to: Any) -> None:
