@@ -1,6 +1,5 @@
 """How the core finds its companions, and what it says when they are missing, broken or of another version."""
 
-import importlib.metadata
 import logging
 import warnings
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from durabletask.aio import (
 )
 from turns import Instance
 
-from durabletask_aio.core import plugins
+from durabletask_aio.core import distributions, plugins
 
 PIP = 'pip install "durabletask-aio-core[sandbox]"'
 
@@ -45,7 +44,7 @@ def installed(monkeypatch):
     def find(*, group):
         return groups.get(group, [])
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", find)
+    monkeypatch.setattr(distributions, "entry_points", find)
     monkeypatch.setattr(plugins, "_advised", False)
     monkeypatch.setattr(plugins, "_loaded", None)
     monkeypatch.delenv("DAPR_WF_DEBUG", raising=False)
@@ -105,7 +104,7 @@ def test_a_mode_that_needs_the_sandbox_says_what_to_install(installed, mode):
 
 
 def test_mode_off_looks_for_no_sandbox(installed, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("looked for entry points"))
+    monkeypatch.setattr(distributions, "entry_points", lambda **_: pytest.fail("looked for entry points"))
     as_orchestrator(workflow)
     as_orchestrator(workflow, sandbox_mode="off")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import importlib.metadata
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from durabletask import task
 from durabletask.aio import SandboxMode, WorkflowValidationError, as_orchestrator
 from durabletask.worker import TaskHubGrpcWorker
 
-from durabletask_aio.core import registration
+from durabletask_aio.core import distributions, registration
 
 
 async def workflow(ctx, input):
@@ -261,7 +260,7 @@ def test_a_broken_integration_is_reported_at_the_line_that_registers(worker, mon
         def load(self):
             raise ImportError("no module named acme")
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Broken()])
+    monkeypatch.setattr(distributions, "entry_points", lambda *, group: [Broken()])
     registration.install(registration.LateRegistrar())
 
     with pytest.warns(UserWarning, match="could not be loaded") as caught, pytest.raises(WorkflowValidationError):

@@ -14,6 +14,8 @@ import re
 import sys
 import threading
 
+from durabletask_aio.core import distributions
+
 CORE = "durabletask-aio-core"
 UPSTREAM = "durabletask"
 CONFLICTING = ("durabletask-dapr",)
@@ -32,8 +34,8 @@ _lock = threading.Lock()
 def quick_check() -> None:
     """Call `verify_installation` if anything looks wrong at import.
 
-    Importing `importlib.metadata` takes longer than importing all of the core, so the metadata is read here only when
-    there is a reason for it, and otherwise at the first registration.
+    The metadata of distributions is read here only when there is a reason for it, and otherwise at the first
+    registration.
 
     Raises:
         ImportError: As for `verify_installation`.
@@ -93,12 +95,7 @@ def _verify_once() -> None:
 
 def version(name: str) -> str | None:
     """Return the version of the distribution `name`, or `None` if it is not installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return distributions.version(name)
 
 
 def _find_problem() -> str | None:
@@ -120,13 +117,8 @@ def _has_conflicting_metadata() -> bool:
 
 def _requirement() -> str | None:
     """Return the requirement on `durabletask` from our own metadata, its one home."""
-    from importlib import metadata
-
-    try:
-        lines = metadata.requires(CORE) or []
-    except metadata.PackageNotFoundError:  # imported from a source tree that is not installed
-        return None
-    return next((line for line in lines if re.match(rf"{UPSTREAM}\s*[(<>=!~;]", line)), None)
+    # There is none for a source tree that is not installed.
+    return next((line for line in distributions.requires(CORE) if re.match(rf"{UPSTREAM}\s*[(<>=!~;]", line)), None)
 
 
 def _allows(requirement: str, found: str) -> bool:

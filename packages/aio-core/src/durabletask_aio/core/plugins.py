@@ -14,14 +14,14 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
-from durabletask_aio.core import installation
+from durabletask_aio.core import distributions, installation
+from durabletask_aio.core.distributions import EntryPoint
 from durabletask_aio.core.errors import AsyncWorkflowError, WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode, debug_enabled
 from durabletask_aio.core.settings import detection_disabled as detection_disabled  # a sandbox asks for it too
 
 if TYPE_CHECKING:
     import random
-    from importlib.metadata import EntryPoint
 
     from durabletask_aio.core.context import AsyncWorkflowContext
 
@@ -163,10 +163,8 @@ def load_integrations() -> list[str]:
     Returns:
         For each broken one, a sentence with its origin and its error.
     """
-    from importlib.metadata import entry_points
-
     broken: list[str] = []
-    for entry in entry_points(group=INTEGRATIONS_GROUP):
+    for entry in distributions.entry_points(group=INTEGRATIONS_GROUP):
         try:
             entry.load()()
         except Exception as error:  # noqa: PERF203 - each on its own
@@ -185,10 +183,8 @@ def load_sandbox() -> Sandbox | None:
         AsyncWorkflowError: if there is one that does not fit this core.
     """
     global _loaded
-    if _loaded is None:  # Once, because the search reads the metadata of all distributions.
-        from importlib.metadata import entry_points
-
-        for entry in entry_points(group=SANDBOX_GROUP):
+    if _loaded is None:  # Once, because the search looks at all distributions.
+        for entry in distributions.entry_points(group=SANDBOX_GROUP):
             sandbox = entry.load()
             check_protocol(sandbox, entry)
             _loaded = cast("Sandbox", sandbox)

@@ -17,7 +17,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -123,6 +122,9 @@ def self_check(module: Any = upstream) -> None:
     """
     missing = missing_names(module)
     if missing:
+        # Not at the top: it takes longer to import than all of this package.
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             installed = version("durabletask")
         except PackageNotFoundError:
