@@ -5,7 +5,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from durabletask.aio import ActivityFailedError, as_orchestrator
+from durabletask import task
+from durabletask.aio import ActivityFailedError, HistoryDivergenceError, as_orchestrator
+from durabletask.entities import EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import FAILED, Instance, canonical, new_executor
 from workflows import boom, finished
 
@@ -208,3 +211,114 @@ def test_events_after_the_end_are_not_fed_to_the_code():
             executor.feed(event)
     (action,) = executor.take_actions()
     assert action.completeOrchestration.result.value == '"done"'
+
+
+# -- `TurnExecutor.raises_divergence` ---------------------------------------------------------------------------------
+
+
+async def calls_a(ctx):
+    await ctx.call_activity("a")
+    await ctx.wait_for_external_event("go")
+
+
+async def calls_b(ctx):
+    await ctx.call_activity("b")
+    await ctx.wait_for_external_event("go")
+
+
+async def returns_at_once(ctx):
+    return "done"
+
+
+async def raises_it_itself(ctx):
+    await ctx.call_activity("a")
+    raise task.NonDeterminismError("of the user's own")
+
+
+async def locks(ctx):
+    async with ctx.lock_entities([EntityInstanceId("counter", "a")]):
+        await ctx.call_activity("a")
+
+
+async def locks_and_calls_b(ctx):
+    async with ctx.lock_entities([EntityInstanceId("counter", "a")]):
+        await ctx.call_activity("b")
+
+
+def under_other_code(old, new, *events, answer=None):
+    """An executor for an instance that began with `old`, the history and the batch of its turn under `new`."""
+    instance = Instance(as_orchestrator(old, name="wf")).start()
+    if answer is not None:
+        instance.turn(answer(instance))
+    instance.orchestrator = as_orchestrator(new, name="wf")
+    executor = new_executor(instance)
+    executor.raises_divergence = True
+    return executor, instance.instance_id, instance.history, instance.batch(*(event(instance) for event in events))
+
+
+def completion(instance):
+    return instance.completed(1, "x")
+
+
+def termination(instance):
+    return pb.HistoryEvent(eventId=-1, executionTerminated=pb.ExecutionTerminatedEvent())
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+@pytest.mark.parametrize("new", [calls_b, returns_at_once], ids=lambda function: function.__name__)
+def test_a_history_that_does_not_fit_is_raised_on_request(new):
+    executor, *turn = under_other_code(calls_a, new, completion)
+    with hosting.turn_scope(), pytest.raises(hosting.TurnDiverged) as raised:
+        executor.execute(*turn)
+
+    assert isinstance(raised.value.error, HistoryDivergenceError)
+    assert "at step 1: the history has activity 'a', and the code" in str(raised.value.error)
+    assert "[workflow 'wf', instance 'instance-1', step 1]" in str(raised.value.error)
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+def test_a_history_that_does_not_fit_fails_the_instance_otherwise():
+    executor, *turn = under_other_code(calls_a, calls_b, completion)
+    executor.raises_divergence = False
+    with hosting.turn_scope():
+        result = executor.execute(*turn)
+
+    (action,) = [action for action in result.actions if action.HasField("completeOrchestration")]
+    assert action.completeOrchestration.orchestrationStatus == FAILED
+    assert action.completeOrchestration.failureDetails.errorType == "durabletask.aio.HistoryDivergenceError"
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+def test_an_error_of_that_type_which_the_workflow_raises_itself_fails_the_instance():
+    executor, *turn = under_other_code(calls_a, raises_it_itself, completion)
+    with hosting.turn_scope():
+        (action,) = executor.execute(*turn).actions
+
+    assert action.completeOrchestration.orchestrationStatus == FAILED
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+@pytest.mark.parametrize("new", [calls_b, returns_at_once], ids=lambda function: function.__name__)
+def test_an_instance_that_does_not_fit_can_be_terminated(new):
+    executor, *turn = under_other_code(calls_a, new, termination)
+    with hosting.turn_scope():
+        (action,) = executor.execute(*turn).actions
+
+    assert action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_TERMINATED
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+def test_an_instance_that_does_not_fit_releases_its_locks_when_it_is_terminated():
+    def lock_granted(instance):
+        (request,) = [action for action in instance.turns[0] if action.HasField("sendEntityMessage")]
+        granted = pb.EntityLockGrantedEvent(
+            criticalSectionId=request.sendEntityMessage.entityLockRequested.criticalSectionId
+        )
+        return pb.HistoryEvent(eventId=-1, entityLockGranted=granted)
+
+    executor, *turn = under_other_code(locks, locks_and_calls_b, termination, answer=lock_granted)
+    with hosting.turn_scope():
+        actions = executor.execute(*turn).actions
+
+    assert [action.sendEntityMessage.HasField("entityUnlockSent") for action in actions] == [True, False]
+    assert actions[-1].completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_TERMINATED

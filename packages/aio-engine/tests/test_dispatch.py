@@ -11,6 +11,7 @@ from durabletask_aio.engine.dispatch import (
     ABANDON_PAUSE,
     ACTIVITY,
     BATCH,
+    MAX_ABANDON_PAUSE,
     TURN,
     Dispatcher,
     Lease,
@@ -256,6 +257,46 @@ class TestEndsOfLeases:
         dispatch.now = ABANDON_PAUSE
         dispatch.check()
 
+        assert keys(other) == ["a"]
+
+    def test_what_no_worker_can_do_is_dispatched_ever_more_rarely_until_another_worker_comes(
+        self, dispatch: Dispatch
+    ) -> None:
+        stream = dispatch.connect()
+        dispatch.put("a")
+        pauses = []
+        for _ in range(6):
+            (lease,) = received(stream)
+            dispatch.abandon(lease.id)
+            pause = dispatch.check()
+            assert pause is not None
+            pauses.append(pause)
+            dispatch.now += pause + 1e-9
+            dispatch.check()
+        (lease,) = received(stream)
+        dispatch.abandon(lease.id)
+        other = dispatch.connect()
+
+        assert pauses == pytest.approx([ABANDON_PAUSE, 1, 4, 16, MAX_ABANDON_PAUSE, MAX_ABANDON_PAUSE])
+        (lease,) = received(other)
+        dispatch.abandon(lease.id)
+        assert dispatch.check() == pytest.approx(MAX_ABANDON_PAUSE), "both have abandoned it"
+
+    def test_a_pause_is_short_if_another_worker_has_come_meanwhile(self, dispatch: Dispatch) -> None:
+        stream = dispatch.connect()
+        dispatch.put("a")
+        for _ in range(5):
+            (lease,) = received(stream)
+            dispatch.abandon(lease.id)
+            dispatch.now += MAX_ABANDON_PAUSE
+            dispatch.check()
+        (lease,) = received(stream)
+        other = dispatch.connect()
+        dispatch.abandon(lease.id)
+
+        assert dispatch.check() == pytest.approx(ABANDON_PAUSE)
+        dispatch.now += ABANDON_PAUSE + 1e-9
+        dispatch.check()
         assert keys(other) == ["a"]
 
     def test_what_is_done_meanwhile_is_not(self, dispatch: Dispatch) -> None:

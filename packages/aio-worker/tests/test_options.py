@@ -31,6 +31,7 @@ class TestTheSignature:
             "max_extended_sessions": None,
             "extended_session_idle_timeout": 300.0,
             "shadow_replay_rate": 0.0,
+            "on_divergence": "retry",
             "stop_grace_period": 10.0,
             "slow_turn_warning": 2.0,
             "history_size_warning": 5000,
@@ -54,6 +55,11 @@ class TestTheSignature:
 
 
 class TestValues:
+    def test_of_what_happens_to_a_diverged_instance_are_two(self) -> None:
+        assert settings(on_divergence="fail").on_divergence == "fail"
+        with pytest.raises(ValueError, match=r"^on_divergence must be 'retry' or 'fail', not 'ignore'$"):
+            settings(on_divergence="ignore")
+
     def test_of_durations_are_seconds_or_timedeltas(self) -> None:
         assert settings(stop_grace_period=timedelta(minutes=2)).stop_grace_period == 120.0
         assert settings(stop_grace_period=3).stop_grace_period == 3.0

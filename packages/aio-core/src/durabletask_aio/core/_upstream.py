@@ -484,6 +484,15 @@ def is_mismatch(error: Any) -> bool:
     return action is not None and action.HasField("completeOrchestration")
 
 
+def is_own_mismatch(error: BaseException) -> bool:
+    """Whether `error` is a mismatch that upstream itself has found, and not an exception of the workflow's code."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    raised_in = None if traceback is None else traceback.tb_frame.f_globals.get("__name__")
+    return raised_in == worker.__name__ and is_mismatch(error)
+
+
 class MismatchContext(NamedTuple):
     """What upstream was comparing when it raised a mismatch."""
 
@@ -537,6 +546,16 @@ def on_failure(context: Any, translate: Any) -> None:
         original(translate(context, error))
 
     context.set_failed = set_failed
+    setattr(context, _TRANSLATE, translate)
+
+
+_TRANSLATE = "_durabletask_aio_translate"
+
+
+def translated(context: Any, error: Exception) -> Exception:
+    """Return what would be recorded for `error`; the error itself for an orchestrator that is not a workflow of this project."""
+    translate = getattr(context, _TRANSLATE, None)
+    return error if translate is None else cast("Exception", translate(context, error))
 
 
 class NullContext:
@@ -660,6 +679,18 @@ class HistoryExecutor(_ExecutorBase):
     def fail(self, error: Exception | pb.TaskFailureDetails) -> None:
         """Mark the instance as failed."""
         self.context.set_failed(error)
+
+    def terminate(self, event: pb.HistoryEvent) -> ExecutionResults:
+        """End a diverged instance as terminated, without the actions of its code.
+
+        Args:
+            event: the event that asks for it.
+        """
+        self.context._is_complete = False
+        self.context._pending_actions.clear()
+        # Releases the entity locks that the instance holds.
+        super().process_event(self.context, event)
+        return self._results(self.context.instance_id, self._orchestration_name)
 
     def keep_actions_in(self, actions: dict[int, pb.OrchestratorAction]) -> None:
         """Collect the actions of the instance in this mapping from now on; called before its first event."""

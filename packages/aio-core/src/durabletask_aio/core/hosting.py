@@ -35,6 +35,7 @@ from durabletask_aio.core.metadata import to_tags as metadata_to_tags
 from durabletask_aio.core.stack_traces import describe_failure
 from durabletask_aio.core.turn_executor import (
     TurnAborted,
+    TurnDiverged,
     TurnExecutor,
     activity_failure_details,
     failure_details,
@@ -51,6 +52,7 @@ __all__ = [
     "FunctionKind",
     "OrchestratorInfo",
     "TurnAborted",
+    "TurnDiverged",
     "TurnExecutor",
     "TurnScope",
     "VisibleLogger",

@@ -51,6 +51,20 @@ class TurnAborted(Exception):
     """The instance has been marked as failed; the rest of the batch must not reach its code."""
 
 
+class TurnDiverged(BaseException):
+    """History and code do not fit, and the turn has no result; see `TurnExecutor.raises_divergence`.
+
+    No `Exception`, because upstream catches those in order to fail the instance.
+
+    Attributes:
+        error: what the history would record.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class TurnExecutor(_upstream.HistoryExecutor):
     """Runs the turns of one instance.
 
@@ -60,6 +74,9 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     is_async = False
     """Whether the orchestrator is an async workflow."""
+
+    raises_divergence = False
+    """Whether a history that does not fit the code raises `TurnDiverged`; otherwise it fails the instance."""
 
     processed: int | None = None
     """How many events of the history this instance has processed; `None` before its first turn."""
@@ -98,6 +115,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
         Raises:
             RuntimeError: for an exception outside of workflow code that upstream could not report, such as one of a
                 data converter; upstream turns it into a failure of the instance.
+            TurnDiverged: if history and code do not fit, with `raises_divergence`, unless this turn terminates the
+                instance.
         """
         try:
             with self.turn_context():
@@ -108,6 +127,11 @@ class TurnExecutor(_upstream.HistoryExecutor):
                     result = self.continue_live(instance_id, old_events, self.processed, new_events)
             self.actions = result.actions
             return result
+        except TurnDiverged:
+            termination = next((event for event in new_events if event.HasField("executionTerminated")), None)
+            if termination is None:
+                raise
+            return self.terminate(termination)
         except BaseException as error:
             if isinstance(error, Exception) and failures.is_recordable(error):
                 raise
@@ -220,6 +244,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 # execution that has continued as new.  Upstream does not handle the event, and would fail the instance.
                 return
             self.error = error
+            if self.raises_divergence and isinstance(error, Exception) and _upstream.is_own_mismatch(error):
+                raise TurnDiverged(_upstream.translated(ctx, error)) from None
             if _upstream.has_unsent_end(ctx):
                 _upstream.reopen_unsent_end(ctx)
             if isinstance(error, Exception) and failures.is_recordable(error):

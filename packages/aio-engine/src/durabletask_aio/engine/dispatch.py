@@ -23,6 +23,10 @@ UNLIMITED = 1 << 30
 ABANDON_PAUSE = 0.1
 """Seconds until an abandoned item is dispatched again, perhaps to the worker that has abandoned it."""
 
+SECOND_ABANDON_PAUSE = 1.0
+MAX_ABANDON_PAUSE = 30.0
+"""The same, if no other worker is there for the item: the pause grows fourfold from the one to the other."""
+
 RECONNECT_PERIOD = 30.0
 """Seconds for which a worker that has named itself keeps what it holds after its stream has ended."""
 
@@ -59,6 +63,7 @@ class WorkItem:
         affinity: the instance, for the worker that has worked on it last.
         abandoned_by: streams that have abandoned it, such as those of workers that do not serve its version; they get
             it again only if there is no other.
+        pause: seconds until it is dispatched again, since it was abandoned last; 0 if it never was.
     """
 
     kind: WorkKind
@@ -68,6 +73,7 @@ class WorkItem:
     payload: object = None
     affinity: str = ""
     abandoned_by: weakref.WeakSet[WorkerStream] | None = None
+    pause: float = 0.0
 
 
 @dataclass
@@ -286,6 +292,7 @@ class Dispatcher:
         if stream.worker_id and holding is not None:
             self._take_over(stream, holding)
         lost = frozenset[str]() if holding is None else holding - self._leases.keys()
+        self._end_long_pauses(stream)
         for kind in WORK_KINDS:
             self._fill(stream, kind)
         return lost
@@ -413,11 +420,35 @@ class Dispatcher:
                 if lease.item.abandoned_by is None:
                     lease.item.abandoned_by = weakref.WeakSet()
                 lease.item.abandoned_by.add(lease.stream)
-            self._paused.append((self._monotonic() + ABANDON_PAUSE, lease.item))
+            self._pause(lease.item)
             self._drop_kept(lease)
         self._forget(lease_id)
         if lease.stream is not None:
             self._fill(lease.stream, lease.item.kind)
+
+    def _pause(self, item: WorkItem) -> None:
+        """Dispatch an abandoned item after a pause: a long one, if all workers that serve it have abandoned it before.
+
+        Otherwise items that no worker can execute, such as those whose history does not fit the code of a deployment,
+        would keep engine and workers busy.
+        """
+        if not item.pause or any(stream not in (item.abandoned_by or ()) for stream in self._serving(item)):
+            item.pause = ABANDON_PAUSE
+        else:
+            item.pause = max(min(max(item.pause * 4, SECOND_ABANDON_PAUSE), MAX_ABANDON_PAUSE), ABANDON_PAUSE)
+        self._paused.append((self._monotonic() + item.pause, item))
+
+    def _end_long_pauses(self, stream: WorkerStream) -> None:
+        """Dispatch what all workers have abandoned: the new one may be able to execute it."""
+        ready = [
+            item
+            for _, item in self._paused
+            if item.pause > ABANDON_PAUSE and stream.accepts(item.kind, item.name, item.version)
+        ]
+        released = {id(item) for item in ready}
+        self._paused = [each for each in self._paused if id(each[1]) not in released]
+        for item in ready:
+            self.add(item)
 
     def requeue(self, lease_id: str) -> None:
         """Let an item be dispatched again, before all others of its kind."""
@@ -497,7 +528,7 @@ class Dispatcher:
         if len(self.streams) == 1:
             only = self.streams[0]
             return only if only.has_room(item.kind) and only.accepts(item.kind, item.name, item.version) else None
-        served_by = [each for each in self.streams if each.accepts(item.kind, item.name, item.version)]
+        served_by = self._serving(item)
         if item.abandoned_by:
             served_by = [each for each in served_by if each not in item.abandoned_by] or served_by
         free = [each for each in served_by if each.has_room(item.kind)]
@@ -505,6 +536,9 @@ class Dispatcher:
         if last in free:
             return last
         return min(free, key=lambda stream: stream.load(item.kind), default=None)
+
+    def _serving(self, item: WorkItem) -> list[WorkerStream]:
+        return [each for each in self.streams if each.accepts(item.kind, item.name, item.version)]
 
     def _fill(self, stream: WorkerStream, kind: WorkKind) -> None:
         waiting = self._queues[kind]

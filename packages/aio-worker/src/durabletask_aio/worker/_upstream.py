@@ -25,7 +25,7 @@ import durabletask.worker as upstream
 from durabletask import task
 from durabletask.entities import DurableEntity
 from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
-from durabletask.internal import helpers, tracing, type_discovery
+from durabletask.internal import exceptions, helpers, tracing, type_discovery
 from durabletask.payload import helpers as payload_helpers
 from durabletask.worker import TaskHubGrpcWorker
 
@@ -48,6 +48,7 @@ __all__ = [
     "GrpcChannelOptions",
     "GrpcWorkerResiliencyOptions",
     "TaskHubGrpcWorker",
+    "TurnAbandoned",
     "helpers",
     "payload_helpers",
     "pb",
@@ -92,6 +93,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 """Classes of `durabletask.worker`, and what is used of each."""
 
 _REQUIRED_OF_MODULES: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
+    (exceptions, ("AbandonOrchestrationError",)),
     (helpers, ("get_string_value", "get_string_value_or_empty")),
     (payload_helpers, ("deexternalize_payloads_async", "externalize_payloads")),
     (tracing, ("create_span_name", "extract_trace_context", "set_span_error", "start_span", "suppress_span_emission")),
@@ -174,6 +176,9 @@ def activity_execution(
         tracing=spans,
     )
 
+
+TurnAbandoned = exceptions.AbandonOrchestrationError
+"""What an executor raises for a turn that upstream is to give back to the engine."""
 
 EntityExecutor = upstream._EntityExecutor
 
@@ -418,6 +423,11 @@ def exception_properties_of(worker: Worker) -> Any:
 
 def thread_pool_of(worker: Worker) -> ThreadPoolExecutor:
     return worker._async_worker_manager.thread_pool
+
+
+def turn_slots_of(worker: Worker) -> int:
+    """Return how many turns the worker takes from the engine at a time."""
+    return worker.concurrency_options.maximum_concurrent_orchestration_work_items
 
 
 def pool_size_of(worker: Worker) -> int:

@@ -78,11 +78,13 @@ class Binding:
         self.threads.open()
         self.leases.open()
         self.turns.sessions.open()
+        self.turns.diverged.open()
         self._watchdog.start(self._evict_idle)
         try:
             upstream_start()
         except BaseException:
             self._watchdog.stop()
+            self.turns.diverged.close()
             raise
 
     def _refused(self, error: RuntimeError) -> None:
@@ -115,6 +117,7 @@ class Binding:
                 return
             self.activities.is_stopping = True
             self.leases.stop()
+            self.turns.diverged.close()
             stopped = threading.Event()
             grace = threading.Thread(
                 target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
@@ -182,7 +185,10 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
     existing = binding_of(worker)
     if existing is not None:
         return existing
-    binding = Binding(worker, settings or Settings.checked({}, generator_sessions=False))
+    if settings is None:
+        # Of upstream's class, which does not have our options.
+        settings = Settings.checked({"on_divergence": "fail"}, generator_sessions=False)
+    binding = Binding(worker, settings)
     setattr(worker, _ATTRIBUTE, binding)
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)

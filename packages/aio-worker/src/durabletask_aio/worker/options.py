@@ -11,12 +11,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from durabletask_aio.core import SandboxMode
 
 Seconds: TypeAlias = float | timedelta
 """A duration: a number of seconds, or a `timedelta`."""
+
+OnDivergence: TypeAlias = Literal["retry", "fail"]
+"""What happens to an instance whose history does not fit the code."""
 
 SESSIONS_VARIABLE = "DT_MAX_EXTENDED_SESSIONS"
 """Environment variable: the default of `max_extended_sessions` in this process, also for upstream's own class."""
@@ -67,6 +70,12 @@ def _bool(value: bool, name: str) -> bool:
     return value
 
 
+def _on_divergence(value: OnDivergence, name: str) -> OnDivergence:
+    if value not in ("retry", "fail"):
+        raise ValueError(f"{name} must be 'retry' or 'fail', not {value!r}")
+    return value
+
+
 def _or_none(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     return lambda value, name: None if value is None else check(value, name)
 
@@ -114,6 +123,10 @@ class WorkerOptions(TypedDict, total=False):
     """Share, from 0 to 1, of the turns served by a session that are also replayed from history and compared, to find
     non-deterministic code before a restart does."""
 
+    on_divergence: Annotated[OnDivergence, Option("retry", _on_divergence)]
+    """What happens to an async workflow whose history does not fit the code: `"retry"` gives the turn back to the
+    engine after a pause, until code that fits is deployed; `"fail"` fails the instance, as upstream's class does."""
+
     stop_grace_period: Annotated[Seconds, Option(10.0, _seconds)]
     """Seconds, or a `timedelta`, that running async activities have to finish when the worker stops. Then they are
     cancelled, and the engine delivers them again."""
@@ -146,6 +159,7 @@ class Settings:
     max_extended_sessions: int
     extended_session_idle_timeout: float
     shadow_replay_rate: float
+    on_divergence: OnDivergence
     stop_grace_period: float
     slow_turn_warning: float | None
     history_size_warning: int | None

@@ -5,11 +5,12 @@ It is a module of its own because turns, sessions and shadow replays all use it,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from durabletask_aio.core.hosting import TurnExecutor
-from durabletask_aio.worker._upstream import tracing
+from durabletask_aio.core.hosting import TurnDiverged, TurnExecutor
+from durabletask_aio.worker._upstream import TurnAbandoned, pb, tracing
 from durabletask_aio.worker.spans import orchestration_spans
 
 
@@ -18,6 +19,19 @@ class SessionExecutor(TurnExecutor):
 
     has_numbered_children = False
     """Whether the execution has children with ids that upstream makes of the parent's and a number."""
+
+    divergence: Exception | None = None
+    """How history and code differ, if the last turn had no result for that reason."""
+
+    def execute(
+        self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
+    ) -> Any:
+        """Run one turn; upstream abandons it if history and code do not fit, with `raises_divergence`."""
+        try:
+            return super().execute(instance_id, old_events, new_events)
+        except TurnDiverged as diverged:
+            self.divergence = diverged.error
+        raise TurnAbandoned
 
     @property
     def span_id(self) -> str | None:

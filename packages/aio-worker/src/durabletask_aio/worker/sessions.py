@@ -151,7 +151,7 @@ class Session:
 class ExtendedSessionStats:
     """Counters of one worker's extended sessions, updated while the worker runs.
 
-    They can be read at any time from any thread.  All of them but `live` only increase.
+    They can be read at any time from any thread.  All of them but `live` and `paused_turns` only increase.
     """
 
     hits: int = 0
@@ -183,6 +183,13 @@ class ExtendedSessionStats:
 
     divergences: int = 0
     """Shadow replays whose actions differed from those of the session."""
+
+    diverged_turns: int = 0
+    """Turns without a result, because the history did not fit the code, that were given back to the engine or will be
+    (`on_divergence="retry"`)."""
+
+    paused_turns: int = 0
+    """Of these, those that wait now for the end of their pause."""
 
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held while counters change; hold it to read several of them consistently."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from durabletask_aio.core.hosting import (
 )
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
+from durabletask_aio.worker.diverged_turns import DivergedTurns
 from durabletask_aio.worker.foreign_engines import Answers, ForeignEngine
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import (
@@ -71,6 +72,8 @@ class Delivery:
 
     def AbandonTaskOrchestratorWorkItem(self, request: Any) -> None:  # noqa: N802 - the engine's name
         """Return an instance of a version that this worker rejects to an engine that can take it."""
+        if self._turn.divergence is not None:
+            return  # `DivergedTurns` gives it back.
         if request.completionToken:
             self._stub.AbandonTaskOrchestratorWorkItem(request)
             return
@@ -89,8 +92,14 @@ class _Turn:
     function: Callable[..., Any] | None
     is_async: bool
     is_kept: bool = False
+    can_be_given_back: bool = False
     session: Session | None = None
     executor: SessionExecutor | None = None
+
+    @property
+    def divergence(self) -> Exception | None:
+        """How history and code differ, if the turn has no result for that reason."""
+        return None if self.executor is None else self.executor.divergence
 
 
 class Turns:
@@ -112,6 +121,13 @@ class Turns:
         self.sessions = SessionCache(
             settings.max_extended_sessions, settings.extended_session_idle_timeout, ExtendedSessionStats()
         )
+        self.diverged = DivergedTurns(
+            self._logger,
+            self.sessions.stats,
+            retry=settings.on_divergence == "retry",
+            slots=_upstream.turn_slots_of(worker) // 4,
+            answer=self._execute_later,
+        )
         self._shadow = ShadowReplay(worker, settings.shadow_replay_rate, self.sessions.stats)
         self._upstream_turn: Callable[..., None] = _upstream.orchestrator_turn(self._make_executor)
         # A subclass that overrides the turn keeps its own: it runs in our scope, but without sessions.
@@ -119,6 +135,8 @@ class Turns:
 
     def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
         """Run one turn; takes the place of upstream's `_execute_orchestrator` on a bound worker."""
+        if self.diverged.takes(request, stub, completion_token):
+            return
         started_at = time.perf_counter()
         started = execution_started(request)
         turn = self._turn_of(started.name)
@@ -152,6 +170,8 @@ class Turns:
         history = History(request) if self._may_keep(turn) else None
         turn.session, reason = self._checkout(request, history, turn.function)
         delivery = Delivery(stub, request, name, turn, self)
+        # An engine of the first protocol, whose tokens are empty, takes nothing back.
+        turn.can_be_given_back = bool(completion_token)
         self._current.turn = turn
         try:
             self._upstream_turn(self._worker, request, delivery, completion_token)
@@ -159,6 +179,10 @@ class Turns:
         finally:
             self._current.turn = None
             self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
+        if turn.divergence is not None:
+            self.diverged.add(request, stub, completion_token, turn.divergence)
+            return "given back"
+        self.diverged.fits(request.instanceId)
         if turn.session is None:
             return f"full replay ({reason})"
         # After the session has been stored, so that an error here cannot lose it.
@@ -173,7 +197,12 @@ class Turns:
         else:
             turn.executor = SessionExecutor(*args, **keywords)
             turn.executor.is_async = turn.is_async
+        turn.executor.raises_divergence = turn.is_async and turn.can_be_given_back and self.diverged.is_retrying
         return turn.executor
+
+    def _execute_later(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
+        with suppress(RuntimeError):  # The worker has stopped; the engine dispatches the turn again.
+            self._threads.thread_of(request.instanceId).submit(self.execute, request, stub, completion_token)
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
