@@ -553,7 +553,7 @@ _TRANSLATE = "_durabletask_aio_translate"
 
 
 def translated(context: Any, error: Exception) -> Exception:
-    """Return what would be recorded for `error`; the error itself for an orchestrator that is not a workflow of this project."""
+    """Return what would be recorded for `error`; the error itself if that is not an async workflow."""
     translate = getattr(context, _TRANSLATE, None)
     return error if translate is None else cast("Exception", translate(context, error))
 
