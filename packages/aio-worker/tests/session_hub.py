@@ -87,7 +87,8 @@ class Hub:
         self.turns = 0
 
     def _worker(self, register: Callable[[TaskHubGrpcWorker], object], **options: Any) -> TaskHubGrpcWorker:
-        worker = TaskHubGrpcWorker(logger=QUIET, **options)
+        # Turns are executed without a connection, to which they could be given back.
+        worker = TaskHubGrpcWorker(**{"logger": QUIET, "on_divergence": "fail", **options})
         register(worker)
         return worker
 

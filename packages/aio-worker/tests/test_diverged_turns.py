@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -298,7 +299,7 @@ def test_an_instance_that_has_begun_anew_under_its_id_does_not_wait_for_the_paus
     assert state.serialized_output == '"shipped"'
 
 
-def test_upstreams_in_memory_engine_takes_turns_back(short_pauses: None) -> None:
+def test_upstreams_in_memory_engine_takes_turns_back_and_gives_them_to_a_worker_that_fits(short_pauses: None) -> None:
     shop, backend = Shop(), InMemory()
     try:
         with TaskHubGrpcClient(host_address=backend.address, logger=QUIET) as client:
@@ -306,9 +307,9 @@ def test_upstreams_in_memory_engine_takes_turns_back(short_pauses: None) -> None
             bad = shop.worker(backend, bad=True)
             client.raise_orchestration_event("child", "go")
             assert wait_until(lambda: bad.extended_session_stats.diverged_turns >= 3)
-            bad.stop()
             good = shop.worker(backend)
             parent = finished(client, "parent")
+            bad.stop()
             good.stop()
     finally:
         backend.stop()
@@ -333,7 +334,7 @@ class InMemory:
         self._backend.stop()
 
 
-class WithoutAbandonment(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class WithoutAbandonment(grpc.UnaryUnaryClientInterceptor):
     """Makes an engine one that does not implement the call, by calling a method of another name."""
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
@@ -362,7 +363,7 @@ def test_an_engine_that_cannot_take_turns_back_has_its_instances_failed(
 # -- by itself --------------------------------------------------------------------------------------------------------
 
 
-class Refused(grpc.RpcError):  # type: ignore[misc]
+class Refused(grpc.RpcError):
     def __init__(self, code: grpc.StatusCode) -> None:
         super().__init__(code)
         self._code = code
@@ -444,6 +445,10 @@ def request_of(instance_id: str, *events: pb.HistoryEvent, execution_id: str = "
     return pb.OrchestratorRequest(instanceId=instance_id, pastEvents=past, newEvents=events)
 
 
+def has_given_back(it: Alone, count: int) -> bool:
+    return len(it.engine.given_back) == count
+
+
 def test_pauses_grow_from_one_to_sixty_seconds_and_each_doubling_is_logged(alone: Any) -> None:
     it = alone()
     pauses, logged = [], []
@@ -455,8 +460,9 @@ def test_pauses_grow_from_one_to_sixty_seconds_and_each_doubling_is_logged(alone
         pause = it.turns._paused["a"].due - it.clock.now
         it.pass_time(pause)
         pauses.append(pause)
-        assert wait_until(lambda number=attempt: it.engine.given_back == [str(n + 1) for n in range(number)])
+        assert wait_until(partial(has_given_back, it, attempt))
 
+    assert it.engine.given_back == [str(attempt) for attempt in range(1, 31)]
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert logged == [1, 2, 3, 4, 5, 6, 7, 14, 28]
     assert it.stats.diverged_turns == 30
@@ -623,7 +629,7 @@ def test_a_thousand_instances_that_do_not_fit_leave_healthy_ones_their_time(
     alone = statistics.median(seconds_for_healthy(own_client, 100) for _ in range(3))
     ill = [own_client.schedule_new_orchestration("waiting", instance_id=f"ill-{number}") for number in range(1000)]
     for instance_id in ill:
-        assert wait_until(lambda each=instance_id: has_result(own_client, each))
+        assert wait_until(partial(has_result, own_client, instance_id))
     good.stop()
 
     bad = worker(bad_waiting)

@@ -193,7 +193,7 @@ def test_what_was_asked_for_can_be_taken_back_after_the_resume(sessions: int) ->
 
 
 def test_a_confirmation_that_fits_nothing_is_still_non_determinism() -> None:
-    sent = Sent(asynchronous, on_divergence="fail")
+    sent = Sent(asynchronous)
     hub = sent.suspended_with_its_timer("asynchronous")
     item = sent.turn_while_suspended()
     item.orchestratorRequest.pastEvents.append(helpers.new_task_scheduled_event(7, "count"))
