@@ -14,12 +14,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from durabletask.aio.testing import local_backend
+from durabletask.aio.worker import TaskHubGrpcWorker as AsyncWorker
 from durabletask.client import TaskHubGrpcClient
+from durabletask.task import RetryPolicy
 from durabletask.worker import TaskHubGrpcWorker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,6 +227,70 @@ def test_workflows_of_a_page_do_what_it_says(client: TaskHubGrpcClient, run: Run
     assert state is not None
     state.raise_if_failed()
     assert state.get_output() == run.outcome
+
+
+def is_waiting(client: TaskHubGrpcClient, instance_id: str) -> bool:
+    state = client.get_orchestration_state(instance_id)
+    return state is not None and state.serialized_custom_status == '"waiting"'
+
+
+@pytest.mark.parametrize("failure", ["a bug", "a divergence"])
+def test_the_recipe_for_failed_instances_recovers_them(tmp_path: Path, failure: str) -> None:
+    page = execute(write_module("docs/upgrading.md", tmp_path))
+    policy = RetryPolicy(first_retry_interval=timedelta(milliseconds=10), max_number_of_attempts=2)
+    ran: list[str] = []
+    is_broken = [True]
+
+    def flaky(ctx: Any, _: Any) -> str:
+        ran.append("flaky")
+        if ran.count("flaky") == 1:
+            raise ConnectionError("busy")
+        return "answered"
+
+    def refuse(ctx: Any, _: Any) -> None:
+        ran.append("refuse")
+        raise PermissionError("no")
+
+    def last(ctx: Any, _: Any) -> str:
+        ran.append("last")
+        return "done"
+
+    async def flow(ctx: Any, _: Any) -> list[str]:
+        answer = await ctx.call_activity(flaky, retry_policy=policy)
+        try:
+            await ctx.call_activity(refuse)
+        except Exception:
+            answer += ", refused"
+        await ctx.call_activity(last if failure == "a bug" or not is_broken[0] or "go" not in ran else "renamed")
+        ctx.set_custom_status("waiting")
+        await ctx.wait_for_external_event("go")
+        if is_broken[0]:
+            raise RuntimeError("a bug")
+        return [answer, await ctx.call_activity(last)]
+
+    with (
+        local_backend() as engine,
+        AsyncWorker(host_address=engine.address, max_extended_sessions=0, on_divergence="fail") as worker,
+        TaskHubGrpcClient(host_address=engine.address) as client,
+    ):
+        worker.add_orchestrator(flow)
+        for activity in (flaky, refuse, last):
+            worker.add_activity(activity)
+        worker.start()
+        instance_id = client.schedule_new_orchestration("flow")
+        engine.wait_until(lambda: is_waiting(client, instance_id))
+        ran.append("go")
+        client.raise_orchestration_event(instance_id, "go")
+        failed = client.wait_for_orchestration_completion(instance_id, timeout=60)
+        assert failed is not None
+        assert failed.failure_details is not None
+        assert failed.failure_details.error_type.endswith("RuntimeError" if failure == "a bug" else "DivergenceError")
+        is_broken[0] = False
+
+        state = page["recover"](client, instance_id)
+
+    assert state.get_output() == ["answered, refused", "done"]
+    assert ran == ["flaky", "flaky", "refuse", "last", "go", "last"]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not PAGES[page].runs])

@@ -22,6 +22,7 @@ What runs it:
     detached: what stands in for upstream's context while no workflow code runs.
     continuation: the arguments of `continue_as_new` until the function returns.
     retries: when a failed activity is tried again.
+    rewinding: what a rewind takes out of the history of a failed instance.
     disposal: closes the coroutines of instances that will not be continued.
 
 What is said about it:

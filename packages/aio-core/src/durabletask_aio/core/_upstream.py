@@ -754,6 +754,34 @@ class HistoryExecutor(_ExecutorBase):
             orchestration_trace_context=ctx._orchestration_trace_context,
         )
 
+    def _build_rewind_result(
+        self,
+        instance_id: str,
+        orchestration_name: str,
+        old_events: Sequence[pb.HistoryEvent],
+        new_events: Sequence[pb.HistoryEvent],
+    ) -> ExecutionResults:
+        """Rewrite the history of a failed instance; called by upstream."""
+        result: ExecutionResults = super()._build_rewind_result(instance_id, orchestration_name, old_events, new_events)
+        removed = self.events_to_remove(old_events, instance_id)
+        if removed is not None:
+            history = result.actions[0].rewindOrchestration.newHistory
+            # Upstream's copy of it, with the ids of the new executions.
+            started = [event for event in history if event.HasField("executionStarted")]
+            kept = [event for position, event in enumerate(old_events) if position not in removed]
+            rewritten = [
+                started.pop(0) if event.HasField("executionStarted") and started else event
+                for event in (*kept, *new_events)
+            ]
+            action = pb.OrchestratorAction(id=-1)
+            action.rewindOrchestration.newHistory.extend(rewritten)
+            return ExecutionResults(actions=[action], encoded_custom_status=None)
+        return result
+
+    def events_to_remove(self, history: Sequence[pb.HistoryEvent], instance_id: str) -> set[int] | None:
+        """Return the positions of the events that a rewind takes out; `None` for what upstream takes out."""
+        return None
+
     def detach_request(self) -> None:
         """Copy what is kept of the messages of the last turn: one of them would keep the whole history in memory."""
         ctx = self.context

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-from durabletask_aio.core import _upstream, failures
+from durabletask_aio.core import _upstream, failures, rewinding
 from durabletask_aio.core._upstream import pb
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
@@ -255,6 +255,12 @@ class TurnExecutor(_upstream.HistoryExecutor):
             # sends no answer: the engine would deliver this turn again without end.
             self.fail(failure_details(error, self.exception_properties_provider, self.logger))
             raise TurnAborted from None
+
+    # -- rewinding ------------------------------------------------------------------------------------------------
+
+    def events_to_remove(self, history: Sequence[pb.HistoryEvent], instance_id: str) -> set[int] | None:
+        """Return the positions of the events that a rewind takes out: what failed the instance, and no more."""
+        return rewinding.events_to_remove(history, instance_id)
 
     # -- disposal -------------------------------------------------------------------------------------------------
 
