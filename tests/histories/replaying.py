@@ -45,6 +45,7 @@ def _executor(recording: Recording, workflow: Callable[..., Any]) -> TurnExecuto
         options["maximum_timer_interval"] = timedelta(seconds=facts.timer_interval)
     executor = TurnExecutor(registry, _QUIET, JsonDataConverter(), **options)
     executor.is_async = is_async
+    executor.recorded = recording.history.protobuf
     return executor
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
+from durabletask.task import RetryPolicy
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from session_hub import Hub, Recorder
 from worker_support import QUIET, finished, run, started, wait_until
@@ -366,3 +367,60 @@ def test_a_failed_task_is_recorded_under_one_type_by_async_and_generator() -> No
         "[workflow 'asynchronous', instance 'asynchronous', step 1]"
     )
     assert generator_message == "generator: Activity task #1 failed: no"
+
+
+IMPATIENT = RetryPolicy(
+    first_retry_interval=timedelta(seconds=0.2),
+    max_number_of_attempts=5,
+    backoff_coefficient=2,
+    max_retry_interval=timedelta(seconds=2),
+    retry_timeout=timedelta(seconds=2.8),
+)
+
+
+async def impatient(ctx: Any, _: Any) -> None:
+    await ctx.call_activity("unsteady", retry_policy=IMPATIENT)
+
+
+def impatient_generator(ctx: Any, _: Any) -> Any:
+    yield ctx.call_activity("unsteady", retry_policy=IMPATIENT)
+
+
+@pytest.mark.parametrize("sessions", [0, 100])
+@pytest.mark.parametrize("orchestrator", [impatient, impatient_generator], ids=lambda function: function.__name__)
+def test_no_attempt_begins_after_retry_timeout(
+    engine: LocalBackend, client: TaskHubGrpcClient, orchestrator: Any, sessions: int
+) -> None:
+    attempts: list[int] = []
+
+    def unsteady(ctx: Any, _: Any) -> None:
+        attempts.append(1)
+        raise RuntimeError("again")
+
+    worker = started(engine, unsteady, orchestrators=[orchestrator], max_extended_sessions=sessions)
+    state = run(client, orchestrator)
+    worker.stop()
+
+    assert len(attempts) == 4, "at 0, 0.2, 0.6 and 1.4 seconds; the fifth would begin at 3.0"
+    assert state.failure_details is not None
+    assert state.failure_details.error_type == "durabletask.task.TaskFailedError"
+
+
+def test_every_attempt_of_a_child_has_its_version(engine: LocalBackend, client: TaskHubGrpcClient) -> None:
+    versions: list[str | None] = []
+
+    async def versioned(ctx: Any, _: Any) -> None:
+        versions.append(ctx.version)
+        if len(versions) < 3:
+            raise RuntimeError("again")
+
+    async def parent(ctx: Any, _: Any) -> None:
+        policy = RetryPolicy(first_retry_interval=timedelta(milliseconds=20), max_number_of_attempts=3)
+        await ctx.call_sub_orchestrator(versioned, version="1.0.0", retry_policy=policy)
+
+    worker = started(engine, orchestrators=[versioned, parent])
+    state = run(client, parent)
+    worker.stop()
+
+    assert state.failure_details is None
+    assert versions == ["1.0.0"] * 3

@@ -12,9 +12,11 @@ from __future__ import annotations
 import functools
 import logging
 import operator
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import durabletask.worker as worker
@@ -338,6 +340,21 @@ class RetryState(NamedTuple):
         count: int = self.retryable._attempt_count
         return count
 
+    @property
+    def version(self) -> str | None:
+        """The version of a sub-orchestration; `None` if it has none."""
+        action = self.retryable._action.createSubOrchestration
+        return action.version.value if action.HasField("version") else None
+
+    @property
+    def expires_at(self) -> datetime:
+        """When no attempt may begin any more: naive UTC, on the workflow's clock."""
+        timeout = self.policy.retry_timeout
+        try:
+            return datetime.max if timeout is None else self.started_at + timeout  # noqa: DTZ901 - naive, as the clock
+        except OverflowError:
+            return datetime.max  # noqa: DTZ901 - naive, as the clock
+
 
 def retry_state(scheduled: task.Task[Any]) -> RetryState | None:
     """Return the retry state of a task; `None` if it was not scheduled with a retry policy."""
@@ -350,6 +367,93 @@ def retry_state(scheduled: task.Task[Any]) -> RetryState | None:
 def set_next_delay(retryable: Any, next_delay: Callable[[], timedelta | None]) -> None:
     """Have `next_delay` decide after each failure whether and when this one task is tried again."""
     retryable.compute_next_delay = next_delay
+
+
+_LAST_FAILURE = "_durabletask_aio_last_failure"
+_CONTROLS_RETRIES = "_durabletask_aio_controls_retries"
+
+
+def control_retries(context: Any) -> None:
+    """Have each further attempt keep the version of the first, and none begin after `retry_timeout`.
+
+    Upstream loses the version of a sub-orchestration, and starts the attempt that it has planned before the end of
+    `retry_timeout`.  It decides by the machine's clock when it processes the failure, on each replay again; so a worker
+    that replays does not start that attempt, and one that keeps the instance alive does.
+
+    A history that has such an attempt, of an earlier release, is replayed with it.
+    """
+    if hasattr(context, _CONTROLS_RETRIES):
+        return
+    setattr(context, _CONTROLS_RETRIES, True)
+    original = context.call_activity_function_helper
+
+    def call_activity_function_helper(*arguments: Any, **keywords: Any) -> None:
+        state = retry_state(cast("Any", keywords.get("fn_task")))
+        if state is not None:
+            failure: tuple[str, pb.TaskFailureDetails] | None = getattr(state.retryable, _LAST_FAILURE, None)
+            caller = sys._getframe(1)  # in `process_event`, for the timer after which the task is tried again
+            is_over = context.current_utc_datetime >= state.expires_at
+            if failure is not None and is_over and not _is_recorded(state.retryable, caller):
+                state.retryable.fail(*failure)
+                context.resume()
+                return
+            if keywords.get("is_sub_orch") and state.version is not None:
+                keywords["version"] = state.version
+        original(*arguments, **keywords)
+
+    context.call_activity_function_helper = call_activity_function_helper
+
+
+def note_failure(context: Any, event: Any, retryable: Any = None) -> None:
+    """Keep the failure of an attempt, for the case that the time for another one is over when its pause has passed.
+
+    Args:
+        context: the context.
+        event: the event that is being processed; does nothing unless it is the failure of a task with a retry policy.
+        retryable: that task, if the context does not have it among the pending ones any more.
+    """
+    if not isinstance(event, pb.HistoryEvent):
+        return
+    if event.HasField("taskFailed"):
+        number, details = event.taskFailed.taskScheduledId, event.taskFailed.failureDetails
+        message = f"{context.instance_id}: Activity task #{number} failed: {details.errorMessage}"
+    elif event.HasField("subOrchestrationInstanceFailed"):
+        failed = event.subOrchestrationInstanceFailed
+        number, details = failed.taskScheduledId, failed.failureDetails
+        message = f"Sub-orchestration task #{number} failed: {details.errorMessage}"
+    else:
+        return
+    pending = context._pending_tasks.get(number) if retryable is None else retryable
+    if retry_state(pending) is not None:
+        control_retries(context)
+        copy = pb.TaskFailureDetails()
+        copy.CopyFrom(details)  # a part of the message would keep all of it in memory
+        setattr(pending, _LAST_FAILURE, (message, copy))
+
+
+def event_of_caller() -> Any:
+    """Return the event that the caller of the calling function is processing."""
+    return sys._getframe(2).f_locals.get("event")
+
+
+def _is_recorded(retryable: Any, frame: FrameType | None) -> bool:
+    """Whether the history has another attempt of a task after the timer that `frame` is processing."""
+    event = None if frame is None else frame.f_locals.get("event")
+    history: Sequence[pb.HistoryEvent] = ()
+    while frame is not None and not history:
+        executor = frame.f_locals.get("self")
+        if isinstance(executor, worker._OrchestrationExecutor):
+            history = getattr(executor, "recorded", ()) or frame.f_locals.get("old_events", ())
+        frame = frame.f_back
+    number, timer = retryable._action.id, None if event is None else event.timerFired.timerId
+    has_fired = False
+    for each in history:
+        if each.HasField("timerFired"):
+            has_fired = has_fired or each.timerFired.timerId == timer
+        elif each.HasField("taskScheduled") or each.HasField("subOrchestrationInstanceCreated"):
+            if has_fired and each.eventId == number:
+                return True
+    return False
 
 
 # -- actions on their way out -----------------------------------------------------------------------------------------
@@ -606,6 +710,9 @@ class HistoryExecutor(_ExecutorBase):
     `continue_live` is upstream's `execute` written out again, because a turn that continues a live instance must not
     begin with an empty context; `tests/test_upstream.py` compares the two and fails when upstream changes its own.
     """
+
+    recorded: Sequence[pb.HistoryEvent] = ()
+    """The whole history, if a recorded one is replayed that goes on after this turn."""
 
     context: Any = None
     """Upstream's `_RuntimeOrchestrationContext` once the first event has been processed."""

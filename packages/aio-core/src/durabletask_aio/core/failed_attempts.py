@@ -34,14 +34,14 @@ def log_failed_attempt(context: Any, event: pb.HistoryEvent, logger: logging.Log
         context.instance_id,
         kind,
         _upstream.name_of_task(context, failed.taskScheduledId),
-        _attempt(pending),
+        _attempt(context, pending),
         details.errorType,
         details.errorMessage,
         f"\n{trace}" if trace else "",
     )
 
 
-def _attempt(pending: Any) -> str:
+def _attempt(context: Any, pending: Any) -> str:
     """Say which attempt has failed, and when the next one starts."""
     state = _upstream.retry_state(pending)
     if state is None:
@@ -49,4 +49,6 @@ def _attempt(pending: Any) -> str:
     attempt = f"attempt {state.attempts} of {state.policy.max_number_of_attempts}"
     # Computing it changes nothing: upstream computes it again in a moment.
     delay = state.retryable.compute_next_delay()
+    if delay is not None and context.current_utc_datetime + delay >= state.expires_at:
+        delay = None  # It is planned, as upstream does, and will not begin.
     return f"{attempt}, no other attempt" if delay is None else f"{attempt}, next try in {delay.total_seconds():g} s"

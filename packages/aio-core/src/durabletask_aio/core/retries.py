@@ -7,37 +7,33 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask_aio.core import _upstream
-from durabletask_aio.core._upstream import RetryPolicy, RetryState, task
+from durabletask_aio.core._upstream import RetryPolicy, task
 
 
 def use_workflow_clock(context: Any, scheduled: task.Task[Any]) -> None:
     """Have `RetryPolicy.retry_timeout` of a task that has just been scheduled measured on the workflow's clock.
 
     Upstream compares with `datetime.now()` while it processes the failure, on replay too: a history that is replayed
-    after the timeout takes another branch than it took live, returns no actions, and the instance hangs.
+    after the timeout takes another branch than it took live, returns no actions, and the instance hangs.  Here the time
+    is compared when the failure is processed, and again when the pause after it has passed.
     """
     state = _upstream.retry_state(scheduled)
     if state is None:
         return
     policy = state.policy
-    if policy.retry_timeout is None and policy.backoff_coefficient in (None, 1):
+    has_no_timeout = policy.retry_timeout is None
+    if state.version is not None or not has_no_timeout:
+        _upstream.control_retries(context)
+    if has_no_timeout and policy.backoff_coefficient in (None, 1):
         return  # Upstream's computation then does not depend on the clock, and cannot overflow.
-    expires_at = _expiry(state)
 
     def next_delay() -> timedelta | None:
+        if not has_no_timeout:
+            _upstream.note_failure(context, _upstream.event_of_caller(), scheduled)
         now: datetime = context.current_utc_datetime
-        return delay_after(state.attempts, policy, now=now, expires_at=expires_at)
+        return delay_after(state.attempts, policy, now=now, expires_at=state.expires_at)
 
     _upstream.set_next_delay(scheduled, next_delay)
-
-
-def _expiry(state: RetryState) -> datetime:
-    """When no attempt may be planned any more: naive UTC, as the clock it is compared with."""
-    timeout = state.policy.retry_timeout
-    try:
-        return datetime.max if timeout is None else state.started_at + timeout  # noqa: DTZ901 - naive, as the clock
-    except OverflowError:
-        return datetime.max  # noqa: DTZ901 - naive, as the clock
 
 
 def delay_after(attempts: int, policy: RetryPolicy, *, now: datetime, expires_at: datetime) -> timedelta | None:

@@ -236,6 +236,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
             return
         if not was_suspended and not ctx.is_replaying:
             log_failed_attempt(ctx, event, self.logger)
+        _upstream.note_failure(ctx, event)  # of generators too
         try:
             super().process_event(ctx, event)
         except BaseException as error:

@@ -201,6 +201,7 @@ class _Replayer:
         instance_id = history.instance_id or "replayed"
         executor.open(instance_id)
         executor.keep_actions_in(self._actions)
+        executor.recorded = events
         tags = next(event.executionStarted.tags for event in events if event.HasField("executionStarted"))
         turns = 0
         with suppress_spans(), hosting.turn_scope(metadata=hosting.metadata_from_tags(tags)) as scope:
