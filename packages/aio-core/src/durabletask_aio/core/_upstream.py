@@ -436,6 +436,9 @@ def event_of_caller() -> Any:
     return sys._getframe(2).f_locals.get("event")
 
 
+_ATTEMPTS = ("taskScheduled", "subOrchestrationInstanceCreated")
+
+
 def _is_recorded(retryable: Any, frame: FrameType | None) -> bool:
     """Whether the history has another attempt of a task after the timer that `frame` is processing."""
     event = None if frame is None else frame.f_locals.get("event")
@@ -450,9 +453,8 @@ def _is_recorded(retryable: Any, frame: FrameType | None) -> bool:
     for each in history:
         if each.HasField("timerFired"):
             has_fired = has_fired or each.timerFired.timerId == timer
-        elif each.HasField("taskScheduled") or each.HasField("subOrchestrationInstanceCreated"):
-            if has_fired and each.eventId == number:
-                return True
+        elif has_fired and each.eventId == number and each.WhichOneof("eventType") in _ATTEMPTS:
+            return True
     return False
 
 
@@ -712,7 +714,7 @@ class HistoryExecutor(_ExecutorBase):
     """
 
     recorded: Sequence[pb.HistoryEvent] = ()
-    """The whole history, if a recorded one is replayed that goes on after this turn."""
+    """The whole history, if a recorded one is replayed that continues after this turn."""
 
     context: Any = None
     """Upstream's `_RuntimeOrchestrationContext` once the first event has been processed."""
