@@ -40,7 +40,13 @@ class LocalBackend:
     def __init__(
         self, port: int = 0, *, db: str | os.PathLike[str] | None = None, reconnect_period: float = RECONNECT_PERIOD
     ) -> None:
-        """Make a backend that does not listen yet; see `local_backend` for the arguments."""
+        """Make a backend that does not listen yet.
+
+        Args:
+            port: see `local_backend`, as for the others.
+            db: the file.
+            reconnect_period: seconds.
+        """
         self._port = port
         self._reconnect_period = reconnect_period
         self.path = None if db is None else os.fspath(db)
