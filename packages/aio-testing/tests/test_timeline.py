@@ -254,8 +254,10 @@ class TestText:
             "│  ├─ ✗ attempt 1     start   2 s  ConnectionError: no <answer>",
             "│  ├─ ✗ attempt 2      +7 s   2 s  ConnectionError: no <answer>",
             "│  └─ ✗ attempt 3     +24 s   2 s  ConnectionError: no <answer>",
-            "└─ ✗ failed: TaskFailedError: activity 'charge' failed with builtins.ConnectionError: no <answer> "
-            "[workflow 'retried', instance 'order-18', step 1]",
+            (
+                "└─ ✗ failed: TaskFailedError: activity 'charge' failed with builtins.ConnectionError: no <answer> "
+                "[workflow 'retried', instance 'order-18', step 1]"
+            ),
         ]
 
     async def test_an_approval(self, approved):
