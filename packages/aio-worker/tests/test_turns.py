@@ -285,6 +285,7 @@ class TestWarnings:
         assert message.startswith(f"{state.instance_id}: a turn of orchestrator blocking has been running for ")
         assert f"{__file__}:" in message
         assert "in blocking" in message
+        assert "ctx.now() does not change within a turn" in message
 
     def test_of_a_large_history_name_continue_as_new_and_come_at_each_doubling(
         self, caplog: pytest.LogCaptureFixture

@@ -83,7 +83,8 @@ class TurnWatchdog:
             turn.warned = True
             self._logger.warning(
                 "%s: a turn of orchestrator %s has been running for %.1f s and is at %s; workflow code must not block "
-                "or compute for long: do that in an activity",
+                "or compute for long: do that in an activity. ctx.now() does not change within a turn, so a loop that "
+                "compares it never ends: wait with 'await ctx.sleep(seconds)'",
                 turn.instance_id,
                 turn.workflow_name,
                 now - turn.since,
