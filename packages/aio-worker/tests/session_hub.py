@@ -12,23 +12,38 @@ from datetime import datetime, timezone
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
+import pytest
 from google.protobuf import wrappers_pb2
 from worker_support import QUIET
 
 from durabletask_aio.core.functions import is_orchestrator
-from durabletask_aio.engine import tokens
+from durabletask_aio.engine import events, tokens
 from durabletask_aio.engine.clock import VirtualClock
 from durabletask_aio.engine.dispatch import WorkerStream
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.memory import MemoryStore
 from durabletask_aio.engine.service import TaskHubService
+from durabletask_aio.worker import sessions
 from durabletask_aio.worker._upstream import find_orchestrator
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 START = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
 MICROSECONDS = 1_000_000
+
+
+PROOFS = ("parsed", "turn")
+"""What a worker proves a history by: the bytes of what it has parsed, or the engine's name of the last turn."""
+
+
+@pytest.fixture(params=PROOFS)
+def each_proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with each proof; what a defect does to one of them is looked at with the first."""
+    callspec = getattr(request.node, "callspec", None)
+    if request.param != PROOFS[0] and callspec is not None and callspec.params.get("defect") is not None:
+        pytest.skip("the defect is one of the first proof")
+    monkeypatch.setattr(Hub, "proof", request.param)
 
 
 class Difference(AssertionError):
@@ -72,7 +87,13 @@ CONTEXT: Any = Context()
 
 
 class Hub:
-    """One engine, any number of workers with the same functions, and a reference."""
+    """One engine, any number of workers with the same functions, and a reference.
+
+    Attributes:
+        proof: one of `PROOFS`.
+    """
+
+    proof = PROOFS[0]
 
     def __init__(
         self, register: Callable[[TaskHubGrpcWorker], object], *, workers: int = 1, sessions: int = 100, **options: Any
@@ -81,10 +102,18 @@ class Hub:
         self.kernel = Kernel(MemoryStore(), self.clock)
         self.engine = TaskHubService(self.kernel, in_process=True)
         self.stream = WorkerStream(expires=False, is_pulled=True)
+        self.past: dict[str, list[pb.HistoryEvent]] = {}
+        """The histories of turns that come with less, by completion token."""
         self.kernel.open_stream(self.stream)
         self.workers = [self._worker(register, max_extended_sessions=sessions, **options) for _ in range(workers)]
         self.reference = self._worker(register, max_extended_sessions=0)
+        if self.proof == "turn":
+            # To the engine, all workers are one: it also offers a worker what follows the turn of another.
+            turns = [binding.turns for each in self.workers if (binding := binding_of(each)) is not None]
+            self.stream.keeps_sessions = all(each.takes_continued_histories for each in turns)
         self.turns = 0
+        self.asked = 0
+        """How often a worker has asked for a history."""
 
     def _worker(self, register: Callable[[TaskHubGrpcWorker], object], **options: Any) -> TaskHubGrpcWorker:
         # Turns are executed without a connection, to which they could be given back.
@@ -137,22 +166,55 @@ class Hub:
 
     def take(self) -> pb.WorkItem | None:
         work = self.kernel.take(self.stream)
-        return None if work is None else to_message(work)
+        if work is None:
+            return None
+        item = to_message(work)
+        request = item.orchestratorRequest
+        if sessions.ContinuedHistory.is_in(request):
+            self.past[item.completionToken] = self._history(request.instanceId)
+        return item
+
+    def whole(self, item: pb.WorkItem) -> pb.OrchestratorRequest:
+        """Return the request of a turn with its whole history."""
+        request = pb.OrchestratorRequest()
+        request.CopyFrom(item.orchestratorRequest)
+        if sessions.ContinuedHistory.is_in(request):
+            request.ClearField("properties")
+            request.ClearField("pastEvents")
+            request.pastEvents.extend(self.past[item.completionToken])
+        return request
+
+    def _history(self, instance_id: str) -> list[pb.HistoryEvent]:
+        with self.kernel.locked() as store:
+            instance = store.instance(instance_id)
+            assert instance is not None
+            return events.past_events(store.history(instance))
 
     def execute(self, item: pb.WorkItem, worker: int = 0, stub: Recorder | None = None) -> Recorder:
         """Execute a turn with both workers and compare; nothing is delivered."""
         expected, actual = Recorder(), Recorder() if stub is None else stub
         self.turns += 1
-        for each, recorder in ((self.reference, expected), (self.workers[worker], actual)):
-            request = pb.OrchestratorRequest()
-            request.CopyFrom(item.orchestratorRequest)
-            each._execute_orchestrator(request, recorder, item.completionToken)
+        whole = self.whole(item)
+        self._execute(self.reference, whole, expected, item.completionToken)
+        self.run(item, self.workers[worker], actual)
         if comparable(expected) != comparable(actual):
             raise Difference(f"full replay:\n{expected.response}\nthis worker:\n{actual.response}")
-        if expected.response is not None and self._stays_suspended(item.orchestratorRequest):
+        if expected.response is not None and self._stays_suspended(whole):
             kinds = {action.WhichOneof("orchestratorActionType") for action in expected.response.actions}
             assert kinds <= {"completeOrchestration"}, "a suspended instance sends something, again perhaps"
         return actual
+
+    def run(self, item: pb.WorkItem, worker: TaskHubGrpcWorker, stub: Recorder) -> None:
+        """Execute a turn with one worker, and again with the whole history if it asks for that."""
+        self._execute(worker, item.orchestratorRequest, stub, item.completionToken)
+        if stub.response is not None and stub.response.requiresHistory:
+            self.asked += 1
+            self._execute(worker, self.whole(item), stub, item.completionToken)
+
+    def _execute(self, worker: TaskHubGrpcWorker, original: pb.OrchestratorRequest, stub: Recorder, token: str) -> None:
+        request = pb.OrchestratorRequest()
+        request.CopyFrom(original)
+        worker._execute_orchestrator(request, stub, token)
 
     def _stays_suspended(self, request: pb.OrchestratorRequest) -> bool:
         """Whether an async workflow is suspended before, through and after this turn."""

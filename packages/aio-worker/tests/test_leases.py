@@ -298,6 +298,7 @@ class TestAWorkerThatStops:
         assert wait_until(lambda: engine.kernel.dispatcher.out("orchestration") == 1)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
+        assert wait_until(lambda: _upstream.is_stopping(worker))
         proxy.flow()
         stopping.join()
         job.is_free.set()

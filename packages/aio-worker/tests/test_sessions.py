@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -18,13 +19,16 @@ import durabletask.internal.orchestrator_service_pb2 as pb
 import pytest
 from durabletask.entities import EntityInstanceId
 from durabletask.worker import VersionFailureStrategy, VersioningOptions, VersionMatchStrategy
-from session_hub import Difference, Hub, Recorder
+from session_hub import Difference, Hub, Losing, Recorder, each_proof
 
 from durabletask_aio.core.orchestrator import as_orchestrator
+from durabletask_aio.engine import tokens
 from durabletask_aio.worker import _upstream, sessions, turns
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+pytestmark = pytest.mark.usefixtures(each_proof.__name__)
 
 # -- workflows --------------------------------------------------------------------------------------------------------
 
@@ -431,7 +435,7 @@ class TestConditions:
             item = hub.take()
             assert item is not None
             worker, other = hub.workers[0], Recorder()
-            in_thread = _ThreadedTurn(worker, item, other)
+            in_thread = _ThreadedTurn(lambda: hub.run(item, worker, other))
             binding = binding_of(worker)
             assert binding is not None
             cache = binding.turns.sessions
@@ -447,7 +451,7 @@ class TestConditions:
             monkeypatch.setattr(cache, "checkout", checkout)
             second.append(in_thread)
             mine = Recorder()
-            worker._execute_orchestrator(item.orchestratorRequest, mine, item.completionToken)
+            hub.run(item, worker, mine)
 
             assert in_thread.error is None
             assert other.response is not None
@@ -593,7 +597,7 @@ class TestConditions:
                 assert item is not None
                 seen.clear()
                 recorder = Recorder()
-                hub.workers[worker]._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+                hub.run(item, hub.workers[worker], recorder)
                 hub.deliver(recorder)
 
             # The session of worker 0 had seen a; b happened elsewhere.
@@ -712,15 +716,176 @@ def accept_only(version: str, hub: Hub, strategy: VersionFailureStrategy) -> Non
         )
 
 
+class TestWhatIsKeptOfTheStart:
+    def test_is_all_but_the_input(self) -> None:
+        started = pb.ExecutionStartedEvent(name="flow", tags={"a": "b"}, parentTraceContext=TRACE_PARENT)
+        started.input.value = "x" * 1000
+        started.version.value = "1"
+        started.parentInstance.taskScheduledId = 3
+        started.orchestrationInstance.instanceId = "instance"
+        before = started.SerializeToString(deterministic=True)
+        request = pb.OrchestratorRequest(pastEvents=[pb.HistoryEvent(executionStarted=started)])
+
+        kept = sessions.kept_start(request).executionStarted
+
+        assert request.pastEvents[0].executionStarted.SerializeToString(deterministic=True) == before
+        assert not kept.HasField("input")
+        kept.input.CopyFrom(started.input)
+        assert kept == started
+
+    def test_serves_the_turns_that_follow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The span at the end has the name and the parent of the start; so has what an activity is told."""
+        spans: list[Any] = []
+        monkeypatch.setattr(
+            _upstream.tracing,
+            "emit_orchestration_span",
+            lambda name, *_, parent_trace_context=None, **__: spans.append((name, parent_trace_context)),
+        )
+        hub = Hub(register)
+        hub.start("collect", '["a", "b"]', parentTraceContext=TRACE_PARENT)
+        for name in ("a", "b"):
+            hub.drain()
+            hub.raise_event(name, "1")
+        hub.drain()
+
+        assert (hub.output(), hub.workers[0].extended_session_stats.hits) == ("[1, 1]", 2)
+        # Of the reference, and of the worker.
+        assert spans == [("collect", TRACE_PARENT)] * 2
+
+
+class TestLessThanTheHistory:
+    """What an engine of this project sends a worker that says that it keeps sessions."""
+
+    @pytest.fixture
+    def hub(self, monkeypatch: pytest.MonkeyPatch) -> Hub:
+        monkeypatch.setattr(Hub, "proof", "turn")
+        hub = Hub(register)
+        hub.start("collect", '["a", "b"]')
+        hub.drain()
+        return hub
+
+    def test_is_what_was_committed_since_the_last_turn(self, hub: Hub) -> None:
+        hub.raise_event("a", "1")
+        item = hub.take()
+
+        assert item is not None
+        assert [each.WhichOneof("eventType") for each in item.orchestratorRequest.pastEvents] == [
+            "orchestratorCompleted"
+        ]
+        assert len(hub.whole(item).pastEvents) == 3
+
+    def test_is_enough_for_an_instance_that_is_alive(self, hub: Hub) -> None:
+        hub.raise_event("a", "1")
+        item = hub.take()
+        assert item is not None
+        response = hub.execute(item).response
+
+        assert response is not None
+        assert not response.requiresHistory
+        assert hub.workers[0].extended_session_stats.hits == 1
+
+    def test_names_the_turn_that_was_answered_last(self, hub: Hub) -> None:
+        for name in ("a", "b"):
+            hub.raise_event(name, "1")
+            hub.drain()
+
+        assert (hub.workers[0].extended_session_stats.hits, hub.asked) == (2, 0)
+
+    def test_is_followed_by_the_whole_history(self, hub: Hub) -> None:
+        """As after the engine was restarted."""
+        hub.raise_event("a", "1")
+        hub.drain()
+        hub.stream.keeps_sessions = False
+        hub.kernel._sessions.clear()
+        hub.raise_event("b", "2")
+        hub.drain()
+
+        assert hub.output() == "[1, 2]"
+        assert hub.workers[0].extended_session_stats.hits == 2
+
+    def test_is_not_enough_for_one_that_is_gone(self, hub: Hub) -> None:
+        hub.evict()
+        hub.raise_event("a", "1")
+        item = hub.take()
+        assert item is not None
+        recorder = Recorder()
+        hub.workers[0]._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+        assert recorder.response is not None
+        assert recorder.response.requiresHistory
+        hub.deliver(recorder)
+        again = hub.take()
+        assert again is not None
+
+        assert not sessions.ContinuedHistory.is_in(again.orchestratorRequest)
+        assert again.orchestratorRequest == pb.OrchestratorRequest(
+            instanceId="instance",
+            executionId=again.orchestratorRequest.executionId,
+            pastEvents=hub.whole(again).pastEvents,
+            newEvents=item.orchestratorRequest.newEvents,
+        )
+        assert hub.execute(again).response is not None
+        assert hub.workers[0].extended_session_stats.misses == {"absent": 1}
+
+    def test_of_another_turn_leaves_the_session_for_the_whole_history(self, hub: Hub) -> None:
+        hub.raise_event("a", "1")
+        item = hub.take()
+        assert item is not None
+        item.orchestratorRequest.properties[sessions.CONTINUES].string_value = "another"
+        recorder = Recorder()
+        hub.run(item, hub.workers[0], recorder)
+
+        assert recorder.response is not None
+        assert not recorder.response.requiresHistory
+        assert hub.workers[0].extended_session_stats.hits == 1
+
+    def test_without_a_name_is_of_no_turn(self, hub: Hub) -> None:
+        """As after the answer to a token that is not of this project's engine."""
+        hub.raise_event("a", "1")
+        item = hub.take()
+        assert item is not None
+        item.orchestratorRequest.properties[sessions.CONTINUES].string_value = ""
+        binding = binding_of(hub.workers[0])
+        assert binding is not None
+        session = binding.turns.sessions.checkout("instance")
+        assert session is not None
+        session.fingerprint.answer = ""
+        binding.turns.sessions.store(session)
+        recorder = Recorder()
+        hub.workers[0]._execute_orchestrator(item.orchestratorRequest, recorder, item.completionToken)
+
+        assert recorder.response is not None
+        assert recorder.response.requiresHistory
+
+    def test_is_asked_for_again_if_that_was_lost(self, hub: Hub) -> None:
+        hub.evict()
+        hub.raise_event("a", "1")
+        item = hub.take()
+        assert item is not None
+        hub.workers[0]._execute_orchestrator(item.orchestratorRequest, Losing(), item.completionToken)
+        hub.kernel.requeue(tokens.parse(item.completionToken).lease)
+        hub.drain()
+        hub.raise_event("b", "2")
+        hub.drain()
+
+        assert hub.output() == "[1, 2]"
+
+    def test_counts_as_the_whole_history_for_the_warning_of_its_size(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(Hub, "proof", "turn")
+        hub = Hub(register, history_size_warning=20, logger=logging.getLogger("size of histories"))
+        hub.start("chain", "8")
+        hub.drain()
+
+        assert hub.workers[0].extended_session_stats.hits == 8
+        assert "the history of orchestrator chain has" in caplog.text
+
+
 class _ThreadedTurn:
     """The same turn, delivered once more while the first delivery is in user code."""
 
-    def __init__(self, worker: TaskHubGrpcWorker, item: pb.WorkItem, recorder: Recorder) -> None:
-        self._worker = worker
-        self._request = pb.OrchestratorRequest()
-        self._request.CopyFrom(item.orchestratorRequest)
-        self._token = item.completionToken
-        self._recorder = recorder
+    def __init__(self, execute: Callable[[], None]) -> None:
+        self._execute = execute
         self.error: BaseException | None = None
 
     def __call__(self) -> None:
@@ -730,7 +895,7 @@ class _ThreadedTurn:
 
     def _run(self) -> None:
         try:
-            self._worker._execute_orchestrator(self._request, self._recorder, self._token)
+            self._execute()
         except BaseException as error:
             self.error = error
 
@@ -872,7 +1037,8 @@ def fake_session(instance_id: str) -> sessions.Session:
     from hashlib import sha256
 
     executor: Any = None
-    return sessions.Session(instance_id, plain_echo, executor, [], sessions.HistoryFingerprint(sha256(), 0, 0))
+    fingerprint = sessions.HistoryFingerprint(sha256(), 0, 0)
+    return sessions.Session(instance_id, plain_echo, executor, [], fingerprint, pb.HistoryEvent())
 
 
 class TestTheProof:

@@ -10,9 +10,11 @@ import pytest
 from durabletask.entities import EntityInstanceId
 from durabletask.task import RetryPolicy
 from scale import seeds
-from session_hub import Difference, Hub, run_randomly
+from session_hub import Difference, Hub, each_proof, run_randomly
 
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+pytestmark = pytest.mark.usefixtures(each_proof.__name__)
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

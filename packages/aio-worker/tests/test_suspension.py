@@ -15,11 +15,13 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.task import RetryPolicy
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from durabletask.worker import _OrchestrationExecutor, _Registry
-from session_hub import CONTEXT, START, Hub, Recorder
+from session_hub import CONTEXT, START, Hub, Recorder, each_proof
 from worker_support import QUIET, arrived, finished, recorded, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+pytestmark = pytest.mark.usefixtures(each_proof.__name__)
 
 MANY_TURNS = 60
 
@@ -196,7 +198,8 @@ def test_a_confirmation_that_fits_nothing_is_still_non_determinism() -> None:
     sent = Sent(asynchronous)
     hub = sent.suspended_with_its_timer("asynchronous")
     item = sent.turn_while_suspended()
-    item.orchestratorRequest.pastEvents.append(helpers.new_task_scheduled_event(7, "count"))
+    for past in (item.orchestratorRequest.pastEvents, hub.past.get(item.completionToken, [])):
+        past.append(helpers.new_task_scheduled_event(7, "count"))
     response = hub.execute(item).response
 
     assert response is not None
@@ -303,9 +306,7 @@ class TestUpstreamsDefect:
         upstream.add_orchestrator(generator)
         theirs, ours = Recorder(), Recorder()
         for worker, recorder in ((upstream, theirs), (hub.workers[0], ours)):
-            request = pb.OrchestratorRequest()
-            request.CopyFrom(item.orchestratorRequest)
-            worker._execute_orchestrator(request, recorder, item.completionToken)
+            worker._execute_orchestrator(hub.whole(item), recorder, item.completionToken)
 
         assert theirs.response is not None
         assert ours.response is not None

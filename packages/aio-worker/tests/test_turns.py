@@ -16,13 +16,15 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.task import RetryPolicy
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
-from session_hub import Hub, Recorder
+from session_hub import Hub, Recorder, each_proof
 from worker_support import QUIET, finished, run, started, wait_until
 
 from durabletask_aio.core.disposal import dispose_pending
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
+
+pytestmark = pytest.mark.usefixtures(each_proof.__name__)
 
 
 async def fine(ctx: Any, _: Any) -> str:

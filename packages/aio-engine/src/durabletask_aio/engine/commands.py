@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from durabletask_aio.engine import entity_transitions, events, transitions, turns
 from durabletask_aio.engine._upstream import pb
@@ -48,6 +48,13 @@ class InstanceNotFoundError(Exception):
         super().__init__(f"Orchestration instance '{instance_id}' not found")
 
 
+class Recorded(NamedTuple):
+    """What the answer of a turn has added to the history, beyond the events that the turn was given."""
+
+    instance: Instance
+    rest: bytes
+
+
 class Transaction:
     """One command at work on a store.
 
@@ -59,6 +66,7 @@ class Transaction:
         entities: entities that may have something to do.
         has_written: whether the store has been changed; a command that raises before that leaves nothing to undo.
         finished: the lease that the command is the answer to.
+        recorded: what the command has added to a history, if it is the answer of a turn that continues.
     """
 
     def __init__(self, store: Store, context: Context) -> None:
@@ -71,6 +79,7 @@ class Transaction:
         self.entities: dict[str, None] = {}
         self.has_written = False
         self.finished: str | None = None
+        self.recorded: Recorded | None = None
         self._messages: deque[Message] = deque()
         self._locks_changed = False
 
@@ -255,6 +264,9 @@ class Transaction:
             self.context,
         )
         self._apply(changes)
+        if not changes.clear_history and changes.instance.status not in TERMINAL:
+            count = 1 + sum(1 for each in given if each.event)
+            self.recorded = Recorded(changes.instance, events.without_first(changes.history, count))
         return True
 
     def _is_outstanding(self, instance: Instance, event: pb.HistoryEvent) -> bool:

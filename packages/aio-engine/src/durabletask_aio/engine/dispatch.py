@@ -121,6 +121,7 @@ class WorkerStream:
         is_leaving: whether the worker stops: it gets no items, and does not come back once the stream has ended.
         peer: where it connects from.
         connected_at: since when, in the engine's time.
+        keeps_sessions: whether the worker keeps instances alive, and asks for a history that it has not got.
     """
 
     limits: Mapping[WorkKind, int] = field(default_factory=dict[WorkKind, int])
@@ -135,6 +136,7 @@ class WorkerStream:
     is_leaving: bool = False
     peer: str = ""
     connected_at: int = 0
+    keeps_sessions: bool = False
 
     @property
     def name(self) -> str:
@@ -379,6 +381,11 @@ class Dispatcher:
     def holder(self, kind: WorkKind, key: str) -> Lease | None:
         """Return the lease on it."""
         return self._out.get((kind, key))
+
+    def stream_of(self, lease_id: str) -> WorkerStream | None:
+        """Return the stream of the worker that has a lease."""
+        lease = self._leases.get(lease_id)
+        return None if lease is None else lease.stream
 
     def queued_item(self, kind: WorkKind, key: str) -> WorkItem | None:
         """Return the item that waits for a worker, `None` if none does."""

@@ -43,6 +43,8 @@ def _turn(work: TurnWork) -> bytes:
     head = events.text(_INSTANCE_ID, instance.instance_id) + execution
     past = work.past()
     new = b"".join([events.frame(events.NEW_EVENT, each) for each in work.new()])
+    if work.continues:
+        new += events.continuing(work.continues)
     size = events.varint(len(head) + len(past) + len(new))
     return b"".join((_TURN, size, head, past, new, events.text(_TOKEN, str(work.token))))
 

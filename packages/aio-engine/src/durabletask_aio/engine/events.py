@@ -42,6 +42,17 @@ def _tag(field: str) -> bytes:
 PAST_EVENT = _tag("pastEvents")
 NEW_EVENT = _tag("newEvents")
 
+CONTINUES = "durabletask-aio-continues"
+"""Property of a request with less than the whole history: the lease on the turn that the history continues."""
+
+
+def continuing(lease_id: str) -> bytes:
+    """Encode that property as a field of a request."""
+    request = pb.OrchestratorRequest()
+    request.properties[CONTINUES].string_value = lease_id
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
 
 def with_time(event: pb.HistoryEvent, time: int) -> bytes:
     """Encode an event that a worker has sent, which need not say when it happened."""
@@ -110,6 +121,23 @@ def frame(tag: bytes, encoded: bytes) -> bytes:
     """Return an encoded message as a field of another one."""
     size = len(encoded)
     return tag + (_SHORT[size] if size < 128 else varint(size)) + encoded
+
+
+def without_first(frames: bytes, count: int) -> bytes:
+    """Return what follows the first `count` fields of a sequence of messages, each with a tag of one byte."""
+    start = 0
+    for _ in range(count):
+        size = shift = 0
+        start += 1
+        while True:
+            byte = frames[start]
+            start += 1
+            size |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        start += size
+    return frames[start:]
 
 
 def timestamp(time: int) -> Timestamp:

@@ -54,6 +54,10 @@ STREAM_NUMBER = "durabletask-aio-stream"
 LEAVING = "durabletask-aio-leaving"
 """Metadata with which a worker that stops opens its last stream: it gets no items, and does not come back."""
 
+SESSIONS = "durabletask-aio-sessions"
+"""Metadata with which a worker says that it keeps instances alive between their turns: it is then given only what has
+been committed since its last turn of an instance, and asks for the whole history (`requiresHistory`) if it needs it."""
+
 _PAGE = 1000
 _PAGE_BYTES = 2 * 1024 * 1024
 """A page ends after that much, below the 4 MiB that gRPC clients accept by default."""
@@ -442,6 +446,7 @@ class TaskHubService(Servicer):
         holding: bytes | None = metadata.get(HELD_LEASES)
         stream.number = _number(metadata.get(STREAM_NUMBER, "0"), context)
         stream.is_leaving = LEAVING in metadata
+        stream.keeps_sessions = SESSIONS in metadata
         lost = self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
         if holding is not None:
             # Before any item, since the worker waits for it.
@@ -458,7 +463,7 @@ class TaskHubService(Servicer):
         if token is None:
             return pb.CompleteTaskResponse()
         if request.requiresHistory:
-            self.kernel.abandon(token.lease)
+            self.kernel.send_history(token.lease, token.instance_id)
             return pb.CompleteTaskResponse()
         if request.isPartial:
             self._partial.setdefault(request.completionToken, pb.OrchestratorResponse()).MergeFrom(request)

@@ -21,6 +21,8 @@ class TurnWork:
         chunks: its history: the first `chunk_count` of these.
         events: the new events.
         time: of the turn.
+        continues: the lease on the turn before, if `chunks` is only what has been committed since its worker had it;
+            empty for a whole history.
     """
 
     token: TurnToken
@@ -29,6 +31,7 @@ class TurnWork:
     chunk_count: int
     events: list[InboxEvent]
     time: int
+    continues: str = ""
 
     def past(self) -> bytes:
         """The history, as fields of a request."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -310,8 +310,15 @@ def set_work_items(worker: Worker, work_items: WorkItems) -> None:
 
     def make_stub(channel: Any) -> Any:
         stub = cast(Any, upstream).stubs.TaskHubSidecarServiceStub(channel)
-        open_stream = stub.GetWorkItems
+        open_stream, hello = stub.GetWorkItems, stub.Hello
         of_run = tracker
+        metadata: Sequence[tuple[str, str]] | None = None
+
+        def say_hello(request: Any, timeout: float | None = None) -> Any:
+            nonlocal metadata
+            answer, call = hello.with_call(request, timeout=timeout)
+            metadata = work_items.stream_metadata(call.trailing_metadata() or ())
+            return answer
 
         def submit(stream: WorkStream, message: Any, name: str) -> None:
             kind, execute, cancel = REQUESTS[name]
@@ -333,9 +340,11 @@ def set_work_items(worker: Worker, work_items: WorkItems) -> None:
                 raise
 
         def get_work_items(request: pb.GetWorkItemsRequest) -> WorkStream:
-            return work_items.make_stream(open_stream(request), submit)
+            return work_items.make_stream(open_stream(request, metadata=metadata), submit)
 
         stub.GetWorkItems = get_work_items
+        if hasattr(hello, "with_call"):  # A channel of the user's may have plain functions.
+            stub.Hello = say_hello
         return stub
 
     run_loop = rebind_globals(

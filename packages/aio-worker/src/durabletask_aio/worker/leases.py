@@ -56,7 +56,7 @@ FIRST_PAUSE = 0.05
 ANSWER_TIMEOUT = 1.0
 """Seconds to wait until the engine has noted what is held."""
 
-_ENGINE = "durabletask-aio-engine"
+ENGINE = "durabletask-aio-engine"
 _HELD_LEASES = "durabletask-aio-holding-bin"
 _LOST_LEASES = "durabletask-aio-lost-bin"
 _KEPT_LEASES = "durabletask-aio-kept-bin"
@@ -371,7 +371,7 @@ class LeaseInterceptor(_Interceptors):
         leases = self._leases
         outcome = leases.connect_again(call) if leases.is_known_to_engine else call()
         if outcome.code() is grpc.StatusCode.OK:
-            leases.is_known_to_engine = any(key == _ENGINE for key, _ in outcome.trailing_metadata() or ())
+            leases.is_known_to_engine = any(key == ENGINE for key, _ in outcome.trailing_metadata() or ())
             if not leases.is_known_to_engine:
                 leases.refuse_dapr(lambda: ask(dapr.METADATA_METHOD))
         return outcome

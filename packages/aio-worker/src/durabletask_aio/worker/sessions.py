@@ -1,6 +1,6 @@
 """Extended sessions: instances that stay alive between their turns, so that a turn processes its new events only.
 
-A session may serve a turn only if a full replay would have the same result.  Four rules ensure that:
+A session may serve a turn only if a full replay would have the same result.  These rules ensure that:
 
 * **Fingerprint.**  The history that comes with the turn must begin, byte for byte, with the history that the session
   has processed, instance id and execution id included (`History`).  Its length or its last events are not enough:
@@ -9,6 +9,9 @@ A session may serve a turn only if a full replay would have the same result.  Fo
 * **Checkout.**  A session in use is not in the cache, so the same turn delivered twice finds it once.
 * **Delivery.**  A session is stored only after the engine has accepted its response.  The next turn may arrive before
   that is known; it waits on the same thread (`instance_threads`).
+* **Less than the history.**  An engine of this project sends a worker that keeps sessions only what has been committed
+  since the worker's last turn, and names that turn (`ContinuedHistory`).  If the session is of another turn, or gone,
+  the worker asks for the whole history.
 * **Ends.**  An instance that has ended in any way is not stored, and a rewind is always a full replay (a history that
   is about to be rewound still begins with what the session has processed).
 
@@ -25,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
 
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     from durabletask_aio.core.hosting import WorkflowRun
     from durabletask_aio.worker.session_executor import SessionExecutor
 
+CONTINUES = "durabletask-aio-continues"
+"""Property of a request that has only what follows the worker's answer to a turn, from an engine of this project; its
+value names that turn, by the worker's lease on it."""
+
 _LAST_HISTORY_FIELD = pb.OrchestratorRequest.DESCRIPTOR.fields_by_name["pastEvents"].number
 
 
@@ -43,19 +50,83 @@ _LAST_HISTORY_FIELD = pb.OrchestratorRequest.DESCRIPTOR.fields_by_name["pastEven
 
 
 class HistoryFingerprint:
-    """The length of a history in bytes and in events, and the hash of all its bytes."""
+    """The length of a history in bytes and in events, and the hash of all its bytes.
 
-    __slots__ = ("_hash", "events", "length")
+    Attributes:
+        length: In bytes.
+        events: In events.
+        answer: The worker's lease on the turn that has ended with this history; empty without one.
+    """
+
+    __slots__ = ("_hash", "answer", "events", "length")
 
     def __init__(self, digest: Any, length: int, events: int) -> None:
         self._hash = digest
         self.length = length
         self.events = events
+        self.answer = ""
+
+    def followed_by(self, data: bytes, events: int) -> HistoryFingerprint:
+        """Return the fingerprint of a longer history, by the bytes and the number of the further events."""
+        digest = self._hash.copy()
+        digest.update(data)
+        return HistoryFingerprint(digest, self.length + len(data), self.events + events)
 
     def digest(self) -> bytes:
         """Return the hash, which differs for histories that differ."""
         result: bytes = self._hash.digest()
         return result
+
+
+class Proof(Protocol):
+    """Tells whether the history of a request continues the one that a session has processed."""
+
+    @property
+    def is_provable(self) -> bool:
+        """Whether that can be told at all."""
+        ...
+
+    def continues(self, fingerprint: HistoryFingerprint) -> bool:
+        """Whether the history begins with the one that has this fingerprint."""
+        ...
+
+    def fingerprint_after_turn(self) -> HistoryFingerprint:
+        """Return the fingerprint of the history with the new events of the request appended to it."""
+        ...
+
+
+class ContinuedHistory:
+    """A request with less than the whole history: the engine says which turn of this worker's it continues.
+
+    The name of a turn is a random number that the engine has made, and the engine has committed one answer to it.  So
+    the history up to that answer is the one that the session has processed, and the request has what follows.
+    """
+
+    is_provable = True
+
+    def __init__(self, request: pb.OrchestratorRequest) -> None:
+        self._answer: str = request.properties[CONTINUES].string_value
+        self._events = len(request.pastEvents) + len(request.newEvents)
+        further = pb.OrchestratorRequest()
+        further.pastEvents.extend(request.pastEvents)
+        further.pastEvents.extend(request.newEvents)
+        self._further: bytes = further.SerializeToString(deterministic=True)
+        self._before: HistoryFingerprint | None = None
+
+    @staticmethod
+    def is_in(request: pb.OrchestratorRequest) -> bool:
+        """Whether a request is such a one."""
+        return CONTINUES in request.properties
+
+    def continues(self, fingerprint: HistoryFingerprint) -> bool:
+        """Whether the request follows the turn after which the history had this fingerprint."""
+        self._before = fingerprint
+        return bool(self._answer) and fingerprint.answer == self._answer
+
+    def fingerprint_after_turn(self) -> HistoryFingerprint:
+        """Return the fingerprint of the whole history, for an engine that sends all of it next."""
+        assert self._before is not None
+        return self._before.followed_by(self._further, self._events)
 
 
 class History:
@@ -124,18 +195,28 @@ def execution_started(request: pb.OrchestratorRequest) -> pb.ExecutionStartedEve
     return next((e.executionStarted for e in events if e.HasField("executionStarted")), pb.ExecutionStartedEvent())
 
 
+def kept_start(request: pb.OrchestratorRequest) -> pb.HistoryEvent:
+    """Return a copy of that event without its input: what a turn reads of it after the first one."""
+    kept = pb.HistoryEvent(eventId=-1)
+    kept.executionStarted.CopyFrom(execution_started(request))
+    kept.executionStarted.ClearField("input")
+    return kept
+
+
 # -- the sessions -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Session:
-    """One live instance, and the fingerprint of the history that it has processed."""
+    """One live instance, and what proves which history it has processed."""
 
     instance_id: str
     function: Callable[..., Any]
     executor: SessionExecutor
     runs: Sequence[WorkflowRun]
     fingerprint: HistoryFingerprint
+    started: pb.HistoryEvent = field(repr=False)
+    """The event that started the execution, for turns that come without it."""
     idle_since: float = 0.0
 
     def dispose(self) -> None:
@@ -286,7 +367,7 @@ class SessionCache:
 
 
 def session_miss_reason(
-    session: Session, request: pb.OrchestratorRequest, history: History, function: object
+    session: Session, request: pb.OrchestratorRequest, history: Proof, function: object
 ) -> str | None:
     """Return the reason why this session must not serve this turn; `None` if it may."""
     if not request.newEvents:

@@ -26,13 +26,17 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.diverged_turns import DivergedTurns
 from durabletask_aio.worker.foreign_engines import Answers, ForeignEngine
+from durabletask_aio.worker.leases import lease_of
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import (
+    ContinuedHistory,
     ExtendedSessionStats,
     History,
+    Proof,
     Session,
     SessionCache,
     execution_started,
+    kept_start,
     session_miss_reason,
 )
 from durabletask_aio.worker.shadow import ShadowReplay
@@ -138,6 +142,18 @@ class Turns:
         if self.diverged.takes(request, stub, completion_token):
             return
         started_at = time.perf_counter()
+        continued: tuple[Session, ContinuedHistory] | None = None
+        past_events = len(request.pastEvents)
+        if ContinuedHistory.is_in(request):
+            continued = self._checkout_continued(request)
+            if continued is None:
+                self._request_history(request, stub, completion_token)
+                return
+            session = continued[0]
+            past_events += session.fingerprint.events
+            # What upstream reads of the past; the session has processed it.
+            request.pastEvents.insert(0, session.started)
+            session.executor.processed = 1
         started = execution_started(request)
         turn = self._turn_of(started.name)
         with (
@@ -150,13 +166,13 @@ class Turns:
                 self._overriding_turn(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                served_by = self._execute(turn, started.name, request, stub, completion_token, scope)
+                served_by = self._execute(turn, started.name, request, stub, completion_token, scope, continued)
         if turn.is_async and not turn.is_kept and turn.executor is not None:
             # Free what the scope has closed now: until the garbage collector runs, it could grow to megabytes.
             turn.executor.close()
-        self._note_size(request, started.name)
+        self._note_size(request, past_events, started.name)
         if self._logger.isEnabledFor(logging.DEBUG):
-            self._log_turn(request, started.name, served_by, time.perf_counter() - started_at)
+            self._log_turn(request, past_events, started.name, served_by, time.perf_counter() - started_at)
 
     def _execute(
         self,
@@ -166,9 +182,15 @@ class Turns:
         stub: Any,
         completion_token: Any,
         scope: TurnScope,
+        continued: tuple[Session, ContinuedHistory] | None,
     ) -> str:
-        history = History(request) if self._may_keep(turn) else None
-        turn.session, reason = self._checkout(request, history, turn.function)
+        history: Proof | None
+        if continued is not None:
+            turn.session, history = continued
+            reason = ""
+        else:
+            history = History(request) if self._may_keep(turn) else None
+            turn.session, reason = self._checkout(request, history, turn.function)
         delivery = Delivery(stub, request, name, turn, self)
         # An engine of the first protocol, whose tokens are empty, takes nothing back.
         turn.can_be_given_back = bool(completion_token)
@@ -178,7 +200,8 @@ class Turns:
             actions = () if turn.executor is None else turn.executor.actions
         finally:
             self._current.turn = None
-            self._settle(turn, scope, history, request, delivered=delivery.is_delivered)
+            answer = lease_of(completion_token) if delivery.is_delivered else None
+            self._settle(turn, scope, history, request, answer or "", delivered=delivery.is_delivered)
         if turn.divergence is not None:
             self.diverged.add(request, stub, completion_token, turn.divergence)
             return "given back"
@@ -208,6 +231,8 @@ class Turns:
 
     def may_keep(self, request: pb.OrchestratorRequest) -> bool:
         """Whether the instance may be kept alive after this turn."""
+        if ContinuedHistory.is_in(request):
+            return True
         return self._overriding_turn is None and self._may_keep(self._turn_of(execution_started(request).name))
 
     def _turn_of(self, name: str) -> _Turn:
@@ -219,8 +244,42 @@ class Turns:
             return False
         return turn.is_async or self._settings.generator_sessions
 
+    @property
+    def takes_continued_histories(self) -> bool:
+        """Whether the engine may send less than the whole history.  A shadow replay needs all of it."""
+        return self.sessions.is_enabled and self._overriding_turn is None and not self._settings.shadow_replay_rate
+
+    def _checkout_continued(self, request: pb.OrchestratorRequest) -> tuple[Session, ContinuedHistory] | None:
+        """Return the session that a request with less than the whole history is for; `None` if it is not there."""
+        session = self.sessions.checkout(request.instanceId)
+        if session is None:
+            return None
+        history = ContinuedHistory(request)
+        function = _upstream.find_orchestrator(self._worker, session.started.executionStarted.name)
+        if session_miss_reason(session, request, history, function) is None:
+            self.sessions.count_hit()
+            return session, history
+        # Whether it can serve the turn with the whole history, and if not, why, is found then.
+        for evicted in self.sessions.store(session):
+            self._threads.dispose(evicted)
+        return None
+
+    def _request_history(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
+        """Have the engine send this turn again, with the whole history."""
+        self._logger.debug("%s: The history of this turn is not in a session: requesting it", request.instanceId)
+        try:
+            stub.CompleteOrchestratorTask(
+                pb.OrchestratorResponse(
+                    instanceId=request.instanceId, completionToken=completion_token, requiresHistory=True
+                )
+            )
+        except Exception as error:
+            self._logger.exception(
+                "Failed to request the history of '%s' from the engine: %s", request.instanceId, error
+            )
+
     def _checkout(
-        self, request: pb.OrchestratorRequest, history: History | None, function: object
+        self, request: pb.OrchestratorRequest, history: Proof | None, function: object
     ) -> tuple[Session | None, str]:
         session = self.sessions.checkout(request.instanceId)
         if history is None:
@@ -244,8 +303,9 @@ class Turns:
         self,
         turn: _Turn,
         scope: TurnScope,
-        history: History | None,
+        history: Proof | None,
         request: pb.OrchestratorRequest,
+        answer: str,
         *,
         delivered: bool,
     ) -> None:
@@ -260,12 +320,14 @@ class Turns:
             and not executor.is_complete
         ):
             fingerprint = history.fingerprint_after_turn()
+            fingerprint.answer = answer
+            started = kept_start(request) if turn.session is None else turn.session.started
             executor.detach_request()
             executor.processed = fingerprint.events
             runs = turn.session.runs if turn.session is not None else list(scope.runs)
             scope.keep()
             turn.is_kept = True
-            session = Session(request.instanceId, turn.function, executor, runs, fingerprint)
+            session = Session(request.instanceId, turn.function, executor, runs, fingerprint, started)
             for evicted in self.sessions.store(session):
                 self._threads.dispose(evicted)
         elif turn.session is not None:
@@ -281,10 +343,10 @@ class Turns:
         code = getattr(function, "__code__", None)
         return code.co_filename if code is not None else None
 
-    def _note_size(self, request: pb.OrchestratorRequest, name: str) -> None:
+    def _note_size(self, request: pb.OrchestratorRequest, past_events: int, name: str) -> None:
         """Warn when a history passes the configured size, and again at every doubling."""
         threshold = self._settings.history_size_warning
-        size = len(request.pastEvents) + len(request.newEvents)
+        size = past_events + len(request.newEvents)
         if not threshold or size < threshold:
             return
         with self._sizes_lock:
@@ -308,11 +370,13 @@ class Turns:
                 size,
             )
 
-    def _log_turn(self, request: pb.OrchestratorRequest, name: str, served_by: str, duration: float) -> None:
+    def _log_turn(
+        self, request: pb.OrchestratorRequest, past_events: int, name: str, served_by: str, duration: float
+    ) -> None:
         facts = {
             "instance_id": request.instanceId,
             "workflow_name": name,
-            "past_events": len(request.pastEvents),
+            "past_events": past_events,
             "new_events": len(request.newEvents),
             "served_by": served_by,
             "duration_ms": round(duration * 1000, 3),

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import ACTIVITY, ENTITY_BATCH, TURN
 from durabletask_aio.worker.activities import HANDLED
-from durabletask_aio.worker.leases import lease_of
+from durabletask_aio.worker.leases import ENGINE, lease_of
 from durabletask_aio.worker.work_stream import WorkStream
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from durabletask_aio.worker.instance_threads import InstanceThreads
     from durabletask_aio.worker.leases import Leases
     from durabletask_aio.worker.turns import Turns
+
+
+SESSIONS = "durabletask-aio-sessions"
+"""Metadata of a stream by which an engine of this project sends less than the whole history of a live instance."""
 
 
 class WorkItem:
@@ -218,6 +222,12 @@ class WorkItems:
             when_finished()
 
     # -- from the stream to a thread -----------------------------------------------------------------------------
+
+    def stream_metadata(self, answer: Iterable[tuple[str, Any]]) -> list[tuple[str, str]] | None:
+        """Return what the worker says when it opens a stream, by the metadata with which the engine answers `Hello`."""
+        if self._turns.takes_continued_histories and any(key == ENGINE for key, _ in answer):
+            return [(SESSIONS, "1")]
+        return None
 
     def make_stream(self, call: Any, submit: Callable[[WorkStream, Any, str], None]) -> WorkStream:
         """Return the stream of work items of a gRPC call; `submit` passes on a message with a work item."""
