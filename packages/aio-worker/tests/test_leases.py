@@ -140,7 +140,8 @@ def test_a_result_is_delivered_once_the_connection_is_there_again(served: tuple[
     worker = started(proxy, job.wait)
     client = engine.client()
     instance_id = client.schedule_new_orchestration(call_one, input=["wait", 1])
-    assert wait_until(lambda: job.runs[1] == 1)
+    # The activity begins before the worker knows that its turn is taken.
+    assert wait_until(lambda: job.runs[1] == 1 and len(held_by(worker)) == 1)
 
     proxy.refuse()
     job.is_free.set()
