@@ -327,7 +327,7 @@ def plot(found: dict[str, Figures], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--json", type=Path, help="write all figures into this file, after each round")
     parser.add_argument("--plot", help="draw the medians into this SVG file; needs matplotlib")
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache/durabletask-aio-peers")
     parser.add_argument("--only", help="comma-separated beginnings of the systems' names")
@@ -339,18 +339,18 @@ def main() -> None:
         systems = [each for each in systems if each.title.startswith(tuple(options.only.split(",")))]
     found = {system.title: Figures() for system in systems}
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, one fsync takes {time_of_flush():.2f} ms")
-    for number in range(options.rounds):
-        for system in systems:
-            print(f"round {number + 1}: {system.title}", file=sys.stderr, flush=True)
-            measure(system, found[system.title])
     if shutil.which("strace") is None:
         print("There is no strace: fsync and fdatasync are not counted")
     else:
         for system in systems:
             count_flushes(system, found[system.title])
+    for number in range(options.rounds):
+        for system in systems:
+            print(f"round {number + 1}: {system.title}", file=sys.stderr, flush=True)
+            measure(system, found[system.title])
+        if options.json:
+            options.json.write_text(json.dumps({title: vars(each) for title, each in found.items()}, indent=1))
     report(found)
-    if options.json:
-        options.json.write_text(json.dumps({title: vars(each) for title, each in found.items()}, indent=1))
     if options.plot:
         plot(found, options.plot)
 
