@@ -3,6 +3,9 @@
     python benchmarks/worker_turns.py            # both: about five minutes on two quiet cores
     python benchmarks/worker_turns.py chain      # 50 and 1,000 steps, best of five
     python benchmarks/worker_turns.py fan-out    # 1,000 wide, best of five
+    python benchmarks/worker_turns.py chain --steps 50 1000 3000 --against OTHER/bin/python
+
+The last one compares with this project's worker in another environment, such as one of an earlier commit.
 
 The engine runs in a process of its own, each worker in another, and the two kinds of worker take turns, so that what
 else the machine does hits both alike.  The best round of each counts.  Printed are milliseconds per step: of wall time
@@ -18,6 +21,7 @@ import logging
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -70,7 +74,7 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(connection: Connection, kind: str, shape: str, steps: int, address: str) -> None:
+def measure(connection: Connection | Printer, kind: str, shape: str, steps: int, address: str) -> None:
     """In the worker's process: run one instance and send what it cost."""
     from durabletask.client import TaskHubGrpcClient
     from durabletask.worker import TaskHubGrpcWorker as Upstream
@@ -124,17 +128,36 @@ def in_process(context: Any, target: Any, *arguments: Any) -> tuple[Any, Connect
     return process, ours
 
 
+class Printer:
+    """The end of a connection that is another process's standard output."""
+
+    def send(self, result: dict[str, float]) -> None:
+        print(json.dumps(result))
+
+
+def measure_elsewhere(python: str, shape: str, steps: int, address: str) -> dict[str, float]:
+    """Measure this project's worker in the environment of another interpreter."""
+    code = f"import worker_turns as w; w.measure(w.Printer(), 'ours', {shape!r}, {steps}, {address!r})"
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
+    done = subprocess.run([python, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
 def one_round(context: Any, control: Connection, kind: str, shape: str, steps: int, address: str) -> dict[str, float]:
     """One instance on a fresh worker and an empty engine."""
     control.send("reset")
     engine_before = control.recv()
-    process, connection = in_process(context, measure, kind, shape, steps, address)
-    try:
-        result: dict[str, float] = connection.recv()
-    except EOFError:
+    if kind in WORKFLOWS[shape]:
+        process, connection = in_process(context, measure, kind, shape, steps, address)
+        try:
+            result: dict[str, float] = connection.recv()
+        except EOFError:
+            process.join()
+            raise SystemExit(f"the worker's process ended with {process.exitcode}; what it said is above") from None
         process.join()
-        raise SystemExit(f"the worker's process ended with {process.exitcode}; what it said is above") from None
-    process.join()
+    else:
+        result = measure_elsewhere(kind, shape, steps, address)
     control.send("reset")
     result["engine"] = control.recv() - engine_before
     return result
@@ -149,20 +172,21 @@ def best(rounds: Rounds, steps: int, kind: str, column: str) -> float:
     return min(result[column] for result in rounds[steps, kind]) / steps * 1000
 
 
-def report(shape: str, rounds: Rounds, count: int) -> None:
+def report(shape: str, rounds: Rounds, count: int, other: str) -> None:
     print(f"\n{shape}, best of {count}, ms per step")
     print(f"{'steps':>6} {'':>10}" + "".join(f" {title:>11}" for title in COLUMNS.values()) + "   median wall")
     sizes = sorted({steps for steps, _ in rounds})
     for steps in sizes:
-        for kind in ("upstream", "ours"):
+        for kind in (other, "ours"):
             figures = "".join(f" {best(rounds, steps, kind, column):11.2f}" for column in COLUMNS)
             median = statistics.median(result["wall"] for result in rounds[steps, kind]) / steps * 1000
-            print(f"{steps:>6} {kind:>10}{figures}   {median:11.2f}")
-        ratios = {key: best(rounds, steps, "upstream", key) / best(rounds, steps, "ours", key) for key in COLUMNS}
+            shown = "other" if kind == other != "upstream" else kind
+            print(f"{steps:>6} {shown:>10}{figures}   {median:11.2f}")
+        ratios = {key: best(rounds, steps, other, key) / best(rounds, steps, "ours", key) for key in COLUMNS}
         print(f"{steps:>6} {'ratio':>10}" + "".join(f" {ratio:10.2f}x" for ratio in ratios.values()))
     print()
     for steps in sizes:
-        ratios = {key: best(rounds, steps, "upstream", key) / best(rounds, steps, "ours", key) for key in COLUMNS}
+        ratios = {key: best(rounds, steps, other, key) / best(rounds, steps, "ours", key) for key in COLUMNS}
         print(
             f"{shape} of {steps}: ours is {ratios['wall']:.2f} times as fast, takes {ratios['cpu']:.2f} times less CPU "
             f"in the worker's process, and {ratios['turns']:.2f} times less in _execute_orchestrator"
@@ -171,7 +195,7 @@ def report(shape: str, rounds: Rounds, count: int) -> None:
         turns = sum(result["hits"] + result["misses"] for result in kept)
         print(f"{shape} of {steps}: {sum(result['hits'] for result in kept):.0f} of {turns:.0f} turns from sessions")
     if len(sizes) > 1:
-        for kind in ("upstream", "ours"):
+        for kind in (other, "ours"):
             growth = (
                 f"{best(rounds, sizes[-1], kind, key) / best(rounds, sizes[0], kind, key):.2f} times the {title}"
                 for key, title in COLUMNS.items()
@@ -187,23 +211,25 @@ def main() -> None:
     parser.add_argument("shape", choices=sorted(WORKFLOWS), nargs="?", help="by default one after the other")
     parser.add_argument("--steps", type=int, nargs="+", help="50 and 1,000 for the chain, 1,000 for the fan-out")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--against", metavar="PYTHON", help="the interpreter of another environment, for upstream")
     parser.add_argument("--json", action="store_true", help="print every round as JSON as well")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     engine, control = in_process(context, serve_engine)
     address = control.recv()
+    other = options.against or "upstream"
     started = time.monotonic()
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {load()} before", flush=True)
     for shape in [options.shape] if options.shape else DEFAULT_STEPS:
         rounds: Rounds = {}
         for steps in options.steps or DEFAULT_STEPS[shape]:
             for number in range(options.rounds):
-                for kind in ("upstream", "ours"):
+                for kind in (other, "ours"):
                     result = one_round(context, control, kind, shape, steps, address)
                     rounds.setdefault((steps, kind), []).append(result)
                     wall = result["wall"] / steps * 1000
                     print(f"  {shape} {steps}, round {number + 1}, {kind}: {wall:.2f} ms", file=sys.stderr, flush=True)
-        report(shape, rounds, options.rounds)
+        report(shape, rounds, options.rounds, other)
         if options.json:
             print(json.dumps({f"{shape} {steps} {kind}": results for (steps, kind), results in rounds.items()}))
     control.send("stop")
