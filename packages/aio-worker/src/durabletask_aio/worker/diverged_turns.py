@@ -318,4 +318,5 @@ class DivergedTurns:
 
 
 def _execution_id(request: pb.OrchestratorRequest) -> str:
-    return execution_started(request).orchestrationInstance.executionId.value
+    # The request of a turn that continues a session may lack the event with which the execution has started.
+    return request.executionId.value or execution_started(request).orchestrationInstance.executionId.value
