@@ -163,8 +163,8 @@ class WorkItems:
         """Whether the worker stops, and waits for the items that it has taken."""
         self._bound_to_stream = 0
         """How many of the items that have been taken have a result that does not outlive the stream."""
-        self._parked: list[WorkItem] = []
-        """The items that came while the worker drained."""
+        self._parked: list[WorkItem] | None = None
+        """The items that came while the worker drains; `None` at other times."""
 
     # -- lifecycle -----------------------------------------------------------------------------------------------
 
@@ -183,10 +183,11 @@ class WorkItems:
         """
         with self._draining:
             self.is_draining = True
+            self._parked = []
             while self._bound_to_stream:
                 self._draining.wait()
-            parked, self._parked = self._parked, []
-        for item in parked:
+            parked, self._parked = self._parked, None
+        for item in parked or ():
             self._drop_item(item)
 
     def _is_parked(self, item: WorkItem) -> bool:
@@ -194,12 +195,16 @@ class WorkItems:
         if item.outlives_stream:
             return False
         with self._draining:
-            if self.is_draining:
-                self._parked.append(item)
-            else:
+            if not self.is_draining:
                 item.is_bound_to_stream = True
                 self._bound_to_stream += 1
-            return self.is_draining
+                return False
+            if self._parked is not None:
+                self._parked.append(item)
+                return True
+        # Between the end of `drain` and that of the stream.
+        self._activities.run_in_delivery_thread(self._drop_item, item)
+        return True
 
     def call_when_finished(self, function: Callable[[], None] | None) -> None:
         """Call a function once, on any thread, when all items have ended after `shut_down`; `None` calls nothing."""
