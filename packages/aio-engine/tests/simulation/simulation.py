@@ -449,7 +449,7 @@ class Simulation:
         def complete(transaction: Transaction) -> bool:
             if isinstance(token, TurnToken):
                 assert isinstance(response, pb.OrchestratorResponse)
-                return self._complete_turn(transaction, token, response)
+                return self._complete_turn(transaction, token, response, answer.request.orchestratorRequest)
             if isinstance(token, BatchToken):
                 assert isinstance(response, pb.EntityBatchResult)
                 return self._complete_batch(transaction, token, response, answer.request.entityRequestV2)
@@ -460,14 +460,22 @@ class Simulation:
 
         return complete
 
-    def _complete_turn(self, transaction: Transaction, token: TurnToken, response: pb.OrchestratorResponse) -> bool:
+    def _complete_turn(
+        self,
+        transaction: Transaction,
+        token: TurnToken,
+        response: pb.OrchestratorResponse,
+        request: pb.OrchestratorRequest,
+    ) -> bool:
         before = transaction.store.instance(token.instance_id)
         counted = transaction.complete_turn(token, response)
         if not counted:
             return False
         assert before is not None
         after = transaction.store.instance(token.instance_id)
-        if before.status == SUSPENDED and after is not None and after.status == transitions.TERMINATED:
+        is_resumed = any(event.HasField("executionResumed") for event in request.newEvents)
+        is_terminated = after is not None and after.status == transitions.TERMINATED
+        if before.status == SUSPENDED and is_terminated and not is_resumed:
             # What a suspended instance has asked for is in its history, and its worker does not see that.
             response = pb.OrchestratorResponse()
         continued = any(each.completeOrchestration.orchestrationStatus == CONTINUED_AS_NEW for each in response.actions)

@@ -18,7 +18,7 @@ from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.tokens import BatchToken, TurnToken
 
-MAX_SEEDS = 300
+MAX_SEEDS = 1_500
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
