@@ -264,7 +264,7 @@ class TestLocksOfInstancesThatHaveEnded:
             await ctx.sleep(1)
 
         next_release.__name__ = "holder"
-        with worker_of(server.address, next_release):
+        with worker_of(server.address, next_release, on_divergence="fail"):
             client.raise_orchestration_event("holder", "go")
             assert finished(client, "holder").runtime_status is OrchestrationStatus.FAILED
 
