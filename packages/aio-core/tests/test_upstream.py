@@ -17,7 +17,7 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from workflows import started
 
-from durabletask_aio.core import _upstream, retries
+from durabletask_aio.core import _upstream, _upstream_retries, retries
 from durabletask_aio.core.divergence import describe_action, describe_event
 
 T = TypeVar("T")
@@ -153,14 +153,14 @@ def test_a_context_keeps_waits_for_events_by_casefolded_name(context):
 def test_a_retried_task_is_found_while_it_runs_and_while_it_waits_to_be_retried(context):
     listener, retried = Listener(), context.call_activity("a", retry_policy=POLICY)
     _upstream.add_listener(retried, id(listener), listener)
-    assert _upstream.retryable_task(context, 1, id(listener)) is retried
+    assert _upstream_retries.retryable_task(context, 1, id(listener)) is retried
 
     del context._pending_tasks[1]
     context.create_timer_internal(timedelta(seconds=1), retried)
-    assert _upstream.retryable_task(context, 1, id(listener)) is retried, (
+    assert _upstream_retries.retryable_task(context, 1, id(listener)) is retried, (
         "TimerTask._retryable_parent no longer names the task"
     )
-    assert _upstream.retryable_task(context, 1, id(Listener())) is None
+    assert _upstream_retries.retryable_task(context, 1, id(Listener())) is None
 
 
 def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
@@ -168,7 +168,7 @@ def test_stopping_retries_cancels_the_timer_and_further_attempts(context):
     _upstream.add_listener(retried, id(listener), listener)
     del context._pending_tasks[1]
     timer = context.create_timer_internal(timedelta(seconds=1), retried)
-    _upstream.stop_retrying(context, retried, 1, id(listener))
+    _upstream_retries.stop_retrying(context, retried, 1, id(listener))
     assert timer.is_cancelled
     assert retried.compute_next_delay() is None, "RetryableTask.compute_next_delay no longer decides about retries"
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from engine_harness import Harness, activity, end, stores
 
-from durabletask_aio.engine import events, kernel
+from durabletask_aio.engine import events, sessions
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.dispatch import WorkerStream
 from durabletask_aio.engine.memory import MemoryStore
@@ -184,13 +184,13 @@ def test_nothing_is_remembered_of_what_has_ended(harness: Harness) -> None:
     finish_activity(harness)
     harness.complete_turn(next_turn(harness), end())
 
-    assert not harness.kernel._sessions
+    assert list(harness.kernel._sessions) == []
 
 
 def test_nothing_is_remembered_of_what_is_purged(harness: Harness) -> None:
     harness.call("SkipGracefulOrchestrationTerminations", _batch("i"))
 
-    assert not harness.kernel._sessions
+    assert list(harness.kernel._sessions) == []
 
 
 def _batch(*ids: str) -> pb.SkipGracefulOrchestrationTerminationsRequest:
@@ -198,7 +198,7 @@ def _batch(*ids: str) -> pb.SkipGracefulOrchestrationTerminationsRequest:
 
 
 def test_the_number_that_is_remembered_is_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_MAX_SESSIONS", 2)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
     for name in ("j", "k"):
         harness.start(name)
     taken = [harness.take() for _ in range(3)]

@@ -12,7 +12,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from replays import assert_replays
 from turns import Instance
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream_retries
 from durabletask_aio.core.metadata import decode
 
 POLICY = task.RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=3)
@@ -82,7 +82,7 @@ def test_retry_timeout_is_measured_on_the_clock_of_the_workflow(workflow: Any):
 def test_an_attempt_that_an_earlier_release_began_too_late_is_replayed(monkeypatch: pytest.MonkeyPatch):
     instance = Instance(as_orchestrator(impatient)).start()
     with monkeypatch.context() as earlier:
-        earlier.setattr(_upstream, "control_retries", lambda context: None)
+        earlier.setattr(_upstream_retries, "control_retries", lambda context: None)
         for _ in range(6):
             next_turn(instance)
     assert instance.outstanding[1].HasField("scheduleTask"), "the fourth attempt, at 30 seconds"

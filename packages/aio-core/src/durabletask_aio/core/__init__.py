@@ -40,7 +40,7 @@ For other packages and for upstream:
     hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
-    _upstream, _interpreter, _compat_anyio: the adapters to `durabletask`, CPython and anyio.
+    _upstream, _upstream_retries, _interpreter, _compat_anyio: the adapters to `durabletask`, CPython and anyio.
 """
 
 from __future__ import annotations

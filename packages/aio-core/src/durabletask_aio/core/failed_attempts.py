@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream, _upstream_retries
 from durabletask_aio.core._upstream import pb
 
 
@@ -43,7 +43,7 @@ def log_failed_attempt(context: Any, event: pb.HistoryEvent, logger: logging.Log
 
 def _attempt(context: Any, pending: Any) -> str:
     """Say which attempt has failed, and when the next one starts."""
-    state = _upstream.retry_state(pending)
+    state = _upstream_retries.retry_state(pending)
     if state is None:
         return "attempt 1 of 1"
     attempt = f"attempt {state.attempts} of {state.policy.max_number_of_attempts}"

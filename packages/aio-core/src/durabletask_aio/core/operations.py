@@ -17,7 +17,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
-from durabletask_aio.core import _interpreter, _upstream
+from durabletask_aio.core import _interpreter, _upstream, _upstream_retries
 from durabletask_aio.core._interpreter import calling_frame
 from durabletask_aio.core._upstream import CompletableTask, TaskFailedError, listeners_by_key, task
 from durabletask_aio.core.call_sites import first_foreign_frame, line_of
@@ -342,9 +342,9 @@ class RetriedOperation(ScheduledOperation[T]):
 
     def _take_back(self) -> None:
         upstream = self._loop.execution.upstream
-        pending = _upstream.retryable_task(upstream, self.step, id(self))
+        pending = _upstream_retries.retryable_task(upstream, self.step, id(self))
         if pending is not None:
-            _upstream.stop_retrying(upstream, pending, self.step, id(self))
+            _upstream_retries.stop_retrying(upstream, pending, self.step, id(self))
 
 
 class LockOperation(ScheduledOperation["HeldLock"]):

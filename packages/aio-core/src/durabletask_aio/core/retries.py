@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream_retries
 from durabletask_aio.core._upstream import RetryPolicy, task
 
 
@@ -17,23 +17,23 @@ def use_workflow_clock(context: Any, scheduled: task.Task[Any]) -> None:
     after the timeout takes another branch than it took live, returns no actions, and the instance hangs.  Here the time
     is compared when the failure is processed, and again when the pause after it has passed.
     """
-    state = _upstream.retry_state(scheduled)
+    state = _upstream_retries.retry_state(scheduled)
     if state is None:
         return
     policy = state.policy
     has_no_timeout = policy.retry_timeout is None
     if state.version is not None or not has_no_timeout:
-        _upstream.control_retries(context)
+        _upstream_retries.control_retries(context)
     if has_no_timeout and policy.backoff_coefficient in (None, 1):
         return  # Upstream's computation then does not depend on the clock, and cannot overflow.
 
     def next_delay() -> timedelta | None:
         if not has_no_timeout:
-            _upstream.note_failure(context, _upstream.event_of_caller(), scheduled)
+            _upstream_retries.note_failure(context, _upstream_retries.event_of_caller(), scheduled)
         now: datetime = context.current_utc_datetime
         return delay_after(state.attempts, policy, now=now, expires_at=state.expires_at)
 
-    _upstream.set_next_delay(scheduled, next_delay)
+    _upstream_retries.set_next_delay(scheduled, next_delay)
 
 
 def delay_after(attempts: int, policy: RetryPolicy, *, now: datetime, expires_at: datetime) -> timedelta | None:

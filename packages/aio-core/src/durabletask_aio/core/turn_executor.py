@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-from durabletask_aio.core import _upstream, failures, rewinding
+from durabletask_aio.core import _upstream, _upstream_retries, failures, rewinding
 from durabletask_aio.core._upstream import pb
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
@@ -236,7 +236,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
             return
         if not was_suspended and not ctx.is_replaying:
             log_failed_attempt(ctx, event, self.logger)
-        _upstream.note_failure(ctx, event)  # of generators too
+        _upstream_retries.note_failure(ctx, event)  # of generators too
         try:
             super().process_event(ctx, event)
         except BaseException as error:

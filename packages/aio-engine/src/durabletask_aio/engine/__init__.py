@@ -22,6 +22,8 @@ At work:
     kernel: runs commands in groups, and publishes what they have changed.
     crash_loops: instances whose turns end the process.
     dispatch: queues, workers' streams, limits and leases.
+    sessions: the instances that workers keep alive between turns.
+    retention: purges what ended long ago.
     watchers: who is told when an instance changes.
     work: work items on their way to a worker.
     tokens: completion tokens, which say what an answer counts for.

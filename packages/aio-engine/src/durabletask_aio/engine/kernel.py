@@ -12,16 +12,16 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from durabletask_aio.engine import entity_transitions, transitions
 from durabletask_aio.engine.clock import Clock
-from durabletask_aio.engine.commands import Recorded, Transaction
+from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.crash_loops import CrashLoops, set_aside
 from durabletask_aio.engine.dispatch import (
     ACTIVITY,
@@ -37,6 +37,8 @@ from durabletask_aio.engine.dispatch import (
 )
 from durabletask_aio.engine.pending import PendingCommand
 from durabletask_aio.engine.reading import Queries
+from durabletask_aio.engine.retention import Retention
+from durabletask_aio.engine.sessions import Sessions
 from durabletask_aio.engine.sqlite import DISK_ERRORS
 from durabletask_aio.engine.state import Instance, Task
 from durabletask_aio.engine.store import ClosableReader, Reader, RolledBackError, Store, StoreError
@@ -52,37 +54,12 @@ T = TypeVar("T")
 _TIMERS_AT_ONCE = 100
 """Timers that fire in one transaction; after a long stop there may be many."""
 
-PURGED_AT_ONCE = 50
-"""Roots, with their children, that one transaction purges."""
-
-_RETENTION_PERIOD = 60.0
-"""Seconds between two looks for instances that have been kept for long enough."""
 
 _MAX_WAIT = 1.0
 """Seconds after which the engine's thread looks at the clock again: the wall clock may have been set."""
 
 _CLOCK_MARGIN = 2_000_000
 """Microseconds added to the last time in the file, which is written now and then only."""
-
-
-_MAX_SESSIONS = 10_000
-"""Instances whose last turn is remembered, so that its worker need not be given their whole history again."""
-
-
-class _Session(NamedTuple):
-    """An instance that a worker may keep alive.
-
-    Attributes:
-        stream: of the worker.
-        lease_id: the worker's on its last turn, which names that turn: it is random, and one answer to it counts.
-        turn_id: of the commit of that turn.
-        rest: what that commit has recorded beyond the events that the turn was given.
-    """
-
-    stream: WorkerStream
-    lease_id: str
-    turn_id: str
-    rest: bytes
 
 
 class EngineStoppedError(Exception):
@@ -137,13 +114,13 @@ class Kernel:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._watchers = Watchers()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions = Sessions()
         self._observers: list[Callable[[], None]] = []
         self._idle_readers: deque[ClosableReader] = deque()
         self._time_written = 0
         self._busy_until = 0.0
         self._asleep_until = 0.0
-        self._next_retention = 0.0
+        self._retention = Retention()
         self.is_forked: Callable[[], bool] = lambda: False
         self.started_at = clock.now()
         self.command_count = 0
@@ -302,7 +279,7 @@ class Kernel:
     # -- after the commit ------------------------------------------------------------------------------------------
 
     def _publish(self, transactions: list[Transaction]) -> None:
-        self._keep_sessions(transactions)
+        self._sessions.committed(transactions, self.dispatcher)
         # What is gone comes first, since a worker that has answered is given something else at once.
         gone = self._discard_dropped(transactions)
         finished = [self.dispatcher.finish(each.finished) for each in transactions if each.finished]
@@ -412,44 +389,12 @@ class Kernel:
         given = list(transitions.turn_events(instance, inbox))
         time = transitions.turn_time(instance, given, self.clock.now())
         token = TurnToken(lease.id, instance.turn_id, given[-1].seq, len(given), time, instance.instance_id)
-        session = self._sessions.get(item.key)
+        session = self._sessions.continued(instance, lease.stream)
         if session is not None:
-            if session.turn_id == instance.turn_id and session.stream is lease.stream:
-                return TurnWork(token, instance, [session.rest], 1, given, time, session.lease_id)
-            del self._sessions[item.key]
+            return TurnWork(token, instance, [session.rest], 1, given, time, session.lease_id)
         chunks = self.store.history(instance)
         assert isinstance(chunks, list)
         return TurnWork(token, instance, chunks, len(chunks), given, time)
-
-    # -- sessions of workers ---------------------------------------------------------------------------------------
-
-    def _keep_sessions(self, transactions: list[Transaction]) -> None:
-        """Note what workers that keep instances alive have to be given with the next turns."""
-        for transaction in transactions:
-            lease_id, recorded = transaction.finished, transaction.recorded
-            if lease_id and recorded is not None:
-                self._keep_session(lease_id, recorded)
-            for instance_id, instance in transaction.touched.items():
-                if instance is None or instance.status in transitions.TERMINAL:
-                    self._sessions.pop(instance_id, None)
-
-    def _keep_session(self, lease_id: str, recorded: Recorded) -> None:
-        stream, instance = self.dispatcher.stream_of(lease_id), recorded.instance
-        self._sessions.pop(instance.instance_id, None)
-        if stream is not None and stream.keeps_sessions:
-            session = _Session(stream, lease_id, instance.turn_id, recorded.rest)
-            self._sessions[instance.instance_id] = session
-            if len(self._sessions) > _MAX_SESSIONS:
-                self._sessions.popitem(last=False)
-
-    def send_history(self, lease_id: str, instance_id: str) -> None:
-        """Have a turn dispatched again with its whole history: its worker does not keep the instance alive."""
-        with self._lock:
-            if self._sessions.pop(instance_id, None) is None:
-                self.dispatcher.abandon(lease_id)
-            else:
-                self.dispatcher.requeue(lease_id)
-        self.wake()
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -472,6 +417,15 @@ class Kernel:
         """A worker gives an item back."""
         with self._lock:
             self.dispatcher.abandon(lease_id)
+        self.wake()
+
+    def send_history(self, lease_id: str, instance_id: str) -> None:
+        """Have a turn dispatched again with its whole history: its worker does not keep the instance alive."""
+        with self._lock:
+            if not self._sessions.drop(instance_id):
+                self.dispatcher.abandon(lease_id)
+            else:
+                self.dispatcher.requeue(lease_id)
         self.wake()
 
     def requeue(self, lease_id: str) -> None:
@@ -622,7 +576,8 @@ class Kernel:
             self.execute(self._keep_leases)
         while self.fire_due():
             pass
-        self._apply_retention()
+        if self._retention.apply(self):
+            self.wake()
         self._run_suspect()
         due = self.next_due()
         pauses = [_MAX_WAIT] if pause is None else [_MAX_WAIT, pause]
@@ -645,22 +600,6 @@ class Kernel:
             instance = self.store.instance(suspect)
             if instance is None or not self._queue_turn(instance):
                 self._crash_loops.committed(suspect, None)
-
-    def _apply_retention(self) -> None:
-        """Purge what ended long ago, if a retention is set; some of it, when there is much."""
-        if time.monotonic() < self._next_retention:
-            return
-        self._next_retention = time.monotonic() + _RETENTION_PERIOD
-        with self._lock:
-            age = self.store.meta("retention")
-        if age is not None:
-            gone = self.execute(
-                lambda transaction: transaction.purge_ended(age * 1_000_000, frozenset(), PURGED_AT_ONCE)
-            )
-            if gone:
-                _logger.info("Retention: purged %d instances that ended more than %d s ago", gone, age)
-                self._next_retention = 0.0  # there may be more
-                self.wake()
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
