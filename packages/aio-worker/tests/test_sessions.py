@@ -23,6 +23,7 @@ from session_hub import Difference, Hub, Losing, Recorder, each_proof
 
 from durabletask_aio.core.orchestrator import as_orchestrator
 from durabletask_aio.engine import tokens
+from durabletask_aio.engine.sessions import Sessions
 from durabletask_aio.worker import _upstream, sessions, turns
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.session_executor import SessionExecutor
@@ -796,7 +797,7 @@ class TestLessThanTheHistory:
         hub.raise_event("a", "1")
         hub.drain()
         hub.stream.keeps_sessions = False
-        hub.kernel._sessions.clear()
+        hub.kernel._sessions = Sessions()
         hub.raise_event("b", "2")
         hub.drain()
 
