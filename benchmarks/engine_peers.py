@@ -336,7 +336,10 @@ def main() -> None:
         import matplotlib as mpl  # noqa: F401 - to fail now if it is not there
     systems = all_systems(options.peers)
     if options.only:
+        titles = ", ".join(repr(each.title) for each in systems)
         systems = [each for each in systems if each.title.startswith(tuple(options.only.split(",")))]
+        if not systems:
+            parser.error(f"--only {options.only}: there are {titles}")
     found = {system.title: Figures() for system in systems}
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, one fsync takes {time_of_flush():.2f} ms")
     if shutil.which("strace") is None:
