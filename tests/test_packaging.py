@@ -143,7 +143,7 @@ def what_a_user_meets(installed: set[str]) -> dict[str, Any]:
         else:
             facts[f"import durabletask.aio.{part}"] = True if core else missing_core
     if testing and core and not (worker and engine):
-        missing = "engine" if worker else "worker"
+        missing = "worker" if engine else "engine"
         facts["import durabletask.aio.testing"] = f"pip install durabletask-aio-{missing}"
     if core:
         facts["as_orchestrator registers"] = True
