@@ -70,10 +70,11 @@ def records_of(logger: str) -> Iterator[list[str]]:
 
     handler = Handler(logging.WARNING)
     found = logging.getLogger(logger)
-    level, found.level = found.level, logging.WARNING
+    level = found.level
+    found.setLevel(logging.WARNING)  # by its method, which clears what loggers have cached
     found.addHandler(handler)
     try:
         yield messages
     finally:
         found.removeHandler(handler)
-        found.level = level
+        found.setLevel(level)
