@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -16,14 +17,15 @@ from durabletask_aio.engine.tokens import parse
 
 
 @pytest.fixture(params=stores(), ids=["memory", "file"])
-def harness(request: pytest.FixtureRequest) -> Harness:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """An engine whose worker keeps instances alive, and an instance that has had its first turn."""
     kind: type[MemoryStore | SqliteStore] = request.param
     harness = Harness(SqliteStore(None) if kind is SqliteStore else MemoryStore())
     harness.worker.keeps_sessions = True
     harness.start("i")
     harness.turn(activity(1), harness.timer(2, 5))
-    return harness
+    yield harness
+    harness.kernel.store.close()
 
 
 def continued(item: pb.WorkItem | None) -> str:
