@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -193,3 +193,24 @@ class TestARestart:
             client.wait_for_orchestration_completion(instance_id, timeout=20)
             client.purge_orchestration(instance_id)
             assert kept(engine) == []
+
+
+def test_a_worker_that_goes_while_it_comes_leaves_no_stream() -> None:
+    """Its call is cancelled before the engine has answered which of its leases have ended."""
+
+    class Gone:
+        def peer(self) -> str:
+            return "nobody"
+
+        def invocation_metadata(self) -> list[tuple[str, bytes]]:
+            return [(HELD_LEASES, b"")]
+
+        def send_initial_metadata(self, metadata: Any) -> None:
+            raise RuntimeError("the call has been cancelled")
+
+    with Engine() as engine:
+        service = engine.listen().service
+        with pytest.raises(RuntimeError, match="has been cancelled"):
+            next(service.GetWorkItems(pb.GetWorkItemsRequest(worker_instance_id="w"), cast("Any", Gone())))
+
+        assert list(engine.kernel.dispatcher.streams) == []

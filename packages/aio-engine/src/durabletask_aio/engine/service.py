@@ -449,8 +449,12 @@ class TaskHubService(Servicer):
         stream.keeps_sessions = SESSIONS in metadata
         lost = self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
         if holding is not None:
-            # Before any item, since the worker waits for it.
-            context.send_initial_metadata(_ended(_leases_by_id(holding), lost))
+            try:
+                # Before any item, since the worker waits for it.
+                context.send_initial_metadata(_ended(_leases_by_id(holding), lost))
+            except BaseException:  # The worker has gone already.
+                self.kernel.close_stream(stream)
+                raise
         # The generator is closed only when gRPC next asks for an item; this comes when the connection breaks.
         if not context.add_callback(lambda: self.kernel.close_stream(stream)):
             self.kernel.close_stream(stream)
