@@ -7,7 +7,7 @@ without parsing any of them: see `PAST_EVENT` and `NEW_EVENT`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -329,3 +329,17 @@ def signal(
 def failure(error_type: str, message: str) -> pb.TaskFailureDetails:
     """Describe a failure of the engine's own."""
     return pb.TaskFailureDetails(errorType=error_type, errorMessage=message)
+
+
+def groups_of(chunks: list[bytes], size: int) -> Iterator[list[bytes]]:
+    """Split chunks of a history into groups of about a size, in bytes."""
+    group: list[bytes] = []
+    filled = 0
+    for chunk in chunks:
+        if group and filled + len(chunk) > size:
+            yield group
+            group, filled = [], 0
+        group.append(chunk)
+        filled += len(chunk)
+    if group:
+        yield group

@@ -301,7 +301,7 @@ class TaskHubService(Servicer):
     ) -> Iterator[pb.HistoryChunk]:
         """Stream the history of an instance's latest execution."""
         chunks = self._history(request, context)
-        for group in _groups(chunks, _PAGE_BYTES):
+        for group in events.groups_of(chunks, _PAGE_BYTES):
             yield pb.HistoryChunk(events=events.past_events(group))
 
     @answering
@@ -647,17 +647,3 @@ def _number_pair(text: str, context: grpc.ServicerContext) -> tuple[int, int] | 
         return None
     first, _, second = text.partition("|")
     return _number(first, context), _number(second, context)
-
-
-def _groups(chunks: list[bytes], size: int) -> Iterator[list[bytes]]:
-    """Split chunks into groups of about a size."""
-    group: list[bytes] = []
-    filled = 0
-    for chunk in chunks:
-        if group and filled + len(chunk) > size:
-            yield group
-            group, filled = [], 0
-        group.append(chunk)
-        filled += len(chunk)
-    if group:
-        yield group
