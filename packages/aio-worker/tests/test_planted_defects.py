@@ -151,7 +151,7 @@ DEFECTS = {
     ),
     "what is confirmed during a suspension is sent again": Defect(
         "core/turn_executor.py",
-        "if kind in CONFIRMATIONS and self._drives_async(ctx):",
+        "if kind in rewinding.REQUESTS and self._drives_async(ctx):",
         "if False:",
         "test_suspension.py::test_what_was_asked_for_can_be_taken_back_after_the_resume",
     ),

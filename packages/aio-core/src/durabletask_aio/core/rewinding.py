@@ -20,7 +20,7 @@ _FAILED_OPERATION = "TaskFailedError"
 _DIVERGENCE = "durabletask.aio.HistoryDivergenceError"
 _CHAIN_LENGTH = 11
 
-_REQUESTS = frozenset(
+REQUESTS = frozenset(
     {
         "entityLockRequested",
         "entityOperationCalled",
@@ -32,7 +32,10 @@ _REQUESTS = frozenset(
         "timerCreated",
     }
 )
-"""The events that record what a workflow has asked for."""
+"""The events that record what a workflow has asked for: an engine confirms with them that it has taken an action.
+
+None of them runs workflow code.
+"""
 
 
 def events_to_remove(history: Sequence[pb.HistoryEvent], instance_id: str) -> set[int] | None:
@@ -60,7 +63,7 @@ def events_to_remove(history: Sequence[pb.HistoryEvent], instance_id: str) -> se
         begin = max(
             (at for at, event in enumerate(history[: ends[-1]]) if event.HasField("orchestratorStarted")), default=0
         )
-        removed |= {at for at in range(begin, ends[-1]) if (history[at].WhichOneof("eventType") or "") in _REQUESTS}
+        removed |= {at for at in range(begin, ends[-1]) if (history[at].WhichOneof("eventType") or "") in REQUESTS}
     return removed
 
 

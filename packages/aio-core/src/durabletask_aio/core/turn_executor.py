@@ -19,21 +19,6 @@ from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
 
-CONFIRMATIONS = frozenset(
-    {
-        "entityLockRequested",
-        "entityOperationCalled",
-        "entityOperationSignaled",
-        "entityUnlockSent",
-        "eventSent",
-        "subOrchestrationInstanceCreated",
-        "taskScheduled",
-        "timerCreated",
-    }
-)
-"""The events with which an engine confirms that it has taken an action; none of them runs workflow code."""
-
-
 _TIMER_TOLERANCE = 10_000_000
 """Nanoseconds by which an engine may round the time of a timer."""
 
@@ -161,7 +146,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 # Upstream buffers a second suspension like any event.  On resuming it suspends again in the middle of
                 # the loop over the buffer, and from there on appends to the list it iterates over, without end.
                 return
-            if kind in CONFIRMATIONS and self._drives_async(ctx):
+            if kind in rewinding.REQUESTS and self._drives_async(ctx):
                 self._confirm(ctx, event, kind)
                 return
             if kind == "executionResumed":
