@@ -309,3 +309,8 @@ async def test_a_hundred_async_waits_are_served_together(local_backend, grpc_wor
         for each in ids:
             await client.raise_orchestration_event(each, "go", data=each)
         assert [state.get_output() for state in await asyncio.gather(*waits)] == ids
+
+
+def test_a_negative_period_is_refused():
+    with pytest.raises(ValueError, match="reconnect_period=-1 is negative"):
+        start_backend(reconnect_period=-1)

@@ -46,7 +46,12 @@ class LocalBackend:
             port: see `local_backend`, as for the others.
             db: the file.
             reconnect_period: seconds.
+
+        Raises:
+            ValueError: if `reconnect_period` is negative.
         """
+        if reconnect_period < 0:
+            raise ValueError(f"reconnect_period={reconnect_period!r} is negative")
         self._port = port
         self._reconnect_period = reconnect_period
         self.path = None if db is None else os.fspath(db)
@@ -250,5 +255,8 @@ def local_backend(
 
     Returns:
         A backend that does not listen yet.
+
+    Raises:
+        ValueError: if `reconnect_period` is negative.
     """
     return LocalBackend(port, db=db, reconnect_period=reconnect_period)
