@@ -26,6 +26,7 @@ TEST_REQUIREMENTS = (
     "psutil>=5.9",
     "pydantic>=2",
     "pytest-asyncio>=1.1,<2",
+    "pytest-rerunfailures>=15",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "pytest>=8.4,<10",

@@ -225,3 +225,14 @@ def test_totals_are_added_up_over_runs(scripts: Any) -> None:
     ]
     expected = {"passed": 8, "failed": 2, "skipped": 1, "deselected": 9, "errors": 1}
     assert scripts("totals").totals(log) == expected
+
+
+def test_totals_name_the_tests_that_were_run_twice(scripts: Any) -> None:
+    log = [
+        "RERUN tests/test_a.py::test_one\n",
+        "\x1b[33mRERUN\x1b[0m tests/test_a.py::test_two[x]\n",
+        "RERUN tests/test_a.py::test_one\n",
+        "===== 7 passed, 3 rerun in 0.52s =====\n",
+    ]
+    assert scripts("totals").run_twice(log) == ["tests/test_a.py::test_one", "tests/test_a.py::test_two[x]"]
+    assert scripts("totals").totals(log) == {"passed": 7, "failed": 0, "run twice": 3}

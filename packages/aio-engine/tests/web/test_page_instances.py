@@ -377,6 +377,21 @@ def test_a_long_history_has_pages(page: Any, start: Callable[..., str], client: 
     assert page.get("/instance?id=long&events=99999999").status_code == 200
 
 
+@pytest.mark.parametrize(("turns", "first", "count"), [(0, 0, 0), (100, 0, 199), (101, 200, 1), (200, 200, 199)])
+def test_the_last_page_of_events_is_never_empty(turns: int, first: int, count: int) -> None:
+    web = pytest.importorskip("durabletask_aio.engine.web.instance", reason="the page needs the extra 'ui'")
+    from durabletask_aio.engine.web import history
+
+    turn = [
+        pb.HistoryEvent(orchestratorStarted=pb.OrchestratorStartedEvent()),
+        pb.HistoryEvent(orchestratorCompleted=pb.OrchestratorCompletedEvent()),
+    ]
+    window = web.window(history.read(turn * turns), "")
+    assert (window.first, len(window.events)) == (first, count)
+    assert window.next is None
+    assert all(event.is_turn for event in window.events[-1:])
+
+
 # Entities, the engine, programs ------------------------------------------------------------------------------
 
 

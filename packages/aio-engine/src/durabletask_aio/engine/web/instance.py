@@ -128,7 +128,7 @@ class InstancePage:
             awaited=() if status.has_ended else self._described.awaited(details.instance, past),
             has_describe=self._site.describe_waiting is not None,
             timeline=timeline(events, to_datetime(details.instance.created), has_ended=status.has_ended),
-            window=_window(events, request.query_params.get("events", "")),
+            window=window(events, request.query_params.get("events", "")),
             children=[(child, status_of(child.status)) for child in details.children],
             turns=max((event.turn for event in events), default=0),
             event_payloads=partial(_event_payloads, request, instance_id),
@@ -231,8 +231,15 @@ def _waits(details: messages.InstanceDetails, events: Sequence[Event]) -> list[W
     return waits
 
 
-def _window(events: Sequence[Event], asked: str) -> Window:
-    """Return the events from the one that is asked for on; the last ones if none is."""
-    last_page = (max(len(events) - 1, 0) // _EVENTS) * _EVENTS
+def window(events: Sequence[Event], asked: str) -> Window:
+    """Return the events from the one that is asked for on; the last ones if none is.
+
+    Args:
+        events: all of a history.
+        asked: the number of the first one to show, as the address has it; empty or no number for the last ones.
+    """
+    # The page has no line for the end of a turn: at the end of a history it must not have a page to itself.
+    shown = next((event.number + 1 for event in reversed(events) if event.kind != "orchestratorCompleted"), 0)
+    last_page = (max(shown - 1, 0) // _EVENTS) * _EVENTS
     first = min(int(asked), last_page) if asked.isdecimal() and len(asked) < 10 else last_page
-    return Window(events[first : first + _EVENTS], first, len(events))
+    return Window(events[first : min(first + _EVENTS, shown)], first, shown)
