@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import warnings
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -306,18 +305,12 @@ class TestFiles:
         assert "DET101" in codes
         assert set(codes) <= {"DET101", "DET902"}
 
-    def test_files_without_workflows_are_parsed_but_not_kept(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        known: list[weakref.ref[Source]] = []
-        most = 0
+    def test_what_no_workflow_reaches_is_not_parsed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        parsed: set[str] = set()
 
         def watched_parse(filename: str, text: str) -> Source:
-            nonlocal most
-            most = max(most, sum(each() is not None for each in known) + 1)
-            source = parse(filename, text)
-            known.append(weakref.ref(source))
-            return source
+            parsed.add(Path(filename).name)
+            return parse(filename, text)
 
         monkeypatch.setattr(source_resolver, "parse", watched_parse)
         for number in range(20):
@@ -326,19 +319,37 @@ class TestFiles:
         (tmp_path / "plain_08.py").write_text("def f(:\n")
         (tmp_path / "plain_09.py").write_text("x = 1  # determinism: allow[DET101]\n")
         (tmp_path / "flow.py").write_text(
-            "from durabletask.aio import AsyncWorkflowContext\nfrom plain_07 import moment\n\n"
-            "async def workflow(ctx: AsyncWorkflowContext):\n    return moment()\n"
+            "from durabletask.aio import AsyncWorkflowContext\nfrom plain_07 import moment\n"
+            "from plain_10 import other\n\n"
+            "async def workflow(ctx: AsyncWorkflowContext):\n    return moment(), other()\n"
         )
+        (tmp_path / "plain_10.py").write_text("def other(:\n")
 
         report = check_sources([tmp_path])
 
         assert [(Path(each.file).name, each.rule.code) for each in report.findings] == [
             ("plain_07.py", "DET101"),
-            ("plain_08.py", "DET902"),
             ("plain_09.py", "DET901"),
+            ("plain_10.py", "DET902"),
         ]
         assert report.files == 21
-        assert most < 5
+        assert parsed == {"flow.py", "plain_07.py", "plain_10.py"}
+
+    def test_a_file_that_is_named_is_always_parsed(self, tmp_path: Path) -> None:
+        (tmp_path / "plain.py").write_text("def f(:\n")
+
+        assert check(tmp_path) == []
+        assert [each.rule.code for each in check(tmp_path / "plain.py")] == ["DET902"]
+
+    def test_lines_are_counted_as_the_parser_counts_them(self, tmp_path: Path) -> None:
+        (tmp_path / "flow.py").write_bytes(
+            b"from durabletask.aio import AsyncWorkflowContext\r\nimport time\r\n\x0c\r\n"
+            b"async def workflow(ctx: AsyncWorkflowContext):\r\n    return time.time()\r\n"
+        )
+
+        (finding,) = check(tmp_path / "flow.py")
+
+        assert (finding.line, finding.source_line) == (5, "    return time.time()")
 
     def test_a_pragma_needs_a_reason(self, tmp_path: Path) -> None:
         text = """

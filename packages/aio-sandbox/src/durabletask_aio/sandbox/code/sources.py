@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import linecache
 import re
 import types
@@ -25,6 +26,8 @@ class Pragma:
     line: int
     names: tuple[str, ...]
     reason: str
+    source_line: str = ""
+    """Text of the line, without the end of line."""
 
 
 @dataclass
@@ -64,12 +67,12 @@ def _first_line(node: FunctionNode) -> int:
 
 def parse(filename: str, text: str) -> Source:
     """The source of `filename`; never raises. If the text does not parse, the source has no tree."""
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     try:
         tree: ast.Module | None = ast.parse(text, filename)
     except (SyntaxError, ValueError):
         tree = _parsed_without_warnings(text, filename)
-    return Source(filename, lines, tree, _pragmas(lines))
+    return Source(filename, lines, tree, pragmas_of(text, lines))
 
 
 def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
@@ -85,15 +88,23 @@ def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
             return None
 
 
-def _pragmas(lines: list[str]) -> dict[int, Pragma]:
+def lines_of(text: str) -> list[str]:
+    """The lines of a text as the parser counts them, with their ends; `str.splitlines` also splits at form feeds."""
+    return list(io.StringIO(text, newline=""))
+
+
+def pragmas_of(text: str, lines: list[str] | None = None) -> dict[int, Pragma]:
+    """The pragmas in a text by their line."""
     found: dict[int, Pragma] = {}
-    for number, line in enumerate(lines, 1):
+    if "determinism:" not in text:
+        return found
+    for number, line in enumerate(lines_of(text) if lines is None else lines, 1):
         if "determinism:" not in line:
             continue
         match = _PRAGMA.search(line)
         if match is not None:
             names = tuple(name.strip() for name in (match["names"] or "*").split(",") if name.strip())
-            found[number] = Pragma(number, names, match["reason"].strip(" -:\t\r\n"))
+            found[number] = Pragma(number, names, match["reason"].strip(" -:\t\r\n"), line.rstrip("\r\n"))
     return found
 
 

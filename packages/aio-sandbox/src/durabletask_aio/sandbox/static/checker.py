@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,16 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.sandbox.code.sources import Source
+from durabletask_aio.sandbox.code.sources import Source, pragmas_of
 from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static.discovery import Orchestrator, may_have_orchestrators, orchestrators
 from durabletask_aio.sandbox.static.scanner import Analysis
-from durabletask_aio.sandbox.static.source_resolver import SourceResolver, read_source
+from durabletask_aio.sandbox.static.source_resolver import SourceModule, SourceResolver, read_source
+from durabletask_aio.sandbox.static.targets import Packages, files_of
 
 _NESTING_ADVICE: Final = "smaller expressions, or leave the file out with --exclude"
-ALWAYS_EXCLUDED: Final = (".*", "__pycache__", "node_modules", "site-packages", "dist", "build", "venv")
 
 
 @dataclass
@@ -53,25 +50,36 @@ class Report:
 def check_sources(targets: Iterable[str | Path], settings: Settings | None = None) -> Report:
     """Check files, folders and modules (by dotted name).
 
+    A file is parsed if its text mentions workflows, if a workflow reaches it, or if it is a target itself; parsing all
+    files would take most of the time. The pragmas of all files are checked.
+
     Raises `WorkflowValidationError` for a target that is neither a path nor a module on the search path.
     """
     settings = settings or Settings()
+    targets = list(targets)
     started = time.perf_counter()
     catalogue = _extended(settings)
-    files = list(dict.fromkeys(path for target in targets for path in _files(target, settings.exclude)))
-    roots = list(dict.fromkeys([*(_root_of(path) for path in files), Path.cwd()]))
+    files = list(dict.fromkeys(path for target in targets for path in files_of(target, settings.exclude)))
+    packages = Packages()
+    roots = list(dict.fromkeys([*(packages.root_of(path) for path in files), Path.cwd()]))
     followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
     resolver = SourceResolver(catalogue, roots, followed)
-    modules = [resolver.add(_module_name(path), path, read_source(path)) for path in files]
+    modules = [resolver.add(packages.name_of(path), path, read_source(path)) for path in files]
+    named = {str(target) for target in targets}
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}
     for module in modules:
-        is_kept = may_have_orchestrators(module, settings.orchestrators)
-        found.extend(_check_file(module.source if is_kept else module.parsed(), catalogue))
-        for each in orchestrators(module, resolver, settings.orchestrators):
-            checked.setdefault(id(each.function.node), each)
+        found.extend(_check_pragmas(module, catalogue))
+        if may_have_orchestrators(module, settings.orchestrators):
+            for each in orchestrators(module, resolver, settings.orchestrators):
+                checked.setdefault(id(each.function.node), each)
+        elif module.filename in named:
+            # The syntax tree is not kept, since it takes many times the memory of the text.
+            found.extend(_check_syntax(module.parsed(), catalogue))
     for each in checked.values():
         found.extend(_check_orchestrator(each, resolver, catalogue, settings))
+    for module in resolver.parsed_modules():
+        found.extend(_check_syntax(module.source, catalogue))
     chosen = [each for each in _deduplicated(found) if not settings.errors_only or each.severity is Severity.ERROR]
     kept = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
     kept.sort(key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
@@ -111,25 +119,35 @@ def _deduplicated(findings: list[Finding]) -> list[Finding]:
     return list(found.values())
 
 
-def _check_file(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
-    """Findings about a file as a whole: syntax errors and pragmas."""
+def _check_syntax(source: Source, catalogue: Catalogue) -> Iterator[Finding]:
     if source.tree is None:
         rule = catalogue.rules["DET902"]
         detail = _error_of(source)
         yield Finding(rule, source.filename, 1, 1, "<module>", (), detail=detail, advice=rule.alternative)
+
+
+def _check_pragmas(module: SourceModule, catalogue: Catalogue) -> Iterator[Finding]:
+    """Findings about the pragmas of a file; its text is enough to find them."""
     rule = catalogue.rules["DET901"]
-    for pragma in source.pragmas.values():
+    for pragma in pragmas_of(module.text).values():
         unknown = [name for name in pragma.names if name != "*" and not catalogue.is_known_name(name)]
         details = [f"The pragma allows `{name}`, which is not a rule, category or call" for name in unknown]
         if not pragma.reason:
             details.append("The pragma does not say why the line may be different on replay")
-        line = source.line(pragma.line)
+        line = pragma.source_line
         column = line.index("#") + 1 if "#" in line else 1
         for detail in details[:1]:  # one finding per place
             advice = rule.alternative
-            file = source.filename
             yield Finding(
-                rule, file, pragma.line, column, "<module>", (), detail=detail, advice=advice, source_line=line
+                rule,
+                module.filename,
+                pragma.line,
+                column,
+                "<module>",
+                (),
+                detail=detail,
+                advice=advice,
+                source_line=line,
             )
 
 
@@ -140,61 +158,3 @@ def _error_of(source: Source) -> str:
         line = getattr(error, "lineno", None)
         return f"The file does not parse: {getattr(error, 'msg', error)}" + (f" (line {line})" if line else "")
     return "The file does not parse"
-
-
-# From targets to files ------------------------------------------------------------------------------------------
-
-
-def _files(target: str | Path, exclude: tuple[str, ...]) -> Iterator[Path]:
-    path = Path(target)
-    if not path.exists():
-        found = _module_path(str(target))
-        if found is None:
-            msg = (
-                f"{str(target)!r} is neither a file or folder nor a module on the search path. Give paths relative to"
-                f" {os.getcwd()}, or the dotted name of a module."
-            )
-            raise WorkflowValidationError(msg)
-        path = found
-    if path.is_file():
-        yield path
-        return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(each for each in folders if not _is_excluded(Path(folder, each), path, exclude))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if name.endswith(".py") and not _is_excluded(file, path, exclude):
-                yield file
-
-
-def _is_excluded(path: Path, root: Path, exclude: tuple[str, ...]) -> bool:
-    relative = path.relative_to(root).as_posix()
-    if any(fnmatch.fnmatch(path.name, pattern) for pattern in ALWAYS_EXCLUDED):
-        return True
-    return any(fnmatch.fnmatch(text, pattern) for pattern in exclude for text in (path.name, relative, path.as_posix()))
-
-
-def _module_path(name: str) -> Path | None:
-    """The file or folder of a module, located as an import would, without importing anything."""
-    if not all(part.isidentifier() for part in name.split(".")):
-        return None
-    # The current folder is not on the search path of an installed command, but the user's modules are there.
-    for entry in (os.getcwd(), *sys.path):
-        base = Path(entry or ".").joinpath(*name.split("."))
-        for path in (base, base.with_suffix(".py")):
-            if path.is_file() or (path.is_dir() and any(path.glob("*.py"))):
-                return path
-    return None
-
-
-def _root_of(path: Path) -> Path:
-    """The folder that contains the top-level package of the file, which an import would need on the search path."""
-    folder = path.resolve().parent
-    while (folder / "__init__.py").is_file():
-        folder = folder.parent
-    return folder
-
-
-def _module_name(path: Path) -> str:
-    parts = list(path.resolve().relative_to(_root_of(path)).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)

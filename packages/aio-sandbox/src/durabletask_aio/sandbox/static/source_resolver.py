@@ -111,6 +111,11 @@ class SourceResolver:
         self._modules[name] = module
         return module
 
+    def parsed_modules(self) -> list[SourceModule]:
+        """The modules whose syntax tree was needed, but for those of installed packages that are followed for I/O."""
+        found = [module for module in self._modules.values() if module is not None and "source" in vars(module)]
+        return [module for module in found if not module.io_only]
+
     def module(self, name: str) -> SourceModule | None:
         """The project's module of this name, read when it is first requested."""
         if name not in self._modules:
