@@ -137,7 +137,7 @@ def test_importing_patches_nothing_of_the_standard_library():
     )
 
 
-def test_importing_wraps_exactly_two_attributes_of_upstreams_worker():
+def test_importing_changes_exactly_four_attributes_of_upstreams_worker():
     assert (
         run(
             "import durabletask.worker as w\n"
@@ -145,6 +145,6 @@ def test_importing_wraps_exactly_two_attributes_of_upstreams_worker():
             "import durabletask.aio\n"
             "print(sorted(n for n, v in vars(w.TaskHubGrpcWorker).items() if before.get(n) is not v))"
         )
-        == "['add_activity', 'add_orchestrator']"
+        == "['add_activities', 'add_activity', 'add_orchestrator', 'add_orchestrators']"
     )
     assert TaskHubGrpcWorker.add_orchestrator.__name__ == "add_orchestrator"

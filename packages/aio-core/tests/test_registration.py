@@ -43,14 +43,17 @@ def registered(worker):
     return worker._registry.orchestrators
 
 
-def test_exactly_two_attributes_of_upstreams_class_change(worker):
+ADDED = {"add_orchestrators", "add_activities"}
+
+
+def test_exactly_four_attributes_of_upstreams_class_change(worker):
     changed = {
         name
         for name, value in vars(TaskHubGrpcWorker).items()
         if getattr(value, "__module__", "").startswith("durabletask_aio.")
         or getattr(getattr(value, "__code__", None), "co_filename", "").endswith("registration.py")
     }
-    assert changed == {"add_orchestrator", "add_activity"}
+    assert changed == {"add_orchestrator", "add_activity"} | ADDED
 
 
 def test_uninstalling_puts_the_very_functions_back(worker):
@@ -58,6 +61,7 @@ def test_uninstalling_puts_the_very_functions_back(worker):
     registration.uninstall()
     assert TaskHubGrpcWorker.add_orchestrator is originals.add_orchestrator
     assert TaskHubGrpcWorker.add_activity is originals.add_activity
+    assert not ADDED & vars(TaskHubGrpcWorker).keys()
     registration.uninstall()
     assert registration.originals is None
     registration.install()
@@ -79,6 +83,43 @@ def test_plain_functions_go_straight_through(worker):
     assert worker.add_activity(plain_activity) == "plain_activity"
     assert registered(worker)["generator"] is generator
     assert worker._registry.activities["plain_activity"] is plain_activity
+
+
+def test_several_functions_are_registered_in_their_order(worker):
+    orders = as_orchestrator(workflow, name="orders")
+
+    assert worker.add_orchestrators(generator, orders) == ["generator", "orders"]
+    assert worker.add_activities(plain_activity) == ["plain_activity"]
+    assert worker.add_activities() == []
+    assert registered(worker) == {"generator": generator, "orders": orders}
+    assert worker._registry.activities == {"plain_activity": plain_activity}
+
+
+@pytest.mark.parametrize("method", sorted(ADDED))
+def test_a_list_of_functions_is_refused_with_the_form_that_is_right(worker, method):
+    with pytest.raises(WorkflowValidationError) as caught:
+        getattr(worker, method)([plain_activity])
+    assert str(caught.value) == (
+        f"{method}() takes functions, and one of its arguments is a list\n"
+        f"  wrong: worker.{method}(functions)\n"
+        f"  right: worker.{method}(*functions)"
+    )
+
+
+def test_nothing_is_registered_if_one_of_several_cannot_be_called(worker):
+    with pytest.raises(WorkflowValidationError, match=r"is a str\n  wrong: worker.add_activities\('charge'\)"):
+        worker.add_activities(plain_activity, "charge")
+    assert not worker._registry.activities
+
+
+def test_methods_that_upstream_has_itself_are_left_alone(worker, monkeypatch):
+    registration.uninstall()
+    monkeypatch.setattr(TaskHubGrpcWorker, "add_activities", print, raising=False)
+    registration.install()
+    assert worker.add_activities is print
+    registration.uninstall()
+    assert worker.add_activities is print
+    registration.install()
 
 
 def test_what_as_orchestrator_made_goes_straight_through(worker):

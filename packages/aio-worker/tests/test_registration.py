@@ -109,7 +109,7 @@ class TestAnInstanceWithoutAsyncCode:
 
 
 class TestInstallation:
-    def test_sets_two_attributes_of_upstreams_class_and_takes_them_back(self) -> None:
+    def test_sets_four_attributes_of_upstreams_class_and_takes_them_back(self) -> None:
         with_us = dict(vars(UpstreamWorker))
         registration.uninstall()
         try:
@@ -117,13 +117,13 @@ class TestInstallation:
         finally:
             registration.install()
 
-        assert {name for name in with_us if with_us[name] is not without_us.get(name)} == {
-            "add_orchestrator",
-            "add_activity",
-        }
+        added = {"add_orchestrators", "add_activities"}
+        wrapped = {"add_orchestrator", "add_activity"}
+        assert {name for name in with_us if with_us[name] is not without_us.get(name)} == wrapped | added
         assert without_us["add_orchestrator"].__code__.co_filename.endswith("worker.py")
         assert without_us["add_orchestrator"].__module__ == "durabletask.worker"
-        assert without_us.keys() == with_us.keys()
+        assert without_us.keys() | added == with_us.keys()
+        assert not added & without_us.keys()
 
     def test_can_be_repeated(self) -> None:
         registration.install()
@@ -138,6 +138,14 @@ class TestOrchestrators:
         assert worker.add_orchestrator(workflow) == "workflow"
         assert worker.add_orchestrator(workflow, name="other") == "other"
         assert worker.add_orchestrator(generator) == "generator"
+
+    def test_several_are_registered_by_one_call(self, worker: Any) -> None:
+        assert worker.add_orchestrators(workflow, generator) == ["workflow", "generator"]
+        assert worker.add_activities(double, plain_double) == ["double", "plain_double"]
+        assert info(worker, "workflow").function is workflow
+        assert _upstream.find_activity(worker, "plain_double") is plain_double
+        with pytest.raises(WorkflowValidationError, match=r"right: worker.add_activities\(\*functions\)"):
+            worker.add_activities([double])
 
     def test_work_as_decorators(self, worker: Any) -> None:
         @worker.add_orchestrator

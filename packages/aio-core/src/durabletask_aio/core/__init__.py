@@ -33,7 +33,7 @@ What is said about it:
 
 What is checked before it runs:
     functions, validation: kind and name of a function; whether it can be a workflow.
-    registration: the two methods of upstream's worker that accept async functions.
+    registration: the methods of upstream's worker that accept async functions.
     installation, distributions: whether the installed distributions fit; how they are found.
 
 For other packages and for upstream:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durabletask_aio.core.errors import WorkflowValidationError
+from durabletask_aio.core.errors import WorkflowValidationError, shown
 
 if TYPE_CHECKING:
     from durabletask_aio.core.settings import SandboxMode
@@ -126,6 +126,29 @@ def function_name(function: Any) -> str:
         )
         raise WorkflowValidationError(msg)
     return str(name)
+
+
+def check_functions(method: str, functions: Sequence[Any]) -> None:
+    """Check what a method that registers several functions was given, before it registers the first.
+
+    Args:
+        method: the name of the method, for the message.
+        functions: its arguments.
+
+    Raises:
+        WorkflowValidationError: for anything that cannot be called, such as one list of functions.
+    """
+    for function in functions:
+        if callable(function) or inspect.iscoroutine(function):
+            continue  # A coroutine gets its own message where each function is registered.
+        is_collection = isinstance(function, list | tuple | set | frozenset | dict)
+        right = f"worker.{method}(*functions)" if is_collection else f"worker.{method}(first, second)"
+        msg = (
+            f"{method}() takes functions, and one of its arguments is a {type(function).__name__}\n"
+            f"  wrong: worker.{method}({'functions' if is_collection else shown(function)})\n"
+            f"  right: {right}"
+        )
+        raise WorkflowValidationError(msg)
 
 
 def describe_function(function: Any) -> str:

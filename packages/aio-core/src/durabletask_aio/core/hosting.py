@@ -23,6 +23,7 @@ from durabletask_aio.core.failures import is_recordable, recordable
 from durabletask_aio.core.functions import (
     FunctionKind,
     OrchestratorInfo,
+    check_functions,
     describe_function,
     function_kind,
     function_name,
@@ -58,6 +59,7 @@ __all__ = [
     "VisibleLogger",
     "WorkflowRun",
     "activity_failure_details",
+    "check_functions",
     "describe_failure",
     "describe_function",
     "failure_details",

@@ -1,9 +1,10 @@
-"""The two methods of upstream's worker that accept async functions once `durabletask.aio` is imported.
+"""The methods of upstream's worker that accept async functions once `durabletask.aio` is imported.
 
 Exactly `TaskHubGrpcWorker.add_orchestrator` and `.add_activity` are wrapped, on the class, because existing programs
-construct that class themselves.  Functions that are not async go straight to upstream's own methods.  Async functions
-go to a `Registrar`: the worker package has one; without it they are refused at once, because upstream would accept a
-coroutine function and fail each instance later with "the orchestration result could not be encoded".
+construct that class themselves; `add_orchestrators` and `add_activities`, which call them for several functions, are
+added.  Functions that are not async go straight to upstream's own methods.  Async functions go to a `Registrar`: the
+worker package has one; without it they are refused at once, because upstream would accept a coroutine function and fail
+each instance later with "the orchestration result could not be encoded".
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from durabletask_aio.core import installation, plugins
 from durabletask_aio.core._upstream import TaskHubGrpcWorker
 from durabletask_aio.core.errors import WorkflowValidationError
-from durabletask_aio.core.functions import function_name, is_coroutine_callable, is_plain_wrapper
+from durabletask_aio.core.functions import check_functions, function_name, is_coroutine_callable, is_plain_wrapper
 from durabletask_aio.core.validation import validate_workflow_function
 
 
@@ -101,8 +102,24 @@ originals: Originals | None = None
 _registrar: plugins.Registrar = RefusingRegistrar()
 
 
+def _add_orchestrators(self: TaskHubGrpcWorker, *fns: Callable[..., Any]) -> list[str]:
+    """Register several orchestrators, each as `add_orchestrator` does, and return their names."""
+    check_functions("add_orchestrators", fns)
+    return [self.add_orchestrator(fn) for fn in fns]
+
+
+def _add_activities(self: TaskHubGrpcWorker, *fns: Callable[..., Any]) -> list[str]:
+    """Register several activities, each as `add_activity` does, and return their names."""
+    check_functions("add_activities", fns)
+    return [self.add_activity(fn) for fn in fns]
+
+
+_ADDED = {"add_orchestrators": _add_orchestrators, "add_activities": _add_activities}
+"""The methods that are added to upstream's class, unless a later version has such methods of its own."""
+
+
 def install(registrar: plugins.Registrar | None = None) -> None:
-    """Wrap the two methods, if they are not wrapped yet, and pass async functions to `registrar`.
+    """Wrap the two methods and add those of `_ADDED`, unless that is done, and pass async functions to `registrar`.
 
     Without a registrar, async functions are refused.  Calling it again only changes the registrar.
     """
@@ -129,15 +146,21 @@ def install(registrar: plugins.Registrar | None = None) -> None:
     # Type checkers see upstream's signatures; the worker package's TaskHubGrpcWorker has the keywords in its own.
     setattr(TaskHubGrpcWorker, "add_orchestrator", add_orchestrator)  # noqa: B010
     setattr(TaskHubGrpcWorker, "add_activity", add_activity)  # noqa: B010
+    for name, method in _ADDED.items():
+        if not hasattr(TaskHubGrpcWorker, name):
+            setattr(TaskHubGrpcWorker, name, method)
 
 
 def uninstall() -> None:
-    """Put upstream's own two methods back."""
+    """Put upstream's own two methods back, and remove what was added."""
     global originals, _registrar
     if originals is None:
         return
     setattr(TaskHubGrpcWorker, "add_orchestrator", originals.add_orchestrator)  # noqa: B010
     setattr(TaskHubGrpcWorker, "add_activity", originals.add_activity)  # noqa: B010
+    for name, method in _ADDED.items():
+        if vars(TaskHubGrpcWorker).get(name) is method:
+            delattr(TaskHubGrpcWorker, name)
     originals = None
     _registrar = RefusingRegistrar()
 

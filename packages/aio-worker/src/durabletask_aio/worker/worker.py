@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.core.hosting import function_name, validate_workflow_function
+from durabletask_aio.core.hosting import check_functions, function_name, validate_workflow_function
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import GrpcChannelOptions, task
 from durabletask_aio.worker.activity_functions import check_activity, is_async
@@ -169,6 +169,42 @@ class AsyncOrchestratorMixin:
             check_activity(fn)
             return super().add_activity(fn)  # type: ignore[misc, no-any-return]
         return registrar.add_activity(self._worker(), fn, name=name)
+
+    def add_orchestrators(self, *fns: Callable[..., Any]) -> list[str]:
+        """Register several orchestrators, async workflows and generators, each as `add_orchestrator` does.
+
+        Args:
+            *fns: The functions, in the order in which they are registered.
+
+        Returns:
+            The names under which they are registered.
+
+        Raises:
+            RuntimeError: If the worker is running.
+            ValueError: If a name belongs to another function.
+            WorkflowValidationError: If an argument cannot be a workflow, such as a list of functions.
+            SandboxViolationError: If the sandbox mode of the worker is `"strict"` and static analysis finds code that
+                is not deterministic.
+        """
+        check_functions("add_orchestrators", fns)
+        return [self.add_orchestrator(fn) for fn in fns]
+
+    def add_activities(self, *fns: Callable[..., Any]) -> list[str]:
+        """Register several activities, each as `add_activity` does.
+
+        Args:
+            *fns: The functions, in the order in which they are registered.
+
+        Returns:
+            The names under which they are registered.
+
+        Raises:
+            RuntimeError: If the worker is running.
+            ValueError: If a name is taken.
+            WorkflowValidationError: If an argument cannot be an activity, such as a list of functions.
+        """
+        check_functions("add_activities", fns)
+        return [self.add_activity(fn) for fn in fns]
 
     def add_entity(self, fn: task.Entity[Any, Any], name: str | None = None) -> str:
         """Register an entity as upstream does.
