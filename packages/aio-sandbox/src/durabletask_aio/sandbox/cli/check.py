@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,18 +19,22 @@ from durabletask_aio.core.command_line import (
     write_json,
     write_report,
 )
-from durabletask_aio.sandbox.cli.config import read_settings
+from durabletask_aio.sandbox.cli.config import Configurations, Options
 from durabletask_aio.sandbox.cli.explanation import explain, rule_to_dict
-from durabletask_aio.sandbox.cli.reports import FORMATS
-from durabletask_aio.sandbox.rules import allowance
+from durabletask_aio.sandbox.cli.places import published_docs
+from durabletask_aio.sandbox.cli.reports import FORMATS, Surroundings
+from durabletask_aio.sandbox.cli.runs import check_targets
+from durabletask_aio.sandbox.code.sources import decoded
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.default import default_catalogue
-from durabletask_aio.sandbox.static.checker import Report, Settings, check_sources
+from durabletask_aio.sandbox.static.checker import Report
 
+_STDIN: Final = "-"
 _EPILOG = """\
 \b
 examples:
-  durabletask-aio check src/
+  durabletask-aio check
+  durabletask-aio check src/ --ignore DET8
   durabletask-aio check my.module --orchestrator order
   durabletask-aio check --explain DET101
 
@@ -41,42 +47,66 @@ The exit code is 0 if nothing is found, 1 if something is, 2 if the check cannot
     short_help="Find what makes workflows non-deterministic, without importing or running anything.",
     epilog=_EPILOG,
 )
-@click.argument("targets", nargs=-1, metavar="[PATH|MODULE]...", type=click.Path())
+@click.argument("targets", nargs=-1, metavar="[PATH|MODULE|-]...", type=click.Path(allow_dash=True))
 @click.option(
     "--orchestrator",
     "orchestrators",
     multiple=True,
     metavar="NAME",
-    help="""
-Also check this function ('name' or 'module:name'); may be repeated.""",
+    help="Also check this function ('name' or 'module:name'); may be repeated.",
 )
-@click.option("--format", "format_", type=click.Choice(list(FORMATS)), help="Format of the report; default: text.")
-@json_option
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the report to a file.")
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="RULES",
+    help="Report these rules only: codes, beginnings of codes (DET1), slugs, categories or ALL, with commas between.",
+)
+@click.option("--ignore", multiple=True, metavar="RULES", help="Do not report these rules; as for --select.")
 @click.option(
     "--allow",
     multiple=True,
     metavar="NAME",
-    help="""
-Do not report this rule, category or call; may be repeated.""",
+    help="Do not report this rule, category or call; may be repeated.",
 )
+@click.option("--errors-only", is_flag=True, help="Leave out rules that only warn.")
+@click.option("--notes", is_flag=True, help="Also report what is right as it stands; not in the exit code.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Skip files and folders; may be repeated.")
+@click.option("--force-exclude", is_flag=True, help="Skip excluded files even if they are named.")
 @click.option(
     "--follow",
     multiple=True,
     metavar="PACKAGE",
-    help="""
-Go into this installed package as if it were yours; '*' for all; may be repeated.""",
+    help="Go into this installed package as if it were yours; '*' for all; may be repeated.",
 )
 @click.option(
     "--follow-io",
     multiple=True,
     metavar="PACKAGE",
-    help="""
-Go into this installed package for files, network, processes and threads only; may be repeated.""",
+    help="Go into this installed package for files, network, processes and threads only; may be repeated.",
 )
-@click.option("--errors-only", is_flag=True, help="Leave out rules that only warn.")
-@click.option("--notes", is_flag=True, help="Also report what is right as it stands; not in the exit code.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the settings from this TOML file instead of the nearest pyproject.toml of each file.",
+)
+@click.option(
+    "--stdin-filename",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The name of the file that is read from standard input ('-').",
+)
+@click.option(
+    "--output-format",
+    "--format",
+    "format_",
+    type=click.Choice(list(FORMATS)),
+    metavar="FORMAT",
+    help=f"Format of the report: {', '.join(name for name in FORMATS if name != 'text')}; default: full.",
+)
+@json_option
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the report to a file.")
+@click.option("-e", "--exit-zero", is_flag=True, help="Exit with 0 even if something is found.")
 @click.option("--explain", "code", metavar="CODE", help="Print what a rule means, and exit.")
 @click.option("--rules", is_flag=True, help="List the rules, and exit.")
 @click.option("--statistics", is_flag=True, help="Print what was looked at, and how fast, on standard error.")
@@ -85,36 +115,54 @@ def check(
     ctx: click.Context,
     /,
     targets: tuple[str, ...],
+    config: Path | None,
+    stdin_filename: Path | None,
     format_: str | None,
     as_json: bool,
     output: Path | None,
+    exit_zero: bool,
     code: str | None,
     rules: bool,
     statistics: bool,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Find what makes workflows non-deterministic, without importing or running anything.
 
-    Checks files, folders and modules by their dotted names.
+    Checks files, folders and modules by their dotted names; the current folder if none is given, and standard input
+    for '-'.
     """
     report_format = select_format(format_, as_json)
     try:
         if code is not None:
             _print_explanation(code, as_json)
-        elif rules:
+            return
+        if rules:
             _print_rules(as_json)
-        elif not targets:
-            raise click.UsageError("give at least one file, folder or module to check", ctx)
-        else:
-            report = check_sources(targets, _merged_settings(**settings))
-            text = FORMATS[report_format](report)
-            write_report(f"{text}\n" if text else "", output)
-            if statistics:
-                _print_statistics(report)
-            if any(each.severity is not Severity.NOTE for each in report.findings):
-                ctx.exit(ExitCode.FINDINGS)
+            return
+        configurations = Configurations(Options(**options), config)
+        texts = _standard_input(ctx, targets, stdin_filename)
+        report = check_targets(() if texts else targets or (".",), configurations, texts)
+        docs_url = configurations.of_folder(Path.cwd()).docs_url or published_docs()
+        text = FORMATS[report_format](report, Surroundings(docs_url))
     except (WorkflowValidationError, ValueError) as error:
         raise CommandError(str(error)) from error
+    write_report(f"{text}\n" if text else "", output)
+    _print_hints(report, targets)
+    if statistics:
+        _print_statistics(report)
+    if not exit_zero and any(each.severity is not Severity.NOTE for each in report.findings):
+        ctx.exit(ExitCode.FINDINGS)
+
+
+def _standard_input(ctx: click.Context, targets: tuple[str, ...], filename: Path | None) -> dict[Path, str]:
+    """The text on standard input by the name of its file; empty if it is not to be read."""
+    if _STDIN not in targets:
+        if filename is not None:
+            raise click.UsageError("--stdin-filename needs the target '-', which stands for standard input", ctx)
+        return {}
+    if len(targets) > 1:
+        raise click.UsageError("'-' stands for standard input, and can be the only target", ctx)
+    return {filename or Path("stdin.py"): decoded(sys.stdin.buffer.read())}
 
 
 def _print_explanation(code: str, as_json: bool) -> None:
@@ -134,33 +182,28 @@ def _print_rules(as_json: bool) -> None:
             write(f"{rule.code}  {rule.severity.value:<8} {rule.slug:<26} {rule.title}\n")
 
 
-def _merged_settings(
-    orchestrators: tuple[str, ...],
-    allow: tuple[str, ...],
-    exclude: tuple[str, ...],
-    follow: tuple[str, ...],
-    follow_io: tuple[str, ...],
-    errors_only: bool,
-    notes: bool,
-) -> Settings:
-    """Add the options of the command line to the settings in `pyproject.toml`."""
-    settings = read_settings(Path.cwd())
-    return Settings(
-        allow=allowance.checked([*settings.allow, *allow]),
-        exclude=(*settings.exclude, *exclude),
-        orchestrators=settings.orchestrators | set(orchestrators),
-        forbid=settings.forbid,
-        follow=allowance.checked_packages([*settings.follow, *follow], "follow"),
-        follow_io=allowance.checked_packages([*settings.follow_io, *follow_io], "follow-io"),
-        errors_only=settings.errors_only or errors_only,
-        notes=settings.notes or notes,
-    )
+def _print_hints(report: Report, targets: tuple[str, ...]) -> None:
+    """Say on standard error what looks like a check of nothing."""
+    if report.importing and not report.orchestrators:
+        files = "1 file imports" if report.importing == 1 else f"{report.importing} files import"
+        click.echo(
+            f"hint: {files} an SDK of durable workflows, but no orchestrator was recognised. An orchestrator is found"
+            " by its registration, its decorator or the annotation of its context; name another one with"
+            " --orchestrator NAME, or in the setting `orchestrators`.",
+            err=True,
+        )
+    if os.environ.get("PRE_COMMIT") and targets and all(Path(target).is_file() for target in targets):
+        click.echo(
+            "hint: pre-commit gave only the files that have changed, and a change of a helper shows in the workflows"
+            " that call it: set `pass_filenames: false` for this hook, to check the whole project.",
+            err=True,
+        )
 
 
 def _print_statistics(report: Report) -> None:
     speed = report.files / report.seconds if report.seconds else 0.0
     for each in report.orchestrators:
-        click.echo(f"{each.module.name}:{each.name} ({each.found_by})", err=True)
+        click.echo(f"{each.module}:{each.name} ({each.found_by})", err=True)
     click.echo(
         f"{report.files} files, {len(report.orchestrators)} orchestrators, {report.seconds:.2f} s,"
         f" {speed:.0f} files per second",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import io
 import linecache
 import re
+import tokenize
 import types
 import warnings
 from collections.abc import Iterator
@@ -17,17 +19,23 @@ from durabletask_aio.sandbox.code._interpreter import position_at, positions
 FunctionNode: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _PRAGMA: Final = re.compile(r"#\s*determinism:\s*allow(?:\[(?P<names>[^\]]*)\])?(?P<reason>[^#]*)")
+_NOQA: Final = re.compile(r"#\s*(?i:noqa)\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*)")
+_OUR_CODES: Final = "DET"
 
 
 @dataclass(frozen=True)
 class Pragma:
-    """A comment `# determinism: allow[names] reason` on one line; without names it allows everything."""
+    """A comment `# determinism: allow[names] reason` or `# noqa: DET101` on one line.
+
+    The first form without names allows everything; the second needs the code of a rule, and no reason.
+    """
 
     line: int
     names: tuple[str, ...]
     reason: str
     source_line: str = ""
     """Text of the line, without the end of line."""
+    needs_reason: bool = True
 
 
 @dataclass
@@ -88,6 +96,22 @@ def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
             return None
 
 
+def encoding_of(content: bytes) -> str:
+    """The encoding of a source file, by its byte order mark or its first two lines; UTF-8 otherwise."""
+    if b"coding" not in b"".join(content.split(b"\n", 2)[:2]):
+        return "utf-8-sig" if content.startswith(codecs.BOM_UTF8) else "utf-8"
+    try:
+        return tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+    except SyntaxError:
+        # An unknown encoding, or one that contradicts the byte order mark.
+        return "utf-8-sig"
+
+
+def decoded(content: bytes) -> str:
+    """The text of a source file; bytes that cannot be decoded are replaced."""
+    return content.decode(encoding_of(content), errors="replace")
+
+
 def lines_of(text: str) -> list[str]:
     """The lines of a text as the parser counts them, with their ends; `str.splitlines` also splits at form feeds."""
     return list(io.StringIO(text, newline=""))
@@ -96,16 +120,32 @@ def lines_of(text: str) -> list[str]:
 def pragmas_of(text: str, lines: list[str] | None = None) -> dict[int, Pragma]:
     """The pragmas in a text by their line."""
     found: dict[int, Pragma] = {}
-    if "determinism:" not in text:
+    if "determinism:" not in text and not (_OUR_CODES in text and _mentions_noqa(text)):
         return found
     for number, line in enumerate(lines_of(text) if lines is None else lines, 1):
-        if "determinism:" not in line:
-            continue
-        match = _PRAGMA.search(line)
-        if match is not None:
-            names = tuple(name.strip() for name in (match["names"] or "*").split(",") if name.strip())
-            found[number] = Pragma(number, names, match["reason"].strip(" -:\t\r\n"), line.rstrip("\r\n"))
+        if "determinism:" in line or (_OUR_CODES in line and _mentions_noqa(line)):
+            pragma = _pragma(number, line.rstrip("\r\n"))
+            if pragma is not None:
+                found[number] = pragma
     return found
+
+
+def _mentions_noqa(text: str) -> bool:
+    return "noqa" in text or "NOQA" in text
+
+
+def _pragma(number: int, line: str) -> Pragma | None:
+    ours, noqa = _PRAGMA.search(line), _NOQA.search(line)
+    names: list[str] = []
+    if ours is not None:
+        names += [name.strip() for name in (ours["names"] or "*").split(",") if name.strip()]
+    if noqa is not None:
+        # The other codes are those of other linters.
+        names += [code for code in re.split(r"[,\s]+", noqa["codes"]) if code.startswith(_OUR_CODES)]
+    if not names:
+        return None
+    reason = ours["reason"].strip(" -:\t") if ours is not None else ""
+    return Pragma(number, tuple(names), reason, line, needs_reason=ours is not None)
 
 
 _cache: dict[str, tuple[list[str], Source]] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.core import WorkflowValidationError
@@ -13,10 +14,15 @@ from durabletask_aio.sandbox.code.sources import Source, pragmas_of
 from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.static.discovery import Orchestrator, may_have_orchestrators, orchestrators
+from durabletask_aio.sandbox.static.discovery import (
+    Orchestrator,
+    imports_an_sdk,
+    may_have_orchestrators,
+    orchestrators,
+)
 from durabletask_aio.sandbox.static.scanner import Analysis
 from durabletask_aio.sandbox.static.source_resolver import SourceModule, SourceResolver, read_source
-from durabletask_aio.sandbox.static.targets import Packages, files_of
+from durabletask_aio.sandbox.static.targets import Packages, files_of, matches
 
 _NESTING_ADVICE: Final = "smaller expressions, or leave the file out with --exclude"
 
@@ -37,35 +43,68 @@ class Settings:
     """Whether findings of severity `NOTE` are reported."""
 
 
+@dataclass(frozen=True)
+class RecognisedOrchestrator:
+    """A function that was checked, and how it was recognised."""
+
+    name: str
+    module: str
+    found_by: str
+
+
 @dataclass
 class Report:
     """The result of a run of the checker."""
 
     findings: list[Finding]
     files: int
-    orchestrators: list[Orchestrator]
+    orchestrators: list[RecognisedOrchestrator]
     seconds: float
+    importing: int = 0
+    """Number of files that import an SDK of durable workflows."""
 
 
 def check_sources(targets: Iterable[str | Path], settings: Settings | None = None) -> Report:
     """Check files, folders and modules (by dotted name).
 
-    A file is parsed if its text mentions workflows, if a workflow reaches it, or if it is a target itself; parsing all
-    files would take most of the time. The pragmas of all files are checked.
-
     Raises `WorkflowValidationError` for a target that is neither a path nor a module on the search path.
     """
     settings = settings or Settings()
     targets = list(targets)
+
+    def is_excluded(path: Path, root: Path) -> bool:
+        return any(matches(path, pattern, root) for pattern in settings.exclude)
+
+    files = [path for target in targets for path in files_of(target, is_excluded if settings.exclude else None)]
+    report = check_files(list(dict.fromkeys(files)), settings, named={str(target) for target in targets})
+    chosen = [each for each in report.findings if not settings.errors_only or each.severity is Severity.ERROR]
+    report.findings = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
+    return report
+
+
+def check_files(
+    files: Sequence[Path],
+    settings: Settings,
+    *,
+    named: Container[str] = frozenset(),
+    texts: Mapping[Path, str] = MappingProxyType({}),
+) -> Report:
+    """Check files, and report all findings, with those that the settings leave out.
+
+    A file is parsed if its text mentions workflows, if a workflow reaches it, or if it is one of `named`; parsing all
+    files would take most of the time. The pragmas of all files are checked. `texts` has what to check in place of what
+    is in a file.
+    """
     started = time.perf_counter()
     catalogue = _extended(settings)
-    files = list(dict.fromkeys(path for target in targets for path in files_of(target, settings.exclude)))
     packages = Packages()
     roots = list(dict.fromkeys([*(packages.root_of(path) for path in files), Path.cwd()]))
     followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
     resolver = SourceResolver(catalogue, roots, followed)
-    modules = [resolver.add(packages.name_of(path), path, read_source(path)) for path in files]
-    named = {str(target) for target in targets}
+    modules = [
+        resolver.add(packages.name_of(path), path, texts[path] if path in texts else read_source(path))
+        for path in files
+    ]
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}
     for module in modules:
@@ -80,10 +119,14 @@ def check_sources(targets: Iterable[str | Path], settings: Settings | None = Non
         found.extend(_check_orchestrator(each, resolver, catalogue, settings))
     for module in resolver.parsed_modules():
         found.extend(_check_syntax(module.source, catalogue))
-    chosen = [each for each in _deduplicated(found) if not settings.errors_only or each.severity is Severity.ERROR]
-    kept = [each for each in chosen if not allows(settings.allow, each.rule, each.call)]
-    kept.sort(key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
-    return Report(kept, len(files), list(checked.values()), time.perf_counter() - started)
+    recognised = [RecognisedOrchestrator(each.name, each.module.name, each.found_by) for each in checked.values()]
+    importing = sum(imports_an_sdk(module.text) for module in modules)
+    return Report(ordered(found), len(files), recognised, time.perf_counter() - started, importing)
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings in the order of files and lines, each place once."""
+    return sorted(_deduplicated(findings), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
 
 
 def _check_orchestrator(
@@ -111,7 +154,7 @@ def _extended(settings: Settings) -> Catalogue:
     return catalogue
 
 
-def _deduplicated(findings: list[Finding]) -> list[Finding]:
+def _deduplicated(findings: Iterable[Finding]) -> list[Finding]:
     """Each place once; the first finding shows the shortest path by which it is reached."""
     found: dict[tuple[object, ...], Finding] = {}
     for each in findings:
@@ -132,7 +175,7 @@ def _check_pragmas(module: SourceModule, catalogue: Catalogue) -> Iterator[Findi
     for pragma in pragmas_of(module.text).values():
         unknown = [name for name in pragma.names if name != "*" and not catalogue.is_known_name(name)]
         details = [f"The pragma allows `{name}`, which is not a rule, category or call" for name in unknown]
-        if not pragma.reason:
+        if pragma.needs_reason and not pragma.reason:
             details.append("The pragma does not say why the line may be different on replay")
         line = pragma.source_line
         column = line.index("#") + 1 if "#" in line else 1

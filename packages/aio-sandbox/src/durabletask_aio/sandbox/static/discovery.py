@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,16 @@ def may_have_orchestrators(module: SourceModule, wanted: frozenset[str]) -> bool
     """Whether the text of a file mentions workflows at all; most files do not and need not be parsed."""
     names = [name.rpartition(":")[2] for name in wanted]
     return any(word in module.text for word in (*_ORCHESTRATOR_WORDS, *names))
+
+
+_IMPORT_OF_SDK: Final = re.compile(
+    r"^[ \t]*(?:from|import)[ \t]+(?:durabletask|azure\.durable_functions|dapr\.ext\.workflow)\b", re.MULTILINE
+)
+
+
+def imports_an_sdk(text: str) -> bool:
+    """Whether the text of a file imports one of the SDKs with which workflows are written."""
+    return ("durabl" in text or "dapr" in text) and _IMPORT_OF_SDK.search(text) is not None
 
 
 class _Finder:

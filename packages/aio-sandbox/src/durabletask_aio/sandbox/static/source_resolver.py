@@ -18,7 +18,7 @@ from typing import Final
 from durabletask_aio.sandbox.code.evaluator import set_from_call, set_from_display
 from durabletask_aio.sandbox.code.name_resolver import DefaultFactory, FunctionBody
 from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Imported, Scope, own_nodes
-from durabletask_aio.sandbox.code.sources import FunctionNode, Source, parse
+from durabletask_aio.sandbox.code.sources import FunctionNode, Source, decoded, parse
 from durabletask_aio.sandbox.code.values import (
     ContextValue,
     ExternalName,
@@ -491,7 +491,7 @@ def _lambda_calling(function: ast.expr) -> ast.Lambda:
 
 def read_source(path: Path) -> str:
     """The text of a file. Bytes that cannot be decoded are replaced, so that the parser can report them."""
-    return path.read_bytes().decode("utf-8-sig", errors="replace")
+    return decoded(path.read_bytes())
 
 
 def _file_of(name: str, roots: Iterable[Path]) -> Path | None:

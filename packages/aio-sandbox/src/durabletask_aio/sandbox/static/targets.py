@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,11 @@ _EXCLUDED: Final = frozenset({"__pycache__", "node_modules", "site-packages", "d
 """Names of folders that are never looked into, in addition to those that begin with a dot."""
 
 
-def files_of(target: str | Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+def files_of(target: str | Path, is_excluded: Callable[[Path, Path], bool] | None = None) -> Iterator[Path]:
     """The Python files of a target: a file, a folder, or a module by its dotted name.
+
+    `is_excluded` is asked for each file and folder below a folder, with that folder. Hidden folders, virtual
+    environments and the like are always left out.
 
     Raises `WorkflowValidationError` for a target that is neither a path nor a module on the search path.
     """
@@ -34,20 +37,26 @@ def files_of(target: str | Path, exclude: tuple[str, ...]) -> Iterator[Path]:
         yield path
         return
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(each for each in folders if not _is_excluded(folder, each, path, exclude))
+        kept = sorted(each for each in folders if not each.startswith(".") and each not in _EXCLUDED)
+        folders[:] = [each for each in kept if is_excluded is None or not is_excluded(Path(folder, each), path)]
         for name in sorted(names):
-            if name.endswith(".py") and not _is_excluded(folder, name, path, exclude):
-                yield Path(folder, name)
+            if name.endswith(".py") and not name.startswith("."):
+                file = Path(folder, name)
+                if is_excluded is None or not is_excluded(file, path):
+                    yield file
 
 
-def _is_excluded(folder: str, name: str, root: Path, exclude: tuple[str, ...]) -> bool:
-    if name.startswith(".") or name in _EXCLUDED:
-        return True
-    if not exclude:
-        return False
-    path = Path(folder, name)
-    texts = (name, path.relative_to(root).as_posix(), path.as_posix())
-    return any(fnmatch.fnmatch(text, pattern) for pattern in exclude for text in texts)
+def matches(path: Path, pattern: str, *folders: Path) -> bool:
+    """Whether a pattern matches the name of a file or folder, its whole path, or its path below one of `folders`."""
+    absolute = path if path.is_absolute() else Path.cwd() / path
+    texts = [path.name, path.as_posix(), absolute.as_posix()]
+    texts += [
+        each.relative_to(folder).as_posix()
+        for folder in folders
+        for each in (path, absolute)
+        if each.is_relative_to(folder)
+    ]
+    return any(fnmatch.fnmatch(text, pattern) for text in texts)
 
 
 def _module_path(name: str) -> Path | None:
