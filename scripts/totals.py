@@ -1,6 +1,6 @@
 """Add up pytest's summary lines from a log: `totals.py < log` prints `N passed, N failed, ...`.
 
-Before it, the tests that failed and passed when they were run once more: each is a test, or a product, to be mended.
+Before it, the tests that failed and passed when they were run once more: each is a test, or a product, to be fixed.
 """
 
 from __future__ import annotations
