@@ -34,6 +34,7 @@ class TestTheSignature:
             "on_divergence": "retry",
             "stop_grace_period": 10.0,
             "slow_turn_warning": 2.0,
+            "turn_timeout": None,
             "history_size_warning": 5000,
             "reword_upstream_log": True,
         }
@@ -77,6 +78,7 @@ class TestValues:
             ("extended_session_idle_timeout", -1, ValueError, "extended_session_idle_timeout must not be negative"),
             ("stop_grace_period", "1", TypeError, "stop_grace_period must be seconds or a timedelta, not str"),
             ("slow_turn_warning", True, TypeError, "slow_turn_warning must be seconds or a timedelta, not bool"),
+            ("turn_timeout", 0, ValueError, "turn_timeout must be positive, got 0"),
             ("shadow_replay_rate", 2, ValueError, "shadow_replay_rate must be between 0 and 1, got 2"),
             ("shadow_replay_rate", "0.1", TypeError, "shadow_replay_rate must be a number, not str"),
             ("history_size_warning", -5, ValueError, "history_size_warning must not be negative, got -5"),

@@ -618,6 +618,22 @@ class HistoryExecutor(_ExecutorBase):
         super().process_event(self.context, event)
         return self._results(self.context.instance_id, self._orchestration_name)
 
+    def fail_turn(self, error: Exception | pb.TaskFailureDetails) -> ExecutionResults:
+        """End the turn as that of an instance that fails, whatever its code has done in it.
+
+        As with any failure, what the code has scheduled is sent, because it may release locks; but not if the code has
+        not caught up with its history, since the history may have it.
+
+        Args:
+            error: what is recorded.
+        """
+        ctx = self.context
+        if ctx._is_replaying:
+            ctx._pending_actions.clear()
+        _reopen(ctx)
+        ctx.set_failed(error)
+        return self._results(ctx.instance_id, self._orchestration_name)
+
     def keep_actions_in(self, actions: dict[int, pb.OrchestratorAction]) -> None:
         """Collect the actions of the instance in this mapping from now on; called before its first event."""
         self.context._pending_actions = actions

@@ -149,6 +149,10 @@ class StepBudgetError(AsyncWorkflowError):
     """A workflow ran more callbacks without waiting for anything durable than its step budget allows."""
 
 
+class TurnTimeoutError(AsyncWorkflowError):
+    """A turn ran longer than the worker's `turn_timeout`, and was interrupted; the message names the line."""
+
+
 class HistoryDivergenceError(AsyncWorkflowError, task.NonDeterminismError):
     """The history has another operation at a step than the code: the code changed, or is not deterministic."""
 
@@ -227,6 +231,7 @@ PUBLIC_ERRORS: tuple[type[BaseException], ...] = (
     NonDeterministicUseError,
     SandboxViolationError,
     StepBudgetError,
+    TurnTimeoutError,
     UnsupportedInWorkflowError,
     WorkflowTimeoutError,
     WorkflowValidationError,

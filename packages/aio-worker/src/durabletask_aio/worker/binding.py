@@ -42,7 +42,7 @@ class Binding:
         if settings.reword_upstream_log:
             self.logger.addFilter(UpstreamLogFilter(lambda: _upstream.is_stopping(worker)))
         interval = min(_MAX_EVICTION_INTERVAL, max(settings.extended_session_idle_timeout / 2, 0.05))
-        self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, interval)
+        self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, settings.turn_timeout, interval)
         self.loop = ActivityLoop(self.logger)
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)

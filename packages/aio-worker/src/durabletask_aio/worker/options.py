@@ -56,6 +56,13 @@ def _seconds(value: Seconds, name: str) -> float:
     return float(value)
 
 
+def _positive_seconds(value: Seconds, name: str) -> float:
+    seconds = _seconds(value, name)
+    if not seconds:
+        raise ValueError(f"{name} must be positive, got {value!r}")
+    return seconds
+
+
 def _share(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
@@ -134,6 +141,10 @@ class WorkerOptions(TypedDict, total=False):
     slow_turn_warning: Annotated[Seconds | None, Option(2.0, _or_none(_seconds))]
     """Seconds, or a `timedelta`, after which a turn that is still running is logged as a warning; `None` for never."""
 
+    turn_timeout: Annotated[Seconds | None, Option(None, _or_none(_positive_seconds))]
+    """Seconds, or a `timedelta`, after which a turn that is still running is interrupted, and its instance fails;
+    `None` for never. A turn takes milliseconds, so 30 is a good value."""
+
     history_size_warning: Annotated[int | None, Option(5000, _or_none(_count))]
     """Number of events at which the size of a history is logged as a warning, and again at each doubling; `None` for
     never."""
@@ -162,6 +173,7 @@ class Settings:
     on_divergence: OnDivergence
     stop_grace_period: float
     slow_turn_warning: float | None
+    turn_timeout: float | None
     history_size_warning: int | None
     reword_upstream_log: bool
     generator_sessions: bool

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from durabletask_aio.core.hosting import TurnDiverged, TurnExecutor
+from durabletask_aio.core import TurnTimeoutError
+from durabletask_aio.core.hosting import TurnDiverged, TurnExecutor, failure_details
 from durabletask_aio.worker._upstream import TurnAbandoned, pb, tracing
+from durabletask_aio.worker.interruption import TurnInterrupted
 from durabletask_aio.worker.spans import orchestration_spans
+from durabletask_aio.worker.turn_watchdog import RunningTurn
 
 
 class SessionExecutor(TurnExecutor):
@@ -23,15 +26,56 @@ class SessionExecutor(TurnExecutor):
     divergence: Exception | None = None
     """How history and code differ, if the last turn had no result for that reason."""
 
+    running_turn: RunningTurn | None = None
+    """The turn that is being executed, if it can be interrupted."""
+
     def execute(
         self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
     ) -> Any:
-        """Run one turn; upstream abandons it if history and code do not fit, with `raises_divergence`."""
+        """Run one turn.
+
+        Upstream abandons it if history and code do not fit, with `raises_divergence`.  If it is interrupted, because it
+        runs for too long, the instance fails.
+        """
+        running, self.running_turn = self.running_turn, None
+        if running is None:
+            return self._execute(instance_id, old_events, new_events)
+        try:
+            return running.interruption.run(lambda: self._execute(instance_id, old_events, new_events))
+        except TurnInterrupted:
+            return self._interrupted(running, new_events)
+
+    def _execute(
+        self, instance_id: str, old_events: Sequence[pb.HistoryEvent], new_events: Sequence[pb.HistoryEvent]
+    ) -> Any:
         try:
             return super().execute(instance_id, old_events, new_events)
         except TurnDiverged as diverged:
             self.divergence = diverged.error
         raise TurnAbandoned
+
+    def _interrupted(self, running: RunningTurn, new_events: Sequence[pb.HistoryEvent]) -> Any:
+        """Return the result of a turn that was interrupted."""
+        if self.divergence is not None:
+            raise TurnAbandoned
+        self.error = TurnTimeoutError(
+            f"the turn ran longer than turn_timeout and was interrupted at {running.place}. Workflow code must not "
+            "block or compute for long: do that in an activity. ctx.now() does not change within a turn: wait with "
+            "'await ctx.sleep(seconds)'",
+            instance_id=running.instance_id,
+            workflow_name=running.workflow_name,
+        )
+        if self.context is None:  # Not even the first event was processed; upstream fails the instance.
+            raise self.error
+        termination = next((event for event in new_events if event.HasField("executionTerminated")), None)
+        if termination is not None:
+            result = self.terminate(termination)
+        else:
+            details = failure_details(self.error, self.exception_properties_provider, self.logger)
+            details.stackTrace.value = running.stack.encode("utf-8", "backslashreplace").decode()
+            result = self.fail_turn(details)
+        self.actions = result.actions
+        return result
 
     @property
     def span_id(self) -> str | None:

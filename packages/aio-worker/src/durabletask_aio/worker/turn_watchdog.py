@@ -1,41 +1,68 @@
-"""`TurnWatchdog`: a thread of each running worker that warns of slow turns and has idle sessions evicted."""
+"""`TurnWatchdog`: a thread of each running worker that looks after slow turns, and has idle sessions evicted."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from durabletask_aio.worker import _interpreter
+from durabletask_aio.worker.interruption import Interruption
 
 if TYPE_CHECKING:
     import logging
 
+INTERRUPTION_INTERVAL = 1.0
+"""Seconds after which a turn that was interrupted, and still runs, is interrupted again."""
+
 
 @dataclass
-class _RunningTurn:
+class RunningTurn:
+    """A turn that a thread executes."""
+
+    thread_id: int
     instance_id: str
     workflow_name: str
     filename: str | None
+    """The file of the workflow function."""
     since: float
+    interruption: Interruption = field(default_factory=Interruption)
+    place: str = ""
+    """Where it was when it was interrupted, as `file:line in function`; empty if it was not."""
+    stack: str = ""
+    """Its stack at that time."""
     warned: bool = False
+    next_interruption: float = 0.0
+    is_reported: bool = False
+    """Whether it has been logged that interrupting it has no effect."""
 
 
 class TurnWatchdog:
-    """Warns of slow turns, and calls `evict_idle` (which evicts idle sessions), at a regular interval.
+    """Looks after turns, and calls `evict_idle` (which evicts idle sessions), at a regular interval.
 
     It is a thread and not a timer on upstream's loop or on that of async activities, because upstream blocks its loop
     while it connects, and activities are user code, which may block theirs.
+
+    Args:
+        logger: The worker's logger.
+        slow_after: Seconds after which a turn is warned of; `None` for never.
+        timeout: Seconds after which a turn is interrupted; `None` for never.
+        interval: Seconds between two checks, at most.
     """
 
-    def __init__(self, logger: logging.Logger, slow_after: float | None, interval: float) -> None:
+    def __init__(
+        self, logger: logging.Logger, slow_after: float | None, timeout: float | None, interval: float
+    ) -> None:
         self._logger = logger
         self._slow_after = slow_after
-        self._interval = min(interval, slow_after / 2 if slow_after else interval)
-        self._turns: dict[int, _RunningTurn] = {}
+        self.timeout = timeout
+        self._interval = min(interval, *(limit / 2 for limit in (slow_after, timeout) if limit), INTERRUPTION_INTERVAL)
+        self._turns: dict[int, RunningTurn] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -55,15 +82,13 @@ class TurnWatchdog:
             thread.join()
 
     @contextmanager
-    def turn(self, instance_id: str, workflow_name: str, filename: str | None) -> Iterator[None]:
+    def turn(self, instance_id: str, workflow_name: str, filename: str | None) -> Iterator[RunningTurn]:
         """Watch the turn that this thread is about to execute."""
-        if self._slow_after is None:
-            yield
-            return
         thread_id = threading.get_ident()
-        self._turns[thread_id] = _RunningTurn(instance_id, workflow_name, filename, time.monotonic())
+        running = RunningTurn(thread_id, instance_id, workflow_name, filename, time.monotonic())
+        self._turns[thread_id] = running
         try:
-            yield
+            yield running
         finally:
             self._turns.pop(thread_id, None)
 
@@ -73,32 +98,78 @@ class TurnWatchdog:
             evict_idle()
 
     def check(self) -> None:
-        """Warn, once each, of turns that have run for too long."""
-        if self._slow_after is None:
-            return
+        """Warn, once each, of turns that have run for too long, and interrupt those that have run even longer."""
         now = time.monotonic()
-        for thread_id, turn in list(self._turns.items()):
-            if turn.warned or now - turn.since < self._slow_after:
-                continue
-            turn.warned = True
-            self._logger.warning(
-                "%s: a turn of orchestrator %s has been running for %.1f s and is at %s; workflow code must not block "
-                "or compute for long: do that in an activity. ctx.now() does not change within a turn, so a loop that "
-                "compares it never ends: wait with 'await ctx.sleep(seconds)'",
+        for turn in list(self._turns.values()):
+            duration = now - turn.since
+            if self._slow_after is not None and duration >= self._slow_after and not turn.warned:
+                turn.warned = True
+                self._warn(turn, duration)
+            if self.timeout is not None and duration >= self.timeout and now >= turn.next_interruption:
+                turn.next_interruption = now + INTERRUPTION_INTERVAL
+                self._interrupt(turn, duration)
+
+    def _warn(self, turn: RunningTurn, duration: float) -> None:
+        self._logger.warning(
+            "%s: a turn of orchestrator %s has been running for %.1f s and is at %s; workflow code must not block "
+            "or compute for long: do that in an activity. ctx.now() does not change within a turn, so a loop that "
+            "compares it never ends: wait with 'await ctx.sleep(seconds)'",
+            turn.instance_id,
+            turn.workflow_name,
+            duration,
+            place_of(turn),
+        )
+
+    def _interrupt(self, turn: RunningTurn, duration: float) -> None:
+        """Interrupt a turn; if that was done before, log where it stays."""
+        place, stack = place_of(turn), stack_of(turn)
+        is_first = not turn.place
+        if is_first:
+            turn.place, turn.stack = place, stack  # before the turn's thread reads them
+        is_interrupted = turn.interruption.request()
+        if is_first and is_interrupted:
+            self._logger.error(
+                "%s: a turn of orchestrator %s has been running for %.1f s, longer than turn_timeout, and is "
+                "interrupted at %s; the instance fails",
                 turn.instance_id,
                 turn.workflow_name,
-                now - turn.since,
-                _line_of(thread_id, turn.filename),
+                duration,
+                place,
+            )
+        elif is_first:
+            turn.place = ""  # The worker's own code runs, before or after that of the workflow.
+        if not turn.is_reported and not (is_first and is_interrupted) and _frame_of_workflow(turn) is not None:
+            turn.is_reported = True
+            self._logger.error(
+                "%s: a turn of orchestrator %s has been running for %.1f s and cannot be interrupted, because it "
+                "executes a call outside of Python code, waits for a lock, or continues although it was interrupted. "
+                "Other instances of its thread wait for it. It is at %s:\n%s",
+                turn.instance_id,
+                turn.workflow_name,
+                duration,
+                place,
+                stack,
             )
 
 
-def _line_of(thread_id: int, filename: str | None) -> str:
-    """Return the innermost line of `filename` that the thread is on, or else its innermost line."""
-    # Documented, in spite of the underscore, as the way to read the stack of another thread.
-    innermost = frame = sys._current_frames().get(thread_id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and frame.f_code.co_filename != filename:
-        frame = frame.f_back
-    found: FrameType | None = frame or innermost
+def place_of(turn: RunningTurn) -> str:
+    """Return the innermost line of the workflow's file that the turn is on, or else its innermost line."""
+    found = _frame_of_workflow(turn) or _interpreter.frame_of(turn.thread_id)
     if found is None:
         return "an unknown line"
     return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}"
+
+
+def stack_of(turn: RunningTurn) -> str:
+    """Return the stack of a turn from the first line of the workflow's file on, or else its whole stack."""
+    innermost = _interpreter.frame_of(turn.thread_id)
+    lines = [] if innermost is None else list(traceback.extract_stack(innermost))
+    own = [position for position, line in enumerate(lines) if line.filename == turn.filename]
+    return "".join(traceback.format_list(lines[own[0] :] if own else lines))
+
+
+def _frame_of_workflow(turn: RunningTurn) -> FrameType | None:
+    frame = _interpreter.frame_of(turn.thread_id)
+    while frame is not None and frame.f_code.co_filename != turn.filename:
+        frame = frame.f_back
+    return frame

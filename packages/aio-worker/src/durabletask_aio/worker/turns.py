@@ -45,7 +45,7 @@ from durabletask_aio.worker.spans import workflow_spans
 if TYPE_CHECKING:
     from durabletask_aio.worker.instance_threads import InstanceThreads
     from durabletask_aio.worker.options import Settings
-    from durabletask_aio.worker.turn_watchdog import TurnWatchdog
+    from durabletask_aio.worker.turn_watchdog import RunningTurn, TurnWatchdog
 
 _SIZES_REMEMBERED = 4096
 
@@ -99,6 +99,7 @@ class _Turn:
     can_be_given_back: bool = False
     session: Session | None = None
     executor: SessionExecutor | None = None
+    running: RunningTurn | None = None
 
     @property
     def divergence(self) -> Exception | None:
@@ -157,7 +158,7 @@ class Turns:
         started = execution_started(request)
         turn = self._turn_of(started.name)
         with (
-            self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)),
+            self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)) as turn.running,
             # For what the scope closes at its end: up to Python 3.11, not all of it is closed in a context of its own.
             workflow_spans() if turn.is_async else nullcontext(),
             turn_scope(metadata=metadata_from_tags(started.tags)) as scope,
@@ -220,6 +221,7 @@ class Turns:
         else:
             turn.executor = SessionExecutor(*args, **keywords)
             turn.executor.is_async = turn.is_async
+        turn.executor.running_turn = None if self._watchdog.timeout is None else turn.running
         turn.executor.raises_divergence = turn.is_async and turn.can_be_given_back and self.diverged.is_retrying
         return turn.executor
 
