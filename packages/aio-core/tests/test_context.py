@@ -28,6 +28,8 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, START, Instance, canonical, replay
 from workflows import boom, failure_of, finished, line_in, result_of, started
 
+from durabletask_aio.core.settings import STEP_BUDGET_VARIABLE
+
 VALIDATION = "durabletask.aio.WorkflowValidationError"
 
 # -- upstream's methods -----------------------------------------------------------------------------------------------
@@ -111,6 +113,59 @@ def test_identity():
     started_event.parentInstance.orchestrationInstance.instanceId = "the-parent"
 
     assert instance.run().result == ["order-1", "orders", "the-parent", "1.5"]
+
+
+async def spins_on_now(ctx):
+    end = ctx.now() + timedelta(seconds=1)
+    while ctx.now() < end:  # <-
+        pass
+
+
+async def spins_on_upstreams_clock(ctx):
+    await ctx.sleep(1)
+    while ctx.current_utc_datetime.second != 59:  # <-
+        pass
+
+
+async def spins_on_the_time_of_the_loop(ctx):
+    loop = asyncio.get_running_loop()
+    while loop.time() < 60:  # <-
+        pass
+
+
+@pytest.mark.parametrize(
+    ("workflow", "shown"),
+    [
+        (spins_on_now, "ctx.now()"),
+        (spins_on_upstreams_clock, "ctx.current_utc_datetime"),
+        (spins_on_the_time_of_the_loop, "loop.time()"),
+    ],
+)
+def test_a_loop_that_waits_for_the_clock_ends_with_its_line(workflow, shown, monkeypatch):
+    monkeypatch.setenv(STEP_BUDGET_VARIABLE, "100")
+
+    details = failure_of(workflow)
+
+    assert details.errorType == "durabletask.aio.StepBudgetError"
+    assert details.errorMessage == (
+        f"{shown} was read 100 times within one turn ({line_in(workflow)}), and the clock of a workflow stands "
+        f"still until the workflow waits for something durable "
+        f"[workflow {workflow.__name__!r}, instance 'instance-1']\n"
+        f"  wrong: while {shown} < end: pass\n"
+        f"  right: await ctx.sleep(seconds)"
+    )
+
+
+def test_the_clock_can_be_read_as_often_as_one_likes_over_many_turns(monkeypatch):
+    monkeypatch.setenv(STEP_BUDGET_VARIABLE, "100")
+
+    async def workflow(ctx):
+        for _ in range(4):
+            for _ in range(90):
+                ctx.now()
+            await ctx.sleep(1)
+
+    assert result_of(workflow) is None
 
 
 def test_the_representation_names_workflow_and_instance():

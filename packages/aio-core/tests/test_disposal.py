@@ -148,6 +148,44 @@ async def continues(ctx):
     ctx.continue_as_new(1)
 
 
+def test_what_never_changes_can_be_read_while_an_instance_is_closed():
+    open_orders = {"order-1"}
+    read = set()
+
+    async def workflow(ctx):
+        try:
+            await ctx.wait_for_external_event("go")
+        finally:
+            read.add((ctx.workflow_name, ctx.parent_instance_id, ctx.version))
+            open_orders.discard(ctx.instance_id)
+
+    instance = Instance(as_orchestrator(workflow), instance_id="order-1")
+    instance.started.executionStarted.version.value = "1.5"
+    instance.started.executionStarted.parentInstance.orchestrationInstance.instanceId = "the-parent"
+    instance.start()
+
+    assert read == {("workflow", "the-parent", "1.5")}
+    assert open_orders == set()
+
+
+@pytest.mark.parametrize("name", ["random", "uuid4", "get_metadata", "now"])
+def test_a_refused_call_is_named(name):
+    messages = []
+
+    async def workflow(ctx):
+        try:
+            await ctx.wait_for_external_event("go")
+        finally:
+            try:
+                getattr(ctx, name)()
+            except InstanceEvicted as error:
+                messages.append(str(error))
+
+    started(workflow)
+
+    assert messages == [f"instance 'instance-1' is being closed; ctx.{name} no longer counts"]
+
+
 CHILDREN = ["resource of child 2", "child 2", "resource of child 1", "child 1"]
 
 

@@ -77,7 +77,7 @@ def message_of(code: str) -> str:
     assert first.outcome is not None
     assert first.outcome.orchestrationStatus == FAILED, first.outcome
     details = first.outcome.failureDetails
-    message = details.errorMessage.replace(f"ran {BUDGET:,} callbacks", f"ran {DEFAULT_STEP_BUDGET:,} callbacks")
+    message = re.sub(rf"(ran|read) {BUDGET:,} ", rf"\1 {DEFAULT_STEP_BUDGET:,} ", details.errorMessage)
     return f"{details.errorType.rpartition('.')[2]}: {message}"
 
 

@@ -10,6 +10,7 @@ import operator
 import threading
 import tracemalloc
 import types
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -125,8 +126,38 @@ async def used_as_an_index(ctx):
     return [1, 2, 3][position]  # <-
 
 
+async def put_into_an_f_string(ctx):
+    receipt = ctx.call_activity("receipt")
+    return f"your receipt: {receipt}"  # <-
+
+
+async def padded(ctx):
+    receipt = ctx.call_activity("receipt")
+    return "{:>10}".format(receipt)  # <-  # noqa: UP032
+
+
+async def made_a_string(ctx):
+    receipt = ctx.call_activity("receipt")
+    return "your receipt: " + str(receipt)  # <-
+
+
+async def interpolated(ctx):
+    receipt = ctx.call_activity("receipt")
+    return "your receipt: %s" % receipt  # <-  # noqa: UP031
+
+
+async def printed(ctx):
+    receipt = ctx.call_activity("receipt")
+    print(receipt)  # <-
+
+
 class Size(Enum):
     LARGE = "large"
+
+
+@dataclass
+class Receipt:
+    number: int
 
 
 FORGOTTEN = [
@@ -146,6 +177,11 @@ FORGOTTEN = [
     asked_for_an_attribute,
     converted,
     used_as_an_index,
+    put_into_an_f_string,
+    padded,
+    made_a_string,
+    interpolated,
+    printed,
 ]
 
 
@@ -188,7 +224,7 @@ def test_calculating_with_an_operation_is_a_forgotten_await(use):
     "value",
     [
         *("ok", b"ok", 1, 2.5, [1], (1,), {"a": 1}, {1}, frozenset({1}), Size.LARGE),
-        *(date(2030, 1, 1), datetime(2030, 1, 1), timedelta(1), Decimal(1), UUID(int=1)),
+        *(date(2030, 1, 1), datetime(2030, 1, 1), timedelta(1), Decimal(1), UUID(int=1), Receipt(7)),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -198,6 +234,17 @@ def test_a_comparison_with_what_a_result_may_be_is_a_forgotten_await(value):
 
     message = failure_of(workflow).errorMessage
     assert f"was used in a comparison with {value!r} without being awaited ({line_in(workflow)})" in message
+
+
+def test_the_representation_of_an_operation_is_no_use_of_its_result():
+    async def workflow(ctx):
+        double = ctx.call_activity("double", input=2)
+        shown = f"{double!r}"
+        await double
+        return [shown, repr(double), repr([double])]
+
+    done = "<Operation activity 'double' step=1 finished>"
+    assert result_of(workflow) == ["<Operation activity 'double' step=1 pending>", done, f"[{done}]"]
 
 
 async def joined(ctx):
@@ -481,11 +528,12 @@ def test_a_context_that_is_used_after_the_end_raises_an_ordinary_exception():
         lambda ctx: ctx.call_activity("late"),
         lambda ctx: ctx.sleep(1),
         lambda ctx: ctx.random(),
-        lambda ctx: ctx.instance_id,
+        lambda ctx: ctx.get_metadata(),
         lambda ctx: ctx.current_utc_datetime,
     ):
         with pytest.raises(AsyncWorkflowError, match="is not running"):
             use(kept[0])
+    assert (kept[0].instance_id, kept[0].workflow_name) == ("instance-1", "workflow")
 
 
 @pytest.mark.not_replayed("what belongs to another loop is in another state by then")

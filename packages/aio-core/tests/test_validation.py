@@ -212,6 +212,19 @@ def test_objects_without_code_are_described_by_name_alone():
     assert describe_function(print) == "'print'"
 
 
+async def with_context(ctx, /):
+    pass
+
+
+@pytest.mark.parametrize("function", [with_context, workflow, functools.partial(workflow), Service(), Service().method])
+def test_an_orchestrator_has_the_two_parameters_of_upstreams(function):
+    orchestrator = as_orchestrator(function)
+    names = list(inspect.signature(orchestrator).parameters)
+    assert len(names) == 2
+    assert names[1] == "input"
+    assert accepts(inspect.signature(orchestrator), 1) is accepts(inspect.signature(function), 1)
+
+
 def test_accepts():
     assert accepts(inspect.signature(workflow), 2)
     assert not accepts(inspect.signature(workflow), 1)

@@ -22,8 +22,10 @@ from durabletask.aio.testing import (
     WorkflowEnvironment,
     WorkflowStuckError,
     WorkflowTerminatedError,
+    local_backend,
 )
-from durabletask.client import OrchestrationFailedError, OrchestrationStatus
+from durabletask.aio.worker import TaskHubGrpcWorker
+from durabletask.client import OrchestrationFailedError, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.task import RetryPolicy
 
@@ -213,6 +215,10 @@ class TestExecuting:
         assert modes == {"plain": SandboxMode.STRICT, "careful": SandboxMode.BEST_EFFORT}
 
 
+async def _assertion():
+    raise AssertionError
+
+
 class TestFailures:
     async def test_the_error_of_the_workflow_is_the_cause(self, env):
         env.stub("charge", raises=ValueError("no funds"))
@@ -220,6 +226,24 @@ class TestFailures:
             await env.execute(charges, input=1)
         assert "no funds" in caught.value.failure_details.message
         assert caught.value.__cause__ is not None
+
+    @pytest.mark.parametrize(
+        ("fail", "shown"),
+        [
+            (lambda: asyncio.wait_for(asyncio.Event().wait(), 5), "TimeoutError"),
+            (lambda: asyncio.sleep(0, {}["x"]), "builtins.KeyError: 'x'"),
+            (_assertion, "builtins.AssertionError"),
+        ],
+    )
+    async def test_the_message_has_the_type_of_an_error_without_a_message(self, fail, shown):
+        async def workflow(ctx):
+            await fail()
+
+        async with WorkflowEnvironment(orchestrators=[workflow]) as env:
+            with pytest.raises(OrchestrationFailedError) as caught:
+                await env.execute(workflow)
+        assert str(caught.value).startswith("workflow 'workflow' failed, instance 'workflow-1': ")
+        assert str(caught.value).endswith(shown)
 
     async def test_an_error_raised_by_the_workflow_itself_keeps_its_type_and_traceback(self):
         async def broken(ctx):
@@ -640,8 +664,22 @@ class TestActivities:
             return await ctx.call_activity(first, input=[1, 2])
 
         async with WorkflowEnvironment(orchestrators=[workflow], activities=[first]) as env:
-            with pytest.raises(OrchestrationFailedError, match="StopIteration"):
+            with pytest.raises(OrchestrationFailedError, match=r"failed with builtins\.StopIteration") as caught:
                 await env.execute(workflow)
+            with local_backend() as engine, TaskHubGrpcWorker(host_address=engine.address) as worker:
+                worker.add_orchestrator(workflow)
+                worker.add_activity(first)
+                worker.start()
+                with TaskHubGrpcClient(host_address=engine.address) as client:
+                    instance_id = client.schedule_new_orchestration("workflow", instance_id="workflow-1")
+                    state = client.wait_for_orchestration_completion(instance_id, timeout=30)
+        assert state.failure_details.message == caught.value.failure_details.message
+
+    @pytest.mark.parametrize("outcome", [{"raises": StopIteration("empty")}, {"sequence": [StopIteration("empty")]}])
+    async def test_a_stub_raises_stop_iteration_as_a_sync_activity_does(self, env, outcome):
+        env.stub("charge", **outcome)
+        with pytest.raises(OrchestrationFailedError, match=r"builtins\.StopIteration: empty"):
+            await env.execute(charges, input=1)
 
     async def test_an_async_activity_runs_on_the_loop_of_the_test(self):
         loops = []

@@ -69,7 +69,9 @@ class AsyncWorkflowContext:
 
     Everything that takes part in the workflow's history is scheduled at the call, not at the `await`, and returns an
     [`Operation`][durabletask.aio.Operation], which is an `asyncio.Future`.  The context works inside its own workflow
-    function only: elsewhere each use raises [`AsyncWorkflowError`][durabletask.aio.AsyncWorkflowError].
+    function only: elsewhere each use raises [`AsyncWorkflowError`][durabletask.aio.AsyncWorkflowError].  Only what
+    never changes can always be read, as in the `finally` block of an instance that is closed: `instance_id`,
+    `workflow_name`, `parent_instance_id` and `version`.
     """
 
     __slots__ = ("_execution", "_loop")
@@ -84,23 +86,22 @@ class AsyncWorkflowContext:
     @property
     def instance_id(self) -> str:
         """The id of this instance."""
-        return self._execution.upstream.instance_id
+        return self._execution.instance_id
 
     @property
     def workflow_name(self) -> str:
         """The name this workflow is registered under."""
-        self._execution.check_live()
         return self._execution.workflow_name
 
     @property
     def parent_instance_id(self) -> str | None:
         """The id of the instance that started this one as a sub-orchestration, or `None`."""
-        return self._execution.upstream.parent_instance_id
+        return self._execution.parent_instance_id
 
     @property
     def version(self) -> str | None:
         """The version that this instance was scheduled with, or `None`."""
-        return self._execution.upstream.version
+        return self._execution.version
 
     @property
     def is_replaying(self) -> bool:
@@ -661,7 +662,7 @@ class AsyncWorkflowContext:
     @property
     def current_utc_datetime(self) -> datetime:
         """The workflow's clock as upstream has it: naive UTC.  `now` returns an aware one."""
-        return self._execution.upstream.current_utc_datetime
+        return self._execution.read_clock("current_utc_datetime")
 
     def now(self, tz: tzinfo = timezone.utc) -> datetime:
         """Return the workflow's time: the same on replay, and unchanged within a turn.
@@ -681,7 +682,7 @@ class AsyncWorkflowContext:
                 f"ctx.now({shown(tz)})",
                 "ctx.now() or ctx.now(ZoneInfo('Asia/Tokyo'))",
             )
-        now = self._execution.upstream.current_utc_datetime.replace(tzinfo=timezone.utc)
+        now = self._execution.read_clock("now").replace(tzinfo=timezone.utc)
         return now if tz is timezone.utc else now.astimezone(tz)
 
     def random(self) -> random.Random:
@@ -690,7 +691,7 @@ class AsyncWorkflowContext:
         Returns:
             The same object each time; its values are the same on replay.
         """
-        self._execution.check_live()
+        self._execution.check_live("random")
         return self._execution.streams.stream("random")
 
     def uuid4(self) -> uuid.UUID:
@@ -699,7 +700,7 @@ class AsyncWorkflowContext:
         Returns:
             A uuid in the form of version 4.
         """
-        self._execution.check_live()
+        self._execution.check_live("uuid4")
         return self._execution.streams.uuid4()
 
     def new_uuid(self) -> str:
@@ -721,7 +722,7 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: if it cannot be serialised.
         """
-        self._execution.check_live()
+        self._execution.check_live("set_custom_status")
         self._execution.upstream.set_custom_status(
             arguments.serializable(self._execution, custom_status, "ctx.set_custom_status(", "status")
         )
@@ -758,7 +759,7 @@ class AsyncWorkflowContext:
         Returns:
             A copy; `None` if none was set, neither here nor by the client or parent that started the instance.
         """
-        self._execution.check_live()
+        self._execution.check_live("get_metadata")
         return self._execution.metadata.get()
 
     def set_metadata(self, metadata_: Mapping[str, str], /) -> None:
@@ -770,7 +771,7 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: unless keys and values are strings that take at most 8 KiB together.
         """
-        self._execution.check_live()
+        self._execution.check_live("set_metadata")
         try:
             self._execution.metadata.replace(metadata_)
         except WorkflowValidationError as error:
@@ -809,7 +810,7 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: if it cannot be called.
         """
-        self._execution.check_live()
+        self._execution.check_live("add_cleanup")
         if not callable(cast(object, cleanup)):
             close_if_coroutine(cleanup)
             raise self._execution.usage_error(

@@ -44,8 +44,11 @@ class WorkflowRun:
             info: the workflow function, its name and its sandbox mode.
             guard: what the sandbox has prepared for it at registration.
         """
-        self.execution = Execution(upstream, info.name, info.sandbox_mode, metadata=disposal.current_metadata())
-        self.loop = WorkflowLoop(self.execution, step_budget=step_budget())  # type: ignore[abstract]  # see refusals
+        budget = step_budget()
+        self.execution = Execution(
+            upstream, info.name, info.sandbox_mode, metadata=disposal.current_metadata(), step_budget=budget
+        )
+        self.loop = WorkflowLoop(self.execution, step_budget=budget)  # type: ignore[abstract]  # see refusals
         # The environment is read when the execution starts, so that it does not change while an instance lives.
         if debug_enabled():
             self.loop.operation_log = OperationLog(self.execution.logger)

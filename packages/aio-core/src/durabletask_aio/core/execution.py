@@ -28,8 +28,9 @@ from durabletask_aio.core.cleanup import Cleanups
 from durabletask_aio.core.continuation import Continuation, after_continue_as_new
 from durabletask_aio.core.detached import DetachedContext
 from durabletask_aio.core.deterministic import Streams
-from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, WorkflowValidationError
+from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, StepBudgetError, WorkflowValidationError
 from durabletask_aio.core.metadata import WorkflowMetadata
+from durabletask_aio.core.settings import DEFAULT_STEP_BUDGET
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Execution:
     """One execution of one workflow; implements `plugins.Execution` for the sandbox."""
 
     __slots__ = (
+        "_clock",
+        "_clock_reads",
         "_detached",
         "_refused_calls",
         "_thread",
@@ -55,10 +58,13 @@ class Execution:
         "instance_id",
         "logger",
         "metadata",
+        "parent_instance_id",
         "sandbox_mode",
         "started_at",
+        "step_budget",
         "streams",
         "upstream",
+        "version",
         "workflow_name",
     )
 
@@ -69,9 +75,12 @@ class Execution:
         sandbox_mode: SandboxMode,
         *,
         metadata: Mapping[str, str] | None = None,
+        step_budget: int = DEFAULT_STEP_BUDGET,
     ) -> None:
         self.instance_id = upstream.instance_id
         self.workflow_name = workflow_name
+        self.parent_instance_id = upstream.parent_instance_id
+        self.version = upstream.version
         self.sandbox_mode = sandbox_mode
         self.started_at: datetime = upstream.current_utc_datetime
         self.streams = Streams(self.instance_id, self.started_at)
@@ -83,6 +92,11 @@ class Execution:
         self.logger = ReplaySafeLogger(self)
         self.evicted = False
         """Whether the coroutines are being closed, or have been."""
+        self.step_budget = step_budget
+        self._clock: datetime | None = None
+        """What the clock showed when it was read last; another object in each turn."""
+        self._clock_reads = 0
+        """How often it has shown that."""
         self._refused_calls = 0
         self._detached = cast("task.OrchestrationContext", DetachedContext(self._not_running))
         self._thread = 0
@@ -186,9 +200,14 @@ class Execution:
             raise self.error(AsyncWorkflowError, after_continue_as_new(f"ctx.{method}", self.continuation))
         raise self._wrong_thread()
 
-    def check_live(self) -> None:
-        """Raise as `scheduler` does, except after `continue_as_new`: for what leaves nothing in the history."""
-        self.upstream.instance_id  # noqa: B018 - raises if the code is not running, or is being closed
+    def check_live(self, member: str) -> None:
+        """Raise as `scheduler` does, except after `continue_as_new`: for what leaves nothing in the history.
+
+        Args:
+            member: the member of the workflow's context that is used, for the message.
+        """
+        if not self.attached:
+            getattr(self.upstream, member)  # raises
         if self._thread != get_ident() and self.continuation is None:
             raise self._wrong_thread()
 
@@ -223,6 +242,37 @@ class Execution:
     def is_muted(self) -> bool:
         """Whether nothing that the code does now may be seen from outside: it is replaying, or being closed."""
         return self.evicted or (self.attached and self.is_replaying)
+
+    def read_clock(self, member: str) -> datetime:
+        """Return the workflow's clock for user code: naive, UTC, and unchanged until the next turn.
+
+        Args:
+            member: the member of the workflow's context or loop that is read, for messages.
+
+        Raises:
+            StepBudgetError: if the clock was read as often as the step budget allows, and stood still.
+        """
+        if not self.attached:
+            getattr(self.upstream, member)  # raises
+        clock = self.upstream.current_utc_datetime
+        if clock is not self._clock:
+            self._clock = clock
+            self._clock_reads = 0
+        self._clock_reads += 1
+        if self._clock_reads > self.step_budget:
+            raise self._clock_stands_still(member)
+        return clock
+
+    def _clock_stands_still(self, member: str) -> StepBudgetError:
+        """Return the error for a loop that waits for the clock; without it, the turn would never end."""
+        shown = {"now": "ctx.now()", "time": "loop.time()"}.get(member, f"ctx.{member}")
+        msg = (
+            f"{shown} was read {self._clock_reads - 1:,} times within one turn ({call_site()}), and the clock of a "
+            f"workflow stands still until the workflow waits for something durable\n"
+            f"  wrong: while {shown} < end: pass\n"
+            f"  right: await ctx.sleep(seconds)"
+        )
+        return self.error(StepBudgetError, msg)
 
     def now(self) -> datetime:
         """Return the workflow's clock: aware, UTC, and unchanged until the next turn."""

@@ -268,7 +268,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if _compat_anyio.starts_thread(calling_frame(1)):
             msg = f"anyio.to_thread cannot be used in a workflow: {ADVICE['run_in_executor']}"
             raise self.execution.error(UnsupportedInWorkflowError, msg)
-        return self.execution.elapsed().total_seconds()
+        return (self.execution.read_clock("time") - self.execution.started_at).total_seconds()
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None

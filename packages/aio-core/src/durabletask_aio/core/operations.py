@@ -54,6 +54,10 @@ _PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum
 """Values that a result may equal and an operation never does.  Without `None`, which libraries compare with."""
 
 
+_DATA_CLASS_MARKS = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
+"""Attributes of the classes of `dataclasses`, `attrs` and pydantic, of which results are instances."""
+
+
 class OperationListener(Protocol):
     """A combination of operations: told of each of its parts at once, and not by a callback through the loop."""
 
@@ -310,6 +314,12 @@ class ScheduledOperation(Operation[T]):
         __pow__ = __rpow__ = __neg__ = __abs__ = __round__ = __or__ = __and__ = _used_without_await
         __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
 
+        def _formatted_without_await(self, *args: Any) -> Any:
+            # `repr()` stays: debuggers and asyncio's own messages use it.
+            raise self._unawaited("as text")
+
+        __str__ = __format__ = _formatted_without_await
+
         def __iter__(self) -> Any:
             """Refuse iteration and unpacking; `yield from` in a generator is an `await`."""
             if _interpreter.calling_frame(1).f_code.co_flags & _GENERATORS:
@@ -318,7 +328,7 @@ class ScheduledOperation(Operation[T]):
 
         def __eq__(self, other: object) -> bool:
             # `if ctx.call_activity("check") == "ok"` would always take the wrong branch, and silently.
-            if isinstance(other, _PLAIN_VALUES):
+            if isinstance(other, _PLAIN_VALUES) or any(hasattr(type(other), mark) for mark in _DATA_CLASS_MARKS):
                 raise self._unawaited(f"in a comparison with {other!r}")
             return True if self is other else NotImplemented
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from durabletask_aio.core import installation, plugins
 from durabletask_aio.core._upstream import task
@@ -112,8 +112,19 @@ def as_orchestrator(fn: Any = None, *, name: str | None = None, sandbox_mode: Sa
     functools.update_wrapper(orchestrator, fn, assigned=_assigned(fn))
     orchestrator.__name__ = info.name
     orchestrator.__qualname__ = info.name if name else getattr(fn, "__qualname__", info.name)
+    if not takes_input:
+        # Hosts count the parameters, and `inspect.signature` would show those of the function.
+        cast("Any", orchestrator).__signature__ = _with_input(inspect.signature(fn))
     setattr(orchestrator, ORCHESTRATOR_ATTRIBUTE, info)
     return orchestrator
+
+
+def _with_input(signature: inspect.Signature) -> inspect.Signature:
+    """Return the signature of a workflow that takes the context alone, with upstream's second parameter."""
+    context = next(iter(signature.parameters.values()))
+    added = inspect.Parameter("input", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+    first = context.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=inspect.Parameter.empty)
+    return signature.replace(parameters=[first, added])
 
 
 def _again(fn: Any, info: OrchestratorInfo, name: str | None, sandbox_mode: SandboxMode | str | None) -> Any:

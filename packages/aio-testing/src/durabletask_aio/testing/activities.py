@@ -8,7 +8,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -50,7 +50,8 @@ class Activities:
         response = pb.ActivityResponse(instanceId=request.orchestrationInstance.instanceId, taskId=request.taskId)
         call = self._record(request)
         try:
-            call.result = await self._outcome(request, call)
+            # A future, because StopIteration cannot leave a coroutine: Python makes a RuntimeError of it.
+            call.result = (await self._outcome(request, call)).result()
             encoded = self._converter.serialize(call.result)
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             if self.is_stopping or isinstance(error, KeyboardInterrupt):
@@ -89,7 +90,7 @@ class Activities:
             stub.calls.append(call)
         return call
 
-    async def _outcome(self, request: pb.ActivityRequest, call: ActivityCall) -> Any:
+    async def _outcome(self, request: pb.ActivityRequest, call: ActivityCall) -> Future[Any]:
         context = ActivityContext(call.instance_id, call.task_id, call.name, request.tags, lambda: self.is_stopping)
         stub = self.stubs.get(call.name)
         if stub is None:
@@ -97,10 +98,13 @@ class Activities:
         if stub.delay:
             await self._pause(stub.delay)
         value = call.input if stub.function is None else self._input(stub.function, request)
-        outcome = stub.answer(context, value)
-        if outcome is NEVER:
-            await self._pause(timedelta.max)
-        return await cast("Awaitable[Any]", outcome) if asyncio.iscoroutine(outcome) else outcome
+        answer = call_to_future(stub.answer, context, value)
+        if answer.exception() is None:
+            if answer.result() is NEVER:
+                await self._pause(timedelta.max)
+            if asyncio.iscoroutine(answer.result()):
+                return _completed(await cast("Awaitable[Any]", answer.result()))
+        return answer
 
     def _registered(self, name: str) -> Callable[..., Any]:
         names = self._registry.names("activity")
@@ -109,13 +113,17 @@ class Activities:
         # The message lists stubs too: the misspelled name may be that of the stub.
         raise ActivityNotRegisteredError(describe_unregistered("activity", name, [*names, *self.stubs]))
 
-    async def _call(self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest) -> Any:
+    async def _call(
+        self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest
+    ) -> Future[Any]:
         value = self._input(function, request)
         is_wrapper = may_return_awaitable(function)
         if not is_wrapper and hosting.function_kind(function) is hosting.FunctionKind.COROUTINE:
-            return await function(context, value)
-        result = await self.in_thread(function, context, value)
-        return await result if is_wrapper and inspect.isawaitable(result) else result
+            return _completed(await function(context, value))
+        answer = await self.in_thread(function, context, value)
+        if is_wrapper and answer.exception() is None and inspect.isawaitable(answer.result()):
+            return _completed(await answer.result())
+        return answer
 
     def _input(self, function: Callable[..., Any], request: pb.ActivityRequest) -> Any:
         """Decode the input, as the type that the function is annotated with."""
@@ -123,17 +131,20 @@ class Activities:
         input_type = activity_input_type(function, self._converter) if encoded else None
         return self._converter.deserialize(encoded, input_type)
 
-    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call sync user code in a thread, where it may block or run an event loop of its own, as in a worker.
 
         One thread for all calls: they run one after the other, in the order in which they were made.
+
+        Returns:
+            A future that is done, with the result or the exception of the call.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-environment")
         call = functools.partial(call_to_future, contextvars.copy_context().run, function, *arguments)
         self._calls_in_thread += 1
         try:
-            return (await asyncio.get_running_loop().run_in_executor(self._thread, call)).result()
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         finally:
             self._calls_in_thread -= 1
 
@@ -147,3 +158,9 @@ class Activities:
         self.is_stopping = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
+
+
+def _completed(result: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future

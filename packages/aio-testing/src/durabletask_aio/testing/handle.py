@@ -84,7 +84,8 @@ class WorkflowHandle:
         output = self._runner.converter.deserialize(instance.output.value or None, return_type)
         if self.status is OrchestrationStatus.FAILED:
             details = helpers.failure_details_from_protobuf(instance.failureDetails)
-            message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {details.message}"
+            reason = f"{details.error_type}: {details.message}" if details.message else details.error_type
+            message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {reason}"
             cause = self._runner.turns.errors.get(self.instance_id)
             # The frames of the driver and of upstream do not help the author of the workflow.
             raise OrchestrationFailedError(message, details) from (

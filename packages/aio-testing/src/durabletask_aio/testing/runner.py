@@ -320,10 +320,10 @@ class InProcessRunner:
 
     async def _run_entity(self, work: BatchWork) -> None:
         item, token = to_message(work), work.token
-        result = await self.activities.in_thread(
+        batch = await self.activities.in_thread(
             entity_batch, self.registry, self.converter, silent_logger, item.entityRequestV2, item.completionToken
         )
-        self.kernel.complete(token.lease, lambda transaction: transaction.complete_batch(token, result))
+        self.kernel.complete(token.lease, lambda transaction: transaction.complete_batch(token, batch.result()))
 
     def _run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
