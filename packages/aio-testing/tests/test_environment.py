@@ -231,7 +231,7 @@ class TestFailures:
         ("fail", "shown"),
         [
             (lambda: asyncio.wait_for(asyncio.Event().wait(), 5), "TimeoutError"),
-            (lambda: asyncio.sleep(0, {}["x"]), "builtins.KeyError: 'x'"),
+            (lambda: asyncio.sleep(0, dict[str, int]()["x"]), "builtins.KeyError: 'x'"),
             (_assertion, "builtins.AssertionError"),
         ],
     )
