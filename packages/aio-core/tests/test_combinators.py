@@ -600,7 +600,8 @@ ONE_LIST = "await ctx.{0}(first, second)\n  right: await ctx.{0}([first, second]
             "ctx.when_all was given a task of upstream's own context",
             (
                 "await ctx.when_all([ctx.upstream_context.call_activity(...)])\n"
-                "  right: await ctx.when_all([ctx.call_activity(...)])"
+                "  right: await ctx.when_all([ctx.call_activity(...)]), or for a library's task "
+                "await ctx.when_all([ctx.wait_for_task(agent.run(...))])"
             ),
         ),
     ],

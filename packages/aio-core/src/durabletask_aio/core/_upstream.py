@@ -15,7 +15,7 @@ import operator
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, cast
 
 import durabletask.worker as worker
 from durabletask import task
@@ -23,7 +23,7 @@ from durabletask.entities import EntityInstanceId
 from durabletask.internal import helpers, type_discovery
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
-from durabletask.task import CompletableTask, RetryPolicy, TaskFailedError
+from durabletask.task import CompletableTask, RetryPolicy, TaskCancelledError, TaskFailedError
 
 __all__ = [
     "ActivityContext",
@@ -34,6 +34,7 @@ __all__ = [
     "Listener",
     "NullContext",
     "RetryPolicy",
+    "TaskCancelledError",
     "TaskFailedError",
     "TaskHubGrpcWorker",
     "UnserializableResult",
@@ -68,6 +69,11 @@ listeners_by_key: Callable[[task.Task[Any]], dict[int, Listener]] = operator.att
 The public way to be told is a `CompositeTask` per task, an object that does nothing but pass the call on; see
 `benchmarks/hot_path.py`, `composite_task`.
 """
+
+
+def is_task(value: object) -> TypeGuard[task.Task[Any]]:
+    """Whether `value` is a task that can be listened to; a class has to call upstream's constructor for that."""
+    return isinstance(value, task.Task) and isinstance(getattr(cast("Any", value), "_parents", None), dict)
 
 
 def add_listener(upstream_task: task.Task[Any], key: int, listener: Listener) -> None:

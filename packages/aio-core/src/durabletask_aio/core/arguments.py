@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from durabletask_aio.core import _upstream
-from durabletask_aio.core._upstream import EntityInstanceId, RetryPolicy
+from durabletask_aio.core._upstream import EntityInstanceId, RetryPolicy, task
 from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
 from durabletask_aio.core.errors import AsyncWorkflowError, shown
 from durabletask_aio.core.functions import function_name
@@ -75,6 +75,22 @@ def entities_to_lock(execution: Execution, entities: Any) -> list[EntityInstance
         f"ctx.lock_entities takes a list of one or more EntityInstanceId, and not {wrong}",
         f"async with ctx.lock_entities({wrong}): ...",
         "async with ctx.lock_entities([EntityInstanceId('account', 'a')]): ...",
+    )
+
+
+def task_to_wait_for(execution: Execution, value: object) -> task.Task[Any]:
+    """Return the task of upstream's that `wait_for_task` was given; refuses anything else."""
+    if _upstream.is_task(value):
+        return value
+    if isinstance(value, AWAITABLES):
+        given, right = describe_awaitable(value), f"await {call_of(value)}"
+        close_if_coroutine(value)
+    else:
+        given, right = shown(value), "await ctx.wait_for_task(ctx.upstream_context.call_activity('work'))"
+    raise execution.usage_error(
+        f"ctx.wait_for_task takes a task of upstream's, and was given {given}",
+        "await ctx.wait_for_task(work)",
+        right,
     )
 
 

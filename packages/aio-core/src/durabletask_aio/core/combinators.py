@@ -43,9 +43,10 @@ def as_future(loop: WorkflowLoop, awaitable: Any, function: str) -> asyncio.Futu
         return loop.create_task(awaitable)
     if isinstance(awaitable, task.Task):
         raise loop.execution.usage_error(
-            f"ctx.{function} was given a task of upstream's own context, which cannot be awaited",
+            f"ctx.{function} was given a task of upstream's own context, which cannot be awaited as it is",
             f"await ctx.{function}([ctx.upstream_context.call_activity(...)])",
-            f"await ctx.{function}([ctx.call_activity(...)])",
+            f"await ctx.{function}([ctx.call_activity(...)]), or for a library's task "
+            f"await ctx.{function}([ctx.wait_for_task(agent.run(...))])",
         )
     if inspect.isawaitable(awaitable):
         return loop.create_task(_awaiting(awaitable))

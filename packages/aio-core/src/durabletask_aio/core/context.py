@@ -35,11 +35,13 @@ from durabletask_aio.core.operations import (
     EVENT,
     LOCK,
     SUB_ORCHESTRATION,
+    TASK,
     TIMER,
     LockOperation,
     Operation,
     RetriedOperation,
     ScheduledOperation,
+    TaskOperation,
 )
 from durabletask_aio.core.timers import fire_time, timeout_seconds, timer_too_long
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
@@ -112,8 +114,8 @@ class AsyncWorkflowContext:
     def upstream_context(self) -> task.OrchestrationContext:
         """Upstream's context, for what this one lacks.
 
-        A weak proxy, valid as long as the instance is.  Tasks that it returns cannot be awaited or cancelled, the
-        deadlock check does not see them, and metadata is not added to what it schedules.
+        A weak proxy, valid as long as the instance is.  Tasks that it returns are awaited with `wait_for_task`; until
+        then the deadlock check does not see them.  Metadata is not added to what it schedules.
         """
         return cast("task.OrchestrationContext", proxy(self._execution.upstream))
 
@@ -525,6 +527,27 @@ class AsyncWorkflowContext:
         upstream = self._execution.scheduler("lock_entities")
         scheduled = upstream.lock_entities(locked)
         return LockOperation(self._loop, LOCK, ", ".join(map(str, locked)), sequence_number(upstream), scheduled)
+
+    # -- upstream's tasks -----------------------------------------------------------------------------------------
+
+    def wait_for_task(self, upstream_task: task.Task[T]) -> Operation[T]:
+        """Wait for a task that `upstream_context`, or a library that was given it, has made.
+
+        Args:
+            upstream_task: a task of any class, a combination included; it may be complete.
+
+        Returns:
+            The operation, with the result of the task: of upstream's `when_any` the task that won.  Awaiting it raises
+            [`ActivityFailedError`][durabletask.aio.ActivityFailedError] for upstream's `TaskFailedError`, whatever has
+            failed; an exception of a type of the library's is raised as it is.  Cancelling the operation only stops
+            waiting; a task that is cancelled cancels the operation.
+
+        Raises:
+            WorkflowValidationError: for anything else than such a task.
+        """
+        upstream = arguments.task_to_wait_for(self._execution, upstream_task)
+        self._execution.scheduler("wait_for_task")
+        return TaskOperation(self._loop, TASK, type(upstream).__name__, None, upstream)
 
     # -- combining ------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,13 @@ from uuid import UUID
 
 from durabletask_aio.core import _interpreter, _upstream, _upstream_retries
 from durabletask_aio.core._interpreter import calling_frame
-from durabletask_aio.core._upstream import CompletableTask, TaskFailedError, listeners_by_key, task
+from durabletask_aio.core._upstream import (
+    CompletableTask,
+    TaskCancelledError,
+    TaskFailedError,
+    listeners_by_key,
+    task,
+)
 from durabletask_aio.core.call_sites import first_foreign_frame, line_of
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
 
@@ -37,6 +43,7 @@ TIMER = "timer"
 EVENT = "external event"
 ENTITY = "entity operation"
 LOCK = "entity lock"
+TASK = "task"
 
 METHODS = {
     ACTIVITY: "call_activity",
@@ -45,6 +52,7 @@ METHODS = {
     EVENT: "wait_for_external_event",
     ENTITY: "call_entity",
     LOCK: "lock_entities",
+    TASK: "wait_for_task",
 }
 """The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
 
@@ -79,8 +87,8 @@ class Operation(asyncio.Future[T]):
 
     Attributes:
         kind: `"activity"`, `"sub-orchestration"`, `"timer"`, `"external event"`, `"entity operation"`,
-            `"entity lock"`, or the name of the method that made a combination.
-        name: the name of the activity, orchestrator, event or entity; of a timer, when it fires.
+            `"entity lock"`, `"task"`, or the name of the method that made a combination.
+        name: the name of the activity, orchestrator, event or entity; of a timer, when it fires; of a task, its class.
         step: the sequence number under which the history records it; `None` for waits that are not recorded.
     """
 
@@ -355,6 +363,37 @@ class RetriedOperation(ScheduledOperation[T]):
         pending = _upstream_retries.retryable_task(upstream, self.step, id(self))
         if pending is not None:
             _upstream_retries.stop_retrying(upstream, pending, self.step, id(self))
+
+
+class TaskOperation(ScheduledOperation[T]):
+    """The wait for a task of upstream's, which may be of a library's own class."""
+
+    __slots__ = ()
+
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        """Take over the outcome, which a class of a library's may compute here; called by upstream."""
+        loop = self._loop
+        if self.done() or loop.execution.evicted:
+            return
+        self.order = loop.operation_finished()
+        try:
+            result = task.get_result()
+        except (TaskCancelledError, asyncio.CancelledError) as error:
+            super(ScheduledOperation, self).cancel(*error.args[:1])
+        except Exception as error:
+            self.set_exception(self._raised(error))
+            _interpreter.mute_exception(self)
+        else:
+            self.set_result(result)
+        if self._listeners is not None:
+            self.notify_listeners()
+
+    def _raised(self, error: Exception) -> BaseException:
+        if type(error) is TaskFailedError:
+            return self._failure(error.with_traceback(None))
+        if isinstance(error, StopIteration):  # A future cannot hold one.
+            return RuntimeError(f"{self.kind} {self.name!r} raised StopIteration")
+        return error  # An error of the library's own.
 
 
 class LockOperation(ScheduledOperation["HeldLock"]):

@@ -40,6 +40,7 @@ OPERATIONS: Final = frozenset(
         "wait_for_external_event",
         "call_entity",
         "lock_entities",
+        "wait_for_task",
         "when_all",
         "when_any",
         "when_any_with_result",
