@@ -30,7 +30,7 @@ from durabletask.worker import TaskHubGrpcWorker
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "spec" / "ENHANCED_ASYNC_FEATURES.md"
 SHARED_DOCUMENT = ROOT.parent / "shared" / "spec" / "ENHANCED_ASYNC_FEATURES.md"
-PATIENCE = 60
+TIMEOUT = 60
 """Seconds to wait for an instance on a machine that may be busy with other things."""
 
 
@@ -101,7 +101,7 @@ class Stage:
     def outcome(self, workflow: Any, input_data: Any = None) -> Any:
         """Schedule an instance and return its output; a failed instance fails the test with its own message."""
         instance_id = self.client.schedule_new_orchestration(workflow, input=input_data)
-        state = self.client.wait_for_orchestration_completion(instance_id, timeout=PATIENCE)
+        state = self.client.wait_for_orchestration_completion(instance_id, timeout=TIMEOUT)
         assert state is not None
         state.raise_if_failed()
         assert state.runtime_status is OrchestrationStatus.COMPLETED
@@ -223,7 +223,7 @@ def run_timeout_too_late(block: Block, folder: Path, monkeypatch: pytest.MonkeyP
     released = threading.Event()
 
     def slow_activity(ctx: Any, _: Any) -> str:
-        released.wait(PATIENCE)
+        released.wait(TIMEOUT)
         return "far too late"
 
     with stage(folder) as it:
@@ -346,7 +346,7 @@ def named_activities(*names: str) -> dict[str, Callable[..., Any]]:
 
 def wait_until_free(port: int) -> None:
     """Wait for someone else's run of this very test on this machine to be over; a port that stays taken fails later."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):

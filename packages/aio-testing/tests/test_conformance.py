@@ -287,7 +287,7 @@ def test_the_scenarios_that_kill_the_engine_work_on_one_that_keeps_what_it_has(k
         def start(self):
             engine.start()
 
-    run = ScenarioRun(killing.name, Settings(engine.start().address, "test", patience=40), Control())
+    run = ScenarioRun(killing.name, Settings(engine.start().address, "test", wait_timeout=40), Control())
     try:
         killing.function(run)
     finally:

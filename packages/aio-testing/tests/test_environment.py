@@ -76,7 +76,7 @@ async def env():
         orchestrators=[sequence, generator_sequence, sleeper, waits, charges, charges_with_retries, parent, child],
         activities=[double, triple],
         entities=[Counter],
-        patience=0.3,
+        stuck_timeout=0.3,
     ) as environment:
         yield environment
 
@@ -319,7 +319,7 @@ class TestTime:
             await env.advance(by)
 
     async def test_without_auto_skip_only_advance_moves_the_clock(self):
-        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=5) as env:
+        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, stuck_timeout=5) as env:
             handle = await env.start(sleeper, input=60)
             waiting = asyncio.ensure_future(handle.result())
             await asyncio.sleep(0.05)
@@ -328,7 +328,7 @@ class TestTime:
             assert await waiting == "2024-01-01T00:01:00+00:00"
 
     async def test_without_auto_skip_the_stuck_error_names_advance(self):
-        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, patience=0.05) as env:
+        async with WorkflowEnvironment(orchestrators=[sleeper], auto_skip=False, stuck_timeout=0.05) as env:
             handle = await env.start(sleeper, input=60)
             with pytest.raises(WorkflowStuckError, match=r"auto_skip is off, so time has to be advanced: await env"):
                 await handle.result()
@@ -719,7 +719,7 @@ class TestActivities:
         async def workflow(ctx):
             return await ctx.call_activity(gated)
 
-        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], patience=0.05) as env:
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], stuck_timeout=0.05) as env:
             handle = await env.start(workflow)
             with pytest.raises(WorkflowStuckError, match=r"still run after 0\.05 seconds of real time.*gated"):
                 await env.advance(60)
@@ -737,7 +737,7 @@ class TestActivities:
             ctx.signal_entity(EntityInstanceId("Blocking", "one"), "stop")
             await ctx.call_activity("charge")
 
-        async with WorkflowEnvironment(orchestrators=[workflow], entities=[Blocking], patience=0.05) as env:
+        async with WorkflowEnvironment(orchestrators=[workflow], entities=[Blocking], stuck_timeout=0.05) as env:
             env.stub("charge", never=True)
             await env.start(workflow)
             with pytest.raises(WorkflowStuckError, match="time stands still for them: @blocking@one; stub one"):
@@ -754,7 +754,7 @@ class TestActivities:
         async def workflow(ctx):
             return await ctx.call_activity(gated)
 
-        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], patience=0.02) as env:
+        async with WorkflowEnvironment(orchestrators=[workflow], activities=[gated], stuck_timeout=0.02) as env:
             waiting = asyncio.ensure_future(env.execute(workflow))
             await asyncio.sleep(0.2)
             gate.set()
@@ -1015,7 +1015,7 @@ class TestEnding:
         assert await handle.result() == DEFAULT_START.isoformat()
 
     async def test_closing_wakes_tasks_that_wait_for_a_result(self):
-        async with WorkflowEnvironment(orchestrators=[waits], patience=60) as env:
+        async with WorkflowEnvironment(orchestrators=[waits], stuck_timeout=60) as env:
             handle = await env.start(waits)
             waiting = asyncio.ensure_future(handle.result())
             await asyncio.sleep(0)

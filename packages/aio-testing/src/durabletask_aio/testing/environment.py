@@ -50,7 +50,7 @@ class WorkflowEnvironment:
     auto_skip: bool
     """Whether time moves to the next due timer while the test waits for a result."""
 
-    patience: float
+    stuck_timeout: float
     """Seconds of real time to wait for another task of the test before `WorkflowStuckError`."""
 
     turn_limit: int | None
@@ -66,7 +66,7 @@ class WorkflowEnvironment:
         start_time: datetime = DEFAULT_START,
         auto_skip: bool = True,
         verify: bool = True,
-        patience: float = 5.0,
+        stuck_timeout: float = 5.0,
         turn_limit: int | None = 50_000,
         data_converter: DataConverter | None = None,
         maximum_timer_interval: timedelta | None = timedelta(days=3),
@@ -84,7 +84,7 @@ class WorkflowEnvironment:
             verify: whether to replay every execution when the environment closes.  Workflow code then runs a second
                 time, as it does in production; its effects outside of the workflow, such as appending to a list of the
                 test, happen twice.
-            patience: seconds of real time to wait for another task of the test before `WorkflowStuckError`.
+            stuck_timeout: seconds of real time to wait for another task of the test before `WorkflowStuckError`.
             turn_limit: the number of turns one instance may take while the test waits for one result, `None` for no
                 limit.  Without a limit a workflow that never ends, such as a poller, would let virtual years pass for
                 as long as the test runs.
@@ -99,7 +99,7 @@ class WorkflowEnvironment:
         if start_time.tzinfo is None:
             raise ValueError(f"start_time={start_time!r} has no time zone; write datetime(..., tzinfo=timezone.utc)")
         self.auto_skip = auto_skip
-        self.patience = patience
+        self.stuck_timeout = stuck_timeout
         self.turn_limit = turn_limit
         self._verify = verify
         self._maximum_timer_interval = maximum_timer_interval
@@ -359,13 +359,14 @@ class WorkflowEnvironment:
     async def advance(self, by: timedelta | float) -> None:
         """Let time pass, and run everything that is due meanwhile.
 
-        Running activities are waited for first, up to `patience` seconds of real time: they take no time on this clock.
+        Running activities are waited for first, up to `stuck_timeout` seconds of real time: they take no time on this
+        clock.
 
         Args:
             by: how much, in seconds or as a `timedelta`.
 
         Raises:
-            WorkflowStuckError: if activities still run after `patience` seconds.
+            WorkflowStuckError: if activities still run after `stuck_timeout` seconds.
             ValueError: for a negative amount, and for a time beyond the calendar.
         """
         __tracebackhide__ = True

@@ -60,7 +60,7 @@ class Settings(Protocol):
     """The settings of an environment that may change while it runs."""
 
     auto_skip: bool
-    patience: float
+    stuck_timeout: float
     turn_limit: int | None
 
 
@@ -202,7 +202,7 @@ class InProcessRunner:
                 return
             idle_steps += 1
             await asyncio.sleep(0)
-            if self.activities.is_threaded and not await self._wait_for_change(self.settings.patience):
+            if self.activities.is_threaded and not await self._wait_for_change(self.settings.stuck_timeout):
                 return
 
     async def wait_until(self, condition: Callable[[], bool], describe: Callable[[], str]) -> None:
@@ -221,19 +221,19 @@ class InProcessRunner:
                 return
             if self._running:
                 # An activity may take long, because it uses a real database for example; a hanging one is reported.
-                if not await self._wait_for_change(None if has_warned else self.settings.patience):
+                if not await self._wait_for_change(None if has_warned else self.settings.stuck_timeout):
                     _logger.warning("%s", self._describe_running())
                     has_warned = True
             elif self.settings.auto_skip and self.time.skip():
                 pass
-            elif not await self._wait_for_change(self.settings.patience):
+            elif not await self._wait_for_change(self.settings.stuck_timeout):
                 raise WorkflowStuckError(describe())
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until `when`, and run everything that is due by then.
 
         Raises:
-            WorkflowStuckError: if activities run longer than `patience`, since they take no time on this clock.
+            WorkflowStuckError: if activities run longer than `stuck_timeout`, since they take no time on this clock.
         """
         __tracebackhide__ = True
         self._turns_per_instance.clear()
@@ -246,15 +246,15 @@ class InProcessRunner:
     async def _finish_activities(self) -> None:
         await self.settle()
         while self._running:
-            if not await self._wait_for_change(self.settings.patience):
+            if not await self._wait_for_change(self.settings.stuck_timeout):
                 raise WorkflowStuckError(self._describe_running())
             await self.settle()
 
     def _describe_running(self) -> str:
         names = sorted({task.get_name() for task in self._running})
         return (
-            f"activities or entities still run after {self.settings.patience:g} seconds of real time, and time stands "
-            f"still for them: {', '.join(names)}; stub one that should take time with delay= or never=True"
+            f"activities or entities still run after {self.settings.stuck_timeout:g} seconds of real time, and time "
+            f"stands still for them: {', '.join(names)}; stub one that should take time with delay= or never=True"
         )
 
     async def _wait_for_change(self, timeout: float | None) -> bool:

@@ -12,7 +12,7 @@ class WorkflowStuckError(RuntimeError):
 
     Also raised for an instance that takes more turns than `turn_limit` allows, and by
     [`WorkflowEnvironment.advance`][durabletask.aio.testing.WorkflowEnvironment.advance] for activities that run longer
-    than `patience` allows.  The message names the instance and the operations it waits for.
+    than `stuck_timeout` allows.  The message names the instance and the operations it waits for.
     """
 
 

@@ -90,9 +90,9 @@ class ScenarioRun:
         return Path(self._temporary.name)
 
     @property
-    def patience(self) -> float:
+    def wait_timeout(self) -> float:
         """Seconds to wait for something that should happen at once."""
-        return self.settings.patience
+        return self.settings.wait_timeout
 
     def orchestrator(self, function: _Function) -> _Function:
         """Register an orchestrator with the workers that are started from now on.
@@ -323,7 +323,7 @@ class ScenarioRun:
             Lost: There is no such instance.
             UnexpectedOutcome: It ends in another way.
         """
-        seconds = self.patience + extra_seconds
+        seconds = self.wait_timeout + extra_seconds
         try:
             found = self.client.wait_for_orchestration_completion(instance_id, timeout=seconds)
         except TimeoutError:
@@ -371,11 +371,11 @@ class ScenarioRun:
         Raises:
             Hangs: It does not hold in time.
         """
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + self.wait_timeout
         while not condition():
             if time.monotonic() > deadline:
                 instead = "" if found is None else f", found {found()}"
-                raise Hangs(f"still waiting for {what} after {self.patience:g} s{instead}")
+                raise Hangs(f"still waiting for {what} after {self.wait_timeout:g} s{instead}")
             time.sleep(_POLL_SECONDS)
 
     def check_stays(self, condition: Callable[[], bool], what: str, seconds: float = 1.0) -> None:

@@ -23,7 +23,7 @@ class Settings:
     timeout: float = 60.0
     """Seconds after which a scenario is ended."""
 
-    patience: float = 20.0
+    wait_timeout: float = 20.0
     """Seconds that a scenario waits for something that should happen at once."""
 
     long_activity: float = 150.0
@@ -50,7 +50,7 @@ class Settings:
         """
         limit = self.timeout * factor
         extra = self.long_activity if long_activity else 0.0
-        return replace(self, timeout=limit + extra, patience=limit / 3)
+        return replace(self, timeout=limit + extra, wait_timeout=limit / 3)
 
     def connection(self) -> dict[str, Any]:
         """Return the keywords of upstream's workers and clients that say how to connect.

@@ -202,7 +202,7 @@ def wait_for_start(run: ScenarioRun) -> None:
     else:
         raise UnexpectedOutcome("the wait ended before a worker was there")
     run.start_worker()
-    found = run.client.wait_for_orchestration_start(instance, timeout=run.patience)
+    found = run.client.wait_for_orchestration_start(instance, timeout=run.wait_timeout)
     check(found is not None and found.runtime_status is OrchestrationStatus.RUNNING, f"found {found}")
 
 

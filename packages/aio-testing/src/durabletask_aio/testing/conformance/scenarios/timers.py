@@ -24,7 +24,7 @@ def not_early(run: ScenarioRun) -> None:
         return [(ctx.now() - before).total_seconds()]
 
     (took,) = run.output(flow)
-    check(0.7 <= took < 0.7 + run.patience, f"a timer of 0.7 s took {took:.3f} s")
+    check(0.7 <= took < 0.7 + run.wait_timeout, f"a timer of 0.7 s took {took:.3f} s")
 
 
 @scenario()
@@ -119,7 +119,7 @@ def in_pieces(run: ScenarioRun) -> None:
 
     run.start_worker(maximum_timer_interval=timedelta(seconds=0.2))
     took = run.output(flow)
-    check(0.9 <= took < 0.9 + run.patience, f"a timer of 0.9 s took {took:.3f} s")
+    check(0.9 <= took < 0.9 + run.wait_timeout, f"a timer of 0.9 s took {took:.3f} s")
 
 
 @scenario()
