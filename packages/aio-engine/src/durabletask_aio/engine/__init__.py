@@ -19,6 +19,7 @@ What is kept:
 At work:
     commands: loads, computes and writes, in one transaction.
     pending: a command that waits for its transaction.
+    opening: opens a database: its lock, the store and the kernel.
     kernel: runs commands in groups, and publishes what they have changed.
     crash_loops: instances whose turns end the process.
     dispatch: queues, workers' streams, limits and leases.

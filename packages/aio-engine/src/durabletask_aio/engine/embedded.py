@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from durabletask_aio.engine._upstream import SERVICE, AsyncTaskHubGrpcClient, TaskHubGrpcClient
 from durabletask_aio.engine.channel import InProcessChannel
 from durabletask_aio.engine.channel_aio import InProcessAioChannel
-from durabletask_aio.engine.clock import SystemClock
 from durabletask_aio.engine.dispatch import RECONNECT_PERIOD, TURN_LEASE
 from durabletask_aio.engine.file_lock import FileLock
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.management.rpc import SERVICE as MANAGEMENT
 from durabletask_aio.engine.management.service import ManagementService
+from durabletask_aio.engine.opening import open_kernel
 from durabletask_aio.engine.server import Access, Server
 from durabletask_aio.engine.service import TaskHubService
-from durabletask_aio.engine.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,24 +131,14 @@ class Engine:
         if self._kernel is not None:
             return self
         began = time.monotonic()
-        lock = None if self.path is None else FileLock(self.path)
-        if lock is not None:
-            lock.acquire(self._wait)
-        try:
-            store = SqliteStore(self.path, self.durability)
-            kernel = Kernel(
-                store,
-                SystemClock(Kernel.last_time(store)),
-                turn_lease=self._turn_lease,
-                activity_lease=self._activity_lease,
-                reconnect_period=self._reconnect_period,
-            )
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
-        self._lock = lock
-        kernel.is_forked = (lambda: False) if lock is None else (lambda: lock.is_forked)
+        kernel, self._lock = open_kernel(
+            self.path,
+            self.durability,
+            wait=self._wait,
+            turn_lease=self._turn_lease,
+            activity_lease=self._activity_lease,
+            reconnect_period=self._reconnect_period,
+        )
         kernel.start()
         self._kernel = kernel
         self._servicers = {SERVICE: TaskHubService(kernel, in_process=True), MANAGEMENT: ManagementService(kernel)}

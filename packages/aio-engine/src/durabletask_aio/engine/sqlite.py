@@ -97,7 +97,7 @@ class SqliteStore(Queries):
         try:
             super().__init__(connect(":memory:" if path is None else os.fspath(path)))
         except sqlite3.DatabaseError as error:
-            raise StoreError(_describe(self.path, error)) from error
+            raise StoreError(describe_error(self.path, error)) from error
         try:
             self._open(path is not None, durability)
             self._seq = self._first_seq(path is not None)
@@ -105,7 +105,7 @@ class SqliteStore(Queries):
             # An open connection would keep its locks, and what it has not committed.
             self._db.close()
             if isinstance(error, sqlite3.DatabaseError):
-                raise StoreError(_describe(self.path, error)) from error
+                raise StoreError(describe_error(self.path, error)) from error
             raise
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._cached_bytes = 0
@@ -166,7 +166,7 @@ class SqliteStore(Queries):
         if pages <= _CHECKED_PAGES:
             (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if check != "ok":
-                raise StoreError(_describe(self.path, sqlite3.DatabaseError(check)))
+                raise StoreError(describe_error(self.path, sqlite3.DatabaseError(check)))
         return version
 
     def reader(self) -> SqliteReader | None:
@@ -182,6 +182,10 @@ class SqliteStore(Queries):
         if self.path is not None:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('seq', ?)", (self._seq,))
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def discard(self) -> None:
+        """Close it without writing anything, after an error."""
         self._db.close()
 
     def set_meta(self, name: str, value: Any) -> None:
@@ -587,11 +591,14 @@ class SqliteStore(Queries):
         return bool(mine)
 
 
-def _describe(path: Path | None, error: sqlite3.DatabaseError) -> str:
+def describe_error(path: Path | None, error: sqlite3.DatabaseError) -> str:
+    """Say what is wrong with a file, and what to do, after an error of SQLite."""
     if "not a database" in str(error):
         return f"{path} is not a database; give the engine a file of its own, or one that does not exist yet"
     if "locked" in str(error):
         return f"{path} is in use by another program: {error}"
+    if isinstance(error, DISK_ERRORS):
+        return f"{path} cannot be used: {error}"
     return f"{path} is damaged ({error}); start from a backup, or save what can be read with `sqlite3 {path} .recover`"
 
 

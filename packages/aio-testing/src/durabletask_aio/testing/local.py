@@ -19,6 +19,7 @@ from durabletask_aio.engine.clock import SystemClock
 from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
 from durabletask_aio.engine.file_lock import FileLock
 from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.opening import open_kernel
 from durabletask_aio.engine.server import Server
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.store import Reader, Store, all_instances
@@ -116,17 +117,7 @@ class LocalBackend:
         if self.path is None:
             assert self._memory is not None
             return Kernel(self._memory, self._clock, reconnect_period=self._reconnect_period)
-        lock = FileLock(self.path)
-        lock.acquire()
-        try:
-            store = SqliteStore(self.path)
-            clock = SystemClock(Kernel.last_time(store))
-            kernel = Kernel(store, clock, reconnect_period=self._reconnect_period)
-        except BaseException:
-            lock.release()
-            raise
-        kernel.is_forked = lambda: lock.is_forked
-        self._file_lock = lock
+        kernel, self._file_lock = open_kernel(self.path, reconnect_period=self._reconnect_period)
         return kernel
 
     def _close(self, kernel: Kernel) -> None:
