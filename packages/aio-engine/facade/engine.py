@@ -19,8 +19,17 @@ from durabletask_aio.engine.embedded import Engine
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
 from durabletask_aio.engine.store import StoreError
-from durabletask_aio.engine.web.waiting import Awaited
+from durabletask_aio.engine.web.waiting import Awaited, WaitingUnknownError
 
-__all__ = ["Access", "Awaited", "BearerToken", "Engine", "EngineClient", "Server", "StoreError"]
+__all__ = [
+    "Access",
+    "Awaited",
+    "BearerToken",
+    "Engine",
+    "EngineClient",
+    "Server",
+    "StoreError",
+    "WaitingUnknownError",
+]
 
 del _core

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import ipaddress
 import json
 import os
@@ -21,8 +22,13 @@ from durabletask.client import TaskHubGrpcClient
 from durabletask_aio.core.command_line import run_command
 from durabletask_aio.testing.dev import DEFAULT_PORT
 from durabletask_aio.testing.dev import dev as command
+from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 psutil = pytest.importorskip("psutil")
+
+
+async def order(ctx, _):
+    return await ctx.wait_for_external_event("Paid")
 
 
 def is_loopback(text):
@@ -36,7 +42,7 @@ def listening_ports(pid):
 
 
 class Dev:
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, cwd=None):
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "durabletask_aio", "dev", *arguments],
@@ -44,6 +50,7 @@ class Dev:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            cwd=cwd,
         )
         self._lines = queue.Queue()
         self.output = ""
@@ -70,8 +77,8 @@ class Dev:
 def dev():
     running = []
 
-    def start(*arguments):
-        running.append(Dev(*arguments))
+    def start(*arguments, **options):
+        running.append(Dev(*arguments, **options))
         return running[-1]
 
     yield start
@@ -162,8 +169,8 @@ def test_a_port_in_use_is_one_clear_sentence_and_status_two(dev, local_backend):
     engine = dev("--port", str(local_backend.port))
     assert engine.process.wait(60) == 2
     assert engine.process.stderr.read() == (
-        f"error: port {local_backend.port} on localhost is in use by another program, so the local "
-        "engine cannot listen there; stop that program or choose another port (0 takes a free one).\n"
+        f"error: port {local_backend.port} on localhost is in use by another program, so the engine "
+        "cannot listen there; stop that program or choose another port (0 takes a free one).\n"
         "For example: durabletask-aio dev --port 0\n"
     )
 
@@ -178,9 +185,51 @@ class TestUi:
 
     @pytest.mark.parametrize("options", [("--ui-port", "0"), ("--ui", "--ui-port", "0")])
     def test_it_says_where_the_page_is(self, dev, options):
-        url, _ = self.ui_of(dev("--port", "0", *options))
+        engine = dev("--port", "0", *options)
+        url, _ = self.ui_of(engine)
         with urllib.request.urlopen(url, timeout=60) as answer:
-            assert b"<h1>Workflows</h1>" in answer.read()
+            text = answer.read().decode()
+        assert "<h1>Instances</h1>" in text
+        assert "Everything is in the memory of the engine" in text
+        address = re.search(r"listening on (localhost:\d+)", engine.output)[1]
+        assert f'host_address="{address}"' in text
+
+    def test_the_page_shows_what_a_workflow_waits_for_if_it_is_told_the_application(self, dev, tmp_path):
+        (tmp_path / "shop_of_dev.py").write_text(
+            'async def order(ctx, _):\n    return await ctx.wait_for_external_event("Paid")\n', encoding="utf-8"
+        )
+        engine = dev("--port", "0", "--ui-port", "0", "--app", "shop_of_dev", cwd=tmp_path)
+        url, _ = self.ui_of(engine)
+        address = re.search(r"listening on (localhost:\d+)", engine.output)[1]
+        with TaskHubGrpcWorker(host_address=address) as worker, TaskHubGrpcClient(host_address=address) as client:
+            worker.add_orchestrator(order)
+            worker.start()
+            client.schedule_new_orchestration("order", instance_id="one")
+            client.wait_for_orchestration_start("one", timeout=60)
+            text, deadline = "", time.monotonic() + 60
+            while "shop_of_dev.py" not in text and time.monotonic() < deadline:
+                with urllib.request.urlopen(f"{url}instance?id=one", timeout=60) as answer:
+                    text = html.unescape(answer.read().decode())
+        assert "external event 'Paid'" in text
+        assert "shop_of_dev.py:2 in order" in text
+        assert 'return await ctx.wait_for_external_event("Paid")' in text
+        assert 'data-fill-name="Paid"' in text
+
+    def test_an_application_that_cannot_be_imported_is_one_sentence(self, dev):
+        engine = dev("--port", "0", "--app", "no_such_app")
+        assert engine.process.wait(60) == 2
+        assert engine.process.stderr.read() == "error: cannot import 'no_such_app': No module named 'no_such_app'\n"
+
+    def test_what_the_page_needs_is_named_where_it_is_not_installed(self):
+        program = (
+            "import sys; sys.modules['starlette'] = None; "
+            "sys.argv = ['durabletask-aio', 'dev', '--port=0', '--ui-port=0']; "
+            "from durabletask_aio.__main__ import main; sys.exit(main())"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: the page needs starlette")
+        assert done.stderr.endswith('which is not installed: pip install "durabletask-aio-engine[ui]"\n')
 
     def test_engine_and_page_listen_on_loopback_only(self, dev):
         engine = dev("--port", "0", "--ui-port", "0")
@@ -208,7 +257,7 @@ class TestUi:
         engine = dev("--port", "0", "--ui-port", str(local_backend.port))
         assert engine.process.wait(60) == 2
         error = engine.process.stderr.read()
-        assert "so the page of instances cannot listen there" in error
+        assert "so the page cannot listen there" in error
         assert error.endswith("For example: durabletask-aio dev --ui-port 0\n")
 
     def test_without_it_there_is_no_page(self):

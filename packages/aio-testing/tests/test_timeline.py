@@ -362,11 +362,6 @@ class TestPage:
         assert "<dt>so far</dt><dd>1.5 s in 2 turns, up to the last event</dd>" in page
         assert "text-anchor='end'>no outcome yet</text>" in page
 
-    async def test_the_custom_status_can_be_passed(self, approved):
-        assert "custom status" not in render_html(approved)
-        page = render_html(approved, custom_status='"<b>"')
-        assert "<dt>custom status</dt><dd><code>&quot;&lt;b&gt;&quot;</code></dd>" in page
-
     async def test_empty_lanes_are_not_drawn(self, failed):
         assert ">Timers</text>" not in render_html(failed)
 

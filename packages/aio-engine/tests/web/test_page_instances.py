@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.embedded import Engine
 from durabletask_aio.engine.web.app import create_app
 from durabletask_aio.engine.web.backend import Backend
-from durabletask_aio.engine.web.waiting import Awaited
+from durabletask_aio.engine.web.waiting import Awaited, WaitingUnknownError
 
 DEEP = "[" * 50_000
 STRANGE_IDS = [
@@ -250,6 +251,51 @@ def test_a_failure_and_a_custom_status_are_in_the_list(page: Any, start: Callabl
     assert ">pricing</span>" in text
 
 
+def test_a_result_is_in_the_list_with_its_custom_status(page: Any, start: Callable[..., str]) -> None:
+    start("order", "listed-result", status="COMPLETED", input="good")
+    text = page.get("/?prefix=listed-result").text
+    row = text.partition('data-key="listed-result"')[2].partition("</tr>")[0]
+    note = unescape(re.sub(r"<[^>]+>", "", row.partition('class="c-note"')[2]))
+    assert '["paid", {"item": "item 0", "price": 12.5}]' in note
+    assert "pricing" in note
+
+
+class TestWorkers:
+    """What the list says of those that run the instances, and of where they are kept."""
+
+    @pytest.fixture
+    def lonely(self, tmp_path: Path) -> Iterator[Engine]:
+        """An engine without a worker."""
+        with Engine(tmp_path / "lonely.db") as engine:
+            yield engine
+
+    def text(self, engine: Engine, **options: Any) -> str:
+        page = testclient.TestClient(create_app(engine.channel, **options), base_url="http://localhost")
+        found = page.get("/").text
+        return " ".join(unescape(re.sub(r"<[^>]+>", " ", found.partition("<main")[2])).split())
+
+    def test_connected_workers_are_counted(self, engine: Engine) -> None:
+        assert " 1 worker " in self.text(engine)
+        assert "wait for a worker" not in self.text(engine)
+        assert "Everything is in the memory of the engine, and is forgotten when it stops." in self.text(engine)
+
+    def test_instances_that_wait_for_a_worker_are_explained(self, lonely: Engine, tmp_path: Path) -> None:
+        text = self.text(lonely, address="localhost:5000")
+        assert "No worker is connected" in text
+        assert "Instances wait for a worker." not in text
+        assert "There are no instances yet. A client starts them, or the button above. Workers and clients" in text
+        assert 'connect with host_address="localhost:5000"' in text
+        assert f"Everything is kept in {tmp_path / 'lonely.db'} ." in text
+
+        lonely.client().schedule_new_orchestration("nobody")
+
+        assert "Instances wait for a worker. Start a program" in self.text(lonely, address="localhost:5000")
+        assert "Workers and clients of durabletask find this engine without" in self.text(
+            lonely, address="localhost:4001"
+        )
+        assert "Workers and clients" not in self.text(lonely)
+
+
 def test_what_has_not_changed_is_not_sent_again(page: Any, shop: Sequence[str], act: Any) -> None:
     for path in (f"/instance?id={shop[20]}", "/?prefix=shop-"):
         answer = page.get(path)
@@ -308,6 +354,22 @@ def test_a_payload_of_an_event_can_be_had_whole(page: Any, start: Callable[..., 
     assert page.get("/payload?id=event-payload&event=1&field=nothing").status_code == 404
 
 
+@pytest.mark.parametrize("instance_id", ["exported", 'exp"/ü\u6771'])
+def test_the_history_can_be_had_as_json(page: Any, start: Callable[..., str], client: Any, instance_id: str) -> None:
+    start("order", instance_id, status="COMPLETED", input="good")
+    link = re.search(r'<a href="([^"]+)"[^>]*>As JSON</a>', page.get(f"/instance?id={quote(instance_id)}").text)
+    assert link is not None
+    answer = page.get(unescape(link[1]))
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-disposition"].startswith('inline; filename="exp')
+    document = answer.json()
+    assert (document["format"], document["instance_id"]) == ("durabletask-history", instance_id)
+    names = [type(event).__name__ for event in client.get_orchestration_history(instance_id)]
+    assert [event["event_type"] for event in document["events"]] == names
+    assert page.get("/history.json?id=nothing").status_code == 404
+    assert page.get("/history.json").status_code == 400
+
+
 def test_a_failure_is_shown_with_the_stack_of_the_activity(page: Any, start: Callable[..., str]) -> None:
     start("order", "failure", status="FAILED", input="bad")
     text = page.get("/instance?id=failure").text
@@ -348,6 +410,8 @@ def test_the_application_can_tell_what_its_workflow_awaits(
         calls.append((instance_id, str(history[1].WhichOneof("eventType"))))
         if instance_id == "described":
             return [Awaited("the event 'approval'", "approval", "shop.py:9", "await <event>", "  File shop.py")]
+        if instance_id == "unknown":
+            raise WaitingUnknownError("shop has no such workflow")
         raise RuntimeError("cannot be imported")
 
     page = testclient.TestClient(create_app(engine.channel, describe_waiting=describe), base_url="http://localhost")
@@ -355,12 +419,18 @@ def test_the_application_can_tell_what_its_workflow_awaits(
     assert "<b>the event &#39;approval&#39;</b>" in text
     assert "await &lt;event&gt;" in text
     assert 'data-fill-name="approval"' in text
-    page.get("/instance?id=described")
     assert calls == [("described", "executionStarted")]
+    tag = page.get("/instance?id=described").headers["etag"]
+    assert page.get("/instance?id=described", headers={"if-none-match": tag}).status_code == 304
+    assert len(calls) == 2, "not asked for a browser that has the page"
 
     start("waiter", "not-described", status="RUNNING")
     text = page.get("/instance?id=not-described").text
     assert "The application could not be asked what the workflow awaits: RuntimeError: cannot be imported" in text
+
+    start("waiter", "unknown", status="RUNNING")
+    text = page.get("/instance?id=unknown").text
+    assert "The application could not be asked what the workflow awaits: shop has no such workflow</p>" in text
 
 
 def test_a_long_history_has_pages(page: Any, start: Callable[..., str], client: Any, wait_for: Any) -> None:

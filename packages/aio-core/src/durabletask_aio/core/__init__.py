@@ -29,6 +29,7 @@ What is said about it:
     failures, stack_traces: what the history records of an exception.
     failed_attempts: the log lines about failed activities and sub-orchestrations.
     divergence: the error for a history that does not fit the code.
+    waits: what the code of a suspended instance waits for, and where.
     serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.
 
 What is checked before it runs:

@@ -135,6 +135,16 @@ def await_chain(awaitable: Any) -> Iterator[Any]:
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
 
 
+def awaited_future(task: asyncio.Task[Any]) -> Any:
+    """Return the future that a suspended `task` waits for, `None` if it can continue."""
+    return getattr(task, "_fut_waiter", None)
+
+
+def gathered(future: Any) -> list[asyncio.Future[Any]]:
+    """Return the futures that `asyncio.gather` has made `future` of, none for any other."""
+    return list(getattr(future, "_children", ()))
+
+
 def leak_reference(coroutine: Any) -> None:
     """Leak a reference, so that `coroutine` is never freed, not even when the interpreter ends and clears all modules.
 

@@ -245,6 +245,34 @@ def pending_event(context: Any, name: str, key: int) -> task.CancellableTask[Any
     return None
 
 
+def event_waits(context: Any) -> list[tuple[str, list[Any]]]:
+    """Return the waits for external events: the name in lower case, and the listeners of each."""
+    return [
+        (name, list(waiting._parents.values()))
+        for name, several in context._pending_events.items()
+        for waiting in several
+        if not waiting.is_complete
+    ]
+
+
+def describe_yielded(context: Any) -> tuple[str, str]:
+    """Describe the task that a generator has yielded, and return the name of the event if it waits for one."""
+    yielded: Any = getattr(context, "_previous_task", None)
+    for name, several in context._pending_events.items():
+        if yielded in several:
+            return "", name
+    kind: Any = type(yielded)
+    if issubclass(kind, task.TimerTask):
+        return "timer", ""
+    if issubclass(kind, task.CompositeTask):
+        name = "when_any" if issubclass(kind, task.WhenAnyTask) else "when_all"
+        return f"{name} of {len(yielded.get_tasks())} tasks", ""
+    for number, pending in context._pending_tasks.items():
+        if pending is yielded:
+            return f"{name_of_task(context, number)!r}", ""
+    return "a task", ""
+
+
 def requested_timer(context: Any, sequence: int) -> int | None:
     """Return when a timer fires that the engine has not confirmed, in nanoseconds since the epoch, or `None`."""
     action = context._pending_actions.get(sequence)

@@ -42,6 +42,7 @@ from durabletask_aio.core.turn_executor import (
     failure_details,
 )
 from durabletask_aio.core.validation import validate_workflow_function
+from durabletask_aio.core.waits import Wait, waits
 from durabletask_aio.core.workflow_logger import VisibleLogger
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
     "TurnExecutor",
     "TurnScope",
     "VisibleLogger",
+    "Wait",
     "WorkflowRun",
     "activity_failure_details",
     "check_functions",
@@ -79,6 +81,7 @@ __all__ = [
     "unwrap_partial",
     "validate_workflow_function",
     "waiting_line",
+    "waits",
 ]
 
 VERSION = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -273,6 +274,17 @@ class ScheduledOperation(Operation[T]):
         """The call that made it, as its author may have written it."""
         named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT)
         return f"ctx.{METHODS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is a single operation, which has a name, and not a combination."""
+        return self.kind in METHODS
+
+    @property
+    def frame_summary(self) -> traceback.FrameSummary:
+        """The line of the call that scheduled it."""
+        code = self._code
+        return traceback.FrameSummary(code.co_filename, line_of(code, self._instruction), code.co_name)
 
     @property
     def description(self) -> str:

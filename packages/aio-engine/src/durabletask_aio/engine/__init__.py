@@ -41,6 +41,8 @@ For the outside:
     server: both services behind a gRPC server.
     bearer: the bearer token of clients.
     embedded: the engine in a program of one's own.
+    exporting: histories as JSON documents.
+    serving: what the commands that run an engine share.
     cli: `durabletask-aio serve`, `backup`, `purge` and `retention`.
 
 The page, with the extra `ui`:

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import json
 import logging
-import os
 import re
-import signal
 import sys
-import threading
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 import grpc
 
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
-from durabletask_aio.engine._upstream import HistoryEvent, TaskHubGrpcClient, to_dict
+from durabletask_aio.engine._upstream import TaskHubGrpcClient
 from durabletask_aio.engine.bearer import with_token
 from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
-from durabletask_aio.engine.embedded import Engine, page_needs
+from durabletask_aio.engine.embedded import Engine
+from durabletask_aio.engine.exporting import silent_logger, write_history
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
+from durabletask_aio.engine.serving import DEFAULT_PORT, DEFAULT_UI_PORT, Page, make_page, until_signal, wait_for
 from durabletask_aio.engine.store import StoreError
-
-DEFAULT_PORT = 4001
-"""Where upstream's workers and clients look if they are told nothing."""
-
-DEFAULT_UI_PORT = 4002
-
-_silent = logging.getLogger("durabletask.aio.engine.silent")
-"""For upstream's client, which logs each call."""
-
-_silent.disabled = True
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -47,16 +32,6 @@ STATUSES = {"pending": 6, "running": 0, "suspended": 7, "completed": 1, "failed"
 """Names of statuses, with the numbers of upstream's `OrchestrationStatus`."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-class _Page(Protocol):
-    """The server of the page, whose libraries may not be installed."""
-
-    url: str
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 class Age(click.ParamType):  # type: ignore[type-arg]
@@ -170,16 +145,14 @@ def serve(
     except StoreError as error:
         raise CommandError(str(error)) from error
     try:
-        with _until_signal() as stopped:
+        with until_signal() as stopped:
             tls = {"certificate": tls_cert, "key": tls_key, "insecure": insecure}
             server, page = _listen(engine, port, access, DEFAULT_UI_PORT if ui and ui_port is None else ui_port, tls)
             try:
                 if retention is not None:
                     engine.management().set_retention(retention)
                 _announce(engine, server, page, as_json=as_json)
-                # With a timeout, since on Windows a wait without one cannot be interrupted.
-                while not stopped.wait(1.0):
-                    pass
+                wait_for(stopped)
             finally:
                 if page is not None:
                     page.stop()
@@ -189,7 +162,7 @@ def serve(
 
 def _listen(
     engine: Engine, port: int, access: Access, ui_port: int | None, tls: dict[str, Any]
-) -> tuple[Server, _Page | None]:
+) -> tuple[Server, Page | None]:
     try:
         server = engine.listen(port, access)
     except OSError as error:
@@ -197,18 +170,16 @@ def _listen(
     if ui_port is None:
         return server, None
     try:
-        module = importlib.import_module("durabletask_aio.engine.web.server")
-    except ModuleNotFoundError as error:
-        raise CommandError(page_needs(error)) from error
-    page: _Page = module.PageServer(engine.channel, port=ui_port, host=access.host, token=access.token, **tls)
-    try:
+        page = make_page(engine, ui_port, address=server.address, host=access.host, token=access.token, **tls)
         page.start()
+    except ImportError as error:
+        raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{error.strerror}.\nFor example: durabletask-aio serve --ui-port 0") from error
     return server, page
 
 
-def _announce(engine: Engine, server: Server, page: _Page | None, *, as_json: bool) -> None:
+def _announce(engine: Engine, server: Server, page: Page | None, *, as_json: bool) -> None:
     if as_json:
         document = {"address": server.address, "port": server.port, "ui": None if page is None else page.url}
         write_json(document, indent=None)
@@ -223,21 +194,6 @@ def _announce(engine: Engine, server: Server, page: _Page | None, *, as_json: bo
     if page is not None:
         click.echo(f"Page: {page.url}")
     click.echo("Ctrl-C stops it; everything continues at the next start.")
-
-
-@contextmanager
-def _until_signal() -> Iterator[threading.Event]:
-    stopped = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 # -- commands for an engine that runs, or for its file -------------------------------------------------------------
@@ -416,41 +372,9 @@ def export(
                 names=names, statuses=[STATUSES[each] for each in statuses], page_size=min(limit, 1000)
             )
             found = (each.instance_id for each in itertools.islice(search, limit))
-        with TaskHubGrpcClient(channel=channel, logger=_silent) as client:
+        with TaskHubGrpcClient(channel=channel, logger=silent_logger) as client:
             written = [str(write_history(folder, each, client.get_orchestration_history(each))) for each in found]
     if as_json:
         write_json({"files": written})
     else:
         click.echo(f"{len(written)} histor{'y' if len(written) == 1 else 'ies'} in {folder}")
-
-
-def write_history(folder: Path, instance_id: str, history: Iterable[HistoryEvent]) -> Path:
-    """Write a history as JSON, in the format of `durabletask-aio replay`.
-
-    Args:
-        folder: where; it is made if it does not exist.
-        instance_id: of the history; characters that a file name cannot have are written as `%2F`.
-        history: the events.
-
-    Returns:
-        The file.
-    """
-    document = {
-        "format": "durabletask-history",
-        "version": 1,
-        "instance_id": instance_id,
-        "events": [{"event_type": type(event).__name__, **_without_nones(to_dict(event))} for event in history],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    # Colons are common in the ids of children, and no name of a file on Windows.
-    safe = " @" if os.name == "nt" else " @:"
-    path = folder / f"{urllib.parse.quote(instance_id, safe=safe)}.json"
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    return path
-
-
-def _without_nones(value: Any) -> Any:
-    if isinstance(value, dict):
-        plain = cast("dict[str, Any]", value)
-        return {key: _without_nones(item) for key, item in plain.items() if item is not None}
-    return value

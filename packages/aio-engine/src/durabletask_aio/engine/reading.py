@@ -53,6 +53,12 @@ class Queries:
     def payloads(self, instance: Instance) -> Mapping[str, str | bytes]:
         return dict(self._db.execute("SELECT name, value FROM payloads WHERE key=?", (instance.key,)))
 
+    def beginning(self, instance: Instance, name: str, length: int) -> str | None:
+        """Return the first characters of a payload, `None` if the instance has none of that name."""
+        query = "SELECT substr(value, 1, ?) FROM payloads WHERE key=? AND name=?"
+        row = self._db.execute(query, (length, instance.key, name)).fetchone()
+        return None if row is None else row[0]
+
     def query(
         self, wanted: InstanceFilter, limit: int, after: tuple[int, int] | None = None, *, newest_first: bool = False
     ) -> Page:

@@ -33,7 +33,7 @@ The local engine:
 
 Commands and plugins:
     replay_command, timeline_command, dev: sub-commands of `durabletask-aio`; a fourth is in the folder `conformance`.
-    dev_ui, dev_page: the web page of `dev`.
+    applications, application_process: load an application for `dev`, and ask it what its instances wait for.
     pytest_plugin: fixtures, recorded histories, failure reports.
     frames: removes the frames of libraries from tracebacks.
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import durabletask.history as _history
 import durabletask.internal.helpers as helpers
@@ -27,12 +27,14 @@ from durabletask_aio.core import hosting
 hosting.require_version(1, "durabletask-aio-testing")
 
 __all__ = [
+    "Registration",
     "UpstreamRegistry",
     "activity_input_type",
     "entity_batch",
     "generator_of",
     "helpers",
     "pb",
+    "registration_of",
     "retry_on_workflow_clock",
     "suppress_spans",
     "typed_event",
@@ -50,6 +52,22 @@ class UpstreamRegistry(_worker._Registry):  # pyright: ignore[reportPrivateUsage
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+
+class Registration(NamedTuple):
+    """What a worker has registered, and its settings that replays need."""
+
+    orchestrators: dict[str, Callable[..., Any]]
+    data_converter: DataConverter
+    maximum_timer_interval: timedelta | None
+
+
+def registration_of(candidate: object) -> Registration | None:
+    """Return what is registered with a worker, of this project or upstream's; `None` for anything else."""
+    if not isinstance(candidate, _worker.TaskHubGrpcWorker):
+        return None
+    worker: Any = candidate
+    return Registration(dict(worker._registry.orchestrators), worker._data_converter, worker._maximum_timer_interval)
 
 
 def generator_of(context: Any) -> Any:
@@ -106,6 +124,8 @@ def entity_batch(
 
 _CONTEXT_STATE = ("_pending_tasks", "_generator")
 
+_WORKER_STATE = ("_registry", "_data_converter", "_maximum_timer_interval")
+
 
 def verify() -> list[str]:
     """Return one sentence for each name that this version of `durabletask` lacks or has changed."""
@@ -121,6 +141,10 @@ def verify() -> list[str]:
     for owner, names in ((policy, ("_retry_timeout",)), (retried, ("_retry_policy", "_start_time"))):
         kind = type(owner).__name__
         problems += [f"upstream's {kind} no longer keeps {name}" for name in names if name not in vars(owner)]
+    worker: Any = _worker.TaskHubGrpcWorker(logger=logging.getLogger(__name__))
+    problems += [
+        f"upstream's TaskHubGrpcWorker no longer keeps {name}" for name in _WORKER_STATE if name not in vars(worker)
+    ]
     if not hasattr(_worker.TaskHubGrpcWorker, "_execute_entity_batch"):
         problems.append("upstream's TaskHubGrpcWorker no longer has the method _execute_entity_batch")
     return problems

@@ -1,22 +1,25 @@
-"""`durabletask-aio dev`: the local engine for a worker in another terminal."""
+"""`durabletask-aio dev`: an engine for a worker in another terminal, with its page."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
+from durabletask_aio.engine.embedded import Engine
+from durabletask_aio.engine.serving import DEFAULT_PORT, DEFAULT_UI_PORT, Page, make_page, until_signal, wait_for
 from durabletask_aio.engine.store import StoreError
-from durabletask_aio.testing.dev_ui import DevUi
-from durabletask_aio.testing.local import LocalBackend, local_backend
+from durabletask_aio.testing.application_process import ApplicationProcess
+from durabletask_aio.testing.orchestrators import OrchestratorLookupError
 
-DEFAULT_PORT = 4001
-"""Where upstream's workers and clients look if they are told nothing."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-DEFAULT_UI_PORT = 4002
+    from durabletask_aio.engine.server import Server
+
+_Listening = TypeVar("_Listening")
 
 _EPILOG = """\
 \b
@@ -24,9 +27,12 @@ examples:
   durabletask-aio dev --ui         then start a worker and a client in another terminal: nothing to set
   durabletask-aio dev --port 0     on a free port, which it prints
   durabletask-aio dev --db dev.db  keep the instances in a file, and continue with them at the next start
+  durabletask-aio dev --app shop.workflows
+                                   the page shows the lines at which instances of these workflows wait
 
 For development: one process, no authentication, and only programs on this machine can connect.
-Ctrl-C and SIGTERM end it with exit code 0; the exit code is 2 if a port is taken or the file cannot be used.
+Ctrl-C and SIGTERM end it with exit code 0; the exit code is 2 if a port is taken, or the file or the application cannot
+be used.
 """
 
 
@@ -38,7 +44,7 @@ def _port(ctx: click.Context, option: click.Parameter, text: str | None) -> int 
     return int(text)
 
 
-@click.command("dev", short_help="Run the local engine until Ctrl-C (this machine only).", epilog=_EPILOG)
+@click.command("dev", short_help="Run an engine until Ctrl-C, for development (this machine only).", epilog=_EPILOG)
 @click.option(
     "--port",
     callback=_port,
@@ -52,82 +58,90 @@ def _port(ctx: click.Context, option: click.Parameter, text: str | None) -> int 
     metavar="FILE",
     help="Keep the instances in this file (default: in memory).",
 )
-@click.option("--ui", is_flag=True, help="Show instances and their timelines on a local page.")
+@click.option("--ui", is_flag=True, help="Serve the page of the engine: instances, what they wait for, actions.")
 @click.option(
     "--ui-port",
     callback=_port,
     metavar="PORT",
     help=f"Port of that page, 0 for a free one; implies --ui (default: {DEFAULT_UI_PORT}).",
 )
+@click.option(
+    "--app",
+    "references",
+    multiple=True,
+    metavar="MODULE[:NAME]",
+    help="Have the page show where workflows wait, by replaying their histories with this code: the module that has "
+    "the orchestrators, or a worker or an orchestrator in it. Implies --ui; may be repeated.",
+)
 @json_option
-def dev(port: int, db: str | None, ui: bool, ui_port: int | None, as_json: bool) -> None:
-    """Run the local engine until Ctrl-C (this machine only; in memory, or in a file).
+def dev(port: int, db: str | None, ui: bool, ui_port: int | None, references: tuple[str, ...], as_json: bool) -> None:
+    """Run an engine until Ctrl-C, for development (this machine only; in memory, or in a file).
 
     With --json, the document is one line with the addresses, printed when the engine is ready.
     """
-    backend = local_backend(port, db=db)
-    page: DevUi | None = None
-    if ui or ui_port is not None:
-        page = DevUi(backend, DEFAULT_UI_PORT if ui_port is None else ui_port)
-    try:
-        _start(backend, "--port")
-        if page is not None:
-            _start(page, "--ui-port")
-        _serve(backend, page, as_json=as_json)
-    finally:
-        if page is not None:
-            page.stop()
-        backend.stop()
+    if ui_port is None and (ui or references):
+        ui_port = DEFAULT_UI_PORT
+    application = ApplicationProcess(references) if references else None
+    with contextlib.ExitStack() as running:
+        if application is not None:
+            running.callback(application.stop)
+            try:
+                application.start()
+            except OrchestratorLookupError as error:
+                raise CommandError(str(error)) from error
+        engine = Engine(db)
+        try:
+            engine.start()
+        except StoreError as error:
+            raise CommandError(f"{error}.") from error
+        running.callback(engine.stop)
+        server = _listening(lambda: engine.listen(port), "--port")
+        page = None
+        if ui_port is not None:
+            page = _page(engine, ui_port, server, application)
+            _listening(page.start, "--ui-port")
+            running.callback(page.stop)
+        _serve(engine, server, page, as_json=as_json)
 
 
-def _start(server: LocalBackend | DevUi, option: str) -> None:
+def _listening(listen: Callable[[], _Listening], option: str) -> _Listening:
     try:
-        server.start()
+        return listen()
     except OSError as error:
         raise CommandError(f"{error.strerror}.\nFor example: durabletask-aio dev {option} 0") from error
-    except StoreError as error:
-        raise CommandError(f"{error}.") from error
 
 
-def _serve(backend: LocalBackend, page: DevUi | None, *, as_json: bool) -> None:
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+def _page(engine: Engine, port: int, server: Server, application: ApplicationProcess | None) -> Page:
     try:
+        return make_page(engine, port, address=server.address, describe_waiting=application)
+    except ImportError as error:
+        raise CommandError(str(error)) from error
+
+
+def _serve(engine: Engine, server: Server, page: Page | None, *, as_json: bool) -> None:
+    path = None if engine.path is None else str(engine.path)
+    with until_signal() as stopped:
         if as_json:
-            document = {
-                "address": backend.address,
-                "port": backend.port,
-                "ui": None if page is None else page.url,
-                "db": backend.path,
-            }
-            write_json(document, indent=None)
+            ui = None if page is None else page.url
+            write_json({"address": server.address, "port": server.port, "ui": ui, "db": path}, indent=None)
         else:
-            _print_addresses(backend, page)
-        # A timeout, because on Windows a wait without one cannot be interrupted.
-        while not stop.wait(1.0):
-            pass
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            _print_addresses(server, page, path)
+        wait_for(stopped)
     if not as_json:
-        count = len(backend.instances())
-        end = "forgotten" if backend.path is None else f"kept in {backend.path}"
+        count = sum(engine.management().statistics().instances.values())
+        end = "forgotten" if path is None else f"kept in {path}"
         click.echo(f"\nStopped; {count} instance{'' if count == 1 else 's'} {end}.")
 
 
-def _print_addresses(backend: LocalBackend, page: DevUi | None) -> None:
-    click.echo(f"Local engine listening on {backend.address} (this machine only).")
-    if backend.port == DEFAULT_PORT:
+def _print_addresses(server: Server, page: Page | None, path: str | None) -> None:
+    click.echo(f"Local engine listening on {server.address} (this machine only).")
+    if server.port == DEFAULT_PORT:
         click.echo("Workers and clients find it without any setting.")
     else:
-        click.echo(f'Connect with TaskHubGrpcWorker(host_address="{backend.address}"), and the client likewise.')
+        click.echo(f'Connect with TaskHubGrpcWorker(host_address="{server.address}"), and the client likewise.')
     if page is not None:
         click.echo(f"Instances and their timelines: {page.url}")
-    if backend.path is None:
+    if path is None:
         click.echo("It keeps everything in memory and forgets it on exit. Ctrl-C stops it.")
     else:
-        click.echo(f"It keeps everything in {backend.path}. Ctrl-C stops it.")
+        click.echo(f"It keeps everything in {path}. Ctrl-C stops it.")

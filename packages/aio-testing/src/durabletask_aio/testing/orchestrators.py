@@ -37,12 +37,10 @@ def load_orchestrators(references: Iterable[str]) -> dict[str, Callable[..., Any
     Raises:
         OrchestratorLookupError: for a module that cannot be imported or has no such function.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     orchestrators: dict[str, Callable[..., Any]] = {}
     for reference in references:
         module_name, _, attribute = reference.partition(":")
-        module = _import(module_name)
+        module = import_module(module_name)
         if attribute:
             function_name, _, name = attribute.partition("=")
             function = _get_function(module, function_name)
@@ -58,7 +56,14 @@ def load_orchestrators(references: Iterable[str]) -> dict[str, Callable[..., Any
     return orchestrators
 
 
-def _import(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
+    """Import a module, for which the current directory is put on the import path.
+
+    Raises:
+        OrchestratorLookupError: if it cannot be imported; the message has the line that failed.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
         dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
         raise OrchestratorLookupError(f"{name!r} is not the name of a module; to import it, write {dotted!r}")

@@ -108,6 +108,43 @@ def replay_own_history(
     )
 
 
+def waits_at_end(
+    history: History,
+    orchestrator: Callable[..., Any],
+    *,
+    data_converter: DataConverter | None = None,
+    maximum_timer_interval: timedelta | None = timedelta(days=3),
+) -> list[hosting.Wait]:
+    """Replay the history of an instance that has not ended, and describe what its code waits for.
+
+    Only kinds, names and targets are compared, as upstream does.
+
+    Args:
+        history: the history.
+        orchestrator: see `replay`, as for the others.
+        data_converter: the converter.
+        maximum_timer_interval: the interval.
+
+    Returns:
+        See `hosting.waits`; empty if the code has ended.
+
+    Raises:
+        ReplayError: if the code does something else than the history says.
+        ValueError: for a history without a start.
+    """
+    found: list[hosting.Wait] = []
+    _replay(
+        history,
+        orchestrator,
+        data_converter=data_converter,
+        maximum_timer_interval=maximum_timer_interval,
+        same_code=False,
+        payloads=False,
+        waits=found,
+    )
+    return found
+
+
 def _replay(
     history: History,
     orchestrator: Callable[..., Any],
@@ -118,7 +155,9 @@ def _replay(
     payloads: bool = True,
     sandbox_mode: SandboxMode | str | None = None,
     live_from: int | None = None,
+    waits: list[hosting.Wait] | None = None,
 ) -> ReplayReport:
+    """Replay a history; what the code waits for in the end is added to `waits`."""
     __tracebackhide__ = True
     name = history.workflow_name
     if name is None:
@@ -127,7 +166,8 @@ def _replay(
     registry.add_named_orchestrator(name, to_orchestrator(orchestrator, name=name, sandbox_mode=sandbox_mode))
     executor = VirtualTimeExecutor(registry, data_converter or JsonDataConverter(), maximum_timer_interval)
     try:
-        return _Replayer(history, executor, payloads=payloads, live_from=live_from, same_code=same_code).run()
+        replayer = _Replayer(history, executor, payloads=payloads, live_from=live_from, same_code=same_code)
+        return replayer.run(waits)
     except ReplayError as error:
         # The message has the line of the workflow; the traceback would only show this library.
         raise error.with_traceback(None) from None
@@ -195,7 +235,7 @@ class _Replayer:
         self._actions = _ActionsWithSites()
         self._confirmed: list[tuple[Step, CallSite | None]] = []
 
-    def run(self) -> ReplayReport:
+    def run(self, waits: list[hosting.Wait] | None) -> ReplayReport:
         history, executor = self._history, self._executor
         events = history.protobuf
         instance_id = history.instance_id or "replayed"
@@ -210,6 +250,8 @@ class _Replayer:
                 for turn in _split_into_turns(events):
                     turns = turn.number
                     self._replay_turn(turn)
+                if waits is not None and not executor.is_complete:
+                    waits += hosting.waits(executor.context, scope.runs)
             finally:
                 for run in scope.runs:
                     run.dispose()

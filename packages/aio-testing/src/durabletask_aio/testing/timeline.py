@@ -123,12 +123,11 @@ class Timeline:
     suspensions: list[tuple[datetime, datetime]]
 
     @classmethod
-    def of(cls, history: History, *, until: datetime | None = None) -> Timeline:
+    def of(cls, history: History) -> Timeline:
         """Read a history.
 
         Args:
             history: the history.
-            until: the time up to which unfinished operations are shown; by default that of the last event.
 
         Returns:
             The timeline.
@@ -136,7 +135,7 @@ class Timeline:
         Raises:
             ValueError: if the history has no start.
         """
-        return _TimelineReader(history).read(until)
+        return _TimelineReader(history).read()
 
 
 _OPERATIONS = {
@@ -170,7 +169,7 @@ class _TimelineReader:
         self._suspensions: list[tuple[datetime, datetime]] = []
         self._suspended_since: datetime | None = None
 
-    def read(self, until: datetime | None) -> Timeline:
+    def read(self) -> Timeline:
         started = ended = None
         for event in self._history.protobuf:
             kind = event.WhichOneof("eventType") or ""
@@ -181,7 +180,6 @@ class _TimelineReader:
                 ended = event.executionCompleted
             else:
                 self._add_event(event, kind)
-        self._now = max(self._now, until or self._now)
         for row in self._open.values():
             row.bars[-1].end = self._now
             if ended is not None:

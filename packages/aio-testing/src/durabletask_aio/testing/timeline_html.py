@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from html import escape
 from string import Template
 
@@ -26,16 +25,13 @@ STYLE = read_data("timeline.css")
 _PAGE = Template(read_data("timeline.html"))
 
 
-def render_html(history: History, *, above: str = "", custom_status: str = "", until: datetime | None = None) -> str:
+def render_html(history: History) -> str:
     """Return the page.
 
     Payloads are shown as they are in the history; redact the history first if they must not be shown.
 
     Args:
         history: the history.
-        above: HTML before the heading.
-        custom_status: the encoded custom status, which histories do not contain.
-        until: the time up to which unfinished operations are drawn; by default that of the last event.
 
     Returns:
         The HTML document.
@@ -43,34 +39,31 @@ def render_html(history: History, *, above: str = "", custom_status: str = "", u
     Raises:
         ValueError: if the history has no start.
     """
-    timeline = Timeline.of(history, until=until)
+    timeline = Timeline.of(history)
     return _PAGE.substitute(
         title=escape(f"{timeline.workflow_name} · {timeline.instance_id}"),
         style=STYLE,
-        above=above,
-        header=_header(timeline, custom_status, until),
+        header=_header(timeline),
         drawing=render_svg(timeline),
         legend=_legend(timeline),
         table=_table(timeline),
     )
 
 
-def _header(timeline: Timeline, custom_status: str, until: datetime | None) -> Markup:
+def _header(timeline: Timeline) -> Markup:
     status = timeline.status.name.lower().replace("_", " ")
     turns = f"{duration_text(timeline.end - timeline.start)} in {_count(len(timeline.turns), 'turn')}"
-    so_far = turns if until is not None else f"{turns}, up to the last event"
     entries = [
         element("dt", "instance"),
         element("dd", element("code", timeline.instance_id)),
         element("dt", "started"),
         element("dd", f"{timeline.start:%Y-%m-%d %H:%M:%S} UTC"),
         element("dt", "took" if timeline.ended else "so far"),
-        element("dd", turns if timeline.ended else so_far),
+        element("dd", turns if timeline.ended else f"{turns}, up to the last event"),
         *_payload_entry("input", timeline.input),
     ]
     if timeline.failure:
         entries += [element("dt", "failed with"), element("dd", timeline.failure, class_="failure")]
-    entries += _payload_entry("custom status", custom_status)
     entries += _payload_entry("result", timeline.result)
     badge = element("span", status, class_=f"status {status.split()[0]}")
     return element("header", element("h1", timeline.workflow_name, " ", badge), element("dl", *entries))

@@ -9,7 +9,7 @@ from typing import Any as _Any, ClassVar as _ClassVar, Iterable as _Iterable, Ma
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class InstanceSummary(_message.Message):
-    __slots__ = ("instance_id", "name", "version", "status", "created", "updated", "completed", "scheduled", "custom_status", "tags", "parent_id", "event_count", "execution_id", "child_count", "failure")
+    __slots__ = ("instance_id", "name", "version", "status", "created", "updated", "completed", "scheduled", "custom_status", "tags", "parent_id", "event_count", "execution_id", "child_count", "failure", "result")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class InstanceSummary(_message.Message):
     EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
     CHILD_COUNT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     name: str
     version: str
@@ -47,7 +48,8 @@ class InstanceSummary(_message.Message):
     execution_id: str
     child_count: int
     failure: str
-    def __init__(self, instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[int] = ..., created: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., scheduled: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., custom_status: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., parent_id: _Optional[str] = ..., event_count: _Optional[int] = ..., execution_id: _Optional[str] = ..., child_count: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
+    result: str
+    def __init__(self, instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[int] = ..., created: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., updated: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., completed: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., scheduled: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., custom_status: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., parent_id: _Optional[str] = ..., event_count: _Optional[int] = ..., execution_id: _Optional[str] = ..., child_count: _Optional[int] = ..., failure: _Optional[str] = ..., result: _Optional[str] = ...) -> None: ...
 
 class SearchInstancesRequest(_message.Message):
     __slots__ = ("statuses", "names", "id_prefix", "id_contains", "tags", "created_from", "created_to", "updated_from", "updated_to", "completed_from", "completed_to", "parent_id", "only_roots", "newest_first", "page_size", "page_token", "text", "with_outcome")
@@ -111,7 +113,7 @@ class GetOverviewRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Overview(_message.Message):
-    __slots__ = ("instances", "names")
+    __slots__ = ("instances", "names", "workers", "path")
     class InstancesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -121,9 +123,13 @@ class Overview(_message.Message):
         def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     instances: _containers.ScalarMap[int, int]
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, instances: _Optional[_Mapping[int, int]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    workers: int
+    path: str
+    def __init__(self, instances: _Optional[_Mapping[int, int]] = ..., names: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
 
 class GetInstanceDetailsRequest(_message.Message):
     __slots__ = ("instance_id",)

@@ -22,7 +22,7 @@ from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.retention import PURGED_AT_ONCE
 from durabletask_aio.engine.state import Instance, TimerKind
 from durabletask_aio.engine.store import InstanceFilter
-from durabletask_aio.engine.transitions import FAILED, TERMINAL
+from durabletask_aio.engine.transitions import COMPLETED, FAILED, TERMINAL
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,6 +32,8 @@ _LARGEST = 5
 _MAX_NAMES = 500
 _MAX_FAILURE = 300
 """Characters of a failure's message in the summary of an instance."""
+_MAX_RESULT = 300
+"""Characters of a result in the summary of an instance."""
 _MAX_PENDING = 1000
 """Pending activities, timers and children that one answer lists of each."""
 
@@ -87,7 +89,12 @@ class ManagementService:
     def GetOverview(self, request: messages.GetOverviewRequest, context: grpc.ServicerContext) -> Any:
         """Return what a list of instances shows in addition to them."""
         with self.kernel.queries() as reader:
-            return messages.Overview(instances=reader.counts_by_status(), names=reader.names(_MAX_NAMES))
+            return messages.Overview(
+                instances=reader.counts_by_status(),
+                names=reader.names(_MAX_NAMES),
+                workers=len(self.kernel.dispatcher.streams),
+                path="" if self.kernel.store.path is None else os.fspath(self.kernel.store.path.absolute()),
+            )
 
     @answering
     def GetInstanceDetails(self, request: messages.GetInstanceDetailsRequest, context: grpc.ServicerContext) -> Any:
@@ -267,7 +274,7 @@ def summary(instance: Instance) -> messages.InstanceSummary:
 
 
 def _with_outcome(reader: Queries, instances: Sequence[Instance]) -> list[messages.InstanceSummary]:
-    """Describe instances, with the number of their children and how they have failed."""
+    """Describe instances, with the number of their children and how they have ended."""
     counts = reader.child_counts([each.instance_id for each in instances])
     result: list[messages.InstanceSummary] = []
     for instance in instances:
@@ -280,6 +287,10 @@ def _with_outcome(reader: Queries, instances: Sequence[Instance]) -> list[messag
                 while details.HasField("innerFailure"):
                     details = details.innerFailure
                 described.failure = f"{details.errorType}: {details.errorMessage}"[:_MAX_FAILURE]
+        elif instance.status == COMPLETED:
+            output = reader.beginning(instance, "output", _MAX_RESULT)
+            if output is not None:
+                described.result = output
         result.append(described)
     return result
 

@@ -33,6 +33,7 @@ def create_app(
     names: Sequence[str] = (),
     any_address: bool = False,
     describe_waiting: DescribeWaiting | None = None,
+    address: str = "",
 ) -> Starlette:
     """Make the page of an engine, to be served on its own or mounted in another application.
 
@@ -42,12 +43,13 @@ def create_app(
         names: host names under which the page answers, in addition to `localhost` and the loopback addresses.
         any_address: whether it also answers under every IP address.
         describe_waiting: finds out what an instance awaits; called with an instance id and its history.
+        address: where workers and clients connect to the engine, for the page to say; not said if empty.
 
     Returns:
         The application.
     """
     login = None if token is None else Login(token)
-    site = Site(Backend(channel), login, describe_waiting)
+    site = Site(Backend(channel), login, describe_waiting, address)
     instance = InstancePage(site)
     entities = EntityPages(site)
     actions = Actions(site)
@@ -56,6 +58,7 @@ def create_app(
         Route("/", InstanceList(site).show),
         Route("/instance", instance.show),
         Route("/payload", instance.payload),
+        Route("/history.json", instance.exported),
         Route("/entities", entities.list),
         Route("/entity", entities.one),
         Route("/entity/state", entities.state),

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from durabletask_aio.engine._upstream import pb, pb_grpc
+from durabletask_aio.engine._upstream import TaskHubGrpcClient, pb, pb_grpc
+from durabletask_aio.engine.exporting import history_json, silent_logger
 from durabletask_aio.engine.management.client import EngineClient
 
 TIMEOUT = 20.0
@@ -28,6 +29,7 @@ class Backend:
         """
         self.management = EngineClient(channel, timeout=TIMEOUT)
         self._stub = pb_grpc.TaskHubSidecarServiceStub(channel)
+        self._client = TaskHubGrpcClient(channel=channel, logger=silent_logger)
 
     def call(self, method: str, request: Any) -> Any:
         """Call a method of upstream's service."""
@@ -46,6 +48,10 @@ class Backend:
         """Return the events of an instance's latest execution."""
         request = pb.StreamInstanceHistoryRequest(instanceId=instance_id)
         return [event for chunk in self.call("StreamInstanceHistory", request) for event in chunk.events]
+
+    def exported_history(self, instance_id: str) -> str:
+        """Return the history of an instance's latest execution as a JSON document."""
+        return history_json(instance_id, self._client.get_orchestration_history(instance_id))
 
     def entities(self, prefix: str, page_size: int, token: str) -> pb.QueryEntitiesResponse:
         """Return a page of entities, by id, with their states."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.exporting import file_name
 from durabletask_aio.engine.management import management_pb2 as messages
 from durabletask_aio.engine.web import history
 from durabletask_aio.engine.web.errors import PageError
@@ -23,7 +22,7 @@ from durabletask_aio.engine.web.lists import require_id
 from durabletask_aio.engine.web.payloads import Payload, payload
 from durabletask_aio.engine.web.site import Site, url_for
 from durabletask_aio.engine.web.timeline import timeline
-from durabletask_aio.engine.web.waiting import Awaited, DescribeWaiting
+from durabletask_aio.engine.web.waiting import Awaited, WaitingUnknownError
 
 _logger = logging.getLogger("durabletask.aio.engine")
 
@@ -32,9 +31,6 @@ _EVENTS = 200
 
 _MAX_EVENT_PAYLOAD = 4_000
 """Characters of a payload within the list of events."""
-
-_MAX_DESCRIBED = 64
-"""Instances whose awaited operations are remembered."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,6 @@ class InstancePage:
             site: what all pages share.
         """
         self._site = site
-        self._described = _Described(site.describe_waiting)
 
     def show(self, request: Request) -> Response:
         """Answer a request for the page."""
@@ -125,7 +120,7 @@ class InstancePage:
             failed=history.failed_operations(events)[-20:] if status is Status.FAILED else [],
             payloads=_payloads(request, state),
             waits=_waits(details, events),
-            awaited=() if status.has_ended else self._described.awaited(details.instance, past),
+            awaited=() if status.has_ended else self._awaited(instance_id, past),
             has_describe=self._site.describe_waiting is not None,
             timeline=timeline(events, to_datetime(details.instance.created), has_ended=status.has_ended),
             window=window(events, request.query_params.get("events", "")),
@@ -133,6 +128,19 @@ class InstancePage:
             turns=max((event.turn for event in events), default=0),
             event_payloads=partial(_event_payloads, request, instance_id),
         )
+
+    def _awaited(self, instance_id: str, past: Sequence[pb.HistoryEvent]) -> Sequence[Awaited] | str:
+        """Return what an instance awaits, or why that is not known."""
+        describe = self._site.describe_waiting
+        if describe is None or not past:
+            return ()
+        try:
+            return list(describe(instance_id, past))
+        except WaitingUnknownError as error:
+            return str(error)
+        except Exception as error:
+            _logger.warning("Finding out what '%s' awaits has failed", instance_id, exc_info=True)
+            return f"{type(error).__name__}: {error}"
 
     def payload(self, request: Request) -> Response:
         """Answer a request for a whole payload, as text."""
@@ -148,40 +156,20 @@ class InstancePage:
             raise PageError(404, "Not found", "There is no such payload.")
         return PlainTextResponse(text)
 
+    def exported(self, request: Request) -> Response:
+        """Answer a request for the history as a JSON document."""
+        instance_id = require_id(request)
+        # An id may hold half of a surrogate pair, which UTF-8 has no place for.
+        text = self._site.backend.exported_history(instance_id).encode("utf-8", "replace")
+        name = file_name(instance_id).encode("ascii", "replace").decode()
+        headers = {"Content-Disposition": f'inline; filename="{name}"'}
+        return Response(text, headers=headers, media_type="application/json")
+
     def _event_payload(self, instance_id: str, number: str, name: str) -> str | None:
         past = self._site.backend.history(instance_id)
         if not number.isdecimal() or len(number) > 9 or int(number) >= len(past):
             return None
         return dict(history.read(past)[int(number)].payloads).get(name)
-
-
-class _Described:
-    """Remembers what instances await, since finding out runs the code of the workflow.  Thread-safe."""
-
-    def __init__(self, describe: DescribeWaiting | None) -> None:
-        self._describe = describe
-        self._known: OrderedDict[tuple[str, str, int], Sequence[Awaited]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def awaited(self, instance: messages.InstanceSummary, past: Sequence[pb.HistoryEvent]) -> Sequence[Awaited] | str:
-        """Return what an instance awaits, or why that is not known."""
-        if self._describe is None or not past:
-            return ()
-        key = instance.instance_id, instance.execution_id, len(past)
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        try:
-            awaited = list(self._describe(instance.instance_id, past))
-        except Exception as error:
-            _logger.warning("Finding out what '%s' awaits has failed", instance.instance_id, exc_info=True)
-            return f"{type(error).__name__}: {error}"
-        with self._lock:
-            self._known[key] = awaited
-            if len(self._known) > _MAX_DESCRIBED:
-                self._known.popitem(last=False)
-        return awaited
 
 
 def _fields(state: pb.OrchestrationState) -> list[tuple[str, str]]:

@@ -98,6 +98,9 @@ class InstanceList:
                 for status in LISTED
             ],
             total=sum(overview.instances.values()),
+            overview=overview,
+            is_pending=overview.instances.get(Status.PENDING.value, 0) > 0,
+            address=self._site.address,
             names=overview.names,
             sizes=PAGE_SIZES,
             periods=PERIODS,

@@ -56,6 +56,7 @@ class PageServer:
         key: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         describe_waiting: DescribeWaiting | None = None,
+        address: str = "",
     ) -> None:
         """Make a server that does not listen yet.
 
@@ -69,6 +70,7 @@ class PageServer:
             key: a PEM file with its private key.
             insecure: whether to listen without TLS on an address that others can reach.
             describe_waiting: finds out what an instance awaits, see `create_app`.
+            address: where workers and clients connect to the engine, for the page to say.
 
         Raises:
             ValueError: if there is a certificate without its key, or the other way round, or neither on an address that
@@ -86,6 +88,7 @@ class PageServer:
             names=[*names, *([] if is_local else [host, socket.gethostname()])],
             any_address=not is_local,
             describe_waiting=describe_waiting,
+            address=address,
         )
         self._host = host
         self._port = port

@@ -34,13 +34,17 @@ class Site:
         forms: tokens of forms.
         login: the token that users enter, `None` for no such check.
         describe_waiting: finds out what an instance awaits, `None` if no application was given.
+        address: where workers and clients connect to the engine, empty if that is not known.
     """
 
-    def __init__(self, backend: Backend, login: Login | None, describe_waiting: DescribeWaiting | None) -> None:
+    def __init__(
+        self, backend: Backend, login: Login | None, describe_waiting: DescribeWaiting | None, address: str
+    ) -> None:
         self.backend = backend
         self.forms = Forms()
         self.login = login
         self.describe_waiting = describe_waiting
+        self.address = address
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(FOLDER / "templates"),
             autoescape=True,

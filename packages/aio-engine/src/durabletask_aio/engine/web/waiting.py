@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from durabletask_aio.engine._upstream import pb
 
 
+class WaitingUnknownError(Exception):
+    """What an instance awaits is not known; the message is for the page, and says why."""
+
+
 @dataclass(frozen=True)
 class Awaited:
     """Something that an instance awaits.
@@ -30,5 +34,6 @@ class Awaited:
 DescribeWaiting = Callable[[str, "Sequence[pb.HistoryEvent]"], "Sequence[Awaited]"]
 """Takes an instance id and the history so far, and returns what the instance awaits.
 
-It is called on a thread of the web server, once for each state of an instance that the page shows.
+It is called on a thread of the web server, whenever a page is sent that its browser does not have.  An error that it
+raises is logged and shown on the page, a `WaitingUnknownError` only shown.
 """
