@@ -212,9 +212,9 @@ class TestFormats:
     def test_concise_has_one_line_for_each_finding(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--output-format", "concise") == 1
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 4
+        assert len(lines) == 5
         assert lines[0].startswith("flow.py:7:13: DET101 `time.time()` is not deterministic")
-        assert lines[-1] == "3 findings in 1 orchestrator (1 file)"
+        assert lines[3:] == ["3 findings in 1 orchestrator (1 file)", "2 can be fixed with --fix"]
 
     def test_full_is_the_default(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run()

@@ -427,7 +427,10 @@ class TestCommand:
         assert f"{place}:20:12: DET101 `datetime.datetime.now()` is not deterministic" in text
         assert "    return ctx.now(), RNG.random()" in text
         assert "  reached by annotated() -> price()" in text
-        assert text.rstrip().endswith("8 findings in 6 orchestrators (3 files)")
+        assert text.splitlines()[-2:] == [
+            "8 findings in 6 orchestrators (3 files)",
+            "1 can be fixed with --fix, 1 more with --fix --unsafe-fixes",
+        ]
 
     def test_json_has_stable_keys(self, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("shop", "--format", "json") == 1
@@ -445,6 +448,7 @@ class TestCommand:
             "call",
             "message",
             "corrected_line",
+            "fix",
             "inside",
             "url",
         } == set(report["findings"][0])

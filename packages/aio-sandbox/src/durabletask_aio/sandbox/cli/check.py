@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,7 @@ from durabletask_aio.sandbox.cli.config import Configurations, Options
 from durabletask_aio.sandbox.cli.explanation import explain, rule_to_dict
 from durabletask_aio.sandbox.cli.places import published_docs
 from durabletask_aio.sandbox.cli.reports import FORMATS, Surroundings
-from durabletask_aio.sandbox.cli.runs import check_targets
-from durabletask_aio.sandbox.code.sources import decoded
+from durabletask_aio.sandbox.cli.runs import Fixed, Run
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.static.checker import Report
@@ -106,6 +106,13 @@ The exit code is 0 if nothing is found, 1 if something is, 2 if the check cannot
 )
 @json_option
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write the report to a file.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed without adding operations to a history.")
+@click.option("--diff", is_flag=True, help="Print what --fix would change, and change nothing; 1 if there is anything.")
+@click.option(
+    "--unsafe-fixes",
+    is_flag=True,
+    help="With --fix or --diff: also what adds operations to histories, for new instances only.",
+)
 @click.option("-e", "--exit-zero", is_flag=True, help="Exit with 0 even if something is found.")
 @click.option("--explain", "code", metavar="CODE", help="Print what a rule means, and exit.")
 @click.option("--rules", is_flag=True, help="List the rules, and exit.")
@@ -120,6 +127,9 @@ def check(
     format_: str | None,
     as_json: bool,
     output: Path | None,
+    fix: bool,
+    diff: bool,
+    unsafe_fixes: bool,
     exit_zero: bool,
     code: str | None,
     rules: bool,
@@ -139,30 +149,77 @@ def check(
         if rules:
             _print_rules(as_json)
             return
-        configurations = Configurations(Options(**options), config)
-        texts = _standard_input(ctx, targets, stdin_filename)
-        report = check_targets(() if texts else targets or (".",), configurations, texts)
-        docs_url = configurations.of_folder(Path.cwd()).docs_url or published_docs()
-        text = FORMATS[report_format](report, Surroundings(docs_url))
+        run = _run(ctx, targets, stdin_filename, Configurations(Options(**options), config))
+        if diff:
+            _print_diff(ctx, run, unsafe=unsafe_fixes, exit_zero=exit_zero)
+            return
+        fixed = run.fix(unsafe=unsafe_fixes) if fix else Fixed(run.check())
+        for path, content in fixed.changed.items():
+            if path not in run.contents:
+                path.write_bytes(content)
+        docs_url = run.configurations.of_folder(Path.cwd()).docs_url or published_docs()
+        text = FORMATS[report_format](fixed.report, Surroundings(docs_url, tuple(_remarks(run, fixed))))
     except (WorkflowValidationError, ValueError) as error:
         raise CommandError(str(error)) from error
-    write_report(f"{text}\n" if text else "", output)
-    _print_hints(report, targets)
+    if fix and run.contents:
+        # As with other formatters of standard input: the file goes to standard output, what is left to standard error.
+        (path,) = run.contents
+        sys.stdout.flush()
+        sys.stdout.buffer.write(fixed.changed.get(path, run.contents[path]))
+        click.echo(text, err=True)
+    else:
+        write_report(f"{text}\n" if text else "", output)
+    _print_hints(fixed, targets)
     if statistics:
-        _print_statistics(report)
-    if not exit_zero and any(each.severity is not Severity.NOTE for each in report.findings):
+        _print_statistics(fixed.report)
+    if not exit_zero and any(each.severity is not Severity.NOTE for each in fixed.report.findings):
         ctx.exit(ExitCode.FINDINGS)
 
 
-def _standard_input(ctx: click.Context, targets: tuple[str, ...], filename: Path | None) -> dict[Path, str]:
-    """The text on standard input by the name of its file; empty if it is not to be read."""
+def _print_diff(ctx: click.Context, run: Run, *, unsafe: bool, exit_zero: bool) -> None:
+    fixed = run.fix(unsafe=unsafe)
+    write(run.diff(fixed.changed))
+    count = fixed.safe + fixed.unsafe
+    click.echo(f"would fix {_findings(count)}" if count else "nothing to fix", err=True)
+    _print_note_on_unsafe(fixed)
+    if count and not exit_zero:
+        ctx.exit(ExitCode.FINDINGS)
+
+
+def _remarks(run: Run, fixed: Fixed) -> Iterator[str]:
+    """What people are told about fixes below the summary."""
+    count = fixed.safe + fixed.unsafe
+    if count:
+        yield f"{_findings(count)} fixed"
+    safe, unsafe = run.fixable(fixed.report, fixed.changed)
+    if safe:
+        yield f"{safe} can be fixed with --fix" + (f", {unsafe} more with --fix --unsafe-fixes" if unsafe else "")
+    elif unsafe:
+        yield f"{unsafe} can be fixed with --fix --unsafe-fixes"
+
+
+def _findings(count: int) -> str:
+    return f"{count} finding" if count == 1 else f"{count} findings"
+
+
+def _print_note_on_unsafe(fixed: Fixed) -> None:
+    if fixed.unsafe:
+        click.echo(
+            f"note: {fixed.unsafe} of the fixes are unsafe. Those that add an operation to the history are for new"
+            " instances: running ones do not replay with them. Finish or version these before you deploy the change.",
+            err=True,
+        )
+
+
+def _run(ctx: click.Context, targets: tuple[str, ...], filename: Path | None, configurations: Configurations) -> Run:
+    """The run that the arguments ask for."""
     if _STDIN not in targets:
         if filename is not None:
             raise click.UsageError("--stdin-filename needs the target '-', which stands for standard input", ctx)
-        return {}
+        return Run.of_targets(targets or (".",), configurations)
     if len(targets) > 1:
         raise click.UsageError("'-' stands for standard input, and can be the only target", ctx)
-    return {filename or Path("stdin.py"): decoded(sys.stdin.buffer.read())}
+    return Run.of_content(filename or Path("stdin.py"), sys.stdin.buffer.read(), configurations)
 
 
 def _print_explanation(code: str, as_json: bool) -> None:
@@ -182,8 +239,10 @@ def _print_rules(as_json: bool) -> None:
             write(f"{rule.code}  {rule.severity.value:<8} {rule.slug:<26} {rule.title}\n")
 
 
-def _print_hints(report: Report, targets: tuple[str, ...]) -> None:
-    """Say on standard error what looks like a check of nothing."""
+def _print_hints(fixed: Fixed, targets: tuple[str, ...]) -> None:
+    """Say on standard error what is to be known about unsafe fixes, and what looks like a check of nothing."""
+    report = fixed.report
+    _print_note_on_unsafe(fixed)
     if report.importing and not report.orchestrators:
         files = "1 file imports" if report.importing == 1 else f"{report.importing} files import"
         click.echo(

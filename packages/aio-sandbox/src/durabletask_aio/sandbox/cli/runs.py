@@ -2,52 +2,140 @@
 
 from __future__ import annotations
 
+import difflib
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from durabletask_aio.sandbox.cli.config import Configuration, Configurations
+from durabletask_aio.sandbox.cli.fixes import apply_fixes, fixable
+from durabletask_aio.sandbox.cli.places import relative
 from durabletask_aio.sandbox.cli.selection import ALL
+from durabletask_aio.sandbox.code.sources import decoded, lines_of
+from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static.checker import Report, Settings, check_files, ordered
 from durabletask_aio.sandbox.static.targets import files_of
 
-
-def check_targets(
-    targets: Iterable[str], configurations: Configurations, texts: dict[Path, str] | None = None
-) -> Report:
-    """Check targets, each file with its own settings.
-
-    The files with the same settings are checked together; what a workflow reaches outside of them is followed all the
-    same. A finding is reported according to the settings of the file that it is in.
-
-    `texts` has files that are checked with the text given here; they need not exist.
-    """
-    started = time.perf_counter()
-    texts = texts or {}
-    named = {str(target) for target in targets}
-    groups: dict[int, tuple[Configuration, list[Path]]] = {}
-    for path in [*texts, *_files(targets, configurations)]:
-        configuration = configurations.of_file(path)
-        files = groups.setdefault(id(configuration), (configuration, []))[1]
-        files.append(path)
-    report = Report([], 0, [], 0)
-    for configuration, files in groups.values():
-        part = check_files(
-            list(dict.fromkeys(files)), _analysed(configuration), named={*named, *map(str, texts)}, texts=texts
-        )
-        report.findings += part.findings
-        report.files += part.files
-        report.orchestrators += part.orchestrators
-        report.importing += part.importing
-    report.findings = [
-        each for each in ordered(report.findings) if configurations.of_file(Path(each.file)).is_reported(each)
-    ]
-    report.seconds = time.perf_counter() - started
-    return report
+_MAX_PASSES: Final = 20
+"""How often a file is fixed: each pass makes the fixes inside those of the pass before."""
 
 
-def _files(targets: Iterable[str], configurations: Configurations) -> Iterable[Path]:
+@dataclass(frozen=True)
+class Run:
+    """The files of a run and their settings."""
+
+    files: Sequence[Path]
+    configurations: Configurations
+    named: frozenset[str] = frozenset()
+    """The files that the user named, which are parsed in any case."""
+    contents: Mapping[Path, bytes] = field(default_factory=dict[Path, bytes])
+    """Files that are not read, such as the one on standard input, and what is in them."""
+
+    @classmethod
+    def of_targets(cls, targets: Sequence[str], configurations: Configurations) -> Run:
+        """The run that checks files, folders and modules."""
+        files = list(dict.fromkeys(_files(targets, configurations)))
+        return cls(files, configurations, frozenset(targets))
+
+    @classmethod
+    def of_content(cls, path: Path, content: bytes, configurations: Configurations) -> Run:
+        """The run that checks one file with the given content; it need not exist."""
+        return cls([path], configurations, frozenset([str(path)]), {path: content})
+
+    def content(self, path: Path) -> bytes:
+        return self.contents[path] if path in self.contents else path.read_bytes()
+
+    def check(self, changed: Mapping[Path, bytes] | None = None) -> Report:
+        """Check the files, with the contents in `changed` in place of those that they have.
+
+        The files with the same settings are checked together; what a workflow reaches outside of them is followed all
+        the same. A finding is reported according to the settings of the file that it is in.
+        """
+        started = time.perf_counter()
+        texts = {path: decoded(content) for path, content in {**self.contents, **(changed or {})}.items()}
+        report = Report([], 0, [], 0)
+        for configuration, files in self._groups():
+            part = check_files(files, _analysed(configuration), named=self.named, texts=texts)
+            report.findings += part.findings
+            report.files += part.files
+            report.orchestrators += part.orchestrators
+            report.importing += part.importing
+        report.findings = [each for each in ordered(report.findings) if self._is_reported(each)]
+        report.seconds = time.perf_counter() - started
+        return report
+
+    def _groups(self) -> Iterable[tuple[Configuration, list[Path]]]:
+        groups: dict[int, tuple[Configuration, list[Path]]] = {}
+        for path in self.files:
+            configuration = self.configurations.of_file(path)
+            groups.setdefault(id(configuration), (configuration, []))[1].append(path)
+        return groups.values()
+
+    def _is_reported(self, finding: Finding) -> bool:
+        return self.configurations.of_file(Path(finding.file)).is_reported(finding)
+
+    def fix(self, *, unsafe: bool) -> Fixed:
+        """Fix what can be fixed, in memory, until nothing is left to fix."""
+        fixed = Fixed(self.check())
+        for _ in range(_MAX_PASSES):
+            before = fixed.safe + fixed.unsafe
+            for path, findings in self._by_file(fixed.report):
+                wanted = [each for each in findings if each.fix is not None and (unsafe or each.fix.is_safe)]
+                content = fixed.changed[path] if path in fixed.changed else self.content(path)
+                made = apply_fixes(content, wanted) if wanted else None
+                if made is not None:
+                    fixed.changed[path] = made.content
+                    fixed.safe += made.safe
+                    fixed.unsafe += made.unsafe
+            if fixed.safe + fixed.unsafe == before:
+                break
+            fixed.report = self.check(fixed.changed)
+        return fixed
+
+    def fixable(self, report: Report, changed: Mapping[Path, bytes] | None = None) -> tuple[int, int]:
+        """The numbers of findings with a safe and with an unsafe fix."""
+        fixes = [
+            each.fix
+            for path, findings in self._by_file(report)
+            if any(each.fix is not None for each in findings)
+            for each in fixable(findings, decoded((changed or {}).get(path) or self.content(path)))
+        ]
+        safe = sum(fix is not None and fix.is_safe for fix in fixes)
+        return safe, len(fixes) - safe
+
+    def _by_file(self, report: Report) -> Iterable[tuple[Path, list[Finding]]]:
+        """The findings in the files of the run; others are reported, but not changed."""
+        found: dict[Path, list[Finding]] = {}
+        files = set(self.files)
+        for each in report.findings:
+            if Path(each.file) in files:
+                found.setdefault(Path(each.file), []).append(each)
+        return found.items()
+
+    def diff(self, changed: Mapping[Path, bytes]) -> str:
+        """The changes as a unified diff."""
+        return "".join(part for path, content in sorted(changed.items()) for part in self._diff(path, content))
+
+    def _diff(self, path: Path, content: bytes) -> Iterator[str]:
+        before, after = (decoded(each).replace("\r\n", "\n") for each in (self.content(path), content))
+        name = relative(str(path))
+        for line in difflib.unified_diff(lines_of(before), lines_of(after), name, name):
+            yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+@dataclass
+class Fixed:
+    """What fixing has done: the findings that are left, the new contents, and how many fixes were made."""
+
+    report: Report
+    changed: dict[Path, bytes] = field(default_factory=dict[Path, bytes])
+    safe: int = 0
+    unsafe: int = 0
+
+
+def _files(targets: Iterable[str], configurations: Configurations) -> Iterator[Path]:
     def is_excluded(path: Path, root: Path) -> bool:
         return configurations.of_folder(path.parent).is_excluded(path, root)
 

@@ -6,11 +6,11 @@ described in the same words wherever it is detected.
 
 from __future__ import annotations
 
-import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from durabletask_aio.sandbox.rules.catalogue import Call, Rule, Severity
+from durabletask_aio.sandbox.rules.catalogue import Rule, Severity
+from durabletask_aio.sandbox.rules.fixes import Fix
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Finding:
     """Text of the line; empty if the source is not available."""
     corrected_line: str | None = None
     """The line with the call replaced, or `None` where there is no mechanical replacement."""
+    fix: Fix | None = field(default=None, compare=False)
+    """The replacement that `durabletask-aio check --fix` makes, or `None` if there is none."""
     end_line: int | None = None
     """Last line, if it is known."""
     certain: bool = True
@@ -111,7 +113,7 @@ class Finding:
 
         Returns:
             The keys `code`, `rule`, `severity`, `file`, `line`, `column`, `function`, `reached`, `call`, `message`,
-                `corrected_line` and `inside`.
+                `corrected_line`, `fix` and `inside`.
         """
         return {
             "code": self.rule.code,
@@ -125,6 +127,7 @@ class Finding:
             "call": self.call,
             "message": self.message,
             "corrected_line": self.corrected_line,
+            "fix": self.fix.as_dict() if self.fix is not None else None,
             "inside": self.inside,
         }
 
@@ -138,32 +141,3 @@ def display_name(name: str | None) -> str:
 def column_of(line: str, offset: int) -> int:
     """The column that editors show for the byte `offset` of `line`: characters, counted from one."""
     return len(line.encode()[:offset].decode(errors="replace")) + 1
-
-
-def correct_line(
-    line: str, node: ast.Call | None, call: Call, context: str | None, *, generator: bool, is_async: bool
-) -> str | None:
-    """`line` with the call at `node` replaced by its alternative, or `None` if there is no mechanical replacement.
-
-    There is none without a context variable in scope, for a call over several lines, and where the alternative needs an
-    `await` in a function that is not a coroutine function.
-    """
-    template = call.generator_fix if generator else call.fix
-    if template is None or context is None or node is None or node.end_lineno != node.lineno:
-        return None
-    if template.startswith("await ") and not is_async:
-        return None
-    raw = line.encode()
-    # Columns in a syntax tree count bytes.
-    start, end = node.col_offset, node.end_col_offset or 0
-    arguments = ", ".join(
-        ast.unparse(part) for part in (*node.args, *(keyword_as_expression(part) for part in node.keywords))
-    )
-    replacement = template.replace("{ctx}", context).replace("{args}", arguments)
-    return (raw[:start] + replacement.encode() + raw[end:]).decode()
-
-
-def keyword_as_expression(keyword: ast.keyword) -> ast.expr:
-    """A keyword argument as an expression that unparses to it."""
-    name = f"{keyword.arg}=" if keyword.arg is not None else "**"
-    return ast.Name(name + ast.unparse(keyword.value))

@@ -8,7 +8,8 @@ import types
 
 from durabletask_aio.sandbox.code.sources import Position, Source, position_of, source_of
 from durabletask_aio.sandbox.rules.catalogue import Call
-from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
+from durabletask_aio.sandbox.rules.findings import Finding, column_of
+from durabletask_aio.sandbox.rules.fixes import fix_of_call
 
 
 def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, reached: tuple[str, ...]) -> Finding:
@@ -26,7 +27,8 @@ def finding_for_frame(frame: types.FrameType, call: Call, context: str | None, r
     if source is not None and in_scope is not None:
         node = _node_at(source, position)
         is_async = bool(code.co_flags & inspect.CO_COROUTINE)
-        new_line = correct_line(line, node, call, in_scope, generator=False, is_async=is_async)
+        fix = fix_of_call(source.lines, node, call, in_scope, generator=False, is_async=is_async)
+        new_line = fix.applied_to(line) if fix is not None else None
     return Finding(
         rule=call.rule,
         file=code.co_filename,

@@ -14,11 +14,12 @@ from typing import Final, TypeAlias
 
 from durabletask_aio.sandbox.code.evaluator import Evaluator, identity
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
-from durabletask_aio.sandbox.code.scopes import Scope, parameters
+from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.sources import Source
 from durabletask_aio.sandbox.code.values import ContextValue, Value
 from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
-from durabletask_aio.sandbox.rules.findings import Finding, column_of, correct_line
+from durabletask_aio.sandbox.rules.findings import Finding, column_of
+from durabletask_aio.sandbox.rules.fixes import Fix, fix_of_call
 
 LocatedNode: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
 """Syntax nodes that have a line and a column."""
@@ -155,11 +156,7 @@ class FunctionScan:
         if self.analysis.is_allowed(rule, name, (*self.allowed, *self.pragma_names(node))):
             return
         line = source.line(node.lineno)
-        new_line = None
-        if call is not None and isinstance(node, ast.Call) and is_made_here:
-            new_line = correct_line(
-                line, node, call, self.context, generator=self.analysis.is_generator, is_async=self.is_async
-            )
+        fix = self._fix(node, call) if call is not None and isinstance(node, ast.Call) and is_made_here else None
         generator = self.analysis.is_generator
         if advice is None:
             advice = call.advice(generator=generator) if call is not None else ""
@@ -175,10 +172,23 @@ class FunctionScan:
                 detail=detail,
                 advice=advice or (rule.generator_alternative if generator else rule.alternative),
                 source_line=line,
-                corrected_line=new_line,
+                corrected_line=fix.applied_to(line) if fix is not None else None,
+                fix=fix,
                 end_line=node.end_lineno,
                 certain=certain,
             )
+        )
+
+    def _fix(self, node: ast.Call, call: Call) -> Fix | None:
+        yields = any(isinstance(each, ast.Yield) for statement in self.statements for each in own_nodes(statement))
+        return fix_of_call(
+            self.body.source.lines,
+            node,
+            call,
+            self.context,
+            generator=self.analysis.is_generator,
+            is_async=self.is_async,
+            yields=yields,
         )
 
     def _report_crossing(self, inner: LocatedNode, call: Call) -> None:
