@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 PACKAGES = {
-    "core": "__init__.py",
-    "sandbox": "sandbox.py",
-    "worker": "worker.py",
-    "testing": "testing.py",
-    "engine": "engine.py",
+    "core": ("__init__.py", "client.py"),
+    "sandbox": ("sandbox.py",),
+    "worker": ("worker.py",),
+    "testing": ("testing.py",),
+    "engine": ("engine.py",),
 }
-"""Each package with its facade, the one file that it puts inside upstream's package."""
+"""Each package with its facade, the files that it puts inside upstream's package."""
 
 
 def build(only: list[str]) -> None:
@@ -61,7 +61,7 @@ def surprises(wheel: Path) -> list[str]:
         for path in source.rglob("*")
         if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(source).parts)
     }
-    expected.add(f"durabletask/aio/{PACKAGES[package]}")
+    expected |= {f"durabletask/aio/{name}" for name in PACKAGES[package]}
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     expected |= {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")}
     project = (source.parent / "pyproject.toml").read_text(encoding="utf-8")

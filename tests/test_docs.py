@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -107,6 +108,7 @@ PAGES = {
             for workflow in ("order", "order_async")
         ]
     ),
+    "docs/clients.md": Page(),
     "docs/sandbox.md": Page(),
     "docs/testing.md": Page(),
     "docs/worker.md": Page(
@@ -305,6 +307,13 @@ async def test_the_tests_on_the_testing_page_pass(tmp_path: Path) -> None:
     await page["test_a_customer_who_pays"]()
     page["test_the_current_code_replays_the_history"](await page["record"](tmp_path))
     await asyncio.to_thread(page["test_over_grpc"])
+
+
+async def test_the_program_on_the_page_about_clients_returns_what_the_page_says(tmp_path: Path) -> None:
+    page = execute(write_module("docs/clients.md", tmp_path))
+    lines = await page["main"]()
+    assert lines == ["order-7 cost 60", "terminated: too many"]
+    assert f"`{json.dumps(lines)}`" in (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(PACKAGE_PAGES)])

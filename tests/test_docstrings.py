@@ -18,6 +18,7 @@ import pytest
 
 FACADES = (
     "durabletask.aio",
+    "durabletask.aio.client",
     "durabletask.aio.worker",
     "durabletask.aio.testing",
     "durabletask.aio.sandbox",
@@ -26,9 +27,11 @@ FACADES = (
 CONSTRUCTED = {
     "AsyncWorkflowError",
     "AsyncOrchestratorMixin",
+    "AsyncWorkflowClient",
     "History",
     "LocalBackend",
     "TaskHubGrpcWorker",
+    "WorkflowClient",
     "WorkflowEnvironment",
     "WorkflowTracerProvider",
     "allow",

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import durabletask.aio
+import durabletask.aio.client
 import pytest
 from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
 import durabletask_aio.core
+import durabletask_aio.core.client
 
 CORE = Path(durabletask_aio.core.__file__).parent
 MODULES = sorted(CORE.glob("*.py"))
@@ -45,15 +47,29 @@ def test_both_lists_of_names_are_the_same_and_sorted():
 
 def test_nothing_else_is_public():
     public = {name for name in vars(durabletask.aio) if not name.startswith("_")}
-    companions = {"engine", "sandbox", "testing", "worker"}  # submodules, if something has imported them
-    assert public - companions == set(durabletask.aio.__all__)
+    submodules = {"client", "engine", "sandbox", "testing", "worker"}  # if something has imported them
+    assert public - submodules == set(durabletask.aio.__all__)
 
 
-def test_the_installed_facade_is_the_one_of_the_source():
-    source = CORE.parents[2] / "facade" / "__init__.py"
+@pytest.mark.parametrize("name", ["__init__.py", "client.py"])
+def test_the_installed_facade_is_the_one_of_the_source(name):
+    source = CORE.parents[2] / "facade" / name
     if not source.exists():
         pytest.skip("not run from the source tree")
-    assert FACADE.read_text() == source.read_text(), "the facade has changed: install the core again"
+    assert FACADE.with_name(name).read_text() == source.read_text(), "the facade has changed: install the core again"
+
+
+def test_every_public_name_for_clients_shows_the_path_it_is_imported_from():
+    assert durabletask.aio.client.__all__ == sorted(durabletask_aio.core.client.__all__)
+    for name in durabletask.aio.client.__all__:
+        public = getattr(durabletask.aio.client, name)
+        assert public is getattr(durabletask_aio.core.client, name)
+        assert public.__module__ == "durabletask.aio.client"
+
+
+def test_upstreams_clients_are_imported_for_clients_alone():
+    code = "import sys, durabletask.aio{}\nprint('durabletask.client' in sys.modules)"
+    assert (run(code.format("")), run(code.format(".client"))) == ("False", "True")
 
 
 def test_every_public_name_is_documented():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent / "typing"
-ACCEPTED, REJECTED = HERE / "accepted.py", HERE / "rejected.py"
+ACCEPTED = [HERE / "accepted.py", HERE / "client_accepted.py"]
+REJECTED = [HERE / "rejected.py", HERE / "client_rejected.py"]
 
 pytestmark = pytest.mark.slow
 
@@ -72,15 +73,17 @@ def pyright(file, python, tmp_path):
 
 @pytest.mark.parametrize("python", ["3.10", "3.14"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_right_uses_have_the_right_types(checker, python, tmp_path):
-    found = checker(ACCEPTED, python, tmp_path)
+@pytest.mark.parametrize("file", ACCEPTED, ids=lambda file: file.stem)
+def test_right_uses_have_the_right_types(file, checker, python, tmp_path):
+    found = checker(file, python, tmp_path)
 
     assert not found, "\n".join(f"{line}: {text}" for line, text in found)
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_wrong_uses_are_rejected_line_by_line(checker, tmp_path):
-    wrong = [n for n, line in enumerate(REJECTED.read_text().splitlines(), 1) if line.endswith("# wrong")]
-    found = checker(REJECTED, "3.10", tmp_path)
+@pytest.mark.parametrize("file", REJECTED, ids=lambda file: file.stem)
+def test_wrong_uses_are_rejected_line_by_line(file, checker, tmp_path):
+    wrong = [n for n, line in enumerate(file.read_text().splitlines(), 1) if line.endswith("# wrong")]
+    found = checker(file, "3.10", tmp_path)
 
     assert sorted({line for line, _ in found}) == wrong, "\n".join(f"{line}: {text}" for line, text in found)

@@ -25,6 +25,11 @@ What runs it:
     rewinding: what a rewind takes out of the history of a failed instance.
     disposal: closes the coroutines of instances that will not be continued.
 
+What clients use, with the public import path `durabletask.aio.client`:
+    client: `WorkflowClient` and `AsyncWorkflowClient`, which start workflows.
+    handles: the handles of instances that they return.
+    client_errors: how an instance can end for those who wait for its result.
+
 What is said about it:
     failures, stack_traces: what the history records of an exception.
     failed_attempts: the log lines about failed activities and sub-orchestrations.
@@ -41,7 +46,8 @@ For other packages and for upstream:
     hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
-    _upstream, _upstream_retries, _interpreter, _compat_anyio: the adapters to `durabletask`, CPython and anyio.
+    _upstream, _upstream_client, _upstream_retries: the adapters to `durabletask`; that to its clients is for `client`.
+    _interpreter, _compat_anyio: the adapters to CPython and anyio.
 """
 
 from __future__ import annotations
