@@ -86,6 +86,24 @@ def rules() -> str:
     )
 
 
+def libraries() -> str:
+    """The libraries that the sandbox knows: by library, its calls and base classes under each rule."""
+    from durabletask_aio.sandbox.rules.libraries import shipped_libraries
+
+    def names(described: Any) -> str:
+        rules = {code: [*described.get("calls", {}).get(code, ())] for code in described.get("calls", {})}
+        for code, bases in described.get("bases", {}).items():
+            rules.setdefault(code, []).extend(f"class …({base})" for base in bases)
+        kept = [*described.get("generators", ()), *described.get("creators", ())]
+        listed = [
+            f"[{code}](rules.md#{code.lower()}): " + ", ".join(f"`{name.partition('?')[0]}`" for name in found)
+            for code, found in rules.items()
+        ]
+        return "<br>".join([*listed, *(f"followed: `{name}`" for name in kept)])
+
+    return table(("Library", "Calls"), ((f"`{name}`", names(each)) for name, each in shipped_libraries().items()))
+
+
 def worker_options() -> str:
     """The keyword options of a worker: the items of `WorkerOptions`, their defaults and the texts below them."""
     from durabletask_aio.worker import options
@@ -176,6 +194,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine-findings": engine_findings,
     "engines": engines,
     "errors": errors,
+    "libraries": libraries,
     "refused-methods": refused_methods,
     "rules": rules,
     "worker-options": worker_options,

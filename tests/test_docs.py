@@ -110,6 +110,7 @@ PAGES = {
     ),
     "docs/clients.md": Page(),
     "docs/sandbox.md": Page(),
+    "docs/reference/libraries.md": Page(),
     "docs/testing.md": Page(),
     "docs/worker.md": Page(
         runs=[

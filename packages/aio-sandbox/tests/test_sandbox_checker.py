@@ -18,7 +18,7 @@ from durabletask_aio.core.command_line import run_command
 from durabletask_aio.sandbox.cli.check import check as command
 from durabletask_aio.sandbox.code.sources import Source, parse
 from durabletask_aio.sandbox.rules.default import default_catalogue
-from durabletask_aio.sandbox.static import source_resolver
+from durabletask_aio.sandbox.static import source_modules
 from durabletask_aio.sandbox.static.analysis import check
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
 
@@ -312,7 +312,7 @@ class TestFiles:
             parsed.add(Path(filename).name)
             return parse(filename, text)
 
-        monkeypatch.setattr(source_resolver, "parse", watched_parse)
+        monkeypatch.setattr(source_modules, "parse", watched_parse)
         for number in range(20):
             (tmp_path / f"plain_{number:02}.py").write_text(f"import time\n\ndef moment():\n    return {number}\n")
         (tmp_path / "plain_07.py").write_text("import time\n\ndef moment():\n    return time.time()\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from durabletask_aio.sandbox.rules.catalogue import REPLACED_CATEGORIES, Call, Catalogue, Rule, Severity
-from durabletask_aio.sandbox.rules.conditions import CONDITIONS
+from durabletask_aio.sandbox.rules.conditions import description_of
 from durabletask_aio.sandbox.rules.findings import display_name
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
@@ -67,5 +67,5 @@ def _generator(rule: Rule) -> str:
 
 
 def _described(name: str, condition: str | None) -> str:
-    words = f" ({CONDITIONS[condition][1]})" if condition is not None else ""
+    words = f" ({description_of(condition)})" if condition is not None else ""
     return f"`{display_name(name)}`{words}"

@@ -13,7 +13,17 @@ from typing import Final
 
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
-from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Entered, Imported, Scope, own_nodes
+from durabletask_aio.sandbox.code.scopes import (
+    Annotated,
+    Binding,
+    Element,
+    Entered,
+    Imported,
+    Scope,
+    dotted_name,
+    own_nodes,
+    parameters,
+)
 from durabletask_aio.sandbox.code.values import (
     ContainerValue,
     ContextMethod,
@@ -28,6 +38,8 @@ from durabletask_aio.sandbox.code.values import (
     UnawaitedValue,
     UnorderedValue,
     Value,
+    distinct,
+    identity,
 )
 from durabletask_aio.sandbox.rules.conditions import combined, summary_of_node
 
@@ -50,15 +62,23 @@ OPERATIONS: Final = frozenset(
 )
 """Methods of the context whose result has to be awaited."""
 
-_KEEPS_ORDER_OF: Final = frozenset({"list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"})
+_KEEPS_ORDER_OF: Final = frozenset(
+    {"dict.fromkeys", "list", "tuple", "enumerate", "iter", "reversed", "map", "filter", "zip", "dict"}
+)
 _CONSUMERS: Final = frozenset({"asyncio.create_task", "asyncio.ensure_future", "asyncio.shield"})
 _OF_SETS: Final = frozenset({"pop", "copy", "union", "difference", "intersection", "symmetric_difference"})
 _LOOPS: Final = frozenset(
     {"asyncio.get_running_loop", "asyncio.get_event_loop", "_asyncio.get_running_loop", "_asyncio.get_event_loop"}
 )
 _TASK_SETS: Final = frozenset({"asyncio.all_tasks", "asyncio.tasks.all_tasks", "_asyncio.all_tasks"})
+_OF_COLLECTIONS: Final = frozenset({"values", "items", "copy", "get", "pop", "setdefault", "popleft"})
+_MAKES_COLLECTION: Final = frozenset({"list", "dict", "collections.OrderedDict", "collections.deque"})
+_CONTAINERS: Final = (ContainerValue, SharedObject)
+_AS_TEXT: Final = frozenset({"str", "repr", "format", "json.dumps"})
 _SET_OPERATORS: Final = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.Sub)
 _DEPTH: Final = 12
+_NESTED_CALLS: Final = 4
+"""How deep the results of calls are followed."""
 
 
 class Evaluator:
@@ -68,6 +88,8 @@ class Evaluator:
         self._resolver = resolver
         self._busy: set[tuple[int, int]] = set()
         self._returns: dict[Hashable, list[Value]] = {}
+        self._calls = 0
+        self._creations = 0
 
     def values(self, node: ast.expr, scope: Scope) -> list[Value]:
         """The values that `node` may have; empty if nothing is known."""
@@ -81,7 +103,7 @@ class Evaluator:
             found = self._values(node, scope)
         finally:
             self._busy.discard(key)
-        return list(dict.fromkeys(found))[:_DEPTH]
+        return distinct(found)[:_DEPTH]
 
     def _values(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Name):
@@ -93,10 +115,21 @@ class Evaluator:
         if isinstance(node, (ast.IfExp, ast.BoolOp, ast.NamedExpr, ast.BinOp)):
             return self._choice(node, scope)
         if isinstance(node, ast.Subscript):
+            if isinstance(node.slice, ast.Slice):
+                return self._sliced(node, scope)
             return [found for value in self.values(node.value, scope) for found in self._element(value)]
+        if isinstance(node, ast.Await):
+            waited = [each for each in self.values(node.value, scope) if isinstance(each, UnawaitedValue)]
+            return [found for each in waited for found in each.result]
+        if isinstance(node, (ast.JoinedStr, ast.FormattedValue)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node.value]
+            return [*self._order_of(parts, scope)]
         if isinstance(node, ast.Lambda):
             return [SourceFunction(node, scope)]
         return self._display(node, scope)
+
+    def _sliced(self, node: ast.Subscript, scope: Scope) -> list[Value]:
+        return [*self._order_of([node.value], scope), *self._containers([node.value], scope)]
 
     def name(self, name: str, scope: Scope) -> list[Value]:
         """The values that `name` may have in `scope`."""
@@ -113,6 +146,7 @@ class Evaluator:
         found: list[Value] = list(scope.argument_values.get(name, ()))
         for binding in scope.bindings.get(name, ()):
             found.extend(self._of_binding(binding, scope))
+        found = self.with_additions(found, name, scope)
         default = scope.defaults.get(name)
         if default is not None and scope.parent is not None:
             found.extend(self.values(default, scope.parent))
@@ -129,11 +163,30 @@ class Evaluator:
             return self._resolver.annotated(binding.annotation, scope)
         if isinstance(binding, Entered):
             return self.values(binding.expression, scope)
+        if isinstance(binding, Element):
+            return self._elements_of(binding, scope)
         if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return [SourceFunction(binding, scope)]
         if isinstance(binding, ast.ClassDef):
             return [SourceClass(binding, scope)]
         return self.values(binding, scope) if isinstance(binding, ast.expr) else []
+
+    def with_additions(self, values: list[Value], name: str, scope: Scope) -> list[Value]:
+        """The values of a collection, with the elements that statements of `scope` add to it."""
+        added = scope.additions.get(name)
+        if added is None:
+            return values
+        if any(isinstance(each, ContainerValue) for each in values):
+            elements = [found for node in added.elements for found in self.values(node, scope)]
+            values = [_extended(each, elements) for each in values]
+            values += self._order_of(added.loops, scope)
+        return values
+
+    def _elements_of(self, binding: Element, scope: Scope) -> list[Value]:
+        """The values that the variable of a loop, or one of several variables in an assignment, may have."""
+        found = [each for value in self.values(binding.collection, scope) for each in self._element(value)]
+        # In a loop every element has its turn, so that no single one is chosen by the order.
+        return found if binding.loop is None else [each for each in found if not _is_single(each)]
 
     def _imported(self, binding: Imported, scope: Scope) -> list[Value]:
         module = "." * binding.level + binding.module
@@ -155,7 +208,8 @@ class Evaluator:
                 found.append(value.cls)
             else:
                 found.extend(self._resolver.attribute(value, node.attr))
-        return found
+        name = dotted_name(node)
+        return found if name is None else self.with_additions(found, name, scope)
 
     def _choice(self, node: ast.IfExp | ast.BoolOp | ast.NamedExpr | ast.BinOp, scope: Scope) -> list[Value]:
         if isinstance(node, ast.IfExp):
@@ -172,7 +226,12 @@ class Evaluator:
         return [*sets, *(value for value in left if isinstance(value, Instance))]
 
     def _element(self, value: Value) -> list[Value]:
-        return list(value.elements) if isinstance(value, ContainerValue) else self._resolver.element(value)
+        if isinstance(value, ContainerValue):
+            return list(value.elements)
+        unordered = as_unordered(value)
+        if unordered is not None and not unordered.is_set and not unordered.is_element:
+            return [UnorderedValue(False, unordered.is_certain, True)]
+        return self._resolver.element(value)
 
     def _display(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Set):
@@ -189,12 +248,14 @@ class Evaluator:
             starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
             unordered: list[Value] = [*self._order_of(starred, scope)]
             elements = [value for part in node.elts for value in self.values(part, scope)]
-            return [*unordered, ContainerValue(tuple(elements[:_DEPTH]))] if elements else unordered
+            return [*unordered, ContainerValue(tuple(elements[:_DEPTH]))]
         if isinstance(node, ast.Dict):
             elements = [value for part in node.values for value in self.values(part, scope)]
-            return [ContainerValue(tuple(elements[:_DEPTH]))] if elements else []
-        if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
-            return [*self._order_of([node.generators[0].iter], scope)]
+            return [ContainerValue(tuple(elements[:_DEPTH]))]
+        if isinstance(node, (ast.ListComp, ast.GeneratorExp, ast.DictComp)):
+            element = self.values(node.value if isinstance(node, ast.DictComp) else node.elt, scope)
+            kept = [value for value in element if not isinstance(value, UnawaitedValue)]
+            return [*self._order_of([node.generators[0].iter], scope), ContainerValue(tuple(kept[:_DEPTH]))]
         return []
 
     def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[UnorderedValue]:
@@ -204,7 +265,7 @@ class Evaluator:
                 found = as_unordered(value)
                 # A sequence made from the set of all tasks is reported where it is made, not where it is used.
                 if found is not None and not found.is_tasks:
-                    return [UnorderedValue(False, found.is_certain)]
+                    return [UnorderedValue(False, found.is_certain, found.is_element)]
         return []
 
     def _tasks_of(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
@@ -221,8 +282,10 @@ class Evaluator:
             found.extend(self._of_set(node.func, scope))
         elif isinstance(node.func, ast.Attribute) and node.func.attr == "join":
             found.extend(self._order_of([*node.args], scope))
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _OF_COLLECTIONS:
+            found.extend(self._of_collection(node.func, scope))
         for function in self.values(node.func, scope):
-            found.extend(self._result(function, node, scope))
+            found.extend(self.result(function, node, scope))
         return found
 
     def _of_set(self, method: ast.Attribute, scope: Scope) -> list[Value]:
@@ -232,7 +295,21 @@ class Evaluator:
             return [replace(each, is_set=False, is_element=True) for each in sets]
         return [*sets]
 
-    def _result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
+    def _of_collection(self, method: ast.Attribute, scope: Scope) -> list[Value]:
+        """The result of a method of a list or dictionary with known elements."""
+        held = [
+            ContainerValue(tuple(self._element(each)))
+            for each in self.values(method.value, scope)
+            if isinstance(each, (ContainerValue, SharedObject))
+        ]
+        if method.attr in {"values", "copy"}:
+            return [*held]
+        if method.attr == "items":
+            return [ContainerValue((each,)) for each in held]
+        return [element for each in held for element in each.elements]
+
+    def result(self, function: Value, node: ast.Call, scope: Scope) -> list[Value]:
+        """The values that calling `function` with the arguments of `node` may return."""
         if isinstance(function, ContextMethod):
             return self._of_context(function.name)
         name = self._resolver.full_name(function)
@@ -243,19 +320,60 @@ class Evaluator:
             return self._imported_by_call(node, scope)
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
-        if short in {"set", "frozenset"}:
-            return self._tasks_of(node.args, scope) or [set_from_call(node)]
-        if short in _TASK_SETS:
-            return [UnorderedValue(True, True, is_tasks=True)]
-        if short in _KEEPS_ORDER_OF:
-            return [*self._order_of([*node.args], scope)]
         if short in {"next", "type"} and node.args:
             return self._next_or_type(short, node.args[0], scope)
         if short in _LOOPS:
             return [Instance(ExternalName("asyncio.AbstractEventLoop"))]
         if short in _CONSUMERS:
             return []
-        return self._of_function(function, node)
+        made = self._collection(short, node, scope)
+        return self._of_function(function, node, scope) if made is None else made
+
+    def _collection(self, name: str, node: ast.Call, scope: Scope) -> list[Value] | None:
+        """The result of a built-in that makes or reads a collection; `None` for any other function."""
+        if name in {"set", "frozenset"}:
+            return self._tasks_of(node.args, scope) or [set_from_call(node)]
+        if name in _TASK_SETS:
+            return [UnorderedValue(True, True, is_tasks=True)]
+        if name in _MAKES_COLLECTION and not node.args:
+            return [ContainerValue(())]
+        if name in _KEEPS_ORDER_OF:
+            return [*self._order_of([*node.args], scope), *self._containers(node.args, scope)]
+        if name == "sorted":
+            return self._containers(node.args, scope)
+        if name in {"max", "min"} and node.args:
+            return self._extreme(node, scope)
+        if name in _AS_TEXT and node.args:
+            return [*self._order_of([*node.args], scope)] or self._order_inside(node, name, scope)
+        if name == "collections.defaultdict" and node.args:
+            call = ast.copy_location(ast.Call(node.args[0], [], []), node)
+            made = [each for value in self.values(node.args[0], scope) for each in self.result(value, call, scope)]
+            return [ContainerValue(tuple(made))]
+        return None
+
+    def _containers(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
+        """The containers with known elements among the values of `nodes`."""
+        found = (value for node in nodes for value in self.values(node, scope))
+        return [ContainerValue(tuple(self._element(each))) for each in found if isinstance(each, _CONTAINERS)]
+
+    def _extreme(self, node: ast.Call, scope: Scope) -> list[Value]:
+        """`max(set, key=...)`: of several elements with the same key, the one that comes first."""
+        if not any(keyword.arg == "key" for keyword in node.keywords):
+            return []
+        return [UnorderedValue(False, each.is_certain, True) for each in self._order_of([*node.args], scope)]
+
+    def _order_inside(self, node: ast.Call, function: str, scope: Scope) -> list[Value]:
+        """The order of a set somewhere inside of what is written as text."""
+        if function == "json.dumps" and not any(keyword.arg in {"default", "cls"} for keyword in node.keywords):
+            return []
+        queue = self.values(node.args[0], scope)
+        while queue:
+            value = queue.pop()
+            unordered = as_unordered(value)
+            if unordered is not None and not unordered.is_tasks:
+                return [UnorderedValue(False, unordered.is_certain)]
+            queue += value.elements if isinstance(value, ContainerValue) else ()
+        return []
 
     def with_arguments(self, function: Value, node: ast.Call) -> Value:
         """The value of `functools.partial(function, ...)`; arguments matter only for calls of the catalogue."""
@@ -270,30 +388,87 @@ class Evaluator:
             return [value.cls for value in self.values(argument, scope) if isinstance(value, Instance)]
         return [UnorderedValue(False, each.is_certain, True) for each in self._order_of([argument], scope)]
 
-    def _of_function(self, function: Value, node: ast.Call) -> list[Value]:
+    def _of_function(self, function: Value, node: ast.Call, scope: Scope | None = None) -> list[Value]:
         if self._resolver.is_async(function):
-            return [UnawaitedValue(f"{ast.unparse(node.func)}()")]
-        return [*self._resolver.result(function), *self._returned(function)]
+            return [UnawaitedValue(f"{ast.unparse(node.func)}()", tuple(self._returned(function, node, scope)))]
+        made = self._resolver.result(function)
+        given = self._arguments(function, node, scope) if isinstance(function, SourceClass) else ()
+        return [
+            *(replace(each, arguments=given) if given and isinstance(each, Instance) else each for each in made),
+            *self._returned(function, node, scope),
+        ]
 
-    def _returned(self, function: Value) -> list[Value]:
-        """The values that a function of the user returns; only those in the order of a set are followed."""
-        found: list[Value] = []
-        for body in self._resolver.bodies(function) if isinstance(function, (SourceFunction, ObjectValue)) else ():
-            if isinstance(body.node, ast.Lambda) or body.io_only:
-                continue
-            if body.key not in self._returns:
-                # A recursive call contributes nothing to the result of its own function.
-                self._returns[body.key] = []
-                self._returns[body.key] = self._of_returns(body, body.node)
-            found.extend(self._returns[body.key])
-        return found
+    def _arguments(self, function: SourceClass, node: ast.Call, scope: Scope | None) -> tuple[tuple[str, Value], ...]:
+        """What is known about the arguments with which an object is created, by name."""
+        if scope is None or not (node.args or node.keywords) or self._creations > _NESTED_CALLS:
+            return ()
+        self._creations += 1
+        try:
+            names = self._resolver.creation_parameters(function)
+            return tuple(
+                (name, value) for name, argument in paired(names, node) for value in self.values(argument, scope)
+            )
+        finally:
+            self._creations -= 1
 
-    def _of_returns(self, body: FunctionBody, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Value]:
-        outer = body.scope
-        scope = Scope(outer.namespace, outer, source=body.source, arguments=node.args, statements=node.body)
+    def _returned(self, function: Value, node: ast.Call, scope: Scope | None) -> list[Value]:
+        """The values that a function of the user returns, called with the arguments of `node`."""
+        if not isinstance(function, (SourceFunction, ObjectValue)):
+            return []
+        return [
+            found
+            for body in self._resolver.bodies(function)
+            for found in self.returned_by(body, self._known_arguments(body, node, scope))
+        ]
+
+    def returned_by(self, body: FunctionBody, given: tuple[tuple[str, Value], ...] = ()) -> list[Value]:
+        """The values that a function returns when it is called with the arguments `given`."""
+        if body.io_only or self._calls > _NESTED_CALLS:
+            return []
+        key = (body.key, identity(body.receiver), tuple((name, identity(value)) for name, value in given))
+        if key not in self._returns:
+            # A recursive call contributes nothing to the result of its own function.
+            self._returns[key] = []
+            self._calls += 1
+            try:
+                self._returns[key] = self._of_returns(body, given)
+            finally:
+                self._calls -= 1
+        return self._returns[key]
+
+    def _known_arguments(
+        self, body: FunctionBody, node: ast.Call, scope: Scope | None
+    ) -> tuple[tuple[str, Value], ...]:
+        names = [parameter.arg for parameter in parameters(body.node.args)]
+        if body.receiver is not None:
+            names = names[1:]
+        if scope is None:
+            return ()
+        return tuple((name, value) for name, argument in paired(names, node) for value in self.values(argument, scope))
+
+    def _of_returns(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> list[Value]:
+        node = body.node
+        scope = self.scope_of(body, given)
+        if isinstance(node, ast.Lambda):
+            return self.values(node.body, scope)
         returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
         values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
-        return [value for value in values if isinstance(value, UnorderedValue)]
+        if not values and node.returns is not None:
+            values = self._resolver.annotated(node.returns, body.scope)
+        return [value for value in values if not isinstance(value, (UnawaitedValue, ContextValue))]
+
+    def scope_of(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
+        """The scope inside of a function that is called with the arguments `given`."""
+        node, outer = body.node, body.scope
+        statements: list[ast.stmt] = (
+            [ast.copy_location(ast.Expr(node.body), node.body)] if isinstance(node, ast.Lambda) else node.body
+        )
+        scope = Scope(outer.namespace, outer, source=body.source, arguments=node.args, statements=statements)
+        for name, value in given:
+            scope.argument_values.setdefault(name, []).append(value)
+        if body.receiver is not None and node.args.args:
+            scope.argument_values.setdefault(parameters(node.args)[0].arg, []).append(body.receiver)
+        return scope
 
     def _of_context(self, method: str) -> list[Value]:
         if method in OPERATIONS:
@@ -353,10 +528,20 @@ def is_mutable_default(node: ast.expr | None) -> bool:
     return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
 
 
-def identity(value: Value) -> object:
-    """A hashable key of a value, used to remember with which arguments a function was scanned."""
-    if isinstance(value, ObjectValue):
-        return value.identity
-    if isinstance(value, (SourceFunction, SourceClass)):
-        return id(value.node)
-    return value
+def paired(names: list[str], node: ast.Call) -> list[tuple[str, ast.expr]]:
+    """The arguments of a call by the name of their parameter; nothing if the call has a starred argument."""
+    if any(isinstance(argument, ast.Starred) for argument in node.args):
+        return []
+    pairs = [*zip(names, node.args, strict=False)]
+    return pairs + [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
+
+
+def _extended(value: Value, elements: list[Value]) -> Value:
+    if not isinstance(value, ContainerValue):
+        return value
+    return ContainerValue(tuple(distinct([*value.elements, *elements])[:_DEPTH]))
+
+
+def _is_single(value: Value) -> bool:
+    """Whether a value is one element of a set, chosen by its order."""
+    return isinstance(value, UnorderedValue) and value.is_element

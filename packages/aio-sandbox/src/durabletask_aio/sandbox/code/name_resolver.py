@@ -13,7 +13,7 @@ from typing import Protocol
 
 from durabletask_aio.sandbox.code.scopes import Scope
 from durabletask_aio.sandbox.code.sources import FunctionNode, Source
-from durabletask_aio.sandbox.code.values import Value
+from durabletask_aio.sandbox.code.values import SourceClass, Value
 from durabletask_aio.sandbox.rules.catalogue import Call
 
 
@@ -76,6 +76,10 @@ class NameResolver(Protocol):
 
     def factories(self, value: Value) -> list[DefaultFactory]:
         """The functions that creating an object of the class `value` calls for fields without a value."""
+        ...
+
+    def creation_parameters(self, value: SourceClass) -> list[str]:
+        """The names of the arguments with which an object of a class is created, in order."""
         ...
 
     def reading(self, value: Value, name: str) -> list[FunctionBody]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from durabletask_aio.sandbox.code import _interpreter
-from durabletask_aio.sandbox.code.values import Value
+from durabletask_aio.sandbox.code.values import Value, identity
 
 _NESTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
@@ -30,6 +30,14 @@ class Entered:
 
 
 @dataclass(frozen=True)
+class Element:
+    """A name bound to an element of a collection: the variable of a loop, or one of several in an assignment."""
+
+    collection: ast.expr
+    loop: ast.For | ast.AsyncFor | ast.comprehension | None = None
+
+
+@dataclass(frozen=True)
 class Annotated:
     """A name with an annotation."""
 
@@ -42,7 +50,22 @@ class Unknown:
 
 
 Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef"
-Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Annotated | Unknown"
+Binding: TypeAlias = "ast.expr | Definition | Imported | Entered | Element | Annotated | Unknown"
+
+STAR: Final = "*"
+"""The name under which a scope keeps its star imports."""
+_ADDS_LAST_ARGUMENT: Final = frozenset({"append", "appendleft", "add", "insert", "setdefault", "extend", "update"})
+_KEEPS_ORDER: Final = frozenset({"append", "appendleft", "extend"})
+
+
+@dataclass
+class Additions:
+    """What statements add to a collection that a name holds, and in which order."""
+
+    elements: list[ast.expr] = field(default_factory=list[ast.expr])
+    """The elements that are added, by `append`, `setdefault`, `collection[key] = element` and so on."""
+    loops: list[ast.expr] = field(default_factory=list[ast.expr])
+    """What is iterated over by the loops in which elements are appended."""
 
 
 class Scope:
@@ -76,6 +99,15 @@ class Scope:
         self._bindings: dict[str, list[Binding]] = {}
         self._defaults: dict[str, ast.expr] = {}
         self._global_names: set[str] = set()
+        self._additions: dict[str, Additions] = {}
+
+    def key(self, depth: int = 2) -> Hashable:
+        """A key of what is known about the variables of this scope and of those around it."""
+        known = tuple(
+            (name, identity(value, depth)) for name, values in self.argument_values.items() for value in values
+        )
+        outer = self.parent.key(depth) if self.parent is not None and not self.parent.is_module else None
+        return (known, outer) if known or outer is not None else None
 
     def _collect(self) -> None:
         arguments, statements = self._arguments, self._statements
@@ -102,6 +134,12 @@ class Scope:
         self._collect()
         return self._global_names
 
+    @property
+    def additions(self) -> dict[str, Additions]:
+        """By dotted name (`items`, `self.items`): what is added to the collection that it holds."""
+        self._collect()
+        return self._additions
+
     def is_assigned(self, name: str) -> bool:
         """Whether the name of a parameter is also bound by a statement."""
         return any(not isinstance(each, (Annotated, Unknown)) for each in self.bindings.get(name, ()))
@@ -115,6 +153,7 @@ def bind_statements(scope: Scope, statements: list[ast.stmt]) -> Scope:
     for statement in statements:
         for node in own_nodes(statement):
             _bind(scope, node)
+            _add(scope, node)
     return scope
 
 
@@ -142,8 +181,10 @@ def _bind(scope: Scope, node: ast.AST) -> None:
         _bind_target(scope, node.target, node.value or Annotated(node.annotation))
     elif isinstance(node, ast.NamedExpr):
         _bind_target(scope, node.target, node.value)
-    elif isinstance(node, (ast.AugAssign, ast.For, ast.AsyncFor, ast.comprehension)):
+    elif isinstance(node, ast.AugAssign):
         _bind_target(scope, node.target, Unknown())
+    elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
+        _bind_target(scope, node.target, Element(node.iter, node))
     elif isinstance(node, (ast.With, ast.AsyncWith)):
         for item in node.items:
             if item.optional_vars is not None:
@@ -164,6 +205,47 @@ def _bind_statement(scope: Scope, node: ast.AST) -> None:
         _bind_import(scope, node)
 
 
+def _add(scope: Scope, node: ast.AST) -> None:
+    """Enter what a statement or call adds to a collection."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        name = dotted_name(node.func.value)
+        if name is not None and node.func.attr in _ADDS_LAST_ARGUMENT:
+            scope.additions.setdefault(name, Additions()).elements.append(_added(node.func.attr, node.args[-1]))
+    elif isinstance(node, ast.Assign):
+        for target in node.targets:
+            name = dotted_name(target.value) if isinstance(target, ast.Subscript) else None
+            if name is not None:
+                scope.additions.setdefault(name, Additions()).elements.append(node.value)
+    elif isinstance(node, (ast.For, ast.AsyncFor)):
+        for statement in node.body:
+            for each in own_nodes(statement):
+                if (
+                    isinstance(each, ast.Call)
+                    and isinstance(each.func, ast.Attribute)
+                    and each.func.attr in _KEEPS_ORDER
+                ):
+                    name = dotted_name(each.func.value)
+                    if name is not None:
+                        scope.additions.setdefault(name, Additions()).loops.append(node.iter)
+
+
+def _added(method: str, argument: ast.expr) -> ast.expr:
+    """The element that a method adds; `extend` and `update` are given a collection of elements."""
+    if method not in {"extend", "update"}:
+        return argument
+    index = ast.copy_location(ast.Constant(0), argument)
+    return ast.copy_location(ast.Subscript(argument, index, ast.Load()), argument)
+
+
+def dotted_name(node: ast.expr) -> str | None:
+    """`name` or `name.attribute` as text; `None` for any other expression."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return None
+
+
 def _bind_import(scope: Scope, node: ast.AST) -> None:
     if isinstance(node, ast.Import):
         for alias in node.names:
@@ -173,7 +255,7 @@ def _bind_import(scope: Scope, node: ast.AST) -> None:
             scope.bindings.setdefault(name, []).append(Imported(module, None))
     elif isinstance(node, ast.ImportFrom):
         for alias in node.names:
-            imported = Imported(node.module or "", alias.name, node.level)
+            imported = Imported(node.module or "", alias.name, node.level)  # the name is `STAR` for a star import
             scope.bindings.setdefault(alias.asname or alias.name, []).append(imported)
 
 
@@ -186,7 +268,14 @@ def _bind_target(scope: Scope, target: ast.expr, value: Binding) -> None:
         parts = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
         fits = len(parts) == len(target.elts) and not any(isinstance(part, ast.Starred) for part in parts)
         for index, element in enumerate(target.elts):
-            _bind_target(scope, element, parts[index] if fits else Unknown())
+            _bind_target(scope, element, parts[index] if fits else _element_of(value))
+
+
+def _element_of(value: Binding) -> Binding:
+    if isinstance(value, Element):
+        first = ast.copy_location(ast.Constant(0), value.collection)
+        return Element(ast.copy_location(ast.Subscript(value.collection, first, ast.Load()), value.collection))
+    return Element(value) if isinstance(value, ast.expr) else Unknown()
 
 
 def parameters(arguments: ast.arguments) -> list[ast.arg]:

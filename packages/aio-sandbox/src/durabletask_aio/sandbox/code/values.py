@@ -6,6 +6,7 @@ An expression has any number of possible values (a name may be assigned twice); 
 from __future__ import annotations
 
 import ast
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ class ExternalName(Value):
     """Something outside the checked source, by its full name: `datetime.datetime.now`."""
 
     name: str
+    owner: Value | None = field(default=None, compare=False)
+    """The class in the checked source that inherits it, if it was reached through one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,8 @@ class Instance(Value):
     cls: Value
     is_shared: bool = False
     """Whether a variable outside of all functions holds it, so that it outlives the workflow."""
+    arguments: tuple[tuple[str, Value], ...] = field(default=(), compare=False)
+    """What is known about the arguments with which it was created, by parameter of `__init__` or by field."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class UnawaitedValue(Value):
     """A durable operation or coroutine that has to be awaited; `description` is the call, such as `ctx.sleep()`."""
 
     description: str
+    result: tuple[Value, ...] = field(default=(), compare=False)
+    """What awaiting it returns, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,17 @@ class SharedObject(Value):
 
 
 @dataclass(frozen=True)
+class ImportTimeValue(Value):
+    """A value that was computed when its module was imported, by a call that gives each process another result."""
+
+    variable: str
+    call: str
+    """The full name of the call."""
+    place: str
+    """Where it is made, as file name and line."""
+
+
+@dataclass(frozen=True)
 class Argument(Value):
     """An unknown value that the caller passed."""
 
@@ -129,3 +147,34 @@ class PartialFunction(Value):
 
     function: Value
     arguments: ArgumentSummary
+
+
+def identity(value: Value | None, depth: int = 3) -> Hashable:
+    """A hashable key that is equal for values that behave alike; used to remember what was evaluated or scanned.
+
+    Functions in the checked source are created again whenever a name is evaluated, so they are told apart by their
+    syntax and by what is known about the variables around them.
+    """
+    if depth == 0 or value is None:
+        return type(value).__name__
+    if isinstance(value, ObjectValue):
+        return ("object", value.identity)
+    if isinstance(value, SourceFunction):
+        return ("function", id(value.node), value.scope.key(depth - 1), identity(value.receiver, depth - 1))
+    if isinstance(value, SourceClass):
+        return ("class", id(value.node))
+    if isinstance(value, Instance):
+        arguments = tuple((name, identity(each, depth - 1)) for name, each in value.arguments)
+        return ("instance", identity(value.cls, depth), value.is_shared, arguments)
+    if isinstance(value, (ContainerValue, SharedObject)):
+        elements = tuple(identity(each, depth - 1) for each in value.elements)
+        return (type(value), value.name if isinstance(value, SharedObject) else "", elements)
+    return value
+
+
+def distinct(values: Iterable[Value]) -> list[Value]:
+    """The values without those that are alike."""
+    found: dict[Hashable, Value] = {}
+    for value in values:
+        found.setdefault(identity(value), value)
+    return list(found.values())

@@ -41,9 +41,6 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
         random.uniform random.triangular random.betavariate random.expovariate random.gammavariate random.gauss
         random.lognormvariate random.normalvariate random.vonmisesvariate random.paretovariate random.weibullvariate
         random.binomialvariate random.getrandbits random.randbytes random.seed random.getstate random.setstate
-        numpy.random.rand numpy.random.randn numpy.random.randint numpy.random.random numpy.random.random_sample
-        numpy.random.choice numpy.random.shuffle numpy.random.permutation numpy.random.uniform numpy.random.normal
-        numpy.random.seed numpy.random.bytes numpy.random.default_rng?without-arguments
         """,
     ),
     ("DET202", "random.Random?without-seed"),
@@ -100,12 +97,13 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
         tempfile.TemporaryFile tempfile.SpooledTemporaryFile tempfile.TemporaryDirectory
         sqlite3.connect shelve.open dbm.open gzip.open bz2.open lzma.open tarfile.open zipfile.ZipFile
         zipfile.is_zipfile
+        logging.FileHandler logging.handlers.RotatingFileHandler logging.handlers.TimedRotatingFileHandler
+        logging.handlers.WatchedFileHandler logging.config.fileConfig logging.basicConfig?with:filename
+        pkgutil.iter_modules pkgutil.walk_packages
         gzip.GzipFile bz2.BZ2File lzma.LZMAFile tarfile.TarFile tarfile.is_tarfile codecs.open fileinput.input
         linecache.getline linecache.getlines filecmp.cmp filecmp.cmpfiles filecmp.dircmp
         mmap.mmap importlib.resources.read_text importlib.resources.read_binary importlib.resources.open_text
         importlib.resources.open_binary pkgutil.get_data
-        pandas.read_csv pandas.read_json pandas.read_parquet pandas.read_excel pandas.read_sql numpy.load numpy.save
-        numpy.loadtxt numpy.savetxt
         """,
     ),
     (
@@ -121,17 +119,10 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
         http.client.HTTPConnection http.client.HTTPSConnection http.client.HTTPConnection.request
         smtplib.SMTP smtplib.SMTP_SSL ftplib.FTP ftplib.FTP_TLS poplib.POP3 imaplib.IMAP4 imaplib.IMAP4_SSL
         telnetlib.Telnet nntplib.NNTP xmlrpc.client.ServerProxy socketserver.TCPServer http.server.HTTPServer
+        logging.handlers.SocketHandler logging.handlers.DatagramHandler logging.handlers.SysLogHandler
+        logging.handlers.SMTPHandler logging.handlers.HTTPHandler
         select.select select.poll selectors.DefaultSelector webbrowser.open
         asyncio.open_connection asyncio.start_server asyncio.open_unix_connection asyncio.start_unix_server
-        requests.get requests.post requests.put requests.delete requests.patch requests.head requests.options
-        requests.request requests.Session requests.session requests.Session.get requests.Session.post
-        requests.Session.request requests.Session.send
-        httpx.get httpx.post httpx.put httpx.delete httpx.patch httpx.head httpx.options httpx.request httpx.stream
-        httpx.Client httpx.AsyncClient aiohttp.ClientSession aiohttp.request urllib3.PoolManager urllib3.request
-        grpc.insecure_channel grpc.secure_channel grpc.aio.insecure_channel grpc.aio.secure_channel websockets.connect
-        redis.Redis redis.from_url psycopg.connect psycopg2.connect pymongo.MongoClient asyncpg.connect
-        mysql.connector.connect pyodbc.connect boto3.client boto3.resource boto3.Session
-        sqlalchemy.create_engine openai.OpenAI openai.AsyncOpenAI anthropic.Anthropic anthropic.AsyncAnthropic
         """,
     ),
     (
@@ -154,7 +145,8 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
         threading.Thread threading.Timer threading.Thread.start _thread.start_new_thread _thread.start_joinable_thread
         concurrent.futures.ThreadPoolExecutor concurrent.futures.ProcessPoolExecutor
         concurrent.futures.ThreadPoolExecutor.submit concurrent.futures.ProcessPoolExecutor.submit
-        concurrent.futures.Executor.map multiprocessing.pool.ThreadPool
+        concurrent.futures.Executor.map concurrent.futures.Executor.submit concurrent.futures.ThreadPoolExecutor.map
+        concurrent.futures.ProcessPoolExecutor.map multiprocessing.pool.ThreadPool
         asyncio.to_thread asyncio.run_coroutine_threadsafe asyncio.wrap_future
         asyncio.AbstractEventLoop.run_in_executor asyncio.BaseEventLoop.run_in_executor
         anyio.to_thread.run_sync

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Category(str, enum.Enum):
@@ -132,11 +132,45 @@ class Catalogue:
     calls: dict[str, Call] = field(default_factory=dict[str, Call])
     version: int = 0
     """Increased by every change, so that an index built from the catalogue can tell that it is out of date."""
+    methods: dict[str, Call] = field(default_factory=dict[str, Call])
+    """By full name of a class: the entry for all its public methods."""
+    pure: frozenset[str] = frozenset()
+    """Methods of those classes that do no harm."""
+    results: dict[str, str] = field(default_factory=dict[str, str])
+    """By full name of a function: the full name of the class of what it returns."""
+    generators: frozenset[str] = frozenset({"random.Random"})
+    """Functions and classes that make a random generator."""
+    creators: frozenset[str] = frozenset()
+    """Class methods that create an object of the class they are called on, such as `BaseModel.model_validate`."""
+    inherited: dict[str, Call] = field(default_factory=dict[str, Call])
+    """By full name of a base class: the entry for creating an object of a class of the user that is based on it."""
+    _owners: tuple[int, frozenset[str]] = (-1, frozenset())
 
     def add(self, calls: Iterable[Call]) -> None:
         for call in calls:
             self.calls[call.name] = call
         self.version += 1
+
+    def find(self, name: str) -> Call | None:
+        """The entry for a full name: its own, or that of a class of which it is a method."""
+        call = self.calls.get(name)
+        if call is not None:
+            return call
+        owner, _, last = name.rpartition(".")
+        is_public = not last.startswith("_")
+        while owner and is_public:
+            call = self.methods.get(owner)
+            if call is not None:
+                return None if name in self.pure else replace(call, name=name)
+            owner = owner.rpartition(".")[0]
+        return None
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """The full names of the modules and classes to which a call belongs."""
+        if self._owners[0] != self.version:
+            self._owners = (self.version, frozenset(name.rpartition(".")[0] for name in self.calls))
+        return self._owners[1]
 
     def forbid(self, name: str, *, code: str, alternative: str | None = None) -> Call:
         """Add the call `name` (`package.module.function`) under the rule `code`, and return the new entry.
@@ -171,10 +205,12 @@ class Catalogue:
             or any(name == rule.slug or name == rule.category.value for rule in self.rules.values())
             or name in self.calls
             or any(call.startswith(f"{name}.") for call in self.calls)
+            or self.find(name) is not None
+            or any(f"{owner}.".startswith(f"{name}.") for owner in self.methods)
         )
 
     def copy(self) -> Catalogue:
-        return Catalogue(dict(self.rules), dict(self.calls), self.version)
+        return replace(self, rules=dict(self.rules), calls=dict(self.calls))
 
 
 def allows(allowed: Iterable[str], rule: Rule, call_name: str | None) -> bool:

@@ -29,7 +29,8 @@ class ArgumentSummary:
         return self.positional + len(self.keywords)
 
 
-UNKNOWN_ARGUMENTS: Final = ArgumentSummary(positional=255)
+MANY_ARGUMENTS: Final = 255
+UNKNOWN_ARGUMENTS: Final = ArgumentSummary(positional=MANY_ARGUMENTS)
 """For calls such as `f(*args)`: assumes that all optional arguments are given, so that no condition holds."""
 
 
@@ -51,7 +52,7 @@ def summary_of_node(node: ast.Call, first: int = 0) -> ArgumentSummary:
     leading = given[0] if given else None
     constant = leading.value if isinstance(leading, ast.Constant) else ...
     return ArgumentSummary(
-        255 if starred or open_ended else len(given),
+        MANY_ARGUMENTS if starred or open_ended else len(given),
         frozenset(keyword.arg for keyword in node.keywords if keyword.arg is not None),
         constant is None,
         isinstance(constant, (str, bytes)) or isinstance(leading, ast.JoinedStr),
@@ -102,6 +103,30 @@ CONDITIONS: Final[Mapping[str, tuple[Callable[[ArgumentSummary], bool], str]]] =
 """By name: the predicate, and its description in the documentation."""
 
 
+_WITHOUT: Final = "without:"
+_WITH: Final = "with:"
+
+
 def condition_holds(condition: str | None, arguments: ArgumentSummary) -> bool:
-    """Whether a call with this condition and these arguments breaks its rule."""
-    return condition is None or CONDITIONS[condition][0](arguments)
+    """Whether a call with this condition and these arguments breaks its rule.
+
+    `without:name` and `with:name` are about the keyword `name`; a call whose arguments are not known breaks no rule.
+    """
+    if condition is None:
+        return True
+    if condition.startswith(_WITHOUT):
+        return condition.removeprefix(_WITHOUT) not in arguments.keywords and arguments.positional < MANY_ARGUMENTS
+    if condition.startswith(_WITH):
+        return condition.removeprefix(_WITH) in arguments.keywords
+    return CONDITIONS[condition][0](arguments)
+
+
+def description_of(condition: str) -> str:
+    """What a condition says, for the documentation; completes a sentence such as "... is not deterministic if"."""
+    word, _, keyword = condition.partition(":")
+    return f"called {word} `{keyword}=`" if keyword else CONDITIONS[condition][1]
+
+
+def is_condition(condition: str) -> bool:
+    """Whether there is a condition of this name."""
+    return condition in CONDITIONS or condition.startswith((_WITHOUT, _WITH))

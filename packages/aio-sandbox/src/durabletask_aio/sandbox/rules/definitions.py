@@ -357,6 +357,19 @@ RULES: Final = (
         "value = await ctx.wait_for_external_event('job')",
     ),
     Rule(
+        "DET805",
+        "import-time-value",
+        Category.STATE,
+        _WARNING,
+        "A value that was computed when a module was imported is used",
+        "Each process computes it anew when it imports the module: a clock, a random value or a file read at the top of"
+        " a module, or in the body of a class, gives each worker, and each restart, another value.",
+        "the workflow's input, `ctx.now()`, `ctx.uuid4()`, or an activity that returns the value",
+        "the orchestrator's input, or an activity that returns the value",
+        "RUN = uuid.uuid4()  # at the top of the module\n\nasync def workflow(ctx):\n    return str(RUN)",
+        "async def workflow(ctx):\n    return str(ctx.uuid4())",
+    ),
+    Rule(
         "DET901",
         "allowance-without-reason",
         Category.CHECKER,

@@ -64,7 +64,7 @@ class CallIndex:
         """Add what was imported, and what was added to the catalogue, since the last refresh."""
         if self._version != self.catalogue.version:
             self._version = self.catalogue.version
-            self._pending = set(self.catalogue.calls)
+            self._pending = {*self.catalogue.calls, *self.catalogue.methods}
             for index in (self._by_id, self._by_equality, self._by_code, self._bound, self._bound_codes):
                 index.clear()
             self._closures.clear()
@@ -79,7 +79,11 @@ class CallIndex:
             found = _imported_object(name)
             if found is not None:
                 self._pending.discard(name)
-                self._enter(found, self.catalogue.calls[name])
+                self._enter_methods(found, name)
+                call = self.catalogue.calls.get(name)
+                if call is None:
+                    continue
+                self._enter(found, call)
                 owner = _imported_object(name.rpartition(".")[0])
                 self._owners.add(id(owner))
                 self._references.append(owner)
@@ -108,6 +112,16 @@ class CallIndex:
             initialiser = vars(found).get("__init__")
             if isinstance(initialiser, types.FunctionType):
                 self._enter_code(initialiser, call)
+
+    def _enter_methods(self, kind: object, name: str) -> None:
+        """Enter the public methods of a class that the catalogue lists as a whole."""
+        if name not in self.catalogue.methods or not isinstance(kind, type):
+            return
+        for attribute in dir(kind):
+            call = self.catalogue.find(f"{name}.{attribute}")
+            function = inspect.getattr_static(kind, attribute, None)
+            if call is not None and isinstance(function, (types.FunctionType, types.MethodDescriptorType)):
+                self._enter(function, call)
 
     def _enter_code(self, function: types.FunctionType, call: Call) -> None:
         if function.__closure__:

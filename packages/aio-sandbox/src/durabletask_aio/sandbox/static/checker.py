@@ -21,7 +21,8 @@ from durabletask_aio.sandbox.static.discovery import (
     orchestrators,
 )
 from durabletask_aio.sandbox.static.scanner import Analysis
-from durabletask_aio.sandbox.static.source_resolver import SourceModule, SourceResolver, read_source
+from durabletask_aio.sandbox.static.source_modules import SourceModule, read_source
+from durabletask_aio.sandbox.static.source_resolver import SourceResolver
 from durabletask_aio.sandbox.static.targets import Packages, files_of, matches
 
 _NESTING_ADVICE: Final = "smaller expressions, or leave the file out with --exclude"
@@ -133,7 +134,11 @@ def _check_orchestrator(
     each: Orchestrator, resolver: SourceResolver, catalogue: Catalogue, settings: Settings
 ) -> list[Finding]:
     try:
-        return Analysis(resolver, catalogue, settings.allow, notes=settings.notes).run(resolver.body_of(each.function))
+        return [
+            finding
+            for body in resolver.bodies(each.function)
+            for finding in Analysis(resolver, catalogue, settings.allow, notes=settings.notes).run(body)
+        ]
     except RecursionError:
         # A generated file with expressions nested a thousand levels deep must not end the check of all other files.
         rule = catalogue.rules["DET902"]

@@ -10,8 +10,10 @@ from typing import Final
 from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.values import ContextValue, Instance, SourceClass, SourceFunction, Value
+from durabletask_aio.sandbox.static.annotations import CONTEXT_NAMES
 from durabletask_aio.sandbox.static.scanner import is_generator
-from durabletask_aio.sandbox.static.source_resolver import CONTEXT_NAMES, SourceModule, SourceResolver
+from durabletask_aio.sandbox.static.source_modules import SourceModule
+from durabletask_aio.sandbox.static.source_resolver import SourceResolver
 
 _REGISTRATION_FUNCTIONS: Final = frozenset(
     {"add_orchestrator", "add_named_orchestrator", "as_orchestrator", "register_workflow"}

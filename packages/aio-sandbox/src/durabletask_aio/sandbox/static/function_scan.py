@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from durabletask_aio.sandbox.code.evaluator import Evaluator, identity
+from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.sources import Source
-from durabletask_aio.sandbox.code.values import ContextValue, Value
+from durabletask_aio.sandbox.code.values import ContextValue, Value, identity
 from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.rules.findings import Finding, column_of
 from durabletask_aio.sandbox.rules.fixes import Fix, fix_of_call

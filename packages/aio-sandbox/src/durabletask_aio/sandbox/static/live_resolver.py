@@ -34,13 +34,9 @@ from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, is_standard_module
 from durabletask_aio.sandbox.static import reachability
 from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE, CallIndex
-from durabletask_aio.sandbox.static.source_resolver import (
-    PATH_RETURNING_METHODS,
-    SourceModule,
-    SourceResolver,
-    default_factories,
-    may_have_attribute,
-)
+from durabletask_aio.sandbox.static.source_classes import default_factories, may_have_attribute
+from durabletask_aio.sandbox.static.source_modules import SourceModule
+from durabletask_aio.sandbox.static.source_resolver import PATH_RETURNING_METHODS, SourceResolver
 
 _MISSING: Final = object()
 _TABLE_LIMIT: Final = 50
@@ -177,7 +173,7 @@ class LiveResolver:
             first = receiver.value if isinstance(receiver, ObjectValue) else None
             return self._index.find(value.value, first)
         if isinstance(value, ExternalName):
-            return self._index.catalogue.calls.get(value.name)
+            return self._index.catalogue.find(value.name)
         return None
 
     def owns_calls(self, value: Value) -> bool:
@@ -249,6 +245,9 @@ class LiveResolver:
             receiver=receiver if _takes_receiver(function, receiver) else None,
             io_only=not OWNERSHIP.is_user_file(source.filename),
         )
+
+    def creation_parameters(self, value: SourceClass) -> list[str]:
+        return self._project.creation_parameters(value) if is_from_source(value) else []
 
     def reading(self, value: Value, name: str) -> list[FunctionBody]:
         if is_from_source(value):

@@ -25,14 +25,18 @@ from durabletask_aio.sandbox.code.scopes import Annotated, own_nodes, parameters
 from durabletask_aio.sandbox.code.sources import FunctionNode
 from durabletask_aio.sandbox.code.values import (
     Argument,
+    ContainerValue,
     ContextMethod,
     ContextValue,
     ExternalName,
+    ImportTimeValue,
     Instance,
     ObjectValue,
     PartialFunction,
+    SharedObject,
     SourceClass,
     SourceFunction,
+    UnorderedValue,
     Value,
 )
 from durabletask_aio.sandbox.rules.calls import FALLBACK_CALLS
@@ -54,8 +58,19 @@ from durabletask_aio.sandbox.static.function_scan import (
     Visit,
 )
 
-_TEXT: Final = frozenset({"str", "bytes", "'str'", "'bytes'"})
-_TEXTS_OF_CONTEXT: Final = frozenset({"instance_id", "parent_instance_id", "workflow_name", "version"})
+_PASSED_ON: Final = (
+    PartialFunction,
+    ContextValue,
+    SourceFunction,
+    SourceClass,
+    Instance,
+    ExternalName,
+    SharedObject,
+    ContainerValue,
+    UnorderedValue,
+)
+"""What is worth knowing about the arguments of a call."""
+_NUMBERS: Final = frozenset({"int", "float", "bool", "complex", "len", "'int'", "'float'"})
 BODY_LIMIT: Final = 2_000
 """Maximum number of functions scanned for one workflow; real programs have far fewer."""
 
@@ -164,7 +179,7 @@ class Scanner(FunctionScan):
 
     def _call(self, node: ast.Call) -> None:
         arguments = summary_of_node(node)
-        if node.args and self._is_text(node.args[0]):
+        if node.args and not self._is_number(node.args[0]):
             arguments = replace(arguments, is_first_text=True)
         for value in self.values(node.func):
             if not self._report_call(node, value, arguments):
@@ -194,14 +209,16 @@ class Scanner(FunctionScan):
                 advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
                 self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
 
-    def _is_text(self, node: ast.expr) -> bool:
-        """Whether `node` is certainly text: by annotation, by `str()`, or as an attribute of the context."""
+    def _is_number(self, node: ast.expr) -> bool:
+        """Whether `node` is certainly a number, or made of numbers, so that its hash is the same in each process."""
         if isinstance(node, ast.Name):
             bindings = self.scope.bindings.get(node.id, [])
-            return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _TEXT for each in bindings)
-        if isinstance(node, ast.Attribute):
-            return node.attr in _TEXTS_OF_CONTEXT and ContextValue() in self.values(node.value)
-        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str"
+            return any(isinstance(each, Annotated) and ast.unparse(each.annotation) in _NUMBERS for each in bindings)
+        if isinstance(node, ast.Constant):
+            return not isinstance(node.value, (str, bytes))
+        if isinstance(node, ast.Tuple):
+            return all(self._is_number(each) for each in node.elts)
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _NUMBERS
 
     def _check_callbacks(self, node: ast.Call, callee: str) -> None:
         """Check the arguments of a function that calls its own arguments."""
@@ -284,8 +301,7 @@ class Scanner(FunctionScan):
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
-            if isinstance(value, (PartialFunction, ContextValue, SourceFunction, Instance, ExternalName))
-            or _is_callable_object(value)
+            if isinstance(value, _PASSED_ON) or _is_callable_object(value)
         )
 
     def _read(self, node: ast.Attribute | ast.Name) -> None:
@@ -294,7 +310,10 @@ class Scanner(FunctionScan):
                 for body in self.resolver.reading(value, node.attr):
                     self._enqueue_body(body, ())
         for value in self.values(node):
-            call = self.resolver.call(value)
+            if isinstance(value, ImportTimeValue):
+                structural_rules.report_import_time_value(self, node, value)
+                continue
+            call = self.resolver.call(value) if not isinstance(value, SourceClass) else None
             if call is not None and not _is_callable(value, call):
                 self.report(node, call.rule, call=call)
 

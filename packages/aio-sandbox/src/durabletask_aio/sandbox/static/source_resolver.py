@@ -8,46 +8,35 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from durabletask_aio.sandbox.code.evaluator import set_from_call, set_from_display
+from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.name_resolver import DefaultFactory, FunctionBody
-from durabletask_aio.sandbox.code.scopes import Annotated, Binding, Imported, Scope, own_nodes
-from durabletask_aio.sandbox.code.sources import FunctionNode, Source, decoded, parse
+from durabletask_aio.sandbox.code.scopes import STAR, Annotated, Binding, Element, Entered, Imported, Scope, parameters
 from durabletask_aio.sandbox.code.values import (
-    ContextValue,
+    ContainerValue,
     ExternalName,
     Instance,
-    PartialFunction,
     SharedObject,
     SourceClass,
     SourceFunction,
-    UnorderedValue,
     Value,
 )
 from durabletask_aio.sandbox.rules.allowance import ALLOW_NAMES
 from durabletask_aio.sandbox.rules.catalogue import Call, Catalogue
-from durabletask_aio.sandbox.rules.conditions import summary_of_node
-from durabletask_aio.sandbox.rules.ownership import installed_roots, is_standard_module
+from durabletask_aio.sandbox.rules.conditions import MANY_ARGUMENTS
+from durabletask_aio.sandbox.static import source_classes
+from durabletask_aio.sandbox.static.annotations import is_class_name, values_of_annotation
+from durabletask_aio.sandbox.static.shared_values import SharedValues, shared, source_around
+from durabletask_aio.sandbox.static.source_classes import CREATION_METHODS, member
+from durabletask_aio.sandbox.static.source_modules import SourceModule, SourceModules
 
 _BUILTINS: Final = frozenset(vars(builtins))
-_MUTABLE_MAKERS: Final = frozenset(
-    {
-        *("list", "dict", "set", "bytearray"),
-        *("collections.deque", "collections.defaultdict", "collections.Counter", "collections.OrderedDict"),
-    }
-)
-_ITERATOR_MAKERS: Final = frozenset({"iter", "itertools.count", "itertools.cycle"})
-_RANDOM_MAKERS: Final = frozenset({"random.Random"})
-CONTEXT_NAMES: Final = frozenset(
-    {"AsyncWorkflowContext", "OrchestrationContext", "DurableOrchestrationContext", "DaprWorkflowContext"}
-)
-_ALIASES: Final = frozenset({"alias", "validation_alias"})
 PATH_RETURNING_METHODS: Final = (
     "with_name",
     "with_suffix",
@@ -61,32 +50,6 @@ PATH_RETURNING_METHODS: Final = (
 _PATH: Final = "pathlib.Path"
 _PATH_MAKERS: Final = frozenset(f"{_PATH}.{name}" for name in PATH_RETURNING_METHODS)
 _FOLLOWED: Final = 8
-_TABLE_LIMIT: Final = 50
-
-
-@dataclass(eq=False)
-class SourceModule(Value):
-    """A source file of the project; as a value, the module that an import of it returns."""
-
-    name: str
-    filename: str
-    text: str = field(repr=False)
-    is_package: bool
-    io_only: bool = False
-    """Whether it belongs to a package that is followed for files, network, processes and threads only."""
-
-    def parsed(self) -> Source:
-        """Parse without keeping the result: a syntax tree takes many times the memory of its text."""
-        return parse(self.filename, self.text)
-
-    @cached_property
-    def source(self) -> Source:
-        return self.parsed()
-
-    @cached_property
-    def scope(self) -> Scope:
-        body = self.source.tree.body if self.source.tree is not None else []
-        return Scope(self, source=self.source, is_module=True, statements=body)
 
 
 class SourceResolver:
@@ -96,73 +59,70 @@ class SourceResolver:
         self, catalogue: Catalogue, roots: list[Path], followed: Mapping[str, bool] = MappingProxyType({})
     ) -> None:
         self._catalogue = catalogue
-        self._roots = roots
-        self._followed = followed
-        """Installed packages to follow, by import name; the value says whether for I/O only."""
-        self._modules: dict[str, SourceModule | None] = {}
-        self._owners = frozenset(name.rpartition(".")[0] for name in catalogue.calls)
+        self._modules = SourceModules(roots, followed)
+        self._evaluator = Evaluator(self)
+        self._shared_values = SharedValues(self, self._evaluator, catalogue)
         self._depth = 0
 
     # Modules -----------------------------------------------------------------------------------------------------
 
     def add(self, name: str, path: Path, text: str) -> SourceModule:
         """Add a file that is to be checked."""
-        module = SourceModule(name, str(path), text, path.name == "__init__.py")
-        self._modules[name] = module
-        return module
+        return self._modules.add(name, path, text)
 
     def parsed_modules(self) -> list[SourceModule]:
         """The modules whose syntax tree was needed, but for those of installed packages that are followed for I/O."""
-        found = [module for module in self._modules.values() if module is not None and "source" in vars(module)]
-        return [module for module in found if not module.io_only]
+        return self._modules.parsed()
 
-    def module(self, name: str) -> SourceModule | None:
+    def module(self, name: str, importer: SourceModule | None = None) -> SourceModule | None:
         """The project's module of this name, read when it is first requested."""
-        if name not in self._modules:
-            self._modules[name] = None
-            path = _file_of(name, self._roots)
-            if path is not None:
-                return self.add(name, path, read_source(path))
-            path = _file_of(name, installed_roots()) if self._is_followed(name) is not None else None
-            if path is not None:
-                module = self.add(name, path, read_source(path))
-                module.io_only = bool(self._is_followed(name))
-        return self._modules[name]
-
-    def _is_followed(self, name: str) -> bool | None:
-        """Whether the module is followed for I/O only; `None` if it is not followed."""
-        if not self._followed or is_standard_module(name):
-            return None
-        found = [io_only for package, io_only in self._followed.items() if f"{name}.".startswith(f"{package}.")]
-        return all(found) if found else self._followed.get("*")
+        return self._modules.find(name, importer)
 
     def import_module(self, name: str, scope: Scope) -> list[Value]:
-        if name.startswith("."):
-            name = _absolute(name, scope.namespace)
-        module = self.module(name)
-        if module is not None:
-            return [module]
-        return [ExternalName(name)]
+        importer = scope.namespace if isinstance(scope.namespace, SourceModule) else None
+        name = importer.absolute(name) if importer is not None else name
+        module = self.module(name, importer)
+        return [module] if module is not None else [ExternalName(name)]
 
     # Names -------------------------------------------------------------------------------------------------------
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
-        namespace: SourceModule = scope.namespace
-        if namespace.scope.binds(name):
-            return self._in_module(namespace, name)
+        found = self._in_module(scope.namespace, name)
+        if found or scope.namespace.scope.binds(name):
+            return found
         return [ExternalName(f"builtins.{name}")] if name in _BUILTINS else []
 
-    def _in_module(self, module: SourceModule, name: str) -> list[Value]:
-        if self._depth > _FOLLOWED:
-            return []
+    @contextmanager
+    def _deeper(self) -> Iterator[bool]:
+        """One more step along imports and base classes, which may form a circle; false if there were too many."""
         self._depth += 1
         try:
-            found: list[Value] = []
-            for binding in module.scope.bindings.get(name, ()):
-                found.extend(self._of_binding(binding, module, name))
-            return found
+            yield self._depth <= _FOLLOWED
         finally:
             self._depth -= 1
+
+    def _in_module(self, module: SourceModule, name: str) -> list[Value]:
+        with self._deeper() as is_possible:
+            if not is_possible:
+                return []
+            bindings = module.scope.bindings.get(name)
+            if bindings is not None:
+                found = [each for binding in bindings for each in self._of_binding(binding, module, name)]
+                return self._evaluator.with_additions(found, name, module.scope)
+            stars = [each for each in module.scope.bindings.get(STAR, ()) if isinstance(each, Imported)]
+            return [found for each in stars for found in self._of_star_import(each, module, name)]
+
+    def _of_star_import(self, star: Imported, module: SourceModule, name: str) -> list[Value]:
+        found: list[Value] = []
+        for value in self.import_module("." * star.level + star.module, module.scope):
+            if isinstance(value, SourceModule) and value is not module and _exports(value, name):
+                found += self._in_module(value, name)
+            elif isinstance(value, ExternalName) and self._is_catalogued(f"{value.name}.{name}"):
+                found.append(ExternalName(f"{value.name}.{name}"))
+        return found
+
+    def _is_catalogued(self, name: str) -> bool:
+        return self._catalogue.find(name) is not None or name in self._catalogue.owners
 
     def _of_binding(self, binding: Binding, module: SourceModule, name: str) -> list[Value]:
         if isinstance(binding, Imported):
@@ -173,65 +133,19 @@ class SourceResolver:
             return [SourceClass(binding, module.scope)]
         if isinstance(binding, Annotated):
             return self.annotated(binding.annotation, module.scope)
-        return self._assigned(binding, module, name) if isinstance(binding, ast.expr) else []
+        if isinstance(binding, (Element, Entered)):
+            return []
+        return self._shared_values.assigned(binding, module.scope, name) if isinstance(binding, ast.expr) else []
 
-    def _assigned(self, node: ast.expr, module: SourceModule, name: str) -> list[Value]:
-        """The values of a variable at the top of a module: an alias, or an object that outlives every workflow."""
-        if isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
-            kind = f"a {type(node).__name__.removesuffix('Comp').lower()}"
-            shared = SharedObject(name, kind, elements=tuple(self._table_functions(node, module)))
-            return [shared, set_from_display(node)] if isinstance(node, ast.Set) else [shared]
-        if isinstance(node, ast.Call):
-            return self._call_result(node, module, name)
-        return self._expression(node, module)
-
-    def _table_functions(self, node: ast.expr, module: SourceModule) -> list[Value]:
-        """The functions in a list or dictionary at the top of a module."""
-        parts = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
-        plain = [part for part in parts if isinstance(part, (ast.Name, ast.Attribute, ast.Lambda))]
-        return [value for part in plain[:_TABLE_LIMIT] for value in self._expression(part, module)]
-
-    def _call_result(self, node: ast.Call, module: SourceModule, name: str) -> list[Value]:
-        found: list[Value] = []
-        for value in self._expression(node.func, module):
-            made = (self.full_name(value) or "").removeprefix("builtins.")
-            if made in _RANDOM_MAKERS:
-                found.append(SharedObject(name, "a random generator", is_random=True))
-            elif made in _MUTABLE_MAKERS:
-                found.append(SharedObject(name, f"a {made.rpartition('.')[2]}"))
-                found += [set_from_call(node)] if made == "set" else []
-            elif made == "frozenset":
-                found.append(set_from_call(node))
-            elif made in _ITERATOR_MAKERS:
-                found.append(SharedObject(name, "an iterator", is_iterator=True))
-            elif made == "functools.partial" and node.args:
-                found.extend(
-                    PartialFunction(inner, summary_of_node(node, 1)) if self.call(inner) is not None else inner
-                    for inner in self._expression(node.args[0], module)
-                )
-            else:
-                found += [replace(each, is_shared=True) for each in self.result(value) if isinstance(each, Instance)]
-        return found
-
-    def _expression(self, node: ast.expr, module: SourceModule) -> list[Value]:
-        if isinstance(node, ast.Name):
-            return self.look_up(node.id, module.scope)
-        if isinstance(node, ast.Attribute):
-            return [
-                found for value in self._expression(node.value, module) for found in self.attribute(value, node.attr)
-            ]
-        if isinstance(node, ast.Lambda):
-            return [SourceFunction(node, module.scope)]
-        if isinstance(node, ast.BinOp):
-            return [each for each in self._expression(node.left, module) if isinstance(each, Instance)]
-        return self._call_result(node, module, "") if isinstance(node, ast.Call) else []
+    def _expression(self, node: ast.expr, scope: Scope) -> list[Value]:
+        return self._evaluator.values(node, scope)
 
     def _imported(self, binding: Imported, module: SourceModule) -> list[Value]:
         dotted = "." * binding.level + binding.module
         found = self.import_module(dotted, module.scope)
         if binding.member is None:
             return found
-        members = [member for value in found for member in self.attribute(value, binding.member)]
+        members = [each for value in found for each in self.attribute(value, binding.member)]
         if members:
             return members
         full_name = f"{dotted}{binding.member}" if dotted.endswith(".") else f"{dotted}.{binding.member}"
@@ -241,9 +155,10 @@ class SourceResolver:
 
     def attribute(self, value: Value, name: str) -> list[Value]:
         if isinstance(value, SourceModule):
-            if value.scope.binds(name):
-                return self._in_module(value, name)
-            submodule = self.module(f"{value.name}.{name}") if value.is_package else None
+            found = self._in_module(value, name)
+            if found or value.scope.binds(name):
+                return found
+            submodule = self.module(f"{value.name}.{name}", value) if value.is_package else None
             return [submodule] if submodule is not None else []
         if isinstance(value, ExternalName):
             # `import a.b` binds `a`, so the attribute may be a module of the project.
@@ -252,98 +167,216 @@ class SourceResolver:
             return [module] if module is not None else [ExternalName(dotted)]
         if isinstance(value, Instance):
             is_path = name == "parent" and value.cls == ExternalName(_PATH)
-            return [value] if is_path else _for_class(self._of_class(value.cls, name, value), value.cls)
+            return [value] if is_path else self._of_instance(value, name)
         if isinstance(value, SourceClass):
-            found = _for_class(self._of_class(value, name, None), value)
-            return found or self._of_class_body(value, name)
+            found = source_classes.for_class(self._of_class(value, name, None), value)
+            return found or self._of_class_body(value, name, is_shared=True)
         if isinstance(value, SharedObject) and value.is_random:
             return [SharedObject(f"{value.name}.{name}", value.kind, is_random=True)]
         return []
 
+    def _of_instance(self, value: Instance, name: str) -> list[Value]:
+        if not isinstance(value.cls, SourceClass):
+            return self._of_class(value.cls, name, value)
+        getter = next((each for kind in reversed(self._lineage(value.cls)) if (each := member(kind, name))), None)
+        if getter is not None and source_classes.is_property(getter):
+            return self._evaluator.returned_by(self.body_of(SourceFunction(getter, value.cls.scope, value)))
+        methods = self._of_class(value.cls, name, value)
+        if any(isinstance(each, SourceFunction) for each in methods):
+            return source_classes.for_class(methods, value.cls)
+        held = self._held(value, value.cls, name)
+        return [*held, *(each for each in methods if not held or isinstance(each, SourceFunction))]
+
+    def _held(self, value: Instance, kind: SourceClass, name: str) -> list[Value]:
+        """What the attribute of an object holds: from the class body, or assigned to `self` by a method."""
+        with self._deeper() as is_possible:
+            if not is_possible:
+                return []
+            on_self = list(source_classes.values_on_self(kind, name))
+            found = [
+                each
+                for method, node in on_self
+                for each in self._held_by_method(value, SourceFunction(method.node, method.scope, value), node, name)
+            ]
+            in_body = self._of_class_body(kind, name, is_shared=not on_self)
+            given = [each for field, each in value.arguments if field == name and not on_self]
+            found += [*given, *in_body]
+            if not found:
+                bases = [each for each in self._bases(kind) if isinstance(each, SourceClass)]
+                found = [each for base in bases for each in self._held(value, base, name)]
+            return [shared(each) for each in found] if value.is_shared else found
+
+    def _held_by_method(
+        self, value: Instance, method: SourceFunction, node: ast.expr | Annotated, name: str
+    ) -> list[Value]:
+        body = self.body_of(method)
+        scope = self._evaluator.scope_of(body, value.arguments if body.label == "__init__" else ())
+        if isinstance(node, Annotated):
+            return self.annotated(node.annotation, scope)
+        found = self._evaluator.values(node, scope)
+        if value.is_shared and any(isinstance(each, ContainerValue) for each in found):
+            elements = [part for each in found if isinstance(each, ContainerValue) for part in each.elements]
+            return [SharedObject(name, "a collection", elements=tuple(elements))]
+        receiver = parameters(method.node.args)[0].arg
+        return self._evaluator.with_additions(found, f"{receiver}.{name}", scope)
+
     def _of_class(self, kind: Value, name: str, receiver: Value | None) -> list[Value]:
         if isinstance(kind, ExternalName):
-            return [ExternalName(f"{kind.name}.{name}")]
-        if not isinstance(kind, SourceClass) or self._depth > _FOLLOWED:
+            return [ExternalName(f"{kind.name}.{name}", kind.owner)]
+        if not isinstance(kind, SourceClass):
             return []
-        for statement in kind.node.body:
-            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name == name:
-                return (
-                    []
-                    if _is_property(statement)
-                    else [SourceFunction(statement, kind.scope, _receiver_of(statement, receiver))]
-                )
-        self._depth += 1
-        try:
-            bases = [base for node in kind.node.bases for base in self._class_expression(node, kind.scope)]
-            return [found for base in bases for found in self._of_class(base, name, receiver)]
-        finally:
-            self._depth -= 1
+        method = member(kind, name)
+        if method is not None:
+            if source_classes.is_property(method):
+                return []
+            return [SourceFunction(method, kind.scope, source_classes.receiver_of(method, receiver))]
+        with self._deeper() as is_possible:
+            if not is_possible:
+                return []
+            owner = receiver.cls if isinstance(receiver, Instance) else receiver or kind
+            return [
+                each for base in self._bases(kind) for each in self._of_class(_inherited(base, owner), name, receiver)
+            ]
 
-    def _of_class_body(self, kind: SourceClass, name: str) -> list[Value]:
-        """A mutable object in the class body, which all objects of the class share."""
-        held = [
-            statement.value
-            for statement in kind.node.body
-            if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None
-            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
-            if isinstance(target, ast.Name) and target.id == name
-        ]
-        namespace = kind.scope.namespace
-        found = [
-            each
-            for node in held
-            if isinstance(namespace, SourceModule)
-            for each in self._assigned(node, namespace, name)
-        ]
-        return [each for each in found if isinstance(each, (SharedObject, UnorderedValue))]
+    def _of_class_body(self, kind: SourceClass, name: str, *, is_shared: bool) -> list[Value]:
+        """What the class body binds the name to; objects of the class share it unless it is a field."""
+        found: list[Value] = []
+        for node in source_classes.values_in_body(kind, name):
+            if isinstance(node, Annotated):
+                found += self.annotated(node.annotation, kind.scope)
+                continue
+            factory = source_classes.factory_of(node)
+            if factory is not None:
+                call = ast.copy_location(ast.Call(factory, [], []), factory)
+                found += [
+                    each
+                    for value in self._expression(factory, kind.scope)
+                    for each in self._evaluator.result(value, call, kind.scope)
+                ]
+            elif is_shared:
+                found += self._shared_values.assigned(node, kind.scope, name)
+        if not found:
+            bases = [each for each in self._bases(kind) if isinstance(each, SourceClass)]
+            with self._deeper() as is_possible:
+                if is_possible:
+                    found = [each for base in bases for each in self._of_class_body(base, name, is_shared=is_shared)]
+        return found
 
-    def _class_expression(self, node: ast.expr, scope: Scope) -> list[Value]:
-        return self._expression(node, scope.namespace) if isinstance(scope.namespace, SourceModule) else []
+    def _bases(self, kind: SourceClass) -> list[Value]:
+        nodes = [each.value if isinstance(each, ast.Subscript) else each for each in kind.node.bases]
+        return [base for node in nodes for base in self._expression(node, kind.scope)]
+
+    def _lineage(self, kind: SourceClass) -> list[SourceClass]:
+        """The class and its base classes in the checked source, bases first."""
+        with self._deeper() as is_possible:
+            bases = [each for each in self._bases(kind) if isinstance(each, SourceClass)] if is_possible else []
+            return [*(found for base in bases for found in self._lineage(base)), kind]
 
     def _metaclasses(self, kind: SourceClass) -> list[Value]:
         return [
             found
             for keyword in kind.node.keywords
             if keyword.arg == "metaclass"
-            for found in self._class_expression(keyword.value, kind.scope)
+            for found in self._expression(keyword.value, kind.scope)
         ]
 
     def element(self, value: Value) -> list[Value]:
-        return list(value.elements) if isinstance(value, SharedObject) else []
+        if isinstance(value, SharedObject):
+            return list(value.elements)
+        if isinstance(value, Instance) and isinstance(value.cls, ExternalName):
+            return self._of_external(f"{value.cls.name}.__getitem__", value)
+        return []
 
     def result(self, value: Value) -> list[Value]:
         if isinstance(value, SourceClass):
             return [Instance(value)]
-        if isinstance(value, ExternalName) and value.name in _PATH_MAKERS:
+        if isinstance(value, Instance) and isinstance(value.cls, ExternalName):
+            return self._of_external(f"{value.cls.name}.__call__", value)
+        if not isinstance(value, ExternalName):
+            return []
+        if value.owner is not None and value.name in self._catalogue.creators:
+            return [Instance(value.owner)]
+        if value.name in _PATH_MAKERS:
             return [Instance(ExternalName(_PATH))]
-        if isinstance(value, ExternalName) and value.name.rpartition(".")[2][:1].isupper():
-            return [Instance(value)]
-        return []
+        made = self._of_external(value.name, value)
+        return made or ([Instance(value)] if is_class_name(value) else [])
+
+    def _of_external(self, name: str, value: Value) -> list[Value]:
+        made = self._catalogue.results.get(name)
+        is_shared = isinstance(value, Instance) and value.is_shared
+        return [Instance(ExternalName(made), is_shared)] if made is not None else []
 
     # What values are ---------------------------------------------------------------------------------------------
 
     def call(self, value: Value) -> Call | None:
-        return self._catalogue.calls.get(value.name) if isinstance(value, ExternalName) else None
+        if isinstance(value, SourceClass):
+            bases = [each for kind in self._lineage(value) for each in self._bases(kind)]
+            found = [self._catalogue.inherited.get(each.name) for each in bases if isinstance(each, ExternalName)]
+            return next(filter(None, found), None)
+        return self._catalogue.find(value.name) if isinstance(value, ExternalName) else None
 
     def owns_calls(self, value: Value) -> bool:
-        return isinstance(value, ExternalName) and value.name in self._owners
+        return isinstance(value, ExternalName) and value.name in self._catalogue.owners
 
     def bodies(self, value: Value) -> list[FunctionBody]:
         if isinstance(value, SourceFunction):
             return [self.body_of(each) for each in (value, *self._implementations(value), *self._wrappers(value))]
+        if isinstance(value, ExternalName) and value.owner is not None and value.name in self._catalogue.creators:
+            value = value.owner
         if isinstance(value, SourceClass):
             instance = Instance(value)
-            made = [
-                found
-                for name in ("__init__", "__post_init__", "__new__")
-                for found in self._of_class(value, name, instance)
-            ]
+            made = [found for name in CREATION_METHODS for found in self._of_class(value, name, instance)]
             made += [found for kind in self._metaclasses(value) for found in self._of_class(kind, "__call__", value)]
+            made += [
+                replace(each, receiver=instance if each.node.args.args else None)
+                for kind in self._lineage(value)
+                for each in source_classes.validators(kind)
+            ]
             return [self.body_of(found) for found in made if isinstance(found, SourceFunction)]
         return []
 
     def factories(self, value: Value) -> list[DefaultFactory]:
-        return default_factories(value) if isinstance(value, SourceClass) else []
+        if isinstance(value, ExternalName) and value.owner is not None and value.name in self._catalogue.creators:
+            value = value.owner
+            models = self._models(value)
+            # Which fields the data has is not known, so that none counts as given.
+            made = [each for kind in models for each in source_classes.default_factories(kind)]
+            return [replace(each, position=MANY_ARGUMENTS) for each in made]
+        if not isinstance(value, SourceClass):
+            return []
+        found: list[DefaultFactory] = []
+        count = 0
+        for kind in self._lineage(value):
+            found += [replace(each, position=each.position + count) for each in source_classes.default_factories(kind)]
+            count += len(source_classes.fields(kind))
+        return found
+
+    def _models(self, value: Value) -> list[SourceClass]:
+        """A model and those in its fields, all of which reading one from data creates."""
+        found: dict[int, SourceClass] = {}
+        queue = [value]
+        while queue:
+            kind = queue.pop()
+            if not isinstance(kind, SourceClass) or id(kind.node) in found:
+                continue
+            for each in self._lineage(kind):
+                found[id(each.node)] = each
+                for field in source_classes.fields(each):
+                    queue += _classes_in(self.annotated(field.annotation, each.scope))
+        return list(found.values())
+
+    def creation_parameters(self, value: SourceClass) -> list[str]:
+        """The names of the arguments with which an object of a class is created, in order."""
+        for kind in reversed(self._lineage(value)):
+            method = member(kind, "__init__")
+            if method is not None:
+                return [each.arg for each in parameters(method.args)[1:]]
+        return [
+            field.target.id
+            for kind in self._lineage(value)
+            for field in source_classes.fields(kind)
+            if isinstance(field.target, ast.Name)
+        ]
 
     def _implementations(self, value: SourceFunction) -> list[SourceFunction]:
         """The registered implementations of a `functools.singledispatch` function, which also run when it is called."""
@@ -362,33 +395,43 @@ class SourceResolver:
     def _wrappers(self, value: SourceFunction) -> list[SourceFunction]:
         """The nested functions that decorators of the project return in place of the function."""
         decorators = [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list
-        if not isinstance(value.scope.namespace, SourceModule):
-            return []
         found: list[SourceFunction] = []
         for decorator in decorators:
-            depth = 2 if isinstance(decorator, ast.Call) else 1
+            is_called = isinstance(decorator, ast.Call)
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            makers = [
-                each for each in self._expression(called, value.scope.namespace) if isinstance(each, SourceFunction)
-            ]
-            for _ in range(depth):
-                makers = [each for maker in makers for each in _returned_functions(maker)]
-            found += makers
+            makers = [each for each in self._expression(called, value.scope) if isinstance(each, SourceFunction)]
+            for level in range(2 if is_called else 1):
+                is_last = level == is_called
+                makers = [
+                    each
+                    for maker in makers
+                    for each in source_classes.returned_functions(
+                        maker, self._decorated_scope(maker, value if is_last else None)
+                    )
+                ]
+            found += [replace(each, receiver=value.receiver) for each in makers]
         return found
+
+    def _decorated_scope(self, maker: SourceFunction, decorated: SourceFunction | None) -> Scope:
+        """The scope inside of a decorator, whose first parameter is the function that it is applied to."""
+        names = parameters(maker.node.args)
+        plain = () if decorated is None or not names else ((names[0].arg, decorated),)
+        return self._evaluator.scope_of(self.body_of(maker), plain)
 
     def body_of(self, value: SourceFunction) -> FunctionBody:
         label = "<lambda>" if isinstance(value.node, ast.Lambda) else value.node.name
         allowed = tuple(self._allowed(value))
-        source = _source_around(value.scope)
+        source = source_around(value.scope)
         io_only = isinstance(value.scope.namespace, SourceModule) and value.scope.namespace.io_only
-        return FunctionBody(id(value.node), value.node, source, value.scope, label, allowed, value.receiver, io_only)
+        key = (id(value.node), value.scope.key())
+        return FunctionBody(key, value.node, source, value.scope, label, allowed, value.receiver, io_only)
 
     def _allowed(self, value: SourceFunction) -> list[str]:
         names: list[str] = []
         for decorator in [] if isinstance(value.node, ast.Lambda) else value.node.decorator_list:
             if not isinstance(decorator, ast.Call) or not isinstance(value.scope.namespace, SourceModule):
                 continue
-            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope.namespace)}
+            found = {self.full_name(each) for each in self._expression(decorator.func, value.scope)}
             if found & ALLOW_NAMES:
                 given = [str(each.value) for each in decorator.args if isinstance(each, ast.Constant)]
                 names.extend(given or ["*"])
@@ -399,38 +442,43 @@ class SourceResolver:
             return [
                 self.body_of(found)
                 for found in self._in_module(value, "__getattr__")
-                if isinstance(found, SourceFunction) and self.module(f"{value.name}.{name}") is None
+                if isinstance(found, SourceFunction) and self.module(f"{value.name}.{name}", value) is None
             ]
         kind = value.cls if isinstance(value, Instance) else None
         if not isinstance(kind, SourceClass):
             return []
         read = [
-            self.body_of(SourceFunction(statement, kind.scope, value))
-            for statement in kind.node.body
-            if isinstance(statement, ast.FunctionDef) and statement.name == name and _is_property(statement)
+            SourceFunction(method, each.scope, value)
+            for each in self._lineage(kind)
+            if (method := member(each, name)) is not None and source_classes.is_property(method)
         ]
-        hooks = ["__getattribute__"] if may_have_attribute(kind.node, name) else ["__getattribute__", "__getattr__"]
-        found_hooks = [found for method in hooks for found in self._of_class(kind, method, value)]
-        return [*read, *(self.body_of(found) for found in found_hooks if isinstance(found, SourceFunction))]
+        # Of several classes that define it, the last is the most derived one.
+        hooks = (
+            ["__getattribute__"]
+            if source_classes.may_have_attribute(kind.node, name)
+            else ["__getattribute__", "__getattr__"]
+        )
+        found = [*read[-1:], *(each for method in hooks for each in self._of_class(kind, method, value))]
+        found += self._descriptors(kind, name)
+        return [self.body_of(each) for each in found if isinstance(each, SourceFunction)]
+
+    def _descriptors(self, kind: SourceClass, name: str) -> list[Value]:
+        """The `__get__` of a descriptor in the class body."""
+        held = [
+            each
+            for node in source_classes.values_in_body(kind, name)
+            if not isinstance(node, Annotated)
+            for each in self._expression(node, kind.scope)
+        ]
+        return [
+            found for each in held if isinstance(each, Instance) for found in self._of_class(each.cls, "__get__", each)
+        ]
 
     def full_name(self, value: Value) -> str | None:
         return value.name if isinstance(value, ExternalName) else None
 
     def annotated(self, node: ast.expr, scope: Scope) -> list[Value]:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            try:
-                node = ast.parse(node.value, mode="eval").body
-            except SyntaxError:
-                return []
-        if isinstance(node, ast.Subscript):
-            node = node.value
-        if isinstance(node, ast.BinOp):
-            node = node.left
-        last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        if last in CONTEXT_NAMES:
-            return [ContextValue()]
-        found = self._expression(node, scope.namespace) if isinstance(scope.namespace, SourceModule) else []
-        return [Instance(value) for value in found if isinstance(value, SourceClass) or _is_class_name(value)]
+        return values_of_annotation(node, lambda each: self._evaluator.values(each, scope))
 
     def is_async(self, value: Value) -> bool:
         if isinstance(value, SourceFunction):
@@ -438,125 +486,26 @@ class SourceResolver:
         return isinstance(value, ExternalName) and value.name == "asyncio.sleep"
 
 
-def _returned_functions(maker: SourceFunction) -> list[SourceFunction]:
-    node = maker.node
-    if isinstance(node, ast.Lambda):
-        return []
-    scope = Scope(
-        maker.scope.namespace, maker.scope, source=maker.scope.source, arguments=node.args, statements=node.body
-    )
-    returned = {
-        each.value.id
-        for statement in node.body
-        for each in own_nodes(statement)
-        if isinstance(each, ast.Return) and isinstance(each.value, ast.Name)
-    }
-    nested = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return [SourceFunction(each, scope) for each in nested if each.name in returned]
+def _exports(module: SourceModule, name: str) -> bool:
+    """Whether a star import of the module binds the name."""
+    listed = [each for each in module.scope.bindings.get("__all__", ()) if isinstance(each, (ast.List, ast.Tuple))]
+    if listed:
+        return any(isinstance(part, ast.Constant) and part.value == name for each in listed for part in each.elts)
+    return not name.startswith("_")
 
 
-def default_factories(kind: SourceClass) -> list[DefaultFactory]:
-    """The functions that `field(default_factory=...)` in the body of a class calls."""
-    fields = [each for each in kind.node.body if isinstance(each, ast.AnnAssign) and _is_field(each)]
-    found: list[DefaultFactory] = []
-    for position, field_ in enumerate(fields):
-        options = field_.value.keywords if isinstance(field_.value, ast.Call) else []
-        aliases = frozenset(_text(each.value) for each in options if each.arg in _ALIASES)
-        for option in options:
-            if option.arg in {"default_factory", "factory"}:
-                made = option.value if isinstance(option.value, ast.Lambda) else _lambda_calling(option.value)
-                found.append(
-                    DefaultFactory(ast.unparse(field_.target), aliases, position, SourceFunction(made, kind.scope))
-                )
+def _inherited(base: Value, owner: Value) -> Value:
+    return replace(base, owner=owner) if isinstance(base, ExternalName) else base
+
+
+def _classes_in(values: list[Value]) -> list[Value]:
+    found: list[Value] = []
+    for value in values:
+        if isinstance(value, Instance):
+            found.append(value.cls)
+        elif isinstance(value, ContainerValue):
+            found += _classes_in(list(value.elements))
     return found
-
-
-def _is_field(node: ast.AnnAssign) -> bool:
-    return isinstance(node.target, ast.Name) and not {"ClassVar", "KW_ONLY"} & {
-        each.attr if isinstance(each, ast.Attribute) else each.id
-        for each in ast.walk(node.annotation)
-        if isinstance(each, (ast.Attribute, ast.Name))
-    }
-
-
-def _text(node: ast.expr) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def _lambda_calling(function: ast.expr) -> ast.Lambda:
-    arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-    call = ast.copy_location(ast.Call(function, [], []), function)
-    return ast.copy_location(ast.Lambda(arguments, call), function)
-
-
-def read_source(path: Path) -> str:
-    """The text of a file. Bytes that cannot be decoded are replaced, so that the parser can report them."""
-    return decoded(path.read_bytes())
-
-
-def _file_of(name: str, roots: Iterable[Path]) -> Path | None:
-    """The file that an import of `name` would run, if it is below one of `roots`."""
-    for root in roots:
-        base = root.joinpath(*name.split("."))
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
-def may_have_attribute(node: ast.ClassDef, name: str) -> bool:
-    """Whether a class, or a base class that is not analysed, may have the attribute `name`."""
-    if any(not (isinstance(base, ast.Name) and base.id == "object") for base in node.bases):
-        return True
-    return any(
-        (isinstance(each, ast.Attribute) and each.attr == name and isinstance(each.ctx, ast.Store))
-        or (isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and each.name == name)
-        or (isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Store))
-        for each in ast.walk(node)
-    )
-
-
-def _absolute(name: str, namespace: SourceModule) -> str:
-    level = len(name) - len(name.lstrip("."))
-    package = namespace.name.split(".") if namespace.is_package else namespace.name.split(".")[:-1]
-    base = package[: len(package) - level + 1]
-    return ".".join([*base, name.lstrip(".")]).rstrip(".")
-
-
-def _is_property(node: FunctionNode) -> bool:
-    decorators = [] if isinstance(node, ast.Lambda) else [ast.unparse(each) for each in node.decorator_list]
-    return any(each.rpartition(".")[2] in {"property", "cached_property"} for each in decorators)
-
-
-def _receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value | None) -> Value | None:
-    static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
-    return None if static else receiver
-
-
-def _for_class(found: list[Value], kind: Value) -> list[Value]:
-    """Pass the class as the receiver of class methods; other values stay as they are."""
-    return [
-        replace(each, receiver=kind) if isinstance(each, SourceFunction) and _is_class_method(each.node) else each
-        for each in found
-    ]
-
-
-def _is_class_method(node: FunctionNode) -> bool:
-    decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
-    return any(isinstance(each, ast.Name) and each.id == "classmethod" for each in decorators)
-
-
-def _is_class_name(value: Value) -> bool:
-    return isinstance(value, ExternalName) and value.name.rpartition(".")[2][:1].isupper()
-
-
-def _source_around(scope: Scope) -> Source:
-    current: Scope | None = scope
-    while current is not None and current.source is None:
-        current = current.parent
-    assert current is not None, "every scope of a project is inside of a module's"
-    source: Source = current.source
-    return source
 
 
 def _yields(node: ast.AsyncFunctionDef) -> bool:

@@ -12,7 +12,9 @@ from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.evaluator import as_unordered
 from durabletask_aio.sandbox.code.scopes import own_nodes
 from durabletask_aio.sandbox.code.values import (
+    ContainerValue,
     ContextMethod,
+    ImportTimeValue,
     Instance,
     ObjectValue,
     SharedObject,
@@ -125,7 +127,7 @@ def _operation_argument(scan: FunctionScan, node: ast.Call) -> None:
     if not any(isinstance(value, ContextMethod) for value in scan.values(node.func)):
         return
     for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-        found = _unordered(scan, argument)
+        found = _unordered_within(scan, argument)
         starts = isinstance(argument, (ast.ListComp, ast.GeneratorExp)) and _starts_operation(scan, argument.elt)
         # A comprehension that starts operations is reported by `_comprehension`.
         if found is None or found.is_set or starts:
@@ -176,6 +178,18 @@ def _unordered(scan: FunctionScan, node: ast.expr) -> UnorderedValue | None:
     return next(filter(None, map(as_unordered, scan.values(node))), None)
 
 
+def _unordered_within(scan: FunctionScan, node: ast.expr) -> UnorderedValue | None:
+    """A sequence in set order that is `node`, or is inside of a container that it is."""
+    queue = [*scan.values(node)]
+    while queue:
+        value = queue.pop(0)
+        unordered = as_unordered(value)
+        if unordered is not None:
+            return unordered
+        queue += value.elements if isinstance(value, ContainerValue) else ()
+    return None
+
+
 def _report_order(scan: FunctionScan, node: ast.expr, unordered: UnorderedValue, detail: str) -> None:
     advice = f"`sorted({ast.unparse(node)})`, or a list or dict, which keep their order"
     scan.report(node, _rule(scan, "DET703"), detail=detail, advice=advice, certain=unordered.is_certain)
@@ -219,6 +233,14 @@ def check_shared_random(scan: FunctionScan, node: ast.expr, value: Value) -> boo
     detail = f"`{text}()` draws from a generator that is kept outside of the workflow"
     scan.report(node, _rule(scan, "DET203"), detail=detail)
     return True
+
+
+def report_import_time_value(scan: FunctionScan, node: ast.expr, value: ImportTimeValue) -> None:
+    """Report the use of a value that was computed when its module was imported."""
+    text = ast.unparse(node)
+    call = value.call.removeprefix("builtins.")
+    detail = f"`{text}` is what `{call}()` returned when the module was imported ({value.place})"
+    scan.report(node, _rule(scan, "DET805"), detail=detail)
 
 
 def _mutating_call(scan: FunctionScan, node: ast.Call) -> None:

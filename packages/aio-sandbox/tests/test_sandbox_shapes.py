@@ -1,0 +1,620 @@
+"""Shapes of programs that the checker follows: classes, decorators, collections, sets, imports and clients."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from durabletask_aio.sandbox.static.checker import check_sources
+
+HEAD = "from durabletask.aio import AsyncWorkflowContext\n"
+WORKFLOW = "async def workflow(ctx: AsyncWorkflowContext, order):\n"
+
+FOUND: dict[str, tuple[str, str]] = {
+    # Attributes of objects
+    "a client in an attribute": (
+        "DET502",
+        """
+        import requests
+        class Api:
+            def __init__(self, base):
+                self.session = requests.Session()
+            def status(self, number):
+                return self.session.get(str(number))
+        api = Api("https://orders.test")
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return api.status(order)
+        """,
+    ),
+    "a dependency that is made unless it is given": (
+        "DET101",
+        """
+        import time
+        class Clock:
+            def now(self):
+                return time.time()
+        class Service:
+            def __init__(self, clock=None):
+                self.clock = clock or Clock()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Service().clock.now()
+        """,
+    ),
+    "a dependency that is given": (
+        "DET101",
+        """
+        import time
+        class Clock:
+            def now(self):
+                return time.time()
+        class Service:
+            def __init__(self, clock):
+                self.clock = clock
+            def stamp(self):
+                return self.clock.now()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Service(Clock()).stamp()
+        """,
+    ),
+    "a field of a dataclass that is given": (
+        "DET101",
+        """
+        import time
+        from dataclasses import dataclass
+        class Clock:
+            def now(self):
+                return time.time()
+        @dataclass
+        class Service:
+            clock: object
+            def stamp(self):
+                return self.clock.now()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Service(clock=Clock()).stamp()
+        """,
+    ),
+    "an object that a property returns": (
+        "DET101",
+        """
+        import time
+        class Clock:
+            def now(self):
+                return time.time()
+        class Service:
+            @property
+            def clock(self):
+                return Clock()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Service().clock.now()
+        """,
+    ),
+    "an object that a function returns": (
+        "DET101",
+        """
+        import time
+        class Clock:
+            def now(self):
+                return time.time()
+        def make_clock():
+            return Clock()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return make_clock().now()
+        """,
+    ),
+    "an object that a coroutine returns": (
+        "DET101",
+        """
+        import time
+        class Clock:
+            def now(self):
+                return time.time()
+        async def make_clock():
+            return Clock()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            clock = await make_clock()
+            return clock.now()
+        """,
+    ),
+    "a descriptor": (
+        "DET101",
+        """
+        import time
+        class Now:
+            def __get__(self, instance, owner):
+                return time.time()
+        class Order:
+            at = Now()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Order().at
+        """,
+    ),
+    # Base classes
+    "a template method": (
+        "DET402",
+        """
+        import os
+        class Step:
+            def run(self, data):
+                return {"data": data, "meta": self.meta()}
+        class Billing(Step):
+            def meta(self):
+                return os.getpid()
+        STEPS: list[Step] = [Billing()]
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return [step.run(order) for step in STEPS]
+        """,
+    ),
+    "a default factory of a base class": (
+        "DET301",
+        """
+        import uuid
+        from dataclasses import dataclass, field
+        @dataclass
+        class Entity:
+            id: str = field(default_factory=lambda: str(uuid.uuid4()))
+        @dataclass
+        class Invoice(Entity):
+            amount: int = 0
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Invoice(amount=3)
+        """,
+    ),
+    "a model that is read from data": (
+        "DET101",
+        """
+        from datetime import datetime
+        from pydantic import BaseModel, Field, model_validator
+        class Message(BaseModel):
+            text: str
+            @model_validator(mode="after")
+            def stamp(self):
+                self.seen = datetime.now()
+                return self
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Message.model_validate(order)
+        """,
+    ),
+    "a model inside of a model that is read from data": (
+        "DET301",
+        """
+        from uuid import uuid4
+        from pydantic import BaseModel, Field
+        class Meta(BaseModel):
+            trace: str = Field(default_factory=lambda: uuid4().hex)
+        class Message(BaseModel):
+            metas: list[Meta]
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Message.model_validate_json(order)
+        """,
+    ),
+    "a converter of a field": (
+        "DET101",
+        """
+        import time
+        import attrs
+        @attrs.define
+        class Order:
+            at: float = attrs.field(converter=lambda value: time.time())
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Order(0)
+        """,
+    ),
+    # Decorators
+    "a decorator on the workflow": (
+        "DET101",
+        """
+        import functools, time
+        def traced(function):
+            @functools.wraps(function)
+            async def wrapper(ctx, *args):
+                await ctx.call_activity("record", input=time.time())
+                return await function(ctx, *args)
+            return wrapper
+        @traced
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return 1
+        """,
+    ),
+    "the function behind a decorator with arguments": (
+        "DET101",
+        """
+        import functools, time
+        def traced(name):
+            def decorate(function):
+                @functools.wraps(function)
+                async def wrapper(ctx):
+                    return await function(ctx)
+                return wrapper
+            return decorate
+        async def helper(ctx):
+            return time.time()
+        wrapped = traced("helper")(helper)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return await wrapped(ctx)
+        """,
+    ),
+    # Sets
+    "a set in an attribute": (
+        "DET703",
+        """
+        class Tracker:
+            def __init__(self):
+                self.open: set[str] = set()
+            async def close(self, ctx):
+                for name in self.open:
+                    await ctx.call_activity("close", input=name)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await Tracker().close(ctx)
+        """,
+    ),
+    "a set in a field": (
+        "DET703",
+        """
+        from dataclasses import dataclass, field
+        @dataclass
+        class Plan:
+            tags: set[str] = field(default_factory=set)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            for tag in Plan(set(order)).tags:
+                await ctx.call_activity("tag", input=tag)
+        """,
+    ),
+    "a parameter that is annotated as a set": (
+        "DET703",
+        """
+        async def close(ctx, names: "set[str] | None"):
+            for name in names:
+                await ctx.call_activity("close", input=name)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await close(ctx, order)
+        """,
+    ),
+    "the first element of a list of a set": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await ctx.call_activity("lead", input=list(set(order))[0])
+        """,
+    ),
+    "an unpacked set": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            first, *rest = list(set(order))
+            await ctx.call_activity("lead", input=first)
+        """,
+    ),
+    "an element of a set that a helper chooses": (
+        "DET703",
+        """
+        def elect(names):
+            return next(iter(names))
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await ctx.call_activity("lead", input=elect(set(order)))
+        """,
+    ),
+    "the text of a set": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await ctx.call_activity("save", input=f"names: {set(order)}")
+        """,
+    ),
+    "a set in JSON": (
+        "DET703",
+        """
+        import json
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await ctx.call_activity("save", input=json.dumps({"names": set(order)}, default=list))
+        """,
+    ),
+    "the keys of a dictionary made from a set": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            for name in dict.fromkeys(set(order)):
+                await ctx.call_activity("save", input=name)
+        """,
+    ),
+    "the largest element of a set by a key": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            await ctx.call_activity("lead", input=max(set(order), key=len))
+        """,
+    ),
+    "a set in a dictionary": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            groups = {}
+            for name in order:
+                groups.setdefault(name[0], set()).add(name)
+            for group in groups.values():
+                for name in group:
+                    await ctx.call_activity("save", input=name)
+        """,
+    ),
+    "a default dictionary of sets": (
+        "DET703",
+        """
+        from collections import defaultdict
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            groups = defaultdict(set)
+            for key in groups:
+                for name in groups[key]:
+                    await ctx.call_activity("save", input=name)
+        """,
+    ),
+    "a list that is filled in the order of a set": (
+        "DET703",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            names = []
+            for name in set(order):
+                names.append(name.upper())
+            await ctx.call_activity("save", input={"names": names})
+        """,
+    ),
+    # Paths, modules, clients
+    "a path below one that is a constant": (
+        "DET501",
+        """
+        from pathlib import Path
+        HERE = Path(__file__).parent
+        def load(name):
+            return (HERE / f"{name}.json").read_text()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return load(order)
+        """,
+    ),
+    "a pool that is a constant": (
+        "DET601",
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        POOL = ThreadPoolExecutor(2)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return list(POOL.map(len, order))
+        """,
+    ),
+    "a client that is a constant": (
+        "DET502",
+        """
+        import redis
+        client = redis.Redis.from_url("redis://orders.test")
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return client.hgetall(order)
+        """,
+    ),
+    "a session of a factory that is a constant": (
+        "DET502",
+        """
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.orm import sessionmaker
+        Session = sessionmaker(create_engine("sqlite://"))
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            with Session() as session:
+                return session.execute(text("select 1"))
+        """,
+    ),
+    "a generator of numpy that is a constant": (
+        "DET203",
+        """
+        import numpy as np
+        rng = np.random.default_rng(7)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return rng.integers(10)
+        """,
+    ),
+    "a column of a frame": (
+        "DET201",
+        """
+        import pandas as pd
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return pd.DataFrame(order)["item"].sample(5)
+        """,
+    ),
+    "settings that are read from the environment": (
+        "DET401",
+        """
+        from pydantic_settings import BaseSettings
+        class Settings(BaseSettings):
+            region: str
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Settings().region
+        """,
+    ),
+    "a log file": (
+        "DET501",
+        """
+        import logging
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            logging.getLogger("orders").addHandler(logging.FileHandler("orders.log"))
+        """,
+    ),
+    # Values computed at import
+    "a random value of a class": (
+        "DET805",
+        """
+        import uuid
+        class Run:
+            id = uuid.uuid4().hex
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Run.id
+        """,
+    ),
+    "a file that is read at import": (
+        "DET805",
+        """
+        import json
+        from pathlib import Path
+        RATES = json.loads(Path(__file__).with_name("rates.json").read_text())
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return RATES["eur"]
+        """,
+    ),
+    "a hash of something unknown": (
+        "DET702",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return hash(order["number"]) % 16
+        """,
+    ),
+}
+
+RIGHT: dict[str, str] = {
+    "sorted sets": """
+        from dataclasses import dataclass, field
+        @dataclass
+        class Plan:
+            tags: set[str] = field(default_factory=set)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            plan = Plan(set(order))
+            for tag in sorted(plan.tags):
+                await ctx.call_activity("tag", input=tag)
+            await ctx.call_activity("save", input={"tags": sorted(plan.tags), "count": len(plan.tags)})
+    """,
+    "membership of sets": """
+        SEEN = frozenset({"pear"})
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            done = set()
+            for item in order:
+                if item in SEEN or item in done:
+                    continue
+                done.add(item)
+                await ctx.call_activity("save", input=item)
+            return len(done)
+    """,
+    "hashes of numbers": """
+        async def workflow(ctx: AsyncWorkflowContext, number: int):
+            return hash(number) + hash((1, 2)) + hash(len("text"))
+    """,
+    "a seeded generator of numpy": """
+        import numpy as np
+        async def workflow(ctx: AsyncWorkflowContext, seed: int):
+            return np.random.default_rng(seed).integers(10)
+    """,
+    "a sample with a seed": """
+        import pandas as pd
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return pd.DataFrame(order).sample(5, random_state=3)
+    """,
+    "a client in an activity": """
+        import redis
+        client = redis.Redis()
+        def cached(ctx, key):
+            return client.get(key)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return await ctx.call_activity(cached, input=order)
+    """,
+    "requests that are built and not sent": """
+        import httpx
+        client = httpx.Client()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return str(client.build_request("GET", "https://orders.test").url)
+    """,
+    "constants": """
+        import logging
+        from datetime import timedelta
+        from pathlib import Path
+        LIMIT = timedelta(days=3)
+        HERE = Path(__file__).resolve().parent
+        log = logging.getLogger(__name__)
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            log.info("started in %s", HERE.name)
+            await ctx.sleep(LIMIT)
+    """,
+    "a field that is given": """
+        import uuid
+        from dataclasses import dataclass, field
+        @dataclass
+        class Entity:
+            number: int
+            id: str = field(default_factory=lambda: str(uuid.uuid4()))
+        @dataclass
+        class Invoice(Entity):
+            amount: int = 0
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Invoice(3, str(ctx.uuid4())), Invoice(number=3, id="fixed")
+    """,
+    "state of the workflow's own": """
+        from collections import deque
+        class Talk:
+            def __init__(self, ctx: AsyncWorkflowContext):
+                self.ctx = ctx
+                self.history = []
+                self.queue = deque()
+            async def ask(self, text):
+                self.history.append(await self.ctx.call_activity("ask", input=text))
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            talk = Talk(ctx)
+            talk.queue.append(order)
+            while talk.queue:
+                await talk.ask(talk.queue.popleft())
+            return talk.history
+    """,
+}
+
+
+def codes(text: str, folder: Path) -> set[str]:
+    (folder / "flows.py").write_text(HEAD + textwrap.dedent(text))
+    return {finding.rule.code for finding in check_sources([folder]).findings}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_it_is_found(name: str, tmp_path: Path) -> None:
+    code, text = FOUND[name]
+
+    assert codes(text, tmp_path) == {code}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_nothing_is_found(name: str, tmp_path: Path) -> None:
+    assert codes(RIGHT[name], tmp_path) == set()
+
+
+class TestImports:
+    def write(self, folder: Path, **files: str) -> None:
+        for name, text in files.items():
+            path = folder / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def test_a_star_import_is_followed(self, tmp_path: Path) -> None:
+        self.write(
+            tmp_path,
+            tools="import random\ndef jitter():\n    return random.random()\n",
+            flows=f"from tools import *\n{HEAD}{WORKFLOW}    await ctx.sleep(jitter())\n",
+        )
+
+        assert [Path(each.file).name for each in check_sources([tmp_path]).findings] == ["tools.py"]
+
+    def test_a_star_import_binds_what_the_module_exports(self, tmp_path: Path) -> None:
+        self.write(
+            tmp_path,
+            tools="import time\n__all__ = ['jitter']\ndef jitter():\n    return 1\ndef pause():\n    time.sleep(1)\n",
+            flows=f"from tools import *\n{HEAD}{WORKFLOW}    return pause(), jitter()\n",
+        )
+
+        assert check_sources([tmp_path]).findings == []
+
+    def test_a_star_import_of_the_standard_library_is_followed(self, tmp_path: Path) -> None:
+        self.write(tmp_path, flows=f"from random import *\n{HEAD}{WORKFLOW}    return randint(1, 6)\n")
+
+        assert [each.call for each in check_sources([tmp_path]).findings] == ["random.randint"]
+
+    def test_each_file_imports_from_its_own_project(self, tmp_path: Path) -> None:
+        flow = f"from helpers import ident\n{HEAD}{WORKFLOW}    return ident()\n"
+        self.write(
+            tmp_path,
+            billing__flows=flow,
+            billing__helpers="import uuid\ndef ident():\n    return str(uuid.uuid4())\n",
+            shipping__flows=flow,
+            shipping__helpers="def ident():\n    return 'fixed'\n",
+        )
+
+        for targets in ([tmp_path], [tmp_path / "shipping", tmp_path / "billing"]):
+            files = [Path(each.file).relative_to(tmp_path).as_posix() for each in check_sources(targets).findings]
+            assert files == ["billing/helpers.py"]
