@@ -261,7 +261,7 @@ def describe_yielded(context: Any) -> tuple[str, str]:
     for name, several in context._pending_events.items():
         if yielded in several:
             return "", name
-    kind: Any = type(yielded)
+    kind = cast("type[object]", type(yielded))
     if issubclass(kind, task.TimerTask):
         return "timer", ""
     if issubclass(kind, task.CompositeTask):
