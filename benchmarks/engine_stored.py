@@ -21,10 +21,10 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 
 from durabletask_aio.engine import tokens
 from durabletask_aio.engine.clock import SystemClock
-from durabletask_aio.engine.dispatch import WorkerStream
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import StartInstance
+from durabletask_aio.engine.streams import WorkerStream
 
 START_UP = 5.0
 """Seconds until the engine has started."""

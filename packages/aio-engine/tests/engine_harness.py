@@ -9,13 +9,14 @@ from typing import Any
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.clock import VirtualClock
-from durabletask_aio.engine.dispatch import WorkerStream
+from durabletask_aio.engine.descriptions import instance_state
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.memory import MemoryStore
-from durabletask_aio.engine.service import TaskHubService, instance_state
+from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.store import Store
+from durabletask_aio.engine.streams import WorkerStream
 from durabletask_aio.engine.tokens import parse
 
 START = 1_704_067_200_000_000

@@ -11,11 +11,11 @@ from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.clock import VirtualClock
 from durabletask_aio.engine.commands import Transaction
-from durabletask_aio.engine.dispatch import WorkerStream, WorkKind
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import Instance, StartInstance
+from durabletask_aio.engine.streams import WorkerStream, WorkKind
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken, parse
 
 T = TypeVar("T")

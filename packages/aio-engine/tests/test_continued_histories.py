@@ -10,9 +10,9 @@ from engine_harness import Harness, activity, end, stores
 
 from durabletask_aio.engine import events, sessions
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.dispatch import WorkerStream
 from durabletask_aio.engine.memory import MemoryStore
 from durabletask_aio.engine.sqlite import SqliteStore
+from durabletask_aio.engine.streams import WorkerStream
 from durabletask_aio.engine.tokens import parse
 
 

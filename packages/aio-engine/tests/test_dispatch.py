@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.engine.dispatch import (
-    ABANDON_PAUSE,
+from durabletask_aio.engine.abandoned import ABANDON_PAUSE, MAX_ABANDON_PAUSE
+from durabletask_aio.engine.dispatch import Dispatcher
+from durabletask_aio.engine.streams import (
     ACTIVITY,
     BATCH,
-    MAX_ABANDON_PAUSE,
     TURN,
-    Dispatcher,
     Lease,
     Names,
     WorkerStream,

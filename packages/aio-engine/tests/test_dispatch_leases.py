@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 
-from durabletask_aio.engine.dispatch import (
-    ACTIVITY,
-    BATCH,
-    KEEP_LEASE_AFTER,
-    TURN,
-    Dispatcher,
-    Lease,
-    WorkerStream,
-    WorkItem,
-    WorkKind,
-)
+from durabletask_aio.engine.dispatch import Dispatcher
+from durabletask_aio.engine.kept_leases import KEEP_LEASE_AFTER
+from durabletask_aio.engine.streams import ACTIVITY, BATCH, TURN, Lease, WorkerStream, WorkItem, WorkKind
 
 PERIOD = 30.0
 

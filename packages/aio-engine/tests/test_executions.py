@@ -10,7 +10,7 @@ from engine_harness import CONTINUE, START, Harness, activity, child, end, kinds
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.dispatch import TURN
+from durabletask_aio.engine.streams import TURN
 
 REPLACE_PENDING = pb.OrchestrationIdReusePolicy(replaceableStatus=[pb.ORCHESTRATION_STATUS_PENDING])
 TRACE = pb.TraceContext(traceParent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")

@@ -15,8 +15,8 @@ from google.protobuf.empty_pb2 import Empty
 
 from durabletask_aio.engine._upstream import pb, pb_grpc
 from durabletask_aio.engine.embedded import Engine
-from durabletask_aio.engine.service import ENGINE, HELD_LEASES, KEPT_LEASES, LEAVING, LOST_LEASES
 from durabletask_aio.engine.tokens import parse
+from durabletask_aio.engine.worker_calls import ENGINE, HELD_LEASES, KEPT_LEASES, LEAVING, LOST_LEASES
 
 
 class Worker:

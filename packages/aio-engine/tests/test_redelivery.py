@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from engine_harness import Harness, activity, end, kinds, stores
 
-from durabletask_aio.engine import dispatch
+from durabletask_aio.engine import abandoned
 from durabletask_aio.engine._upstream import pb
 
 
@@ -76,7 +76,7 @@ def test_events_that_arrive_while_a_turn_is_out_are_in_it_when_it_comes_back(har
 
 @pytest.mark.parametrize("kind", ["turn", "activity", "entity"])
 def test_an_abandoned_item_is_offered_again_after_a_pause(harness, kind, monkeypatch):
-    monkeypatch.setattr(dispatch, "ABANDON_PAUSE", 3600.0)
+    monkeypatch.setattr(abandoned, "ABANDON_PAUSE", 3600.0)
     if kind != "turn":
         harness.turn(activity(1))
     if kind == "entity":

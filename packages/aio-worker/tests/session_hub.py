@@ -19,11 +19,11 @@ from worker_support import QUIET
 from durabletask_aio.core.functions import is_orchestrator
 from durabletask_aio.engine import events, tokens
 from durabletask_aio.engine.clock import VirtualClock
-from durabletask_aio.engine.dispatch import WorkerStream
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.memory import MemoryStore
 from durabletask_aio.engine.service import TaskHubService
+from durabletask_aio.engine.streams import WorkerStream
 from durabletask_aio.worker import sessions
 from durabletask_aio.worker._upstream import find_orchestrator
 from durabletask_aio.worker.binding import binding_of

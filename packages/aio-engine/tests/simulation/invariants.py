@@ -12,20 +12,12 @@ from typing import Any
 
 from durabletask_aio.engine import entity_transitions, events, transitions
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.dispatch import (
-    ACTIVITY,
-    BATCH,
-    TURN,
-    UNLIMITED,
-    WORK_KINDS,
-    Dispatcher,
-    WorkerStream,
-    WorkKind,
-)
+from durabletask_aio.engine.dispatch import Dispatcher
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.sqlite import SqliteStore
 from durabletask_aio.engine.state import EventKind, InboxEvent, Instance, Lock, TimerKind
+from durabletask_aio.engine.streams import ACTIVITY, BATCH, TURN, UNLIMITED, WORK_KINDS, WorkerStream, WorkKind
 from durabletask_aio.engine.transitions import SUSPENDED, TERMINAL
 
 
@@ -347,7 +339,7 @@ def check_dispatcher(kernel: Kernel, tables: Tables, streams: Mapping[WorkerStre
         expect(_has(dispatcher, kind, key), f"{kind} {key} can be done, and is in no queue and with no worker")
     nonces = set(tables.column("SELECT nonce FROM tasks"))
     waiting = list(dispatcher._queues[ACTIVITY]._places)
-    waiting += [item.key for _, item in dispatcher._paused if item.kind is ACTIVITY]
+    waiting += [item.key for item in dispatcher._paused if item.kind is ACTIVITY]
     for nonce in waiting:
         expect(nonce in nonces, f"an activity waits for a worker that is not to be done any more: {nonce}")
 
@@ -376,7 +368,7 @@ def _has(dispatcher: Dispatcher, kind: WorkKind, key: str) -> bool:
     return (
         key in dispatcher._queues[kind]
         or (kind, key) in dispatcher._out
-        or any(item.kind is kind and item.key == key for _, item in dispatcher._paused)
+        or any(item.kind is kind and item.key == key for item in dispatcher._paused)
     )
 
 

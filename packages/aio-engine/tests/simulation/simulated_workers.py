@@ -13,9 +13,9 @@ from simulated_workflows import run_turn
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine._upstream import pb
-from durabletask_aio.engine.dispatch import Names, WorkerStream, WorkKind
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.streams import Names, WorkerStream, WorkKind
 from durabletask_aio.engine.tokens import Token, parse
 
 Response = pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult

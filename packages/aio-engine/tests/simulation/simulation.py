@@ -25,9 +25,9 @@ from durabletask_aio.engine import events, transitions, turns
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.clock import SystemClock
 from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
-from durabletask_aio.engine.dispatch import ACTIVITY, WORK_KINDS, Lease, Names, WorkerStream, WorkKind
 from durabletask_aio.engine.kernel import BatchWork, EngineBusyError, Kernel, TaskWork, TurnWork
 from durabletask_aio.engine.state import StartInstance
+from durabletask_aio.engine.streams import ACTIVITY, WORK_KINDS, Lease, Names, WorkerStream, WorkKind
 from durabletask_aio.engine.tokens import BatchToken, TurnToken
 from durabletask_aio.engine.transitions import CONTINUED_AS_NEW, SUSPENDED, TERMINAL
 

@@ -13,9 +13,10 @@ from simulation import FAILURES, failure_of
 from durabletask_aio.engine import entity_transitions, kernel, transitions, turns
 from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.crash_loops import CrashLoops
-from durabletask_aio.engine.dispatch import Dispatcher, WorkerStream
+from durabletask_aio.engine.dispatch import Dispatcher
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.sqlite import SqliteStore
+from durabletask_aio.engine.streams import WorkerStream
 from durabletask_aio.engine.tokens import BatchToken, TurnToken
 
 MAX_SEEDS = 1_500

@@ -22,7 +22,11 @@ At work:
     opening: opens a database: its lock, the store and the kernel.
     kernel: runs commands in groups, and publishes what they have changed.
     crash_loops: instances whose turns end the process.
-    dispatch: queues, workers' streams, limits and leases.
+    streams: the streams of workers, the items that go to them and the leases on what they hold, as data.
+    queues: a queue of work items.
+    abandoned: work items that a worker has given back.
+    kept_leases: the leases that are in the file.
+    dispatch: dispatches work items to streams, within their limits.
     sessions: the instances that workers keep alive between turns.
     retention: purges what ended long ago.
     watchers: who is told when an instance changes.
@@ -34,6 +38,9 @@ For the outside:
     encoding: work items as messages and as bytes.
     answering: the engine's errors as gRPC's.
     service: upstream's service.
+    worker_calls: the part of it that workers use.
+    client_waits: clients that wait for an instance.
+    descriptions: instances and entities as clients know them.
     management.service: the second service, for what upstream's protocol has no call for.
     management.client: its typed client.
     management.rpc: both ends of gRPC for it.

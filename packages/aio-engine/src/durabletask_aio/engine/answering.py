@@ -40,3 +40,12 @@ def answering(method: Callable[..., T]) -> Callable[..., T]:
         raise AssertionError("abort() raises")
 
     return answer
+
+
+def to_number(text: str, context: grpc.ServicerContext) -> int:
+    """Read a number that a client has been given before, or end the call with an error."""
+    try:
+        return int(text)
+    except ValueError:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{text!r} is not a continuation token of this engine")
+        raise

@@ -1,4 +1,4 @@
-"""Queues of work, the streams of workers, and the leases on what they work on.
+"""Dispatches work items to the streams of workers, within their limits, and ends leases.
 
 The queues are a view of the store, built again when the engine starts; leases are in memory only.  Nothing
 here is thread-safe: the kernel calls it under its lock.
@@ -6,217 +6,24 @@ here is thread-safe: the kernel calls it under its lock.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import queue
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Sequence
+
+from durabletask_aio.engine.abandoned import PausedItems
+from durabletask_aio.engine.kept_leases import KeptLeases
+from durabletask_aio.engine.queues import WorkQueue
+from durabletask_aio.engine.streams import ACTIVITY, BATCH, TURN, WORK_KINDS, Lease, WorkerStream, WorkItem, WorkKind
 
 _logger = logging.getLogger("durabletask.aio.engine")
-
-UNLIMITED = 1 << 30
-
-ABANDON_PAUSE = 0.1
-"""Seconds until an abandoned item is dispatched again, perhaps to the worker that has abandoned it."""
-
-SECOND_ABANDON_PAUSE = 1.0
-MAX_ABANDON_PAUSE = 30.0
-"""The same, if no other worker is there for the item: the pause grows fourfold from the one to the other."""
 
 RECONNECT_PERIOD = 30.0
 """Seconds for which a worker that has named itself keeps what it holds after its stream has ended."""
 
-KEEP_LEASE_AFTER = 0.05
-"""Seconds after which the lease on an activity is kept in the file: it is its worker's when the engine starts again."""
-
 TURN_LEASE = 300.0
 """Seconds after which a turn or a batch that a worker has not answered goes to another one, over the network."""
-
-
-WorkKind = Literal["orchestration", "activity", "entity"]
-"""The kinds of work items."""
-
-TURN: WorkKind = "orchestration"
-ACTIVITY: WorkKind = "activity"
-BATCH: WorkKind = "entity"
-WORK_KINDS: tuple[WorkKind, ...] = (TURN, ACTIVITY, BATCH)
-
-
-Names = Mapping[str, frozenset[str]] | None
-"""The names that a worker serves, each with its versions, empty for all; `None` for every name."""
-
-
-@dataclass
-class WorkItem:
-    """An item that is ready to be dispatched.
-
-    Attributes:
-        kind: what it is.
-        key: what it is about: an instance, a task's nonce, an entity.
-        name: of the orchestrator, activity or entity.
-        version: for workers that serve some versions only.
-        payload: for the kernel: a task; `None` otherwise.
-        affinity: the instance, for the worker that has worked on it last.
-        abandoned_by: streams that have abandoned it, such as those of workers that do not serve its version; they get
-            it again only if there is no other.
-        pause: seconds until it is dispatched again, since it was abandoned last; 0 if it never was.
-    """
-
-    kind: WorkKind
-    key: str
-    name: str
-    version: str | None = None
-    payload: object = None
-    affinity: str = ""
-    abandoned_by: weakref.WeakSet[WorkerStream] | None = None
-    pause: float = 0.0
-
-
-@dataclass
-class Lease:
-    """An item that a worker has been given and has not answered.
-
-    Attributes:
-        id: random; the completion token names it.
-        item: the item.
-        stream: the worker; `None` while a worker that has named itself is away.
-        worker_id: the worker's name, empty without one.
-        since: when, by the monotonic clock.
-        is_kept: whether it is in the file.
-        basis: the commit that the item was prepared from; an answer counts only while that is the latest.
-    """
-
-    id: str
-    item: WorkItem
-    stream: WorkerStream | None
-    worker_id: str
-    since: float
-    is_kept: bool = False
-    basis: str = ""
-
-    @property
-    def worker_name(self) -> str:
-        """The worker, for a person."""
-        return self.worker_id if self.stream is None else self.stream.name
-
-
-@dataclass(eq=False)
-class WorkerStream:
-    """A worker that takes work items.
-
-    Attributes:
-        limits: how many items of each kind it holds at most.
-        names: which items it takes, by kind.
-        worker_id: its own name, empty for none.
-        number: of the streams that a worker with a name opens; each has a higher one than those before.
-        expires: whether its leases expire; those of a worker in this process do not, since it ends with the engine.
-        is_pulled: whether it gets an item only when it asks for one, with `Dispatcher.take`.
-        outbox: what is on its way to it; `None` ends the stream.
-        held: how many items of each kind it holds.
-        is_open: whether it has not ended.
-        is_leaving: whether the worker stops: it gets no items, and does not come back once the stream has ended.
-        peer: where it connects from.
-        connected_at: since when, in the engine's time.
-        keeps_sessions: whether the worker keeps instances alive, and asks for a history that it has not got.
-    """
-
-    limits: Mapping[WorkKind, int] = field(default_factory=dict[WorkKind, int])
-    names: Mapping[WorkKind, Names] = field(default_factory=dict[WorkKind, Names])
-    worker_id: str = ""
-    number: int = 0
-    expires: bool = True
-    is_pulled: bool = False
-    outbox: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue[object])
-    held: dict[WorkKind, int] = field(default_factory=lambda: dict.fromkeys(WORK_KINDS, 0))
-    is_open: bool = True
-    is_leaving: bool = False
-    peer: str = ""
-    connected_at: int = 0
-    keeps_sessions: bool = False
-
-    @property
-    def name(self) -> str:
-        """Its own name, or where it connects from."""
-        return self.worker_id or self.peer
-
-    def accepts(self, kind: WorkKind, name: str, version: str | None) -> bool:
-        """Return whether it serves that name and version."""
-        names = self.names.get(kind)
-        if names is None:
-            return True
-        versions = names.get(name)
-        return versions is not None and (not versions or (version or "") in versions)
-
-    def has_room(self, kind: WorkKind) -> bool:
-        """Return whether it may be sent another item of the kind."""
-        is_fed = self.is_open and not self.is_leaving and not self.is_pulled
-        return is_fed and self.held[kind] < self.limits.get(kind, UNLIMITED)
-
-    def load(self, kind: WorkKind) -> float:
-        """Return what part of its limit it holds."""
-        return self.held[kind] / self.limits.get(kind, UNLIMITED)
-
-
-class _Queue:
-    """The items of one kind that no worker has, first in, first out."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[tuple[str, str | None], OrderedDict[str, tuple[int, WorkItem]]] = {}
-        self._places: dict[str, tuple[str, str | None]] = {}
-        self._next, self._first = 0, 0
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._places
-
-    def get(self, key: str) -> WorkItem | None:
-        place = self._places.get(key)
-        return None if place is None else self._by_name[place][key][1]
-
-    def append(self, item: WorkItem) -> None:
-        self._next += 1
-        self._put(item, self._next)
-
-    def put_first(self, item: WorkItem) -> None:
-        self._first -= 1
-        self._put(item, self._first)
-        self._by_name[item.name, item.version].move_to_end(item.key, last=False)
-
-    def _put(self, item: WorkItem, order: int) -> None:
-        place = item.name, item.version
-        self._places[item.key] = place
-        self._by_name.setdefault(place, OrderedDict())[item.key] = order, item
-
-    def discard(self, key: str) -> None:
-        place = self._places.pop(key, None)
-        if place is not None:
-            items = self._by_name[place]
-            del items[key]
-            if not items:
-                del self._by_name[place]
-
-    def discard_if(self, condition: Callable[[WorkItem], bool]) -> None:
-        for key in [key for items in self._by_name.values() for key, (_, item) in items.items() if condition(item)]:
-            self.discard(key)
-
-    def pop(self, stream: WorkerStream, kind: WorkKind) -> WorkItem | None:
-        """Take the first item that a stream accepts."""
-        first: tuple[int, WorkItem] | None = None
-        for (name, version), items in self._by_name.items():
-            if stream.accepts(kind, name, version):
-                found = next(iter(items.values()))
-                if first is None or found[0] < first[0]:
-                    first = found
-        if first is None:
-            return None
-        self.discard(first[1].key)
-        return first[1]
 
 
 class Dispatcher:
@@ -253,7 +60,7 @@ class Dispatcher:
             ACTIVITY: activity_lease,
         }
         self._reconnect_period = reconnect_period
-        self._queues = {kind: _Queue() for kind in WORK_KINDS}
+        self._queues = {kind: WorkQueue() for kind in WORK_KINDS}
         self._leases: dict[str, Lease] = {}
         self._out: dict[tuple[WorkKind, str], Lease] = {}
         self._away: dict[str, float] = {}
@@ -261,11 +68,8 @@ class Dispatcher:
         self._last_number: dict[str, int] = {}
         """The number of the last stream of each worker with a name that is there or away."""
         self._keep_leases = keep_leases
-        self._not_kept: dict[str, Lease] = {}
-        """Leases on activities that are not in the file, the oldest first."""
-        self._kept_in_vain: list[WorkItem] = []
-        """Activities of which the file has a lease that is over."""
-        self._paused: list[tuple[float, WorkItem]] = []
+        self._kept = KeptLeases()
+        self._paused = PausedItems()
         self._last_worker: OrderedDict[str, WorkerStream] = OrderedDict()
         self.streams: list[WorkerStream] = []
         self.is_stopping = False
@@ -294,7 +98,9 @@ class Dispatcher:
         if stream.worker_id and holding is not None:
             self._take_over(stream, holding)
         lost = frozenset[str]() if holding is None else holding - self._leases.keys()
-        self._end_long_pauses(stream)
+        # What all workers have abandoned: the new one may be able to execute it.
+        for item in self._paused.take_long(lambda item: stream.accepts(item.kind, item.name, item.version)):
+            self.add(item)
         for kind in WORK_KINDS:
             self._fill(stream, kind)
         return lost
@@ -361,14 +167,14 @@ class Dispatcher:
         """Something need not be done any more; a worker that has it keeps its lease, and no other gets the item."""
         self._queues[kind].discard(key)
         self._out.pop((kind, key), None)
-        self._paused = [each for each in self._paused if each[1].kind is not kind or each[1].key != key]
+        self._paused.discard_if(lambda item: item.kind is kind and item.key == key)
 
     def discard_if(self, kind: WorkKind, condition: Callable[[WorkItem], bool]) -> None:
         """Some things need not be done any more."""
         self._queues[kind].discard_if(condition)
         for lease in [each for each in self._out.values() if each.item.kind is kind and condition(each.item)]:
             del self._out[kind, lease.item.key]
-        self._paused = [each for each in self._paused if each[1].kind is not kind or not condition(each[1])]
+        self._paused.discard_if(lambda item: item.kind is kind and condition(item))
 
     def is_queued(self, kind: WorkKind, key: str) -> bool:
         """Return whether it waits for a worker."""
@@ -427,35 +233,12 @@ class Dispatcher:
                 if lease.item.abandoned_by is None:
                     lease.item.abandoned_by = weakref.WeakSet()
                 lease.item.abandoned_by.add(lease.stream)
-            self._pause(lease.item)
-            self._drop_kept(lease)
+            by_all = all(stream in (lease.item.abandoned_by or ()) for stream in self._serving(lease.item))
+            self._paused.add_abandoned(lease.item, self._monotonic(), by_all=by_all)
+            self._kept.end(lease)
         self._forget(lease_id)
         if lease.stream is not None:
             self._fill(lease.stream, lease.item.kind)
-
-    def _pause(self, item: WorkItem) -> None:
-        """Dispatch an abandoned item after a pause: a long one, if all workers that serve it have abandoned it before.
-
-        Otherwise items that no worker can execute, such as those whose history does not fit the code of a deployment,
-        would keep engine and workers busy.
-        """
-        if not item.pause or any(stream not in (item.abandoned_by or ()) for stream in self._serving(item)):
-            item.pause = ABANDON_PAUSE
-        else:
-            item.pause = max(min(max(item.pause * 4, SECOND_ABANDON_PAUSE), MAX_ABANDON_PAUSE), ABANDON_PAUSE)
-        self._paused.append((self._monotonic() + item.pause, item))
-
-    def _end_long_pauses(self, stream: WorkerStream) -> None:
-        """Dispatch what all workers have abandoned: the new one may be able to execute it."""
-        ready = [
-            item
-            for _, item in self._paused
-            if item.pause > ABANDON_PAUSE and stream.accepts(item.kind, item.name, item.version)
-        ]
-        released = {id(item) for item in ready}
-        self._paused = [each for each in self._paused if id(each[1]) not in released]
-        for item in ready:
-            self.add(item)
 
     def requeue(self, lease_id: str) -> None:
         """Let an item be dispatched again, before all others of its kind."""
@@ -476,9 +259,7 @@ class Dispatcher:
             Seconds until the next call is of use, `None` if none is.
         """
         now = self._monotonic()
-        ready = [item for due, item in self._paused if due <= now]
-        self._paused = [each for each in self._paused if each[0] > now]
-        for item in ready:
+        for item in self._paused.take_due(now):
             self.add(item)
         for name in [name for name, until in self._away.items() if until <= now]:
             del self._away[name]
@@ -486,7 +267,7 @@ class Dispatcher:
                 self._last_number.pop(name, None)
         self._requeue([lease for lease in self._leases.values() if self._is_over(lease, now)])
         expiries = [self._expiry(lease) for lease in self._leases.values()]
-        times = [due for due, _ in self._paused] + list(self._away.values())
+        times = [*self._paused.due, *self._away.values()]
         times += [each for each in expiries if each is not None]
         if (due := self.keep_due) is not None:
             times.append(due)
@@ -495,26 +276,14 @@ class Dispatcher:
     @property
     def keep_due(self) -> float | None:
         """When `leases_to_keep` has something to return next, by the monotonic clock."""
-        if self._kept_in_vain:
-            return self._monotonic()
-        for lease in self._not_kept.values():
-            return lease.since + KEEP_LEASE_AFTER
-        return None
+        return self._kept.due(self._monotonic())
 
     def leases_to_keep(self) -> tuple[list[Lease], list[WorkItem]]:
         """Return the leases on activities that have lasted for a while, and the activities whose lease is over.
 
         Each is returned once, for the caller to write it into the file.
         """
-        if not self._not_kept and not self._kept_in_vain:
-            return [], []
-        until = self._monotonic() - KEEP_LEASE_AFTER
-        leases = list(itertools.takewhile(lambda lease: lease.since <= until, self._not_kept.values()))
-        for lease in leases:
-            lease.is_kept = True
-            del self._not_kept[lease.id]
-        over, self._kept_in_vain = self._kept_in_vain, []
-        return leases, over
+        return self._kept.take(self._monotonic())
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -568,7 +337,7 @@ class Dispatcher:
         except Exception:
             # The disk may not be readable for a moment.
             _logger.exception("A work item could not be read; it is tried again")
-            self._paused.append((self._monotonic() + ABANDON_PAUSE, item))
+            self._paused.add(item, self._monotonic())
             return None
         if prepared is None:
             return None
@@ -576,7 +345,7 @@ class Dispatcher:
         self._out[item.kind, item.key] = lease
         stream.held[item.kind] += 1
         if self._keep_leases and item.kind is ACTIVITY and stream.worker_id:
-            self._not_kept[lease.id] = lease
+            self._kept.add(lease)
         if item.kind is TURN:
             self._remember(item.key, stream)
         return prepared
@@ -605,7 +374,7 @@ class Dispatcher:
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return None
-        self._not_kept.pop(lease_id, None)
+        self._kept.forget(lease_id)
         if self._is_current(lease):
             del self._out[lease.item.kind, lease.item.key]
         if lease.stream is not None:
@@ -616,17 +385,13 @@ class Dispatcher:
         """Return whether its item has yet to be done, and no other lease is on it."""
         return self._out.get((lease.item.kind, lease.item.key)) is lease
 
-    def _drop_kept(self, lease: Lease) -> None:
-        if lease.is_kept:
-            self._kept_in_vain.append(lease.item)
-
     def _requeue(self, leases: Sequence[Lease]) -> None:
         """Put items first in their queues, in the order in which they were dispatched, or dispatch them again."""
         current = [each for each in leases if self._is_current(each)]
         for lease in leases:
             self._forget(lease.id)
         for lease in reversed(current):
-            self._drop_kept(lease)
+            self._kept.end(lease)
             self._queues[lease.item.kind].put_first(lease.item)
         for lease in current:
             item = lease.item
@@ -637,11 +402,3 @@ class Dispatcher:
         for lease in leases:
             if lease.stream is not None:
                 self._fill(lease.stream, lease.item.kind)
-
-
-def filters(names: Sequence[tuple[str, Sequence[str]]]) -> Names:
-    """Return the filter that a worker has sent for one kind of items."""
-    result: dict[str, frozenset[str]] = {}
-    for name, versions in names:
-        result[name] = result.get(name, frozenset()) | frozenset(versions)
-    return result

@@ -23,18 +23,7 @@ from durabletask_aio.engine import entity_transitions, transitions
 from durabletask_aio.engine.clock import Clock
 from durabletask_aio.engine.commands import Transaction
 from durabletask_aio.engine.crash_loops import CrashLoops, set_aside
-from durabletask_aio.engine.dispatch import (
-    ACTIVITY,
-    BATCH,
-    RECONNECT_PERIOD,
-    TURN,
-    TURN_LEASE,
-    WORK_KINDS,
-    Dispatcher,
-    Lease,
-    WorkerStream,
-    WorkItem,
-)
+from durabletask_aio.engine.dispatch import RECONNECT_PERIOD, TURN_LEASE, Dispatcher
 from durabletask_aio.engine.pending import PendingCommand
 from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.retention import Retention
@@ -42,6 +31,7 @@ from durabletask_aio.engine.sessions import Sessions
 from durabletask_aio.engine.sqlite import DISK_ERRORS
 from durabletask_aio.engine.state import Instance, Task
 from durabletask_aio.engine.store import ClosableReader, Reader, RolledBackError, Store, StoreError
+from durabletask_aio.engine.streams import ACTIVITY, BATCH, TURN, WORK_KINDS, Lease, WorkerStream, WorkItem
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 from durabletask_aio.engine.transitions import Context
 from durabletask_aio.engine.watchers import Watcher, Watchers

@@ -6,57 +6,26 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from durabletask_aio.engine import events, tokens, transitions
-from durabletask_aio.engine._upstream import Servicer, pb
-from durabletask_aio.engine.answering import answering
-from durabletask_aio.engine.calls import AbortError
+from durabletask_aio.engine import events
+from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.answering import answering, to_number
+from durabletask_aio.engine.client_waits import ClientWaits, has_ended, has_started
 from durabletask_aio.engine.commands import InstanceNotFoundError, Transaction
-from durabletask_aio.engine.dispatch import ACTIVITY, BATCH, TURN, UNLIMITED, WorkerStream, WorkKind, filters
+from durabletask_aio.engine.descriptions import entity_metadata, instance_state
 from durabletask_aio.engine.encoding import to_message
-from durabletask_aio.engine.kernel import EngineStoppedError, Kernel
-from durabletask_aio.engine.state import NO_TAGS, Entity, Instance, StartInstance
-from durabletask_aio.engine.store import InstanceFilter, Reader
-from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
+from durabletask_aio.engine.kernel import Kernel
+from durabletask_aio.engine.state import NO_TAGS, StartInstance
+from durabletask_aio.engine.store import InstanceFilter
 from durabletask_aio.engine.transitions import TERMINAL
-
-_logger = logging.getLogger("durabletask.aio.engine")
-
-HEALTH_PING = 30.0
-"""Seconds of silence after which a stream says that it lives; upstream's worker gives up after 120."""
-
-ENGINE = "durabletask-aio-engine"
-"""Metadata with which `Hello` is answered, from which a worker knows that this engine understands the following."""
-
-HELD_LEASES = "durabletask-aio-holding-bin"
-"""Metadata in which a worker with a name lists the leases that it still has: eight bytes each."""
-
-LOST_LEASES = "durabletask-aio-lost-bin"
-KEPT_LEASES = "durabletask-aio-kept-bin"
-"""Metadata with which that is answered: the listed leases that have ended, or those that have not if they are fewer."""
-
-_ANSWERED_LEASES = 500
-"""Leases that an answer lists at most: by default gRPC clients accept 8 KiB of metadata."""
-
-STREAM_NUMBER = "durabletask-aio-stream"
-"""Metadata with the number of a stream of a worker with a name, from 1 on: with a lower one it has been held up."""
-
-LEAVING = "durabletask-aio-leaving"
-"""Metadata with which a worker that stops opens its last stream: it gets no items, and does not come back."""
-
-SESSIONS = "durabletask-aio-sessions"
-"""Metadata with which a worker says that it keeps instances alive between their turns: it is then given only what has
-been committed since its last turn of an instance, and asks for the whole history (`requiresHistory`) if it needs it."""
+from durabletask_aio.engine.worker_calls import ENGINE, WorkerCalls
 
 _PAGE = 1000
 _PAGE_BYTES = 2 * 1024 * 1024
@@ -66,7 +35,7 @@ _PURGED_AT_ONCE = 50
 """Roots that one transaction purges: others get their turn in between."""
 
 
-class TaskHubService(Servicer):
+class TaskHubService(WorkerCalls):
     """The engine as workers and clients know it.  Thread-safe.
 
     Attributes:
@@ -86,14 +55,11 @@ class TaskHubService(Servicer):
             in_process: whether workers live and die with the engine.
             encode: makes what goes to a worker.
         """
-        self.kernel = kernel
-        self._in_process = in_process
-        self._encode = encode
-        self._partial: dict[str, pb.OrchestratorResponse] = {}
-        self.health_ping = HEALTH_PING
+        super().__init__(kernel, in_process=in_process, encode=encode)
+        self._waits = ClientWaits(kernel)
         self.futures: Mapping[str, Callable[[Any], Future[Any]]] = {
-            "WaitForInstanceStart": functools.partial(self._future_of, _has_started),
-            "WaitForInstanceCompletion": functools.partial(self._future_of, _has_ended),
+            "WaitForInstanceStart": functools.partial(self._waits.future, has_started),
+            "WaitForInstanceCompletion": functools.partial(self._waits.future, has_ended),
         }
 
     # -- instances -------------------------------------------------------------------------------------------------
@@ -143,54 +109,12 @@ class TaskHubService(Servicer):
     @answering
     def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Answer once an instance has started; at once if there is none, or when it is purged."""
-        return self._wait(_has_started, request, context)
+        return self._waits.wait(has_started, request, context)
 
     @answering
     def WaitForInstanceCompletion(self, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         """Answer once an instance has ended; at once if there is none, or when it is purged."""
-        return self._wait(_has_ended, request, context)
-
-    def _wait(self, reached: _Condition, request: pb.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
-        answer = self._future_of(reached, request)
-        woken = threading.Event()
-        answer.add_done_callback(lambda _: woken.set())
-        if not context.add_callback(woken.set):
-            woken.set()  # the client has gone already
-        remaining = cast("float | None", context.time_remaining())  # for the stubs it is always a number
-        # Clients of other languages state a deadline in the far future if they mean none.
-        woken.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
-        if answer.done():
-            return answer.result()
-        answer.cancel()
-        context.abort(
-            grpc.StatusCode.DEADLINE_EXCEEDED if context.is_active() else grpc.StatusCode.CANCELLED,
-            f"Orchestration instance '{request.instanceId}' has not got there in time",
-        )
-        raise AssertionError("abort() raises")
-
-    def _future_of(self, reached: _Condition, request: pb.GetInstanceRequest) -> Future[pb.GetInstanceResponse]:
-        answer: Future[pb.GetInstanceResponse] = Future()
-
-        def watch(instance: Instance | None) -> bool:
-            # Called under the kernel's lock, with what has just been committed.
-            if instance is not None and not reached(instance):
-                return answer.cancelled()
-            if answer.set_running_or_notify_cancel():
-                if self.kernel.is_stopped:
-                    answer.set_exception(AbortError(grpc.StatusCode.UNAVAILABLE, "the engine has been stopped"))
-                elif instance is None:
-                    answer.set_result(pb.GetInstanceResponse(exists=False))
-                else:
-                    state = instance_state(self.kernel.store, instance, request.getInputsAndOutputs)
-                    answer.set_result(pb.GetInstanceResponse(exists=True, orchestrationState=state))
-            return True
-
-        try:
-            forget = self.kernel.watch(request.instanceId, watch)
-        except EngineStoppedError as error:
-            raise AbortError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
-        answer.add_done_callback(lambda future: forget() if future.cancelled() else None)
-        return answer
+        return self._waits.wait(has_ended, request, context)
 
     @answering
     def RaiseEvent(self, request: pb.RaiseEventRequest, context: grpc.ServicerContext) -> Any:
@@ -286,7 +210,7 @@ class TaskHubService(Servicer):
         after = None
         if request.lastInstanceKey.value:
             time, _, instance_id = request.lastInstanceKey.value.partition("|")
-            after = _number(time, context), instance_id
+            after = to_number(time, context), instance_id
         limit = min(request.pageSize or 100, _PAGE)
         with self.kernel.reading() as reader:
             found = reader.completed(wanted, limit + 1, after)
@@ -375,7 +299,7 @@ class TaskHubService(Servicer):
             if entity is None:
                 return pb.GetEntityResponse(exists=False)
             pending = len(reader.operations(request.instanceId))
-        return pb.GetEntityResponse(exists=True, entity=_metadata(entity, pending, request.includeState))
+        return pb.GetEntityResponse(exists=True, entity=entity_metadata(entity, pending, request.includeState))
 
     @answering
     def QueryEntities(self, request: pb.QueryEntitiesRequest, context: grpc.ServicerContext) -> Any:
@@ -392,7 +316,7 @@ class TaskHubService(Servicer):
                 query.continuationToken.value,
             )
         response = pb.QueryEntitiesResponse(
-            entities=[_metadata(entity, pending, query.includeState) for entity, pending in found[:limit]]
+            entities=[entity_metadata(entity, pending, query.includeState) for entity, pending in found[:limit]]
         )
         if len(found) > limit:
             response.continuationToken.value = found[limit - 1][0].entity_id
@@ -408,126 +332,6 @@ class TaskHubService(Servicer):
         )
         return pb.CleanEntityStorageResponse(emptyEntitiesRemoved=removed, orphanedLocksReleased=released)
 
-    # -- workers ---------------------------------------------------------------------------------------------------
-
-    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Stream work items to a worker, within the limits that it declares."""
-        stream = self._open_stream(request, context)
-        try:
-            while True:
-                try:
-                    work = stream.outbox.get(timeout=self.health_ping)
-                except queue.Empty:
-                    work = pb.WorkItem(healthPing=pb.HealthPing())
-                if work is None:
-                    return
-                yield self._encode(work)
-        finally:
-            self.kernel.close_stream(stream)
-
-    @answering
-    def _open_stream(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> WorkerStream:
-        limits: dict[WorkKind, int] = {
-            TURN: request.maxConcurrentOrchestrationWorkItems or UNLIMITED,
-            ACTIVITY: request.maxConcurrentActivityWorkItems or UNLIMITED,
-            BATCH: request.maxConcurrentEntityWorkItems or UNLIMITED,
-        }
-        stream = WorkerStream(limits, worker_id=request.worker_instance_id, expires=not self._in_process)
-        if request.HasField("workItemFilters"):
-            asked = request.workItemFilters
-            stream.names = {
-                TURN: filters([(each.name, each.versions) for each in asked.orchestrations]),
-                ACTIVITY: filters([(each.name, each.versions) for each in asked.activities]),
-                BATCH: filters([(each.name, ()) for each in asked.entities]),
-            }
-        stream.peer = context.peer() if not self._in_process else "this process"
-        stream.connected_at = self.kernel.clock.now()
-        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        holding: bytes | None = metadata.get(HELD_LEASES)
-        stream.number = _number(metadata.get(STREAM_NUMBER, "0"), context)
-        stream.is_leaving = LEAVING in metadata
-        stream.keeps_sessions = SESSIONS in metadata
-        lost = self.kernel.open_stream(stream, None if holding is None else _leases_by_id(holding))
-        if holding is not None:
-            try:
-                # Before any item, since the worker waits for it.
-                context.send_initial_metadata(_ended(_leases_by_id(holding), lost))
-            except BaseException:  # The worker has gone already.
-                self.kernel.close_stream(stream)
-                raise
-        # The generator is closed only when gRPC next asks for an item; this comes when the connection breaks.
-        if not context.add_callback(lambda: self.kernel.close_stream(stream)):
-            self.kernel.close_stream(stream)
-        return stream
-
-    @answering
-    def CompleteOrchestratorTask(self, request: pb.OrchestratorResponse, context: grpc.ServicerContext) -> Any:
-        """Commit a turn."""
-        token = _token(request.completionToken, TurnToken)
-        if token is None:
-            return pb.CompleteTaskResponse()
-        if request.requiresHistory:
-            self.kernel.send_history(token.lease, token.instance_id)
-            return pb.CompleteTaskResponse()
-        if request.isPartial:
-            self._partial.setdefault(request.completionToken, pb.OrchestratorResponse()).MergeFrom(request)
-            return pb.CompleteTaskResponse()
-        before = self._partial.pop(request.completionToken, None)
-        if before is not None:
-            before.MergeFrom(request)
-            request = before
-        if not self.kernel.complete(token.lease, lambda transaction: transaction.complete_turn(token, request)):
-            _logger.info("Ignoring the stale result of a turn of '%s'", request.instanceId)
-        return pb.CompleteTaskResponse()
-
-    @answering
-    def CompleteActivityTask(self, request: pb.ActivityResponse, context: grpc.ServicerContext) -> Any:
-        """Take the outcome of an activity."""
-        token = _token(request.completionToken, TaskToken)
-        if token is None:
-            return pb.CompleteTaskResponse()
-        if not self.kernel.complete(token.lease, lambda transaction: transaction.complete_activity(token, request)):
-            _logger.info("Ignoring the stale result of activity %s of '%s'", request.taskId, request.instanceId)
-        return pb.CompleteTaskResponse()
-
-    @answering
-    def CompleteEntityTask(self, request: pb.EntityBatchResult, context: grpc.ServicerContext) -> Any:
-        """Commit a batch of operations."""
-        token = _token(request.completionToken, BatchToken)
-        if token is None:
-            return pb.CompleteTaskResponse()
-        if not self.kernel.complete(token.lease, lambda transaction: transaction.complete_batch(token, request)):
-            _logger.info("Ignoring the stale result of a batch of '%s'", token.entity_id)
-        return pb.CompleteTaskResponse()
-
-    @answering
-    def AbandonTaskOrchestratorWorkItem(
-        self, request: pb.AbandonOrchestrationTaskRequest, context: grpc.ServicerContext
-    ) -> Any:
-        """Take a turn back."""
-        self._abandon(request.completionToken)
-        return pb.AbandonOrchestrationTaskResponse()
-
-    @answering
-    def AbandonTaskActivityWorkItem(self, request: pb.AbandonActivityTaskRequest, context: grpc.ServicerContext) -> Any:
-        """Take an activity back."""
-        self._abandon(request.completionToken)
-        return pb.AbandonActivityTaskResponse()
-
-    @answering
-    def AbandonTaskEntityWorkItem(self, request: pb.AbandonEntityTaskRequest, context: grpc.ServicerContext) -> Any:
-        """Take a batch of operations back."""
-        self._abandon(request.completionToken)
-        return pb.AbandonEntityTaskResponse()
-
-    def _abandon(self, text: str) -> None:
-        try:
-            token = tokens.parse(text)
-        except tokens.InvalidTokenError:
-            _logger.info("A worker gives back an item of another engine's")
-            return
-        self.kernel.abandon(token.lease)
-
     # -- task hubs -------------------------------------------------------------------------------------------------
 
     def CreateTaskHub(self, request: pb.CreateTaskHubRequest, context: grpc.ServicerContext) -> Any:
@@ -537,87 +341,6 @@ class TaskHubService(Servicer):
     def DeleteTaskHub(self, request: pb.DeleteTaskHubRequest, context: grpc.ServicerContext) -> Any:
         """Refuse: an engine is one task hub, which goes with its file."""
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "an engine is one task hub; to delete it, delete its file")
-
-
-_Condition = Callable[[Instance], bool]
-
-
-def _has_started(instance: Instance) -> bool:
-    return instance.status != transitions.PENDING
-
-
-def _has_ended(instance: Instance) -> bool:
-    return instance.status in TERMINAL
-
-
-_Token = TypeVar("_Token", TurnToken, TaskToken, BatchToken)
-
-
-def _token(text: str, kind: type[_Token]) -> _Token | None:
-    """Read a token; one of another engine's is the token of something that is not to be done any more."""
-    try:
-        token = tokens.parse(text)
-    except tokens.InvalidTokenError:
-        token = None
-    if isinstance(token, kind):
-        return token
-    _logger.info("Ignoring a result with the completion token %r, which is not from this engine", text)
-    return None
-
-
-def _leases_by_id(holding: bytes) -> frozenset[str]:
-    return frozenset(holding[start : start + 8].hex() for start in range(0, len(holding), 8))
-
-
-def _ended(held: frozenset[str], lost: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
-    """Say which of the leases that a worker has listed have ended; nothing if there are too many."""
-    key, leases = min(((LOST_LEASES, lost), (KEPT_LEASES, held - lost)), key=lambda each: len(each[1]))
-    if len(leases) > _ANSWERED_LEASES:
-        return ()
-    return ((key, b"".join(bytes.fromhex(lease) for lease in leases)),)
-
-
-def instance_state(reader: Reader, instance: Instance, with_payloads: bool) -> pb.OrchestrationState:
-    """Describe an instance as clients know it."""
-    payloads: Mapping[str, str | bytes] = {}
-    if with_payloads or instance.status == transitions.FAILED:
-        payloads = reader.payloads(instance)
-    state = pb.OrchestrationState(
-        instanceId=instance.instance_id,
-        name=instance.name,
-        version=events.string_value(instance.version),
-        orchestrationStatus=instance.status,  # type: ignore[arg-type]
-        createdTimestamp=events.timestamp(instance.created_at),
-        lastUpdatedTimestamp=events.timestamp(instance.updated_at),
-        customStatus=events.string_value(instance.custom_status),
-        executionId=events.string_value(instance.execution_id),
-        tags=instance.tags,
-    )
-    if instance.completed_at is not None:
-        state.completedTimestamp.CopyFrom(events.timestamp(instance.completed_at))
-    if instance.scheduled_at is not None:
-        state.scheduledStartTimestamp.CopyFrom(events.timestamp(instance.scheduled_at))
-    if instance.parent is not None:
-        state.parentInstanceId.value = instance.parent.instance_id
-    failure = payloads.get("failure")
-    if isinstance(failure, bytes):
-        state.failureDetails.MergeFromString(failure)
-    if with_payloads:
-        for name in ("input", "output"):
-            value = payloads.get(name)
-            if isinstance(value, str):
-                getattr(state, name).value = value
-    return state
-
-
-def _metadata(entity: Entity, pending: int, with_state: bool) -> pb.EntityMetadata:
-    return pb.EntityMetadata(
-        instanceId=entity.entity_id,
-        lastModifiedTime=events.timestamp(entity.modified_at),
-        backlogQueueSize=pending,
-        lockedBy=None if entity.lock is None else events.string_value(entity.lock.instance_id),
-        serializedState=events.string_value(entity.state) if with_state else None,
-    )
 
 
 def _purge(instance_ids: list[str], recursive: bool, transaction: Transaction) -> int:
@@ -634,16 +357,8 @@ def _optional_time(message: Any, field: str) -> int | None:
     return events.microseconds(getattr(message, field)) if message.HasField(field) else None
 
 
-def _number(text: str, context: grpc.ServicerContext) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{text!r} is not a continuation token of this engine")
-        raise
-
-
 def _number_pair(text: str, context: grpc.ServicerContext) -> tuple[int, int] | None:
     if not text:
         return None
     first, _, second = text.partition("|")
-    return _number(first, context), _number(second, context)
+    return to_number(first, context), to_number(second, context)

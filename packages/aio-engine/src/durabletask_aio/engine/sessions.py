@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from durabletask_aio.engine import transitions
 from durabletask_aio.engine.commands import Recorded, Transaction
-from durabletask_aio.engine.dispatch import Dispatcher, WorkerStream
+from durabletask_aio.engine.dispatch import Dispatcher
 from durabletask_aio.engine.state import Instance
+from durabletask_aio.engine.streams import WorkerStream
 
 MAX_SESSIONS = 10_000
 """Instances whose last turn is remembered."""

@@ -6,8 +6,8 @@ import itertools
 from dataclasses import dataclass
 
 from durabletask_aio.engine import events
-from durabletask_aio.engine.dispatch import ACTIVITY, WorkItem
 from durabletask_aio.engine.state import Entity, InboxEvent, Instance, Operation, Task
+from durabletask_aio.engine.streams import ACTIVITY, WorkItem
 from durabletask_aio.engine.tokens import BatchToken, TaskToken, TurnToken
 
 

@@ -17,13 +17,14 @@ from durabletask.serialization import DataConverter
 
 from durabletask_aio.engine import events
 from durabletask_aio.engine.clock import VirtualClock
-from durabletask_aio.engine.dispatch import WorkerStream
+from durabletask_aio.engine.descriptions import instance_state
 from durabletask_aio.engine.encoding import to_message
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.memory import MemoryStore
-from durabletask_aio.engine.service import TaskHubService, instance_state
+from durabletask_aio.engine.service import TaskHubService
 from durabletask_aio.engine.state import Instance
 from durabletask_aio.engine.store import all_instances
+from durabletask_aio.engine.streams import WorkerStream
 from durabletask_aio.engine.work import BatchWork, TaskWork, TurnWork
 from durabletask_aio.testing._upstream import entity_batch, pb
 from durabletask_aio.testing.activities import Activities

@@ -15,13 +15,13 @@ from durabletask_aio.engine import events, turns
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.commands import InstanceNotFoundError
-from durabletask_aio.engine.dispatch import ACTIVITY, TURN, UNLIMITED, WORK_KINDS, WorkerStream
 from durabletask_aio.engine.kernel import Kernel
 from durabletask_aio.engine.management import management_pb2 as messages
 from durabletask_aio.engine.reading import Queries
 from durabletask_aio.engine.retention import PURGED_AT_ONCE
 from durabletask_aio.engine.state import Instance, TimerKind
 from durabletask_aio.engine.store import InstanceFilter
+from durabletask_aio.engine.streams import ACTIVITY, TURN, UNLIMITED, WORK_KINDS, WorkerStream
 from durabletask_aio.engine.transitions import COMPLETED, FAILED, TERMINAL
 
 if TYPE_CHECKING:
