@@ -82,6 +82,27 @@ def test_serve_says_what_it_does_and_ends_quietly(database: Path) -> None:
     assert "Engine stopped" in errors
 
 
+def test_the_log_of_serve_is_that_of_the_engine(database: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the page needs the extra 'ui'")
+    arguments = command("serve", "--db", database, "--port", 0, "--ui-port", 0)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Engine on")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert [line.split(" INFO ")[1].partition(":")[0] for line in errors.splitlines()] == ["durabletask.aio.engine"] * 2
+
+
+def test_a_command_for_a_file_in_use_says_how_to_ask_its_engine(
+    database: Path, server: tuple[subprocess.Popen[str], str]
+) -> None:
+    code, _, errors = run("purge", "--older-than", "30d", "--db", database)
+
+    assert code == 2
+    assert "is in use by the engine of process" in errors
+    assert errors.endswith("Without --db, the command asks a running engine: --address, by default localhost:4001\n")
+
+
 def test_a_file_in_use_is_refused_with_the_process(database: Path, server: tuple[subprocess.Popen[str], str]) -> None:
     process, _ = server
     code, _, errors = run("serve", "--db", database, "--port", 0)

@@ -63,6 +63,28 @@ def test_a_kernel_that_fails_to_load_closes_the_store_and_releases_the_lock(
         assert engine.management().statistics().instances == {}
 
 
+def test_a_folder_is_refused_and_no_file_is_left_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(StoreError, match="folder is a folder; name a file in it"):
+        open_kernel(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"turn_lease": 0}, "turn_lease=0 is not a positive number of seconds"),
+        ({"activity_lease": -1.5}, r"activity_lease=-1\.5 is not a positive number of seconds"),
+        ({"reconnect_period": -1}, "reconnect_period=-1 is negative"),
+        ({"wait": -1}, "wait=-1 is negative"),
+    ],
+)
+def test_leases_that_would_end_at_once_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Engine(**options)  # type: ignore[arg-type]
+
+
 def test_a_file_that_is_refused_is_not_locked(tmp_path: Path) -> None:
     path = tmp_path / "engine.db"
     path.write_bytes(b"something else" * 500)

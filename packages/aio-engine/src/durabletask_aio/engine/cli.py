@@ -24,7 +24,7 @@ from durabletask_aio.engine.exporting import silent_logger, write_history
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
 from durabletask_aio.engine.serving import DEFAULT_PORT, DEFAULT_UI_PORT, Page, make_page, until_signal, wait_for
-from durabletask_aio.engine.store import StoreError
+from durabletask_aio.engine.store import FileInUseError, StoreError
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -188,12 +188,16 @@ def _announce(engine: Engine, server: Server, page: Page | None, *, as_json: boo
     counts = engine.management().statistics().instances
     turns, activities, entities = engine.kernel.loaded
     click.echo(
-        f"Holds {sum(counts.values())} instances; continues with {turns} turns, {activities} activities and "
-        f"{entities} entities."
+        f"Holds {_count(sum(counts.values()), 'instance')}; continues with {_count(turns, 'turn')}, "
+        f"{_count(activities, 'activity', 'activities')} and {_count(entities, 'entity', 'entities')}."
     )
     if page is not None:
         click.echo(f"Page: {page.url}")
     click.echo("Ctrl-C stops it; everything continues at the next start.")
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 # -- commands for an engine that runs, or for its file -------------------------------------------------------------
@@ -227,6 +231,10 @@ def _connected(
             return
         with _channel(address or f"localhost:{DEFAULT_PORT}", tls_ca, token_file) as channel:
             yield channel
+    except FileInUseError as error:
+        raise CommandError(
+            f"{error}.\nWithout --db, the command asks a running engine: --address, by default localhost:{DEFAULT_PORT}"
+        ) from error
     except StoreError as error:
         raise CommandError(str(error)) from error
     except grpc.RpcError as error:

@@ -94,13 +94,16 @@ class Engine:
                 after its connection has broken.
 
         Raises:
-            ValueError: for another durability, or a negative number of seconds.
+            ValueError: for another durability, a negative number of seconds, or a lease of none.
         """
         if durability not in ("fsync", "os"):
             raise ValueError(f"durability={durability!r} is neither 'fsync' nor 'os'")
-        for name, value in (("wait", wait), ("turn_lease", turn_lease), ("reconnect_period", reconnect_period)):
+        for name, value in (("wait", wait), ("reconnect_period", reconnect_period)):
             if value < 0:
                 raise ValueError(f"{name}={value!r} is negative")
+        for name, lease in (("turn_lease", turn_lease), ("activity_lease", activity_lease)):
+            if lease is not None and lease <= 0:
+                raise ValueError(f"{name}={lease!r} is not a positive number of seconds")
         self.path = None if path is None else Path(path)
         self.durability = durability
         self._wait = wait

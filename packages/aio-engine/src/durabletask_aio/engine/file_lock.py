@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from durabletask_aio.engine.store import StoreError
+from durabletask_aio.engine.store import FileInUseError, StoreError
 
 _POLL = 0.05
 """Seconds between two attempts to get a lock."""
@@ -62,7 +62,8 @@ class FileLock:
             sleep: waits between two attempts.
 
         Raises:
-            StoreError: if another engine has it; the message has the id of its process.
+            FileInUseError: if another engine has it; the message has the id of its process.
+            StoreError: if the lock file cannot be created.
         """
         end = time.monotonic() + wait
         try:
@@ -77,7 +78,7 @@ class FileLock:
                 if time.monotonic() >= end:
                     message = self._describe(os.pread(descriptor, 32, 0) if hasattr(os, "pread") else b"")
                     os.close(descriptor)
-                    raise StoreError(message) from None
+                    raise FileInUseError(message) from None
             sleep(_POLL)
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)

@@ -40,6 +40,8 @@ def open_kernel(
     Raises:
         StoreError: if the file is in use by another engine, damaged, written by a newer version, or not an engine's.
     """
+    if path is not None and os.path.isdir(path):
+        raise StoreError(f"{os.fspath(path)} is a folder; name a file in it")
     lock = None if path is None else FileLock(path)
     with ExitStack() as undo:
         if lock is not None:

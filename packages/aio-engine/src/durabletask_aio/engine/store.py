@@ -30,6 +30,10 @@ class StoreError(Exception):
     """The store cannot be used: damaged, locked, too new, or the disk has failed; the message says what to do."""
 
 
+class FileInUseError(StoreError):
+    """Another engine uses the file."""
+
+
 class RolledBackError(Exception):
     """The transaction is gone, with everything in it; the disk may be full.  It may be tried again."""
 

@@ -41,6 +41,7 @@ class EngineClient:
         names: Collection[str] = (),
         id_prefix: str = "",
         id_contains: str = "",
+        text: str = "",
         tags: Mapping[str, str] | None = None,
         created: tuple[datetime | None, datetime | None] = (None, None),
         updated: tuple[datetime | None, datetime | None] = (None, None),
@@ -57,6 +58,7 @@ class EngineClient:
             names: of these orchestrators.
             id_prefix: whose ids begin so.
             id_contains: whose ids contain that.
+            text: whose ids or names contain that, in upper or lower case.
             tags: that have these tags.
             created: created from the first time on, and before the second; aware, `None` for no limit.
             updated: the same for the last turn.
@@ -77,6 +79,7 @@ class EngineClient:
                     names=names,
                     id_prefix=id_prefix,
                     id_contains=id_contains,
+                    text=text,
                     tags=tags,
                     created_from=_timestamp(created[0]),
                     created_to=_timestamp(created[1]),

@@ -129,6 +129,7 @@ class PageServer:
             self._app,
             access_log=False,
             lifespan="off",
+            log_level="warning",
             log_config=None,
             proxy_headers=False,
             server_header=False,
