@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from durabletask_aio.core import NonDeterminismWarning, as_orchestrator
+from durabletask_aio.sandbox.static.analysis import check
 from durabletask_aio.sandbox.static.checker import check_sources
 
 HEAD = "from durabletask.aio import AsyncWorkflowContext\n"
@@ -573,6 +579,67 @@ def test_it_is_found(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_nothing_is_found(name: str, tmp_path: Path) -> None:
     assert codes(RIGHT[name], tmp_path) == set()
+
+
+NOT_INSTALLED = ("requests", "redis", "pandas", "numpy", "sqlalchemy", "pydantic_settings", "attrs")
+"""Libraries that the tests do without; only the checker can follow a module that imports them."""
+LOADABLE = [name for name, (_code, text) in FOUND.items() if not any(each in text for each in NOT_INSTALLED)]
+
+
+class TestRegistration:
+    """Registration reports what the checker finds in the files of a workflow."""
+
+    @pytest.fixture
+    def load(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        (tmp_path / "rates.json").write_text('{"eur": 1}')
+
+        def load_module(text: str) -> ModuleType:
+            (tmp_path / "loaded_flows.py").write_text(HEAD + textwrap.dedent(text))
+            return importlib.import_module("loaded_flows")
+
+        yield load_module
+        sys.modules.pop("loaded_flows", None)
+
+    @pytest.mark.parametrize("name", LOADABLE)
+    def test_it_is_found(self, name: str, load: Callable[[str], ModuleType]) -> None:
+        code, text = FOUND[name]
+        workflow = load(text).workflow
+
+        assert code in {finding.rule.code for finding in check(workflow)}
+
+    @pytest.mark.parametrize("name", ["sorted sets", "membership of sets", "state of the workflow's own", "constants"])
+    def test_nothing_is_found(self, name: str, load: Callable[[str], ModuleType]) -> None:
+        assert check(load(RIGHT[name]).workflow) == []
+
+    def test_a_place_is_reported_once(self, load: Callable[[str], ModuleType]) -> None:
+        text = "import time\nasync def workflow(ctx: AsyncWorkflowContext, order):\n    return time.time()\n"
+
+        assert [finding.call for finding in check(load(text).workflow)] == ["time.time"]
+
+    def test_what_only_the_file_shows_does_not_refuse_a_workflow(self, load: Callable[[str], ModuleType]) -> None:
+        workflow = load(FOUND["a set in an attribute"][1]).workflow
+
+        with pytest.warns(NonDeterminismWarning, match="DET703"):
+            as_orchestrator(workflow, sandbox_mode="strict")
+
+    def test_a_name_that_the_program_has_replaced_is_taken_from_the_file_too(
+        self, load: Callable[[str], ModuleType]
+    ) -> None:
+        module = load(
+            """
+            import time
+            def stamp():
+                return time.time()
+            async def workflow(ctx: AsyncWorkflowContext, order):
+                return stamp()
+            """
+        )
+        module.stamp = lambda: 1  # type: ignore[attr-defined]
+
+        found = check(module.workflow)
+
+        assert [(finding.call, finding.certain) for finding in found] == [("time.time", False)]
 
 
 class TestImports:

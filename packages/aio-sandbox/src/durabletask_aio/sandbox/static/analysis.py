@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import types
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from durabletask_aio.sandbox.static import reachability
 from durabletask_aio.sandbox.static.call_index import call_index
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
 from durabletask_aio.sandbox.static.live_resolver import LiveResolver
+from durabletask_aio.sandbox.static.loaded_sources import definition_of
 from durabletask_aio.sandbox.static.scanner import Analysis
 
 require_version(1, "durabletask-aio-sandbox")
@@ -75,5 +79,31 @@ def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) 
         run = Analysis(resolver, default_catalogue(), (*allowed, *allowance.everywhere()), notes=notes)
         for finding in run.run(body):
             findings.setdefault(finding.key, finding)
+    known = {_place(each) for each in findings.values()}
+    for finding in _from_source(target, allowed, notes=notes):
+        if _place(finding) not in known:
+            findings.setdefault(finding.key, finding)
     methods = [method for kind in resolver.classes.values() for method in reachability.methods_of(kind)]
     return Result(list(findings.values()), [*resolver.functions_by_node.values(), *methods])
+
+
+def _from_source(target: Any, allowed: tuple[str, ...], *, notes: bool) -> list[Finding]:
+    """What the checker finds in the files of a loaded function, and the analysis of loaded objects does not.
+
+    A program may have replaced what its files define, so these findings are not certain: strict mode warns about them
+    at registration, and refuses the call when it is made.
+    """
+    resolver, function = definition_of(target)
+    if resolver is None or function is None:
+        return []
+    catalogue, names = default_catalogue(), (*allowed, *allowance.everywhere())
+    found: list[Finding] = []
+    # A file with expressions nested a thousand levels deep must not hide what the loaded objects show.
+    with contextlib.suppress(RecursionError):
+        for body in resolver.bodies(function):
+            found += Analysis(resolver, catalogue, names, notes=notes).run(body)
+    return [replace(finding, certain=False) for finding in found]
+
+
+def _place(finding: Finding) -> tuple[str, int, str]:
+    return (os.path.realpath(finding.file), finding.line, finding.rule.code)

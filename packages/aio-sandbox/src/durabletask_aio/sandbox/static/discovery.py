@@ -12,6 +12,7 @@ from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.values import ContextValue, Instance, SourceClass, SourceFunction, Value
 from durabletask_aio.sandbox.static.annotations import CONTEXT_NAMES
 from durabletask_aio.sandbox.static.scanner import is_generator
+from durabletask_aio.sandbox.static.source_classes import is_static
 from durabletask_aio.sandbox.static.source_modules import SourceModule
 from durabletask_aio.sandbox.static.source_resolver import SourceResolver
 
@@ -99,7 +100,7 @@ class _Finder:
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: SourceClass | None) -> None:
         how = self._recognise(node, scope, is_method=owner is not None)
         if how is not None:
-            receiver = Instance(owner) if owner is not None and not _is_static(node) else None
+            receiver = Instance(owner) if owner is not None and not is_static(node) else None
             self._enter(SourceFunction(node, scope, receiver), how)
         for decorator in node.decorator_list:
             for each in ast.walk(decorator):
@@ -113,7 +114,7 @@ class _Finder:
     def _recognise(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, *, is_method: bool) -> str | None:
         if {node.name, f"{self._module.name}:{node.name}"} & self._wanted:
             return "named"
-        names = parameters(node.args)[1 if is_method and not _is_static(node) else 0 :]
+        names = parameters(node.args)[1 if is_method and not is_static(node) else 0 :]
         first = names[0] if names else None
         for decorator in node.decorator_list:
             last = _last_name(decorator)
@@ -156,7 +157,3 @@ def _last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_static(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)

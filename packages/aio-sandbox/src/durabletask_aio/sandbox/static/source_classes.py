@@ -46,8 +46,12 @@ def is_property(node: FunctionNode) -> bool:
 
 def receiver_of(node: ast.FunctionDef | ast.AsyncFunctionDef, receiver: Value | None) -> Value | None:
     """What a method gets as its first argument; `None` for a static method."""
-    static = any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
-    return None if static else receiver
+    return None if is_static(node) else receiver
+
+
+def is_static(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a method is a static method."""
+    return any(isinstance(each, ast.Name) and each.id == "staticmethod" for each in node.decorator_list)
 
 
 def for_class(found: list[Value], kind: Value) -> list[Value]:

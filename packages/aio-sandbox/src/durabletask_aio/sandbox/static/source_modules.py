@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from durabletask_aio.sandbox.code.scopes import Scope
-from durabletask_aio.sandbox.code.sources import Source, decoded, parse
+from durabletask_aio.sandbox.code.sources import Source, decoded, parse, source_of
 from durabletask_aio.sandbox.code.values import Value
 from durabletask_aio.sandbox.rules.ownership import installed_roots, is_standard_module
 
@@ -25,6 +25,8 @@ class SourceModule(Value):
     """The folder from which its top-level package is imported."""
     io_only: bool = False
     """Whether it belongs to a package that is followed for files, network, processes and threads only."""
+    is_loaded: bool = False
+    """Whether it is a module of this process, whose source is shared with the analysis of loaded functions."""
 
     def parsed(self) -> Source:
         """Parse without keeping the result: a syntax tree takes many times the memory of its text."""
@@ -32,7 +34,8 @@ class SourceModule(Value):
 
     @cached_property
     def source(self) -> Source:
-        return self.parsed()
+        loaded = source_of(self.filename) if self.is_loaded else None
+        return loaded if loaded is not None else self.parsed()
 
     @cached_property
     def scope(self) -> Scope:
@@ -56,16 +59,18 @@ class SourceModules:
     below the root of the importing file first, and then below all `roots`.
     """
 
-    def __init__(self, roots: list[Path], followed: Mapping[str, bool]) -> None:
+    def __init__(self, roots: list[Path], followed: Mapping[str, bool], *, is_loaded: bool = False) -> None:
         self._roots = roots
         self._followed = followed
         """Installed packages to follow, by import name; the value says whether for I/O only."""
+        self._is_loaded = is_loaded
         self._by_file: dict[Path, SourceModule] = {}
         self._by_name: dict[tuple[Path | None, str], SourceModule | None] = {}
 
     def add(self, name: str, path: Path, text: str) -> SourceModule:
         """Add a file that is to be checked."""
-        module = SourceModule(name, str(path), text, path.name == "__init__.py", _root_of(name, path))
+        root = _root_of(name, path)
+        module = SourceModule(name, str(path), text, path.name == "__init__.py", root, is_loaded=self._is_loaded)
         self._by_file[_key(path)] = module
         self._by_name[module.root, name] = module
         return module

@@ -56,10 +56,16 @@ class SourceResolver:
     """Implements `code.name_resolver.NameResolver` on source files."""
 
     def __init__(
-        self, catalogue: Catalogue, roots: list[Path], followed: Mapping[str, bool] = MappingProxyType({})
+        self,
+        catalogue: Catalogue,
+        roots: list[Path],
+        followed: Mapping[str, bool] = MappingProxyType({}),
+        *,
+        is_loaded: bool = False,
     ) -> None:
+        """`is_loaded` says that the modules are those of this process, so that their sources are parsed once."""
         self._catalogue = catalogue
-        self._modules = SourceModules(roots, followed)
+        self._modules = SourceModules(roots, followed, is_loaded=is_loaded)
         self._evaluator = Evaluator(self)
         self._shared_values = SharedValues(self, self._evaluator, catalogue)
         self._depth = 0
