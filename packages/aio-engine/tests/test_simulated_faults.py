@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from engine_support import (
     SECOND,
@@ -218,6 +220,30 @@ class TestRewind:
 
         assert new_events(engine.turn(end())) == ["orchestratorStarted", "subOrchestrationInstanceCompleted"]
 
+    def test_a_restarted_parent_does_not_get_the_outcome_of_a_child_of_the_run_before(self, engine: Engine) -> None:
+        """The child was rewound by itself, and has the id and the number that the new run asks for."""
+        engine.start("x")
+        engine.turn(child(0, "c"))
+        engine.turn(failed())
+        engine.turn(failed())
+        engine.execute(lambda transaction: transaction.rewind_instance("c", None))
+        turn = engine.receive()
+        assert engine.answer(turn, rewound(turn))
+        of_child = engine.receive()
+        engine.execute(lambda transaction: transaction.restart_instance("x", None))
+        engine.turn(child(0, "c"))
+        assert new_events(engine.turn(failed())) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+        assert engine.answer(of_child, end())
+        engine.execute(lambda transaction: transaction.rewind_instance("x", None))
+        turn = engine.receive()
+
+        assert engine.answer(turn, rewound(turn, without=["subOrchestrationInstanceFailed"]))
+
+        answered = engine.receive()
+        assert new_events(answered) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+        failure = answered.orchestratorRequest.newEvents[-1].subOrchestrationInstanceFailed.failureDetails
+        assert failure.errorType == "InstanceExists"
+
     def test_a_child_that_cannot_be_rewound_reports_its_failure_again(self, engine: Engine) -> None:
         """It failed inside a critical section, and another instance is in there by now."""
         engine.start("x")
@@ -433,6 +459,26 @@ class TestPurge:
         assert engine.execute(lambda transaction: transaction.purge("0", recursive=True)) == 1100
 
         assert engine.store._db.execute("SELECT count(*) FROM history").fetchone() == (0,)
+
+
+class TestPowerCuts:
+    def test_a_turn_from_before_a_cut_that_undid_its_scheduled_start_does_not_count(self, tmp_path: Path) -> None:
+        """Its worker, on another machine, answers for an instance whose start is in the future again."""
+        engine = Engine()
+        engine.start(scheduled_at=engine.clock.now() + 5 * SECOND)
+        engine.store.backup(tmp_path / "undone.db")
+        engine.later(5)
+        turn = engine.receive()
+        store = SqliteStore(tmp_path / "undone.db")
+        engine = Engine(store)
+
+        assert not engine.answer(turn, timer(0, engine.clock.now() + 60 * SECOND))
+
+        assert engine.status() == "PENDING"
+        engine.later(5)
+        assert new_events(engine.turn(end())) == ["orchestratorStarted", "executionStarted"]
+        assert engine.status() == "COMPLETED"
+        store.close()
 
 
 class TestCrashLoops:

@@ -103,7 +103,8 @@ class TestInstances:
             {"completed_at": None},
             {"scheduled_at": None},
             {"rewinding": False},
-            {"parent": Parent("p", "", 7)},
+            {"parent": Parent("p", "", 7, True)},
+            {"parent": Parent("p", "pe", 0, True)},
         ],
         ids=lambda changed: next(iter(changed)),
     )

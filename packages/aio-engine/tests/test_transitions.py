@@ -262,7 +262,7 @@ class TestParents:
         assert body.failureDetails.errorType == "Planned"
 
     def test_one_that_was_rewound_by_itself_reports_nothing(self, context: Context) -> None:
-        child = instance(COMPLETED, parent=self.parent._replace(execution_id=""))
+        child = instance(COMPLETED, parent=self.parent._replace(has_outcome=True))
 
         assert transitions.report_again(child, None, None, context) == []
 
@@ -270,8 +270,10 @@ class TestParents:
         ("parent", "expected"),
         [
             (Parent("p", "pe", 7), True),
-            (Parent("p", "", 7), True),
-            (Parent("p", "", 8), False),
+            (Parent("p", "pe", 7, True), True),
+            (Parent("p", "pe", 8, True), False),
+            (Parent("p", "other", 7, True), False),
+            (Parent("p", "", 7, True), True),
             (Parent("p", "other", 7), False),
             (Parent("q", "pe", 7), False),
             (None, False),

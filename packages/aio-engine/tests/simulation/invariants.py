@@ -223,7 +223,7 @@ class InstanceCheck:
         if child is None or child.status in TERMINAL or child.parent is None:
             return False
         parent = child.parent
-        return (parent.instance_id, parent.execution_id, parent.task_id) == (
+        return not parent.has_outcome and (parent.instance_id, parent.execution_id, parent.task_id) == (
             self.id,
             self.instance.execution_id,
             number,

@@ -148,7 +148,7 @@ class Transaction:
         """Resume a failed instance from before its failure; its parent has had the failure, and hears no more of it."""
         instance = self._existing(instance_id)
         if instance.parent is not None:
-            instance = instance._replace(parent=instance.parent._replace(execution_id=""))
+            instance = instance._replace(parent=instance.parent._replace(has_outcome=True))
         self._rewind(instance, reason)
 
     def _rewind(self, instance: Instance, reason: str | None) -> None:
@@ -254,6 +254,9 @@ class Transaction:
         inbox = self.store.inbox(instance)
         given = [each for each in inbox if each.seq <= token.upto]
         if len(given) != token.row_count:
+            return False
+        if instance.scheduled_at is not None and not transitions.is_ready(instance, given):
+            # A power cut has undone that its start was due, after this turn had been dispatched.
             return False
         turn = turns.Turn(given, inbox[len(given) :], token.time, response)
         changes = turns.complete_turn(

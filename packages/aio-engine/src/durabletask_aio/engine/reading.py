@@ -228,6 +228,17 @@ class SqliteReader(Queries):
         self._db.close()
 
 
+def _task_number(parent: Parent) -> int:
+    """Return what stands in the column for the task: a negative number if the parent has had the child's outcome."""
+    return -1 - parent.task_id if parent.has_outcome else parent.task_id
+
+
+def _parent(instance_id: str, execution_id: str, number: int) -> Parent:
+    if number < 0:
+        return Parent(instance_id, execution_id, -1 - number, True)
+    return Parent(instance_id, execution_id, number, not execution_id)
+
+
 def to_row(instance: Instance) -> tuple[Any, ...]:
     """Return an instance as a row of `INSTANCE_COLUMNS`."""
     parent = instance.parent
@@ -250,7 +261,7 @@ def to_row(instance: Instance) -> tuple[Any, ...]:
         json.dumps(dict(instance.tags)) if instance.tags else None,
         None if parent is None else parent.instance_id,
         None if parent is None else parent.execution_id,
-        None if parent is None else parent.task_id,
+        None if parent is None else _task_number(parent),
         instance.event_count,
         int(instance.rewinding),
     )
@@ -259,7 +270,7 @@ def to_row(instance: Instance) -> tuple[Any, ...]:
 def to_instance(row: Sequence[Any]) -> Instance:
     """Return a row of `INSTANCE_COLUMNS` as an instance."""
     *fields, tags, parent_id, parent_execution, parent_task, event_count, rewinding = row
-    parent = None if parent_id is None else Parent(parent_id, parent_execution, parent_task)
+    parent = None if parent_id is None else _parent(parent_id, parent_execution, parent_task)
     fields += [json.loads(tags) if tags else NO_TAGS, parent, event_count, bool(rewinding)]
     return Instance(*fields)
 

@@ -29,14 +29,16 @@ class Parent(NamedTuple):
 
     Attributes:
         instance_id: the parent.
-        execution_id: its execution; the child's outcome is for no other one.  Empty for a child that has been rewound
-            by itself: its parent has had its outcome already.
+        execution_id: its execution; the child's outcome is for no other one.  Files of engine 0.1 may have an empty
+            one for a child that has been rewound by itself.
         task_id: the number of the parent's action.
+        has_outcome: whether the child has been rewound by itself: its parent has had its outcome already.
     """
 
     instance_id: str
     execution_id: str
     task_id: int
+    has_outcome: bool = False
 
 
 class Instance(NamedTuple):

@@ -321,7 +321,7 @@ def tell_parent(
 ) -> list[DeliverEvent]:
     """Return the message with which a child tells its parent how it has ended, if it has one."""
     parent = instance.parent
-    if parent is None or not parent.execution_id:
+    if parent is None or parent.has_outcome:
         return []
     if status == COMPLETED:
         event = events.child_completed(context.now, parent.task_id, output)
@@ -340,7 +340,7 @@ def is_child_of(instance: Instance, parent: Parent | None) -> bool:
     child_of = instance.parent
     if child_of is None or parent is None:
         return False
-    return child_of._replace(execution_id=child_of.execution_id or parent.execution_id) == parent
+    return child_of._replace(execution_id=child_of.execution_id or parent.execution_id, has_outcome=False) == parent
 
 
 def report_again(instance: Instance, output: str | None, failure: bytes | None, context: Context) -> list[DeliverEvent]:
