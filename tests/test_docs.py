@@ -102,6 +102,9 @@ PAGES = {
             Run("with_a_cleanup", "a", "<a>"),
         ]
     ),
+    "docs/cancellation.md": Page(
+        runs=[Run("trip", "Oslo", "seat 7", ("reserve", "release"), events=(("confirmed", "seat 7"),))]
+    ),
     "docs/migration.md": Page(
         runs=[
             Run(workflow, ["cup", "pot"], ["charged 2", "packed cup", "packed pot"], ("charge", "pack"))

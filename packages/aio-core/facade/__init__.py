@@ -24,10 +24,12 @@ from durabletask_aio.core import (
     SubOrchestrationFailedError,
     TurnTimeoutError,
     UnsupportedInWorkflowError,
+    WorkflowCancelledError,
     WorkflowFunction,
     WorkflowTimeoutError,
     WorkflowValidationError,
     as_orchestrator,
+    request_cancellation,
 )
 from durabletask_aio.core import registration as _registration
 
@@ -50,10 +52,12 @@ __all__ = [
     "SubOrchestrationFailedError",
     "TurnTimeoutError",
     "UnsupportedInWorkflowError",
+    "WorkflowCancelledError",
     "WorkflowFunction",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "as_orchestrator",
+    "request_cancellation",
 ]
 
 _registration.install(_registration.LateRegistrar())

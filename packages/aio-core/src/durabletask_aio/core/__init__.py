@@ -20,6 +20,8 @@ What runs it:
     asyncio_order: uses of asyncio whose order would depend on memory addresses.
     execution: `Execution`, identity, clock, lifecycle and the connection to upstream's context.
     detached: what stands in for upstream's context while no workflow code runs.
+    cancellation: the request to cancel an instance, as an event, and the failure that the instance ends with.
+    cancel_requests: recognises the requests on arrival, and cancels the main task.
     continuation: the arguments of `continue_as_new` until the function returns.
     retries: when a failed activity is tried again.
     rewinding: what a rewind takes out of the history of a failed instance.
@@ -58,6 +60,7 @@ from durabletask_aio.core import installation
 installation.quick_check()
 
 from durabletask_aio.core._upstream import RetryPolicy
+from durabletask_aio.core.cancellation import request_cancellation
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.core.errors import (
     ActivityFailedError,
@@ -72,6 +75,7 @@ from durabletask_aio.core.errors import (
     SubOrchestrationFailedError,
     TurnTimeoutError,
     UnsupportedInWorkflowError,
+    WorkflowCancelledError,
     WorkflowTimeoutError,
     WorkflowValidationError,
 )
@@ -100,13 +104,24 @@ __all__ = [
     "SubOrchestrationFailedError",
     "TurnTimeoutError",
     "UnsupportedInWorkflowError",
+    "WorkflowCancelledError",
     "WorkflowFunction",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "as_orchestrator",
+    "request_cancellation",
 ]
 
 # Tracebacks, pickles and the documentation show the names that users import.
-for _public in (AsyncWorkflowContext, EventStream, HeldLock, Operation, SandboxMode, WorkflowFunction, as_orchestrator):
+for _public in (
+    AsyncWorkflowContext,
+    EventStream,
+    HeldLock,
+    Operation,
+    SandboxMode,
+    WorkflowFunction,
+    as_orchestrator,
+    request_cancellation,
+):
     _public.__module__ = "durabletask.aio"
 del _public

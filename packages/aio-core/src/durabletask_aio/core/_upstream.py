@@ -13,7 +13,7 @@ import functools
 import logging
 import operator
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, cast
 
@@ -345,6 +345,26 @@ def return_event(context: Any, name: str, payload: Any) -> None:
     buffered.insert(0, (index, encoded))
 
 
+def carry_over(context: Any, name: str) -> None:
+    """Carry the events of that name over to the next execution, which is to get no other event.
+
+    `context` is about to continue as new.  Events of the same turn that come after that are in the buffer by the time
+    the actions are asked for.
+    """
+    original = context.get_actions
+
+    def get_actions() -> list[pb.OrchestratorAction]:
+        actions = cast("list[pb.OrchestratorAction]", original())
+        payloads = [payload for _, payload in context._received_events.get(name, ())]
+        for action in actions:
+            if action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+                carried = [helpers.new_event_raised_event(name, payload) for payload in payloads]
+                action.completeOrchestration.carryoverEvents.extend(carried)
+        return actions
+
+    context.get_actions = get_actions
+
+
 def serializer(context: Any) -> Any:
     """Return what `context` serialises inputs and results with; it raises `TypeError` or `ValueError`."""
     return context._data_converter.serialize
@@ -567,6 +587,9 @@ class HistoryExecutor(_ExecutorBase):
     recorded: Sequence[pb.HistoryEvent] = ()
     """The whole history, if a recorded one is replayed that continues after this turn."""
 
+    unlisted_event: str | None = None
+    """The name of an event, in lower case, that every orchestrator waits for and that is no part of its code."""
+
     context: Any = None
     """Upstream's `_RuntimeOrchestrationContext` once the first event has been processed."""
 
@@ -597,7 +620,8 @@ class HistoryExecutor(_ExecutorBase):
     @property
     def awaited_events(self) -> list[str]:
         """The names of the external events that the orchestrator waits for, in lower case."""
-        return [] if self.context is None else list(self.context._pending_events)
+        names: Iterable[str] = () if self.context is None else self.context._pending_events
+        return [name for name in names if name != self.unlisted_event]
 
     @property
     def has_continued_as_new(self) -> bool:
@@ -715,7 +739,7 @@ class HistoryExecutor(_ExecutorBase):
                 instance_id,
                 name,
                 len(ctx._pending_tasks),
-                len(ctx._pending_events),
+                len(self.awaited_events),
             )
         elif ctx._completion_status and ctx._completion_status is not pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             status = helpers.get_orchestration_status_str(ctx._completion_status)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import EntityInstanceId, RetryPolicy, task
+from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
 from durabletask_aio.core.errors import AsyncWorkflowError, shown
 from durabletask_aio.core.functions import function_name
@@ -26,6 +27,17 @@ def check_text(execution: Execution, value: object, what: str, call: str) -> Non
         f"{call}{shown(value)})",
         f"{call}{'str(value)' if value else repr('name')})",
     )
+
+
+def check_event_name(execution: Execution, name: object, call: str) -> None:
+    """Refuse what is not the name of an event that workflow code can wait for; `call` is the call up to it."""
+    check_text(execution, name, "the name of an event", call)
+    if name == CANCEL_EVENT:
+        raise execution.usage_error(
+            f"the event {CANCEL_EVENT!r} is reserved: it cancels the workflow, which need not wait for it",
+            f"await {call}{CANCEL_EVENT!r})",
+            "try: ... except asyncio.CancelledError: ...; raise",
+        )
 
 
 def check_retry_policy(execution: Execution, policy: object, method: str) -> None:

@@ -404,7 +404,7 @@ class AsyncWorkflowContext:
             WorkflowValidationError: if the name is not a string, or empty.
         """
         upstream = self._execution.scheduler("wait_for_external_event")
-        arguments.check_text(self._execution, name, "the name of an event", "ctx.wait_for_external_event(")
+        arguments.check_event_name(self._execution, name, "ctx.wait_for_external_event(")
         waiting = upstream.wait_for_external_event(name, data_type=cast("type[Any]", data_type))
         return ScheduledOperation(self._loop, EVENT, name, None, waiting)
 
@@ -427,7 +427,7 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: if the name is not a string, or empty.
         """
-        arguments.check_text(self._execution, name, "the name of an event", "ctx.events(")
+        arguments.check_event_name(self._execution, name, "ctx.events(")
         stream: EventStream[Any] = EventStream(name, lambda: self.wait_for_external_event(name, data_type=data_type))
         self._execution.event_streams.append(stream._return_unconsumed)  # noqa: SLF001 - hidden from users
         return stream

@@ -17,6 +17,7 @@ from typing import Any, cast
 from durabletask_aio.core import _upstream, disposal, failures, plugins
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.cancel_requests import CancelRequests
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.core.continuation import after_continue_as_new
 from durabletask_aio.core.descriptions import AWAITABLES
@@ -103,7 +104,7 @@ class WorkflowRun:
         run_ready = loop.run_ready if self._guard is None else functools.partial(self._run_guarded, self._guard)
         _upstream.on_failure(upstream, functools.partial(failures.translate, execution, loop, function))
         try:
-            main = self._start(function, arguments)
+            main = self._start(upstream, function, arguments)
             while True:
                 execution.run_attached(upstream, run_ready)
                 if main.done():
@@ -135,9 +136,12 @@ class WorkflowRun:
                 del failure  # its traceback refers to this frame
         return result
 
-    def _start(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> WorkflowTask[Any]:
+    def _start(
+        self, upstream: task.OrchestrationContext, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> WorkflowTask[Any]:
         main = self.loop.create_task(self._run(function, arguments), name=self.workflow_name)
-        self._main = cast("WorkflowTask[Any]", main)
+        self._main = self.loop.main = cast("WorkflowTask[Any]", main)
+        CancelRequests(self.loop, self._main).listen(upstream)
         return self._main
 
     def _run_guarded(self, guard: plugins.ExecutionGuard) -> None:

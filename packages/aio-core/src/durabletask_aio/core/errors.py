@@ -153,6 +153,24 @@ class TurnTimeoutError(AsyncWorkflowError):
     """A turn ran longer than the worker's `turn_timeout`, and was interrupted; the message names the line."""
 
 
+class WorkflowCancelledError(AsyncWorkflowError):
+    """An instance was asked to cancel itself, and ended because of that: the failure that its history records.
+
+    Inside of the workflow the request is an `asyncio.CancelledError`.  The message is the reason.
+    """
+
+    NO_REASON = "the workflow was cancelled"
+    """The message without a reason: some engines take a failure without a message for none."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was cancelled, or `None` if the request gave no reason."""
+        return None if self.message == self.NO_REASON else self.message
+
+    def __str__(self) -> str:
+        return self.message  # The reason alone: clients and pages show it.
+
+
 class HistoryDivergenceError(AsyncWorkflowError, task.NonDeterminismError):
     """The history has another operation at a step than the code: the code changed, or is not deterministic."""
 
@@ -214,9 +232,10 @@ class ActivityFailedError(OperationFailedError):
 
 
 class SubOrchestrationFailedError(OperationFailedError):
-    """An awaited sub-orchestration failed.
+    """An awaited sub-orchestration failed, or was cancelled.
 
-    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].
+    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].  Of one that was
+    cancelled, `details.error_type` is `"durabletask.aio.WorkflowCancelledError"`, and `details.message` the reason.
     """
 
 
@@ -233,6 +252,7 @@ PUBLIC_ERRORS: tuple[type[BaseException], ...] = (
     StepBudgetError,
     TurnTimeoutError,
     UnsupportedInWorkflowError,
+    WorkflowCancelledError,
     WorkflowTimeoutError,
     WorkflowValidationError,
 )

@@ -22,8 +22,10 @@ from datetime import datetime, timedelta, timezone
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
+from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import NullContext, task
 from durabletask_aio.core.call_sites import call_site
+from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.cleanup import Cleanups
 from durabletask_aio.core.continuation import Continuation, after_continue_as_new
 from durabletask_aio.core.detached import DetachedContext
@@ -34,6 +36,7 @@ from durabletask_aio.core.settings import DEFAULT_STEP_BUDGET
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
 
 if TYPE_CHECKING:
+    from durabletask_aio.core.cancellation import Cancellation
     from durabletask_aio.core.settings import SandboxMode
 
 E = TypeVar("E", bound=AsyncWorkflowError)
@@ -51,6 +54,7 @@ class Execution:
         "_detached",
         "_refused_calls",
         "_thread",
+        "cancellation",
         "cleanups",
         "continuation",
         "event_streams",
@@ -89,6 +93,8 @@ class Execution:
         """What returns the unconsumed events of each stream to upstream's buffer, in the order of their creation."""
         self.metadata = WorkflowMetadata(metadata)
         self.continuation: Continuation | None = None
+        self.cancellation: Cancellation | None = None
+        """The request to cancel this instance that is in progress: its main task has not called `uncancel()`."""
         self.logger = ReplaySafeLogger(self)
         self.evicted = False
         """Whether the coroutines are being closed, or have been."""
@@ -172,6 +178,8 @@ class Execution:
         continuation = self.continuation
         assert continuation is not None
         self.attach(upstream)
+        if not continuation.save_events:
+            _upstream.carry_over(upstream, CANCEL_EVENT)
         self.metadata.carry(upstream, None)
         if continuation.save_events:
             for return_unconsumed in reversed(self.event_streams):

@@ -23,6 +23,7 @@ from durabletask_aio.core.divergence import divergence
 from durabletask_aio.core.errors import (
     AsyncWorkflowError,
     OperationFailedError,
+    WorkflowCancelledError,
     WorkflowValidationError,
     add_note,
     message_of,
@@ -80,6 +81,9 @@ def _recorded(error: BaseException, execution: Execution) -> Exception:
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):
+        if execution.cancellation is not None:
+            reason = execution.cancellation.reason
+            return execution.error(WorkflowCancelledError, reason or WorkflowCancelledError.NO_REASON)
         return task.TaskCancelledError(
             f"the workflow was cancelled: {message_of(error)}" if error.args else "the workflow was cancelled"
         )

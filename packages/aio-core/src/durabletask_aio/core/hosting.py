@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core import installation, registration
 from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.cancellation import CANCEL_EVENT, cancel_payload, cancellation_reason, is_cancellation
 from durabletask_aio.core.disposal import TurnScope, turn_scope
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from durabletask_aio.core.plugins import Registrar
 
 __all__ = [
+    "CANCEL_EVENT",
     "VERSION",
     "Execution",
     "FunctionKind",
@@ -61,12 +63,15 @@ __all__ = [
     "Wait",
     "WorkflowRun",
     "activity_failure_details",
+    "cancel_payload",
+    "cancellation_reason",
     "check_functions",
     "describe_failure",
     "describe_function",
     "failure_details",
     "function_kind",
     "function_name",
+    "is_cancellation",
     "is_recordable",
     "message_of",
     "metadata_from_tags",

@@ -81,6 +81,16 @@ class WorkflowTask(asyncio.Task[T]):
         loop = cast("WorkflowLoop", self.get_loop())
         return loop.call_in_order(self._hash, super().cancel, msg)
 
+    if sys.version_info >= (3, 11):
+
+        def uncancel(self) -> int:
+            """Take a cancellation back; the main task has then handled the request to cancel the instance."""
+            left = super().uncancel()
+            loop = cast("WorkflowLoop", self.get_loop())
+            if not left and self is loop.main:
+                loop.execution.cancellation = None
+            return left
+
 
 class WorkflowHandle(asyncio.Handle):
     """A callback in the ready queue of a workflow's loop."""
@@ -151,6 +161,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Whether the host has set the hooks of asynchronous generators for the whole turn."""
         self.user_globals: dict[str, Any] | None = None
         """The namespace of the workflow function's module: a frame that has it is the user's."""
+        self.main: WorkflowTask[Any] | None = None
+        """The task of the workflow function."""
         self._state = _LIVE
         self._ready: deque[asyncio.Handle] = deque()
         self.outstanding = 0

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from durabletask_aio.core import _upstream, _upstream_retries, failures, rewinding
 from durabletask_aio.core._upstream import pb
+from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
@@ -56,6 +57,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
     The whole executor is kept between turns, and not only upstream's context, because suspension, buffered events and
     the times of timers are stored in the executor.
     """
+
+    unlisted_event = CANCEL_EVENT
 
     is_async = False
     """Whether the orchestrator is an async workflow."""
