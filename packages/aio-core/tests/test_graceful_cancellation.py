@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from durabletask.aio import WorkflowCancelledError, WorkflowValidationError, as_orchestrator, request_cancellation
+from durabletask.aio import (
+    RetryPolicy,
+    WorkflowCancelledError,
+    WorkflowValidationError,
+    as_orchestrator,
+    request_cancellation,
+)
 from surface import complete, failure_of, kinds, result_of, seconds
 from turns import CONTINUED, Instance, replay
 
 from durabletask_aio.core.cancellation import CANCEL_EVENT, CANCELLED_TYPE, cancellation_reason, is_cancellation
 
 NEEDS_UNCANCEL = pytest.mark.skipif(sys.version_info < (3, 11), reason="Task.uncancel came with Python 3.11")
+TWICE = RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=2)
 STOP = (1, CANCEL_EVENT, {"reason": "stop"})
 """A request one second after the start."""
 
@@ -346,6 +354,143 @@ class TestTheEvent:
     def test_has_a_name_in_lower_case_that_urls_can_have(self):
         assert CANCEL_EVENT.casefold() == CANCEL_EVENT
         assert CANCEL_EVENT.replace("-", "").replace(".", "").isalnum()
+
+
+def child_cancelled(reason: str) -> Exception:
+    return WorkflowCancelledError(reason)
+
+
+class TestChildren:
+    """Of calls with `cancel_children=True`; the engine's part is in the tests of the worker."""
+
+    @staticmethod
+    async def parent(ctx):
+        try:
+            return await ctx.call_sub_orchestrator("child", instance_id="c1", cancel_children=True)
+        except asyncio.CancelledError as error:
+            await ctx.call_activity("double", input=1)
+            raise asyncio.CancelledError(f"after the child: {error}") from None
+
+    def asked(self, workflow: Any = None) -> Instance:
+        """A parent that has passed its cancellation on to its child."""
+        instance = Instance(as_orchestrator(workflow or self.parent)).start()
+        instance.turn(cancel("stop"))
+        return instance
+
+    def test_get_the_request_and_the_parent_waits_for_their_end(self):
+        instance = self.asked()
+        (action,) = instance.turns[-1]
+        assert (action.sendEvent.instance.instanceId, action.sendEvent.name) == ("c1", CANCEL_EVENT)
+        assert json.loads(action.sendEvent.data.value) == {"reason": "stop"}
+        assert instance.outcome is None
+
+        instance.turn(instance.failed(1, child_cancelled("stop")))
+        assert kinds(instance.turns[-1]) == ["scheduleTask"]
+        instance.turn(instance.completed(3))
+        assert instance.failure.errorType == CANCELLED_TYPE
+        assert instance.failure.errorMessage == "stop"
+        replay(instance)
+
+    def test_are_cancelled_on_engines_that_tell_only_the_message(self):
+        instance = self.asked()
+        instance.turn(instance.failed(1, Exception("stop")))
+        assert kinds(instance.turns[-1]) == ["scheduleTask"]
+
+    def test_that_complete_all_the_same_have_their_result(self):
+        instance = self.asked()
+        instance.turn(instance.completed(1, "done"))
+        assert instance.result == "done"
+        replay(instance)
+
+    @pytest.mark.parametrize("error", [ValueError("stop"), Exception("another")])
+    def test_that_fail_have_their_failure(self, error):
+        instance = self.asked()
+        instance.turn(instance.failed(1, error))
+        assert instance.failure.errorType == "durabletask.task.TaskFailedError"
+
+    def test_that_are_cancelled_by_others_have_failed_for_the_parent(self):
+        instance = Instance(as_orchestrator(self.parent)).start()
+        instance.turn(instance.failed(1, child_cancelled("by others")))
+        assert instance.failure.errorType == "durabletask.task.TaskFailedError"
+        assert instance.failure.innerFailure.errorType == CANCELLED_TYPE
+
+    def test_get_one_request_for_several_cancellations(self):
+        async def workflow(ctx):
+            child = ctx.call_sub_orchestrator("child", cancel_children=True)
+            results = [child.cancel("one"), child.cancel("two"), child.done()]
+            try:
+                await child
+            except asyncio.CancelledError as error:
+                return [*results, str(error), child.cancel()]
+
+        instance = Instance(as_orchestrator(workflow)).start()
+        assert kinds(instance.turns[0]) == ["createSubOrchestration", "sendEvent"]
+        instance.turn(instance.failed(1, child_cancelled("one")))
+        assert instance.result == [True, True, False, "two", False]
+        replay(instance)
+
+    def test_of_a_time_limit_end_before_it_does(self):
+        async def workflow(ctx):
+            try:
+                await ctx.with_timeout(ctx.call_sub_orchestrator("child", cancel_children=True), 5)
+            except TimeoutError:
+                return seconds()
+
+        instance = Instance(as_orchestrator(workflow)).start()
+        instance.turn(instance.fired(2))
+        (action,) = instance.turns[-1]
+        assert not action.sendEvent.data.value
+        instance.turn(instance.failed(1, child_cancelled(WorkflowCancelledError.NO_REASON)))
+        assert instance.result == 5.0
+        replay(instance)
+
+    def test_that_wait_for_their_next_attempt_are_not_tried_again(self):
+        async def workflow(ctx):
+            await ctx.call_sub_orchestrator("child", retry_policy=TWICE, cancel_children=True)
+
+        instance = Instance(as_orchestrator(workflow)).start()
+        instance.turn(instance.failed(1, ValueError("first")))
+        instance.turn(cancel("stop"))
+        assert kinds(instance.turns[-1]) == ["completeOrchestration"]
+        assert instance.failure.errorMessage == "stop"
+        replay(instance)
+
+    def test_that_are_cancelled_in_an_attempt_have_no_other_one(self):
+        async def workflow(ctx):
+            await ctx.call_sub_orchestrator("child", retry_policy=TWICE, cancel_children=True)
+
+        instance = self.asked(workflow)
+        instance.turn(instance.failed(1, child_cancelled("stop")))
+        assert instance.failure.errorMessage == "stop"
+        replay(instance)
+
+    def test_that_nothing_waits_for_get_the_request_when_the_parent_ends(self):
+        async def workflow(ctx):
+            ctx.call_sub_orchestrator("first", instance_id="c1", cancel_children=True)
+            ctx.call_sub_orchestrator("second", instance_id="c2")
+            ctx.call_sub_orchestrator("third", instance_id="c3", cancel_children=True)
+            await asyncio.sleep(100)
+
+        instance = self.asked(workflow)
+        assert kinds(instance.turns[-1]) == ["sendEvent", "sendEvent", "completeOrchestration"]
+        assert [action.sendEvent.instance.instanceId for action in instance.turns[-1][:2]] == ["c1", "c3"]
+        replay(instance)
+
+    def test_that_have_ended_get_none(self):
+        async def workflow(ctx):
+            await ctx.call_sub_orchestrator("child", cancel_children=True)
+            await asyncio.sleep(100)
+
+        instance = Instance(as_orchestrator(workflow)).start()
+        instance.turn(instance.completed(1))
+        instance.turn(cancel("stop"))
+        assert kinds(instance.turns[-1]) == ["completeOrchestration"]
+
+    def test_of_calls_without_it_continue(self):
+        async def workflow(ctx):
+            await ctx.call_sub_orchestrator("child")
+
+        assert kinds(self.asked(workflow).turns[-1]) == ["completeOrchestration"]
 
 
 class Recorder:

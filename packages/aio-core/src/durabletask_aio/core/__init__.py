@@ -5,6 +5,7 @@ The modules, from what users see to what they never see (a test compares this li
 What workflow code uses:
     context: `AsyncWorkflowContext`, a few lines per method over the modules below.
     operations: `Operation`, the future that workflow code awaits, and entity locks.
+    children: sub-orchestrations that are cancelled together with their operation.
     combinators: `when_all`, `when_any`, `gather`, `with_timeout`.
     events: `ctx.events`, external events as an async iterator.
     arguments, timers: checks of what the context's methods are given.

@@ -33,6 +33,14 @@ def starts_thread(frame: FrameType | None) -> bool:
     return type(maker).__name__ == _THREAD and _is_anyio(type(maker).__module__)
 
 
+def is_scope_message(message: object) -> bool:
+    """Whether a cancellation with this message comes from a scope; the message has memory addresses in it."""
+    return isinstance(message, str) and message.startswith(_SCOPE_MESSAGES)
+
+
+_SCOPE_MESSAGES = ("Cancelled by cancel scope ", "Cancelled via cancel scope ")
+
+
 def _is_anyio(module: str) -> bool:
     return module.startswith("anyio.")
 

@@ -288,6 +288,12 @@ def sends_event_to(context: Any, sequence: int, instance_id: str) -> bool:
     return action is not None and action.sendEvent.instance.instanceId == instance_id
 
 
+def child_of_step(context: Any, sequence: int) -> str:
+    """Return the id of the sub-orchestration that has just been scheduled under that number."""
+    child: str = context._pending_actions[sequence].createSubOrchestration.instanceId
+    return child
+
+
 def is_pending_action(context: Any, sequence: int) -> bool:
     """Whether the action with that number has not been confirmed by the engine."""
     return sequence in context._pending_actions

@@ -51,6 +51,12 @@ def _retries(timer: Any, key: int) -> bool:
     return timer is not None and timer._retryable_parent is not None and key in timer._retryable_parent._parents
 
 
+def is_waiting_for_retry(context: Any, sequence: int | None, key: int) -> bool:
+    """Whether the task with a listener under `key` waits for its next attempt, and does not run."""
+    found = context._pending_tasks.get(sequence)
+    return (found is None or key not in found._parents) and _retry_timer(context, key) is not None
+
+
 def stop_retrying(context: Any, retryable: task.Task[Any], sequence: int | None, key: int) -> None:
     """Do not try a cancelled activity or sub-orchestration with a retry policy again."""
     pending = context._pending_tasks

@@ -21,10 +21,12 @@ from durabletask_aio.core._upstream import (
     EntityInstanceId,
     RetryPolicy,
     call_activity,
+    child_of_step,
     sequence_number,
     task,
 )
 from durabletask_aio.core.call_sites import call_site
+from durabletask_aio.core.children import ChildOperation
 from durabletask_aio.core.continuation import Continuation
 from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import InstanceEvicted, WorkflowValidationError, shown
@@ -229,6 +231,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: type[T],
     ) -> Operation[T]: ...
 
@@ -241,6 +244,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: None = ...,
     ) -> Operation[Any]: ...
 
@@ -253,6 +257,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: None = ...,
     ) -> Operation[TOutput]: ...
 
@@ -265,6 +270,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: None = ...,
     ) -> Operation[TOutput]: ...
 
@@ -277,6 +283,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: None = ...,
     ) -> Operation[TOutput]: ...
 
@@ -289,6 +296,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
         version: str | None = ...,
+        cancel_children: bool = ...,
         return_type: None = ...,
     ) -> Operation[TOutput]: ...
 
@@ -300,6 +308,7 @@ class AsyncWorkflowContext:
         instance_id: str | None = None,
         retry_policy: RetryPolicy | None = None,
         version: str | None = None,
+        cancel_children: bool = False,
         return_type: type | None = None,
     ) -> Operation[Any]:
         """Start another workflow, async or generator, as a child of this one.
@@ -310,6 +319,8 @@ class AsyncWorkflowContext:
             instance_id: the child's id; by default it is derived from this instance's.
             retry_policy: when a failed child is started again.
             version: the version to start.
+            cancel_children: whether cancelling the operation, or this workflow, asks the child to cancel itself.  The
+                cancelled operation is then done when the child has ended.
             return_type: the type to reconstruct the result as.  By default the result is what JSON has for it, a dict
                 for a dataclass, as in a generator orchestrator.
 
@@ -343,6 +354,10 @@ class AsyncWorkflowContext:
             ) from error
         step = sequence_number(upstream)
         execution.metadata.carry(upstream, step)
+        child = child_of_step(upstream, step) if cancel_children else None
+        if child is not None:
+            retries.use_workflow_clock(upstream, scheduled)
+            return ChildOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled).link(child)
         if retry_policy is None:
             return ScheduledOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
         retries.use_workflow_clock(upstream, scheduled)

@@ -8,6 +8,7 @@ code runs does not depend on how the engine batched them.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import threading
@@ -18,6 +19,7 @@ from durabletask_aio.core import _upstream, disposal, failures, plugins
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.cancel_requests import CancelRequests
+from durabletask_aio.core.cancellation import Cancellation
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.core.continuation import after_continue_as_new
 from durabletask_aio.core.descriptions import AWAITABLES
@@ -126,6 +128,8 @@ class WorkflowRun:
                 # Ctrl-C while an in-process environment runs this on the main thread.
                 self._finish()
                 raise
+            if execution.cancellation is not None and isinstance(error, asyncio.CancelledError):
+                self._cancel_children(upstream, execution.cancellation)
             failure = failures.as_recorded(error, execution)
         self._finish()
         if failure is not None:
@@ -186,6 +190,15 @@ class WorkflowRun:
         if self.execution.continuation is not None:
             self.execution.apply_continuation(upstream)
         return result
+
+    def _cancel_children(self, upstream: task.OrchestrationContext, cancellation: Cancellation) -> None:
+        """Pass the cancellation on to the children that the workflow has not waited for."""
+        self.execution.attach(upstream)
+        try:
+            for child in list(self.loop.linked_children):
+                child.request_cancellation(cancellation.reason)
+        finally:
+            self.execution.detach()
 
     def _awaiting_after_continuation(self, main: WorkflowTask[Any]) -> AsyncWorkflowError:
         assert self.execution.continuation is not None

@@ -37,6 +37,7 @@ from durabletask_aio.core.refusals import ADVICE, refuse_unsupported
 from durabletask_aio.core.timers import timer_too_long
 
 if TYPE_CHECKING:
+    from durabletask_aio.core.children import ChildOperation
     from durabletask_aio.core.execution import Execution
     from durabletask_aio.core.operation_log import OperationLog
 
@@ -161,6 +162,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Whether the host has set the hooks of asynchronous generators for the whole turn."""
         self.user_globals: dict[str, Any] | None = None
         """The namespace of the workflow function's module: a frame that has it is the user's."""
+        self.linked_children: dict[ChildOperation[Any], None] = {}
+        """The sub-orchestrations that are cancelled with this instance, in the order of their calls."""
         self.main: WorkflowTask[Any] | None = None
         """The task of the workflow function."""
         self._state = _LIVE
