@@ -517,27 +517,97 @@ def test_logging_from_a_finally_block_of_a_closed_instance_is_silent(caplog):
     assert caplog.records == []
 
 
-def test_an_open_async_generator_that_nobody_closes_is_dropped_without_running_its_finally():
-    """CPython's finalizer would run it at any time, on any thread; `contextlib.aclosing` is the way to have it run."""
+# -- asynchronous generators ----------------------------------------------------------------------------------------
+
+
+def test_an_open_async_generator_is_closed_with_its_instance():
+    """CPython's finalizer would do it at any time, on any thread; `contextlib.aclosing` is the way to do it earlier."""
+    seen = []
+
+    async def numbers(ctx, name):
+        try:
+            yield 1
+            yield 2
+        finally:
+            seen.append((name, asyncio.current_task().get_name()))
+            try:
+                await ctx.sleep(1)
+            except InstanceEvicted:
+                seen.append("refused")
+
+    async def workflow(ctx):
+        try:
+            for name in ("first", "second"):
+                async for _ in numbers(ctx, name):
+                    break
+            gc.collect()
+            seen.append("workflow")
+            await ctx.call_activity("a")
+        finally:
+            seen.append("closed")
+
+    started(workflow)
+    assert seen == ["workflow", "closed", ("second", "workflow"), "refused", ("first", "workflow"), "refused"]
+
+
+def test_async_generators_that_have_ended_are_not_kept():
+    kept = []
+
+    async def numbers():
+        yield 1
+
+    async def workflow(ctx):
+        for _ in range(1_000):
+            async for _ in numbers():
+                pass
+        kept.append(len(asyncio.get_running_loop().generators._started))
+
+    started(workflow)
+    assert max(kept) <= 32
+
+
+def test_an_async_generator_that_awaits_while_it_is_closed_ends():
     seen = []
 
     async def numbers(ctx):
         try:
-            while True:
-                yield 1
-                await ctx.sleep(1)
+            yield 1
         finally:
-            seen.append("finally")
+            try:
+                await asyncio.Event().wait()
+            except GeneratorExit:
+                seen.append("waited")
+                raise
 
     async def workflow(ctx):
-        stream = numbers(ctx)
-        async for _ in stream:
+        async for _ in numbers(ctx):
             break
         await ctx.call_activity("a")
 
     started(workflow)
-    gc.collect()
-    assert seen == []
+    assert seen in (["waited"], []), "an event cannot be waited for while an instance is closed"
+
+
+def test_an_async_generator_that_ignores_its_end_is_given_up(caplog, monkeypatch):
+    stopped = []
+
+    async def numbers():
+        while not stopped:
+            with contextlib.suppress(GeneratorExit):
+                yield 1
+
+    async def workflow(ctx):
+        async for _ in numbers():
+            break
+        await ctx.call_activity("a")
+
+    leaked = []
+    monkeypatch.setattr(disposal, "_leaked", leaked)
+    with caplog.at_level(logging.WARNING, "durabletask.aio"):
+        started(workflow)
+    assert "in numbers still awaits after 1 attempts to close it" in caplog.text
+    stopped.append(True)
+    assert [generator.__name__ for generator in leaked] == ["numbers"]
 
 
 # -- the collector --------------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import sys
 import threading
 from typing import Any, cast
@@ -9,7 +12,8 @@ from typing import Any, cast
 import pytest
 from surface import complete, failure_of, kinds, result_of, seconds
 
-from durabletask_aio.core import _compat_anyio
+from durabletask_aio.core import _compat_anyio, cancel_deliveries
+from durabletask_aio.core.loop import WorkflowTask
 
 anyio = pytest.importorskip("anyio")
 backend = pytest.importorskip("anyio._backends._asyncio")
@@ -239,3 +243,126 @@ def test_a_name_of_anyio_that_is_gone_is_reported_in_a_sentence(monkeypatch, own
 def test_without_anyio_there_is_nothing_to_check(monkeypatch):
     monkeypatch.setitem(sys.modules, "anyio._backends", None)
     assert _compat_anyio.self_check() is None
+
+
+HOWS = {
+    "asyncio.wait_for": lambda ctx, never: asyncio.wait_for(never(), 50),
+    "asyncio.gather": lambda ctx, never: asyncio.gather(never(), never()),
+    "asyncio.shield": lambda ctx, never: asyncio.shield(never()),
+    "ctx.gather": lambda ctx, never: ctx.gather(never(), never()),
+    "ctx.gather, return_exceptions": lambda ctx, never: ctx.gather(never(), never(), return_exceptions=True),
+    "ctx.when_all": lambda ctx, never: ctx.when_all([never(), never()]),
+    "ctx.when_any": lambda ctx, never: ctx.when_any([never(), never()]),
+    "ctx.with_timeout": lambda ctx, never: ctx.with_timeout(never(), 50),
+    "nested": lambda ctx, never: ctx.gather(ctx.with_timeout(ctx.when_all([never()]), 50), never()),
+}
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("part", ["operation", "task"])
+def test_a_scope_recognises_its_cancellation_that_went_through(how, part):
+    async def workflow(ctx):
+        async def wait():
+            await ctx.wait_for_external_event("never")
+
+        def never():
+            return wait() if part == "task" else ctx.wait_for_external_event("never")
+
+        with anyio.move_on_after(5) as scope:
+            await HOWS[how](ctx, never)
+        return scope.cancelled_caught
+
+    assert result_of(workflow) is True
+
+
+async def tidy(ctx, log):
+    try:
+        await anyio.sleep(100)
+    finally:
+        log.append(await doubled(ctx, 4))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="task groups came with Python 3.11")
+def test_a_group_of_asyncio_in_a_cancelled_scope_waits_for_the_cleanup_of_its_tasks():
+    async def workflow(ctx):
+        log = []
+        with anyio.move_on_after(1) as scope:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(tidy(ctx, log))
+                group.create_task(tidy(ctx, log))
+        return [log, scope.cancelled_caught]
+
+    instance = complete(workflow)
+    assert instance.result == [[8, 8], True]
+
+
+def test_a_task_that_waits_in_a_cancelled_scope_for_a_shielded_one_waits_for_its_end():
+    async def workflow(ctx):
+        log = []
+        with anyio.move_on_after(1) as scope:
+            cleanup = asyncio.create_task(doubled(ctx, 4))
+            await anyio.sleep(0)
+            later = asyncio.create_task(tidy_later(ctx, log))
+            while not later.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(later)
+            log.append(await cleanup)
+        return [log, scope.cancelled_caught]
+
+    async def tidy_later(ctx, log):
+        await ctx.sleep(3)
+        log.append(await doubled(ctx, 1))
+
+    assert result_of(workflow)[0][0] == 2
+
+
+def test_a_task_that_catches_some_cancellations_is_still_cancelled():
+    async def workflow(ctx):
+        caught = 0
+        ctx.call_activity("double", input=1)
+        with anyio.move_on_after(1) as scope:
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    caught += 1
+                    if caught == cancel_deliveries.MAX_IDLE_ROUNDS // 2:
+                        raise
+        return [caught, scope.cancelled_caught, seconds()]
+
+    assert result_of(workflow) == [cancel_deliveries.MAX_IDLE_ROUNDS // 2, True, 1.0]
+
+
+def test_an_operation_that_is_begun_in_a_cancelled_scope_is_cancelled_at_once():
+    async def workflow(ctx):
+        with anyio.move_on_after(1) as scope:
+            try:
+                await anyio.sleep(100)
+            finally:
+                await ctx.sleep(50)
+        return [scope.cancelled_caught, seconds()]
+
+    assert result_of(workflow) == [True, 1.0]
+
+
+def tasks_in_memory():
+    gc.collect()
+    return sum(type(each) is WorkflowTask for each in gc.get_objects())
+
+
+def test_a_scope_in_an_async_generator_that_is_left_keeps_nothing_in_memory():
+    async def workflow(ctx):
+        async def numbers():
+            with anyio.move_on_after(5):
+                yield 1
+                yield 2
+
+        async for _ in numbers():
+            break
+        return 1
+
+    assert result_of(workflow) == 1
+    before = tasks_in_memory()
+    for _ in range(5):
+        assert result_of(workflow) == 1
+    assert tasks_in_memory() <= before

@@ -455,3 +455,149 @@ class TestTasks:
         with caplog.at_level(logging.DEBUG):
             assert result_of(workflow) == "done"
         assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+COMBINATIONS = {
+    "gather": lambda ctx, parts: ctx.gather(*parts),
+    "gather, return_exceptions": lambda ctx, parts: ctx.gather(*parts, return_exceptions=True),
+    "when_all": lambda ctx, parts: ctx.when_all(parts),
+    "when_any": lambda ctx, parts: ctx.when_any(parts),
+    "when_any_with_result": lambda ctx, parts: ctx.when_any_with_result(parts),
+    "with_timeout": lambda ctx, parts: ctx.with_timeout(parts[0], 50),
+    "with_timeout without one": lambda ctx, parts: ctx.with_timeout(parts[0], None),
+    "with_timeout of when_all": lambda ctx, parts: ctx.with_timeout(ctx.when_all(parts), 50),
+    "gather of when_any": lambda ctx, parts: ctx.gather(ctx.when_any(parts), parts[0]),
+    "shield": lambda ctx, parts: asyncio.shield(ctx.gather(*parts)),
+}
+PARTS = {
+    "operation": lambda ctx: ctx.wait_for_external_event("never"),
+    "timer": lambda ctx: ctx.create_timer(100),
+    "activity": lambda ctx: ctx.call_activity("double", input=1),
+    "task": lambda ctx: asyncio.create_task(asyncio.sleep(100)),
+}
+
+
+class TestMessages:
+    """Libraries recognise their own cancellations by the message, so each has to arrive."""
+
+    @pytest.mark.parametrize("part", PARTS)
+    @pytest.mark.parametrize("combination", COMBINATIONS)
+    def test_go_through_a_combination(self, combination, part):
+        async def workflow(ctx):
+            combined = COMBINATIONS[combination](ctx, [PARTS[part](ctx), PARTS[part](ctx)])
+            combined.cancel(("own", 7))
+            try:
+                await combined
+            except asyncio.CancelledError as error:
+                return [str(arg) for arg in error.args]
+
+        assert result_of(workflow) == [str(("own", 7))]
+
+    @pytest.mark.parametrize("combination", COMBINATIONS)
+    def test_go_through_a_combination_that_a_task_awaits(self, combination):
+        seen = []
+
+        async def workflow(ctx):
+            async def wait():
+                try:
+                    await COMBINATIONS[combination](ctx, [PARTS["operation"](ctx), PARTS["task"](ctx)])
+                except asyncio.CancelledError as error:
+                    seen.append(error.args)
+                    raise
+
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(1)
+            task.cancel("enough")
+            await asyncio.wait([task])
+            return task.cancelled()
+
+        assert result_of(workflow) is True
+        assert set(seen) == {("enough",)}
+
+    @pytest.mark.parametrize("combination", ["gather", "when_all", "when_any", "when_any_with_result", "with_timeout"])
+    @pytest.mark.parametrize("is_done", [False, True])
+    def test_of_a_part_are_those_of_the_combination(self, combination, is_done):
+        async def workflow(ctx):
+            parts = [ctx.wait_for_external_event("never") for _ in range(2)]
+            if is_done:
+                parts[0].cancel("the part")
+            combined = COMBINATIONS[combination](ctx, parts)
+            for part in parts:
+                part.cancel("the part")
+            try:
+                await combined
+            except asyncio.CancelledError as error:
+                return list(error.args)
+
+        assert result_of(workflow) == ["the part"]
+
+    def test_of_a_part_are_among_the_results(self):
+        async def workflow(ctx):
+            parts = [ctx.wait_for_external_event("never") for _ in range(2)]
+            combined = ctx.gather(*parts, return_exceptions=True)
+            parts[0].cancel("one")
+            parts[1].cancel()
+            return [list(error.args) for error in await combined]
+
+        assert result_of(workflow) == [["one"], []]
+
+    def test_of_several_cancellations_the_last_one_counts(self):
+        async def workflow(ctx):
+            async def stubborn():
+                try:
+                    await asyncio.sleep(100)
+                finally:
+                    await asyncio.sleep(1)
+
+            combined = ctx.gather(stubborn(), stubborn())
+            await asyncio.sleep(1)
+            combined.cancel("first")
+            await asyncio.sleep(0.5)
+            combined.cancel("second")
+            try:
+                await combined
+            except asyncio.CancelledError as error:
+                return list(error.args)
+
+        assert result_of(workflow) == ["second"]
+
+    @NEEDS_GROUPS
+    def test_of_a_timeout_of_asyncio_are_none_and_it_is_recognised(self):
+        async def workflow(ctx):
+            try:
+                async with asyncio.timeout(1):
+                    await ctx.gather(ctx.with_timeout(ctx.create_timer(100), 50), asyncio.sleep(100))
+            except TimeoutError:
+                return [seconds(), asyncio.current_task().cancelling()]
+
+        assert result_of(workflow) == [1.0, 0]
+
+    @NEEDS_GROUPS
+    def test_of_a_task_group_do_not_hide_the_failure(self):
+        async def workflow(ctx):
+            async def fail():
+                await asyncio.sleep(1)
+                raise ValueError("broken")
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fail())
+                    await ctx.gather(ctx.with_timeout(ctx.create_timer(100), 50), ctx.create_timer(100))
+            except ExceptionGroup as error:
+                return [str(error.exceptions[0]), asyncio.current_task().cancelling()]
+
+        assert result_of(workflow) == ["broken", 0]
+
+    @NEEDS_GROUPS
+    def test_are_counted_by_uncancel(self):
+        async def workflow(ctx):
+            task = asyncio.current_task()
+            asyncio.get_running_loop().call_later(1, task.cancel, "once")
+            try:
+                await ctx.gather(ctx.create_timer(100), ctx.create_timer(200))
+            except asyncio.CancelledError as error:
+                counts = [task.cancelling(), task.uncancel()]
+                await ctx.create_timer(1)
+                return [*error.args, *counts, seconds()]
+
+        assert result_of(workflow) == ["once", 1, 0, 2.0]

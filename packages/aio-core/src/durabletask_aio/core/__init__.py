@@ -17,6 +17,8 @@ What runs it:
     orchestrator: `as_orchestrator`, from a coroutine function to an orchestrator of upstream's.
     driver: `WorkflowRun`, which takes one instance through its turns.
     loop: `WorkflowLoop`, the deterministic event loop.
+    async_generators: the asynchronous generators of an instance, which are closed with it.
+    cancel_deliveries: keeps a cancel scope of anyio from keeping a turn busy.
     refusals: the methods of an event loop that a workflow's loop refuses.
     asyncio_order: uses of asyncio whose order would depend on memory addresses.
     execution: `Execution`, identity, clock, lifecycle and the connection to upstream's context.

@@ -25,6 +25,11 @@ def delivers_in_address_order(frame: FrameType) -> bool:
     return frame.f_code.co_name == _DELIVERY and _is_anyio(frame.f_globals.get("__name__", ""))
 
 
+def is_delivery(callback: Any) -> bool:
+    """Whether `callback` delivers a cancellation, and will schedule itself again."""
+    return getattr(callback, "__name__", None) == _DELIVERY and _is_anyio(getattr(callback, "__module__", None) or "")
+
+
 def starts_thread(frame: FrameType | None) -> bool:
     """Whether `frame` asks for the time because anyio is making a thread to run something in."""
     if frame is None or frame.f_code.co_name != _CLOCK or frame.f_back is None:

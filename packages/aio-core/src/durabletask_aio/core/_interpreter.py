@@ -27,6 +27,13 @@ calling_frame = sys._getframe
 """The frame so many calls up, without the intermediate frames of `inspect.currentframe().f_back`."""
 
 
+def _generator_started(generator: Any) -> None:
+    """Tell the running loop that an asynchronous generator is iterated over for the first time."""
+    started = getattr(get_running_loop(), "asyncgen_started", None)
+    if started is not None:
+        started(generator)
+
+
 def _leave_generator(generator: Any) -> None:
     """No-op async-generator finalizer: CPython frees the generator without running its `finally` blocks."""
 
@@ -34,16 +41,17 @@ def _leave_generator(generator: Any) -> None:
 def abandon_async_generators() -> Any:
     """From now on, on this thread, free suspended asynchronous generators without running their `finally` blocks.
 
-    Otherwise these blocks would run at any time, on the thread on which the garbage collector happens to run.  A turn
-    scope sets the hooks for a whole turn; see `benchmarks/hot_path.py`, `asyncgen_hooks`.
+    Otherwise these blocks would run at any time, on the thread on which the garbage collector happens to run.  The
+    generators of a workflow are kept by its loop, and closed with the instance; see `async_generators`.  A turn scope
+    sets the hooks for a whole turn; see `benchmarks/hot_path.py`, `asyncgen_hooks`.
 
     Returns:
         The previous hooks, for `sys.set_asyncgen_hooks`; `None` if they were these already.
     """
     hooks = sys.get_asyncgen_hooks()
-    if hooks.finalizer is _leave_generator and hooks.firstiter is None:
+    if hooks.finalizer is _leave_generator and hooks.firstiter is _generator_started:
         return None
-    sys.set_asyncgen_hooks(None, _leave_generator)
+    sys.set_asyncgen_hooks(_generator_started, _leave_generator)
     return hooks
 
 

@@ -50,8 +50,11 @@ def waiting_line(task: asyncio.Task[Any]) -> str:
 
 
 def suspended_line(coroutine: Any) -> str:
-    """Return `file:line in function` of the innermost line of user code that `coroutine` is suspended at."""
-    user: FrameType | None = None
+    """Return `file:line in function` of the innermost line of user code that `coroutine` is suspended at.
+
+    Of an asynchronous generator it is the line of its own.
+    """
+    user: FrameType | None = getattr(coroutine, "ag_frame", None)
     last: FrameType | None = None
     for awaitable in _interpreter.await_chain(coroutine):
         last = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)

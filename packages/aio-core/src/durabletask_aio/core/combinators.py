@@ -138,12 +138,13 @@ def parts_of(
 class Combination(ScheduledOperation[T]):
     """An operation made of others.  `cancel` cancels the parts, and takes effect when the last of them is done."""
 
-    __slots__ = ("_cancel_requested", "_parts")
+    __slots__ = ("_cancel_message", "_cancel_requested", "_parts")
 
     def __init__(self, loop: WorkflowLoop, kind: str, parts: Sequence[asyncio.Future[Any]]) -> None:
         super().__init__(loop, kind, f"{len(parts)} awaitables", None)
         self._parts = parts
         self._cancel_requested = False
+        self._cancel_message: Any = None
 
     def _listen(self, part: asyncio.Future[Any]) -> None:
         if isinstance(part, ScheduledOperation):
@@ -171,7 +172,9 @@ class Combination(ScheduledOperation[T]):
         _interpreter.mute_exception(self)
         self._finished()
 
-    def _cancelled(self, msg: Any = None) -> None:
+    def _cancelled(self, error: BaseException | None = None) -> None:
+        """Finish as cancelled: as was asked for, or as the part was that raised `error`."""
+        msg = self._cancel_message if self._cancel_requested or error is None else message_of(error)
         super(ScheduledOperation, self).cancel(msg)  # The future alone: there is no task of upstream's to cancel.
         self._finished()
 
@@ -180,19 +183,36 @@ class Combination(ScheduledOperation[T]):
         self.notify_listeners()
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the parts; takes effect when the last of them is done."""
+        """Cancel the parts; takes effect when the last of them is done.
+
+        Args:
+            msg: the message of the `CancelledError` that awaiting the combination raises; of several, the last.
+
+        Returns:
+            `False` if the combination was done already.
+        """
         if self.done():
             return False
         self._cancel_requested = True
+        self._cancel_message = msg
         for part in self._parts:
             part.cancel(msg)
         return True
 
 
+def message_of(error: BaseException) -> Any:
+    """Return the message that a cancellation was requested with, or `None`; it need not be text."""
+    return error.args[0] if error.args else None
+
+
 def failure_of(part: asyncio.Future[Any]) -> BaseException | None:
     """Return the exception of a done future, a cancellation included; it then counts as retrieved."""
     if part.cancelled():
-        return asyncio.CancelledError()
+        try:
+            part.result()
+        except asyncio.CancelledError as error:
+            # With its message, by which libraries recognise their own cancellations.
+            return error.with_traceback(None)
     return part.exception()
 
 
@@ -252,7 +272,7 @@ class WhenAll(Combination[list[Any]]):
 
     def _settle_failure(self, failure: BaseException) -> None:
         if isinstance(failure, asyncio.CancelledError):
-            self._cancelled()
+            self._cancelled(failure)
         else:
             self._fail(failure)
 
@@ -303,7 +323,7 @@ class WhenAny(Combination[Any]):
         with contextlib.suppress(AttributeError):  # An exception type with slots.
             failure.winner_index = index  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(failure, asyncio.CancelledError):
-            self._cancelled()
+            self._cancelled(failure)
         else:
             self._fail(failure)
 
@@ -313,7 +333,8 @@ class WhenAny(Combination[Any]):
             return False
         for part in self._parts:
             self._ignore(part)
-        self._cancelled(msg)
+        self._cancel_message = msg
+        self._cancelled()
         return True
 
 
@@ -365,7 +386,7 @@ class Timeout(Combination[Any]):
             if self._expired and not self._cancel_requested:
                 self._fail(self._timeout(part))
             else:
-                self._cancelled()
+                self._cancelled(failure_of(part))
         elif (failure := part.exception()) is not None:
             self._fail(failure)
         else:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import functools
 import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from durabletask_aio.core.call_sites import suspended_line
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from durabletask_aio.core.async_generators import StartedGenerator
     from durabletask_aio.core.driver import WorkflowRun
     from durabletask_aio.core.loop import WorkflowLoop
 
@@ -173,16 +175,64 @@ def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | No
             refusals += "ignored GeneratorExit" in str(error)
         except BaseException:
             pass  # Discard: errors during disposal are not reported.
-    _leaked.append(coroutine)
-    _interpreter.leak_reference(coroutine)
+    _leak(coroutine, loop, _MAX_CLOSE_ATTEMPTS)
+
+
+def close_generators(loop: WorkflowLoop, started: Iterable[StartedGenerator]) -> None:
+    """Close asynchronous generators in that order, each in the task that has iterated over it first."""
+    for each in started:
+        saved_loop = _interpreter.swap_loop(loop)
+        saved_hooks = _interpreter.abandon_async_generators()
+        if each.task is not None:
+            _interpreter.enter_task(loop, each.task)
+        try:
+            context = None if each.task is None else _interpreter.context_of(each.task)
+            _close_generator(each.generator, loop, context or contextvars.copy_context())
+        finally:
+            if each.task is not None:
+                _interpreter.leave_task(loop, each.task)
+            if saved_hooks is not None:
+                sys.set_asyncgen_hooks(*saved_hooks)
+            _interpreter.restore_loop(saved_loop)
+
+
+def _close_generator(generator: AsyncGenerator[Any, Any], loop: WorkflowLoop, context: contextvars.Context) -> None:
+    closing: Any = generator.aclose()
+    step = functools.partial(closing.send, None)
+    for attempt in range(1, _MAX_CLOSE_ATTEMPTS + 1):
+        ended = _has_ended(context, step)
+        if ended:
+            return
+        if ended is None:
+            _leak(generator, loop, attempt)  # Python closes a generator only once.
+            return
+        step = functools.partial(closing.throw, GeneratorExit())
+    _leak(generator, loop, _MAX_CLOSE_ATTEMPTS)
+
+
+def _has_ended(context: contextvars.Context, step: Callable[[], object]) -> bool | None:
+    """Whether a generator has ended with a step of its closing; `None` if it has yielded another value."""
+    try:
+        context.run(step)
+    except RuntimeError as error:
+        return None if "ignored GeneratorExit" in str(error) else True
+    except BaseException:
+        return True  # Discard: errors during disposal are not reported.
+    return False  # It awaits something.
+
+
+def _leak(suspended: Any, loop: WorkflowLoop, attempts: int) -> None:
+    """Keep code forever that cannot be closed, and say where it is."""
+    _leaked.append(suspended)
+    _interpreter.leak_reference(suspended)
     logging.getLogger("durabletask.aio").warning(
         "workflow %r, instance %r: the code at %s still awaits after %d attempts to close it, and is left as it "
         "is. Does it have an 'except:' or 'except BaseException:' that does not raise again? 'except Exception:' would "
         "let the end through",
         loop.execution.workflow_name,
         loop.execution.instance_id,
-        suspended_line(coroutine),
-        _MAX_CLOSE_ATTEMPTS,
+        suspended_line(suspended),
+        attempts,
     )
 
 

@@ -231,4 +231,5 @@ class WorkflowRun:
         if main is not None and not main.done():
             children.append(main)
         disposal.close_coroutines(self.loop, children)
+        disposal.close_generators(self.loop, self.loop.generators.take_suspended())
         self.execution.end_closing()

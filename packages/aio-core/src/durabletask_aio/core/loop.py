@@ -21,7 +21,7 @@ import math
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from datetime import timedelta
 from enum import Enum
 from itertools import count
@@ -30,8 +30,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from durabletask_aio.core import _compat_anyio, _interpreter, _upstream
 from durabletask_aio.core._interpreter import calling_frame, restore_loop, swap_loop
 from durabletask_aio.core._upstream import WakeTask, task
+from durabletask_aio.core.async_generators import AsyncGenerators
 from durabletask_aio.core.asyncio_order import check_new_future, check_new_task
 from durabletask_aio.core.call_sites import waiting_line
+from durabletask_aio.core.cancel_deliveries import CancelDeliveries
 from durabletask_aio.core.errors import InstanceEvicted, StepBudgetError, UnsupportedInWorkflowError
 from durabletask_aio.core.refusals import ADVICE, refuse_unsupported
 from durabletask_aio.core.timers import timer_too_long
@@ -80,6 +82,7 @@ class WorkflowTask(asyncio.Task[T]):
         if not _compat_anyio.delivers_in_address_order(calling_frame(1)):
             return super().cancel(msg)
         loop = cast("WorkflowLoop", self.get_loop())
+        loop.cancel_deliveries.delivered()
         return loop.call_in_order(self._hash, super().cancel, msg)
 
     if sys.version_info >= (3, 11):
@@ -168,6 +171,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The task of the workflow function."""
         self._state = _LIVE
         self._ready: deque[asyncio.Handle] = deque()
+        self.cancel_deliveries = CancelDeliveries(self, self.call_soon)
         self.outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
         self._timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
@@ -184,6 +188,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         # asyncio refers to tasks weakly; a workflow's task without any other reference must not be freed while it is
         # pending.  By id, which is cheaper to look up than our hash; the order is that of creation.
         self._tasks: dict[int, WorkflowTask[Any]] = {}
+        self.generators = AsyncGenerators()
         self._exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
         self._debug = False
 
@@ -199,6 +204,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         saved_hooks = None if self.asyncgen_hooks_set else _interpreter.abandon_async_generators()
         left = self._step_budget
         ready = self._ready
+        if self.cancel_deliveries.parked:
+            self.cancel_deliveries.resume(ready)
         try:
             while ready and left:
                 left -= 1
@@ -239,6 +246,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         raise self.execution.error(StepBudgetError, msg)
 
     # -- what the instance waits for ------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> deque[asyncio.Handle]:
+        """The callbacks that will be run, in their order."""
+        return self._ready
 
     @property
     def tasks(self) -> list[WorkflowTask[Any]]:
@@ -402,6 +414,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if isinstance(done, WorkflowTask):
             done.order = next(self.completions)
             self._tasks.pop(id(done), None)
+
+    def asyncgen_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Keep an asynchronous generator that is iterated over for the first time, so that it is closed in the end."""
+        self.generators.started(generator, asyncio.current_task(self))
 
     def call_in_order(self, place: int, function: Callable[..., T], *args: Any) -> T:
         """Call `function`; what it makes ready is run at its `place` among what such calls in a row make ready."""
