@@ -1,20 +1,21 @@
 """`AsyncGenerators`: the asynchronous generators of an instance, which are closed together with it.
 
 A loop that is left before its generator has ended leaves the generator suspended.  Python would close it when it is
-freed, at any time and on any thread; nobody else would, and what its `finally` blocks release would be kept forever.
+freed, at any time and on any thread, so the hooks of the event loop prevent that; not closed at all, it would keep what
+its `finally` blocks release.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from types import AsyncGeneratorType
 from typing import Any, NamedTuple
 
 
 class StartedGenerator(NamedTuple):
     """An asynchronous generator that has been iterated over."""
 
-    generator: AsyncGenerator[Any, Any]
+    generator: AsyncGeneratorType[Any, Any]
     task: asyncio.Task[Any] | None
     """The task that did it first."""
 
@@ -31,7 +32,7 @@ class AsyncGenerators:
         self._started: list[StartedGenerator] = []
         self._next_removal = 16
 
-    def started(self, generator: AsyncGenerator[Any, Any], task: asyncio.Task[Any] | None) -> None:
+    def started(self, generator: AsyncGeneratorType[Any, Any], task: asyncio.Task[Any] | None) -> None:
         """Keep a generator; called when it is first iterated over."""
         if len(self._started) >= self._next_removal:
             self._started = [each for each in self._started if each.generator.ag_frame is not None]

@@ -60,13 +60,13 @@ class AsyncEventClient(Protocol):
 
 
 @overload
-def request_cancellation(
-    client: AsyncEventClient, instance_id: str, reason: str | None = None
-) -> Coroutine[Any, Any, None]: ...
+def request_cancellation(client: EventClient, instance_id: str, reason: str | None = None) -> None: ...
 
 
 @overload
-def request_cancellation(client: EventClient, instance_id: str, reason: str | None = None) -> None: ...
+def request_cancellation(
+    client: AsyncEventClient, instance_id: str, reason: str | None = None
+) -> Coroutine[Any, Any, None]: ...
 
 
 def request_cancellation(client: Any, instance_id: str, reason: str | None = None) -> Any:

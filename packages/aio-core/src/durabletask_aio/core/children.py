@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durabletask_aio.core import _compat_anyio, _upstream_retries
-from durabletask_aio.core._upstream import TaskFailedError, task
+from durabletask_aio.core._upstream import task
 from durabletask_aio.core.cancellation import CANCEL_EVENT, CANCELLED_TYPE, cancel_payload
 from durabletask_aio.core.errors import WorkflowCancelledError, shown
-from durabletask_aio.core.operations import RetriedOperation
+from durabletask_aio.core.operations import RetriedOperation, ScheduledOperation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +81,7 @@ class ChildOperation(RetriedOperation[T]):
         loop.linked_children.pop(self, None)
         if self._is_requested and self._has_been_cancelled(task):
             self.order = loop.operation_finished()
-            asyncio.Future.cancel(cast("asyncio.Future[T]", self), self._message)
+            super(ScheduledOperation, self).cancel(self._message)  # The future alone: the child has ended.
             self.notify_listeners()
         else:
             super().on_child_completed(task)
@@ -90,10 +89,8 @@ class ChildOperation(RetriedOperation[T]):
     def _has_been_cancelled(self, child: task.Task[Any]) -> bool:
         if not child.is_failed:
             return False
-        error = child.get_exception()
-        if not isinstance(error, TaskFailedError):
-            return False
-        kind, message = error.details.error_type, error.details.message
+        details = child.get_exception().details
+        kind, message = details.error_type, details.message
         if kind == _UNTYPED:
             return message == (self._reason or WorkflowCancelledError.NO_REASON)
         return kind == CANCELLED_TYPE

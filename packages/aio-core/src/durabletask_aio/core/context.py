@@ -357,7 +357,8 @@ class AsyncWorkflowContext:
         child = child_of_step(upstream, step) if cancel_children else None
         if child is not None:
             retries.use_workflow_clock(upstream, scheduled)
-            return ChildOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled).link(child)
+            linked: ChildOperation[Any] = ChildOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
+            return linked.link(child)
         if retry_policy is None:
             return ScheduledOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
         retries.use_workflow_clock(upstream, scheduled)

@@ -21,10 +21,11 @@ import math
 import sys
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from enum import Enum
 from itertools import count
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from durabletask_aio.core import _compat_anyio, _interpreter, _upstream
@@ -415,7 +416,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             done.order = next(self.completions)
             self._tasks.pop(id(done), None)
 
-    def asyncgen_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def asyncgen_started(self, generator: AsyncGeneratorType[Any, Any]) -> None:
         """Keep an asynchronous generator that is iterated over for the first time, so that it is closed in the end."""
         self.generators.started(generator, asyncio.current_task(self))
 
