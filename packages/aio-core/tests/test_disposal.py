@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from disposals import held_instances
@@ -522,7 +522,7 @@ def test_logging_from_a_finally_block_of_a_closed_instance_is_silent(caplog):
 
 def test_an_open_async_generator_is_closed_with_its_instance():
     """CPython's finalizer would do it at any time, on any thread; `contextlib.aclosing` is the way to do it earlier."""
-    seen = []
+    seen: list[Any] = []
 
     async def numbers(ctx, name):
         try:
@@ -560,14 +560,14 @@ def test_async_generators_that_have_ended_are_not_kept():
         for _ in range(1_000):
             async for _ in numbers():
                 pass
-        kept.append(len(asyncio.get_running_loop().generators._started))
+        kept.append(len(cast(Any, asyncio.get_running_loop()).generators._started))
 
     started(workflow)
     assert max(kept) <= 32
 
 
 def test_an_async_generator_that_awaits_while_it_is_closed_ends():
-    seen = []
+    seen: list[Any] = []
 
     async def numbers(ctx):
         try:

@@ -17,7 +17,7 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from workflows import started
 
-from durabletask_aio.core import _upstream, _upstream_retries, retries
+from durabletask_aio.core import _upstream, _upstream_events, _upstream_retries, retries
 from durabletask_aio.core.divergence import describe_action, describe_event
 
 T = TypeVar("T")
@@ -256,8 +256,8 @@ def test_a_context_makes_its_actions_in_get_actions(context):
 
 def test_received_events_are_kept_as_numbered_json(context):
     context._received_events["go"] = [(4, '"later"')]
-    _upstream.return_event(context, "Go", {"n": 1})
-    _upstream.return_event(context, "other", None)
+    _upstream_events.return_event(context, "Go", {"n": 1})
+    _upstream_events.return_event(context, "other", None)
     assert context._received_events == {"go": [(3, '{"n": 1}'), (4, '"later"')], "other": [(-1, None)]}
     assert context.wait_for_external_event("go").get_result() == {"n": 1}
 

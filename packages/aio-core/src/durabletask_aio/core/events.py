@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream_events
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core.operations import Operation
 
@@ -41,4 +41,4 @@ class EventStream(AsyncIterator[T]):
         self._next = None
         if waiting is not None and waiting.done() and not waiting.cancelled() and waiting.exception() is None:
             payload: Any = waiting.result()
-            _upstream.return_event(upstream, self._name, payload)
+            _upstream_events.return_event(upstream, self._name, payload)

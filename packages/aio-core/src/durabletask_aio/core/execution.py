@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from durabletask_aio.core import _upstream
+from durabletask_aio.core import _upstream_events
 from durabletask_aio.core._upstream import NullContext, task
 from durabletask_aio.core.call_sites import call_site
 from durabletask_aio.core.cancellation import CANCEL_EVENT
@@ -179,7 +179,7 @@ class Execution:
         assert continuation is not None
         self.attach(upstream)
         if not continuation.save_events:
-            _upstream.carry_over(upstream, CANCEL_EVENT)
+            _upstream_events.carry_over(upstream, CANCEL_EVENT)
         self.metadata.carry(upstream, None)
         if continuation.save_events:
             for return_unconsumed in reversed(self.event_streams):
