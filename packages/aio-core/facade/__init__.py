@@ -29,6 +29,7 @@ from durabletask_aio.core import (
     WorkflowTimeoutError,
     WorkflowValidationError,
     as_orchestrator,
+    raises,
     request_cancellation,
 )
 from durabletask_aio.core import registration as _registration
@@ -57,6 +58,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "as_orchestrator",
+    "raises",
     "request_cancellation",
 ]
 

@@ -89,24 +89,22 @@ def test_the_actions_are_those_of_the_generator():
             ctx.call_entity(account, "get"),
         ]
 
-    def program(ctx, _):
+    def generator(ctx, _):
         tasks = schedule(ctx)
         first = yield tasks[0]
         yield ctx.call_activity("next", input=first.text)
         rest = yield task.when_all(tasks[1:5])
         return [rest[0], rest[1], rest[2][0].text, rest[3] is not None]
 
-    generator = program
-
-    async def program(ctx):
+    async def workflow(ctx):
         tasks = schedule(ctx.upstream_context)
         first = await ctx.wait_for_task(tasks[0])
         await ctx.call_activity("next", input=first.text)
         rest = await ctx.gather(*map(ctx.wait_for_task, tasks[1:5]))
         return [rest[0], rest[1], rest[2][0].text, rest[3] is not None]
 
-    theirs = Instance(generator).run({"agent": str.upper})
-    ours = Instance(as_orchestrator(program)).run({"agent": str.upper})
+    theirs = Instance(generator, name="workflow").run({"agent": str.upper})
+    ours = Instance(as_orchestrator(workflow)).run({"agent": str.upper})
     assert ours.result == theirs.result == [1, "B", "C", True]
     assert list(map(canonical, ours.turns)) == list(map(canonical, theirs.turns))
 
@@ -170,16 +168,14 @@ def test_a_failed_task_raises_the_rich_failure():
 
 
 def test_an_uncaught_failure_is_recorded_as_the_generators_is():
-    def program(ctx, _):
+    def generator(ctx, _):
         yield run_agent(ctx, 1)
 
-    generator = program
-
-    async def program(ctx):
+    async def workflow(ctx):
         await ctx.wait_for_task(run_agent(ctx.upstream_context, 1))
 
-    theirs = Instance(generator).run({"agent": boom}).turns
-    ours = Instance(as_orchestrator(program)).run({"agent": boom}).turns
+    theirs = Instance(generator, name="workflow").run({"agent": boom}).turns
+    ours = Instance(as_orchestrator(workflow)).run({"agent": boom}).turns
     assert list(map(canonical, ours)) == list(map(canonical, theirs))
 
 

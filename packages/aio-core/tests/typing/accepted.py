@@ -23,6 +23,7 @@ from durabletask.aio import (
     WorkflowFunction,
     WorkflowTimeoutError,
     as_orchestrator,
+    raises,
 )
 from durabletask.client import TaskHubGrpcClient
 from durabletask.entities import EntityInstanceId
@@ -225,3 +226,43 @@ def registration(worker: TaskHubGrpcWorker, client: TaskHubGrpcClient) -> None:
     assert_type(as_orchestrator(child), task.Orchestrator[Order, list[str]])
     assert_type(decorated_with_arguments, task.Orchestrator[Order, str])
     assert_type(decorated_without_input, task.Orchestrator[Any, str])
+
+
+class Declined(Exception):
+    pass
+
+
+@raises(Declined, ValueError)
+def declaring(ctx: task.ActivityContext, order: Order) -> int:
+    return 1
+
+
+@raises(Declined)
+async def declaring_child(ctx: AsyncWorkflowContext, order: Order) -> list[str]:
+    return [order.id]
+
+
+async def catching(ctx: AsyncWorkflowContext, order: Order) -> int:
+    final = RetryPolicy(
+        first_retry_interval=timedelta(seconds=1), max_number_of_attempts=2, non_retryable=[Declined, "shop.Refused"]
+    )
+    upstreams = task.RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=2)
+    assert_type(final.non_retryable, tuple[type[BaseException] | str, ...])
+    try:
+        assert_type(await ctx.call_activity(declaring, input=order, retry_policy=final), int)
+        assert_type(await ctx.call_activity(charge, input=order, raises=Declined, retry_policy=upstreams), int)
+        assert_type(await ctx.call_activity(charge_async, input=order, raises=(Declined, ValueError)), int)
+        assert_type(await ctx.call_activity("charge", return_type=int, raises=(Declined,)), int)
+        assert_type(await ctx.call_sub_orchestrator(declaring_child, input=order, raises=()), list[str])
+        assert_type(await ctx.call_sub_orchestrator(generator, input=order, retry_policy=final), int)
+        await ctx.call_entity(EntityInstanceId("account", "a"), "get", return_type=int, raises=Declined)
+    except Declined:
+        return 0
+    return 1
+
+
+async def with_a_library(ctx: AsyncWorkflowContext, order: Order) -> int:
+    call: task.CompletableTask[int] = ctx.upstream_context.call_activity(charge, input=order)
+    assert_type(ctx.wait_for_task(call), Operation[int])
+    assert_type(await ctx.wait_for_task(task.when_all([call])), list[int])
+    return await ctx.with_timeout(ctx.wait_for_task(call), 5)

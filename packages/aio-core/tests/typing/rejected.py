@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from durabletask import task
-from durabletask.aio import AsyncWorkflowContext, Operation, as_orchestrator
+from durabletask.aio import AsyncWorkflowContext, Operation, as_orchestrator, raises
 from durabletask.entities import EntityInstanceId
 
 
@@ -61,6 +61,9 @@ async def wrong_arguments(ctx: AsyncWorkflowContext, order: str) -> None:
     ctx.signal_entity("counter", "add")  # wrong
     await ctx.call_entity(EntityInstanceId("counter", "a"), 5)  # wrong
     await ctx.lock_entities(EntityInstanceId("counter", "a"))  # wrong
+    await ctx.call_activity(charge, input=order, raises="CardDeclined")  # wrong
+    await ctx.call_activity(charge, input=order, raises=(SystemExit,))  # wrong
+    await ctx.wait_for_task(ctx.call_activity(charge, input=order))  # wrong
 
 
 async def wrong_child(ctx: AsyncWorkflowContext, order: str) -> None:
@@ -81,5 +84,6 @@ async def activity_of_the_wrong_kind(ctx: AsyncWorkflowContext, order: str) -> N
 as_orchestrator(plain, sandbox_mode=5)  # wrong
 as_orchestrator(child, name=5)  # wrong
 as_orchestrator(5)  # wrong
+raises(5)(charge)  # wrong
 
 wrong: Operation[str] = Operation()  # wrong

@@ -8,6 +8,7 @@ What workflow code uses:
     children: sub-orchestrations that are cancelled together with their operation.
     combinators: `when_all`, `when_any`, `gather`, `with_timeout`.
     events: `ctx.events`, external events as an async iterator.
+    calls: the longer methods of the context.
     arguments, timers: checks of what the context's methods are given.
     cleanup, deterministic, metadata, workflow_logger: what `ctx.add_cleanup`, `ctx.random`, `ctx.get_metadata` and
         `ctx.logger` are made of.
@@ -26,7 +27,7 @@ What runs it:
     cancellation: the request to cancel an instance, as an event, and the failure that the instance ends with.
     cancel_requests: recognises the requests on arrival, and cancels the main task.
     continuation: the arguments of `continue_as_new` until the function returns.
-    retries: when a failed activity is tried again.
+    retries: `RetryPolicy`, and when a failed activity is tried again.
     rewinding: what a rewind takes out of the history of a failed instance.
     disposal: closes the coroutines of instances that will not be continued.
 
@@ -37,6 +38,8 @@ What clients use, with the public import path `durabletask.aio.client`:
 
 What is said about it:
     failures, stack_traces: what the history records of an exception.
+    recorded_types: whether a recorded failure is of an exception type.
+    declared_failures: `raises`, and failures that are also of a type of the user's.
     failed_attempts: the log lines about failed activities and sub-orchestrations.
     divergence: the error for a history that does not fit the code.
     waits: what the code of a suspended instance waits for, and where.
@@ -63,9 +66,9 @@ from durabletask_aio.core import installation
 # First, because an upstream that does not fit may lack what the modules below import.
 installation.quick_check()
 
-from durabletask_aio.core._upstream import RetryPolicy
 from durabletask_aio.core.cancellation import request_cancellation
 from durabletask_aio.core.context import AsyncWorkflowContext
+from durabletask_aio.core.declared_failures import raises
 from durabletask_aio.core.errors import (
     ActivityFailedError,
     AsyncWorkflowError,
@@ -86,6 +89,7 @@ from durabletask_aio.core.errors import (
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.operations import HeldLock, Operation
 from durabletask_aio.core.orchestrator import as_orchestrator
+from durabletask_aio.core.retries import RetryPolicy
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.core.workflow import WorkflowFunction
 
@@ -113,6 +117,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "as_orchestrator",
+    "raises",
     "request_cancellation",
 ]
 
@@ -122,9 +127,11 @@ for _public in (
     EventStream,
     HeldLock,
     Operation,
+    RetryPolicy,
     SandboxMode,
     WorkflowFunction,
     as_orchestrator,
+    raises,
     request_cancellation,
 ):
     _public.__module__ = "durabletask.aio"

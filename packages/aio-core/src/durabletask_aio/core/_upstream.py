@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, cast
 
 import durabletask.worker as worker
 from durabletask import task
-from durabletask.entities import EntityInstanceId
+from durabletask.entities import EntityInstanceId, EntityOperationFailedException
 from durabletask.internal import helpers, type_discovery
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
-from durabletask.task import CompletableTask, RetryPolicy, TaskCancelledError, TaskFailedError
+from durabletask.task import CompletableTask, FailureDetails, RetryPolicy, TaskCancelledError, TaskFailedError
 
 __all__ = [
     "ActivityContext",
     "CompletableTask",
     "EntityInstanceId",
+    "EntityOperationFailedException",
     "ExecutionResults",
+    "FailureDetails",
     "HistoryExecutor",
     "Listener",
     "NullContext",
@@ -41,6 +43,7 @@ __all__ = [
     "WakeTask",
     "new_failure_details",
     "pb",
+    "qualified_name",
     "self_check",
     "task",
 ]
@@ -50,6 +53,7 @@ ExecutionResults = worker.ExecutionResults
 TaskHubGrpcWorker = worker.TaskHubGrpcWorker
 UnserializableResult = JsonEncodeOutputException
 new_failure_details = helpers.new_failure_details
+qualified_name = helpers.get_qualified_name
 
 
 # -- being told when a task completes ---------------------------------------------------------------------------------

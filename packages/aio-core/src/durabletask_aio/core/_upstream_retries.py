@@ -10,7 +10,15 @@ from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
-from durabletask_aio.core._upstream import RetryPolicy, cancel_timer, is_executor, pb, task
+from durabletask_aio.core._upstream import (
+    FailureDetails,
+    RetryPolicy,
+    TaskFailedError,
+    cancel_timer,
+    is_executor,
+    pb,
+    task,
+)
 
 
 def retryable_task(context: Any, sequence: int | None, key: int) -> task.Task[Any] | None:
@@ -144,6 +152,27 @@ def control_retries(context: Any) -> None:
         original(*arguments, **keywords)
 
     context.call_activity_function_helper = call_activity_function_helper
+
+
+_FAILURES = ("taskFailed", "subOrchestrationInstanceFailed")
+
+
+def is_failure(event: pb.HistoryEvent) -> bool:
+    """Whether `event` is the failure of an activity or a sub-orchestration."""
+    return event.WhichOneof("eventType") in _FAILURES
+
+
+def failed_task(context: Any, event: pb.HistoryEvent) -> Any:
+    """Return the task whose failure `event` is, or `None` if it is not outstanding."""
+    return context._pending_tasks.get(getattr(event, str(event.WhichOneof("eventType"))).taskScheduledId)
+
+
+def failure_of(event: Any) -> FailureDetails | None:
+    """Return the details of the failure that `event` is; `None` if it is none."""
+    if not isinstance(event, pb.HistoryEvent) or not is_failure(event):
+        return None
+    failed = event.taskFailed if event.HasField("taskFailed") else event.subOrchestrationInstanceFailed
+    return TaskFailedError("", failed.failureDetails).details
 
 
 def note_failure(context: Any, event: Any, retryable: Any = None) -> None:

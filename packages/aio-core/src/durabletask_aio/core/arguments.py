@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import EntityInstanceId, RetryPolicy, task
 from durabletask_aio.core.cancellation import CANCEL_EVENT
+from durabletask_aio.core.declared_failures import Types, checked, declared_by
 from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
 from durabletask_aio.core.errors import AsyncWorkflowError, shown
 from durabletask_aio.core.functions import function_name
@@ -50,6 +51,20 @@ def check_retry_policy(execution: Execution, policy: object, method: str) -> Non
         f"ctx.{method}(work, retry_policy=RetryPolicy(first_retry_interval=timedelta(seconds=1), "
         f"max_number_of_attempts=3))",
     )
+
+
+def raised_types(execution: Execution, raises: object, function: object, method: str) -> Types:
+    """Return the exception types of a call: those given as `raises=`, or else those that the function declares."""
+    if raises is None:
+        return declared_by(function)
+    try:
+        return checked(raises)
+    except TypeError as error:
+        raise execution.usage_error(
+            f"raises= of ctx.{method} takes exception types: {error}",
+            f"ctx.{method}(work, raises={shown(raises)})",
+            f"ctx.{method}(work, raises=(CardDeclined,))",
+        ) from None
 
 
 def check_tags(execution: Execution, tags: Any) -> None:

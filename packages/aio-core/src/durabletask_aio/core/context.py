@@ -15,28 +15,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import proxy
 
-from durabletask_aio.core import arguments, combinators, retries
+from durabletask_aio.core import arguments, calls, combinators, retries
 from durabletask_aio.core._upstream import (
     ActivityContext,
     EntityInstanceId,
     RetryPolicy,
     call_activity,
-    child_of_step,
     sequence_number,
     task,
 )
 from durabletask_aio.core.call_sites import call_site
-from durabletask_aio.core.children import ChildOperation
 from durabletask_aio.core.continuation import Continuation
+from durabletask_aio.core.declared_failures import Types
 from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import InstanceEvicted, WorkflowValidationError, shown
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.operations import (
     ACTIVITY,
-    ENTITY,
     EVENT,
     LOCK,
-    SUB_ORCHESTRATION,
     TASK,
     TIMER,
     LockOperation,
@@ -58,6 +55,7 @@ T = TypeVar("T")
 TInput = TypeVar("TInput")
 TOutput = TypeVar("TOutput")
 
+Raises: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 AsyncActivity: TypeAlias = Callable[[ActivityContext, TInput], Awaitable[TOutput]]
 
 
@@ -132,6 +130,7 @@ class AsyncWorkflowContext:
         retry_policy: RetryPolicy | None = ...,
         tags: dict[str, str] | None = ...,
         return_type: type[T],
+        raises: Raises | None = ...,
     ) -> Operation[T]: ...
 
     @overload
@@ -143,6 +142,7 @@ class AsyncWorkflowContext:
         retry_policy: RetryPolicy | None = ...,
         tags: dict[str, str] | None = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[Any]: ...
 
     @overload
@@ -154,6 +154,7 @@ class AsyncWorkflowContext:
         retry_policy: RetryPolicy | None = ...,
         tags: dict[str, str] | None = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     @overload
@@ -165,6 +166,7 @@ class AsyncWorkflowContext:
         retry_policy: RetryPolicy | None = ...,
         tags: dict[str, str] | None = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     def call_activity(
@@ -175,6 +177,7 @@ class AsyncWorkflowContext:
         retry_policy: RetryPolicy | None = None,
         tags: dict[str, str] | None = None,
         return_type: type | None = None,
+        raises: Raises | None = None,
     ) -> Operation[Any]:
         """Schedule an activity.
 
@@ -186,6 +189,8 @@ class AsyncWorkflowContext:
             return_type: the type to reconstruct the result as.  By default it is the annotation of the function, if it
                 is of a kind that the converter reconstructs: dataclasses for the default converter, and not `datetime`,
                 enumerations or tuples, which stay what JSON has for them.
+            raises: exception types, as after `except`: a failure recorded under such a type, or a subtype, is also an
+                instance of it.  By default those that `@raises` declares on the function.
 
         Returns:
             The operation.  Awaiting it raises [`ActivityFailedError`][durabletask.aio.ActivityFailedError] if the
@@ -196,6 +201,9 @@ class AsyncWorkflowContext:
         """
         execution = self._execution
         name = activity if type(activity) is str else arguments.name_of(execution, activity, "call_activity")
+        types: Types = ()
+        if raises is not None or activity is not name:
+            types = arguments.raised_types(execution, raises, activity, "call_activity")
         upstream = execution.scheduler("call_activity")
         if retry_policy is not None:
             arguments.check_retry_policy(execution, retry_policy, "call_activity")
@@ -217,10 +225,14 @@ class AsyncWorkflowContext:
                 execution, error, input, f"activity {name!r}", f"ctx.call_activity({name!r}, input="
             ) from error
         step = sequence_number(upstream)
+        operation: ScheduledOperation[Any]
         if retry_policy is None:
-            return ScheduledOperation(self._loop, ACTIVITY, name, step, scheduled)
-        retries.use_workflow_clock(upstream, scheduled)
-        return RetriedOperation(self._loop, ACTIVITY, name, step, scheduled)
+            operation = ScheduledOperation(self._loop, ACTIVITY, name, step, scheduled)
+        else:
+            retries.use_workflow_clock(upstream, scheduled)
+            operation = RetriedOperation(self._loop, ACTIVITY, name, step, scheduled)
+        operation.raises = types
+        return operation
 
     @overload
     def call_sub_orchestrator(
@@ -233,6 +245,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: type[T],
+        raises: Raises | None = ...,
     ) -> Operation[T]: ...
 
     @overload
@@ -246,6 +259,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[Any]: ...
 
     @overload
@@ -259,6 +273,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     @overload
@@ -272,6 +287,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     @overload
@@ -285,6 +301,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     @overload
@@ -298,6 +315,7 @@ class AsyncWorkflowContext:
         version: str | None = ...,
         cancel_children: bool = ...,
         return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[TOutput]: ...
 
     def call_sub_orchestrator(
@@ -310,6 +328,7 @@ class AsyncWorkflowContext:
         version: str | None = None,
         cancel_children: bool = False,
         return_type: type | None = None,
+        raises: Raises | None = None,
     ) -> Operation[Any]:
         """Start another workflow, async or generator, as a child of this one.
 
@@ -323,6 +342,7 @@ class AsyncWorkflowContext:
                 cancelled operation is then done when the child has ended.
             return_type: the type to reconstruct the result as.  By default the result is what JSON has for it, a dict
                 for a dataclass, as in a generator orchestrator.
+            raises: exception types, as for an activity; what the child has not caught of its own activities counts too.
 
         Returns:
             The operation.  Awaiting it raises
@@ -331,38 +351,18 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: if an argument is wrong, or the input cannot be serialised.
         """
-        execution = self._execution
-        name = arguments.name_of(execution, orchestrator, "call_sub_orchestrator")
-        if retry_policy is not None:
-            arguments.check_retry_policy(execution, retry_policy, "call_sub_orchestrator")
-        for keyword, value in (("instance_id", instance_id), ("version", version)):
-            if value is not None:
-                arguments.check_text(execution, value, keyword, f"ctx.call_sub_orchestrator({name!r}, {keyword}=")
-        upstream = execution.scheduler("call_sub_orchestrator")
-        try:
-            scheduled = upstream.call_sub_orchestrator(
-                name,
-                input=input,
-                instance_id=instance_id,
-                retry_policy=retry_policy,
-                version=version,
-                return_type=cast("type[Any]", return_type),
-            )
-        except (TypeError, ValueError) as error:
-            raise arguments.unserializable(
-                execution, error, input, f"sub-orchestration {name!r}", f"ctx.call_sub_orchestrator({name!r}, input="
-            ) from error
-        step = sequence_number(upstream)
-        execution.metadata.carry(upstream, step)
-        child = child_of_step(upstream, step) if cancel_children else None
-        if child is not None:
-            retries.use_workflow_clock(upstream, scheduled)
-            linked: ChildOperation[Any] = ChildOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
-            return linked.link(child)
-        if retry_policy is None:
-            return ScheduledOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
-        retries.use_workflow_clock(upstream, scheduled)
-        return RetriedOperation(self._loop, SUB_ORCHESTRATION, name, step, scheduled)
+        return calls.sub_orchestration(
+            self._execution,
+            self._loop,
+            orchestrator,
+            input=input,
+            instance_id=instance_id,
+            retry_policy=retry_policy,
+            version=version,
+            cancel_children=cancel_children,
+            return_type=return_type,
+            raises=raises,
+        )
 
     def create_timer(self, fire_at: float | timedelta | datetime) -> Operation[None]:
         """Start a durable timer.
@@ -470,16 +470,34 @@ class AsyncWorkflowContext:
 
     @overload
     def call_entity(
-        self, entity: EntityInstanceId, operation: str, input: Any = ..., *, return_type: type[T]
+        self,
+        entity: EntityInstanceId,
+        operation: str,
+        input: Any = ...,
+        *,
+        return_type: type[T],
+        raises: Raises | None = ...,
     ) -> Operation[T]: ...
 
     @overload
     def call_entity(
-        self, entity: EntityInstanceId, operation: str, input: Any = ..., *, return_type: None = ...
+        self,
+        entity: EntityInstanceId,
+        operation: str,
+        input: Any = ...,
+        *,
+        return_type: None = ...,
+        raises: Raises | None = ...,
     ) -> Operation[Any]: ...
 
     def call_entity(
-        self, entity: EntityInstanceId, operation: str, input: Any = None, *, return_type: type | None = None
+        self,
+        entity: EntityInstanceId,
+        operation: str,
+        input: Any = None,
+        *,
+        return_type: type | None = None,
+        raises: Raises | None = None,
     ) -> Operation[Any]:
         """Call an operation of an entity, and wait for its result.
 
@@ -488,6 +506,7 @@ class AsyncWorkflowContext:
             operation: the name of its operation.
             input: what the worker's data converter can serialise.
             return_type: the type to reconstruct the result as.
+            raises: exception types, as for an activity.
 
         Returns:
             The operation.  Awaiting it raises [`ActivityFailedError`][durabletask.aio.ActivityFailedError] if the
@@ -496,16 +515,9 @@ class AsyncWorkflowContext:
         Raises:
             WorkflowValidationError: if an argument is wrong, or the input cannot be serialised.
         """
-        execution = self._execution
-        arguments.check_entity(execution, entity, operation, "call_entity")
-        upstream = execution.scheduler("call_entity")
-        try:
-            scheduled = upstream.call_entity(entity, operation, input, return_type=cast("type[Any]", return_type))
-        except (TypeError, ValueError) as error:
-            raise arguments.unserializable(
-                execution, error, input, f"entity operation {operation!r}", f"ctx.call_entity(entity, {operation!r}, "
-            ) from error
-        return ScheduledOperation(self._loop, ENTITY, f"{entity}.{operation}", sequence_number(upstream), scheduled)
+        return calls.entity_operation(
+            self._execution, self._loop, entity, operation, input, return_type=return_type, raises=raises
+        )
 
     def signal_entity(
         self, entity_id: EntityInstanceId, operation_name: str, input: Any = None, signal_time: datetime | None = None

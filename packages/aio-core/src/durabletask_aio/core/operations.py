@@ -28,6 +28,7 @@ from durabletask_aio.core._upstream import (
     task,
 )
 from durabletask_aio.core.call_sites import first_foreign_frame, line_of
+from durabletask_aio.core.declared_failures import Types, new_failure
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
 
 if TYPE_CHECKING:
@@ -127,10 +128,12 @@ class ScheduledOperation(Operation[T]):
     Apart from `Operation`, so that the class that users see has none of them.
     """
 
-    __slots__ = ("_hash", "_listeners", "order")
+    __slots__ = ("_hash", "_listeners", "order", "raises")
 
     if TYPE_CHECKING:
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
+        raises: Types
+        """The exception types that the call declares; only of activities, sub-orchestrations and entity operations."""
 
     def __init__(
         self, loop: WorkflowLoop, kind: str, name: str, step: int | None, scheduled: task.Task[Any] | None = None
@@ -199,7 +202,9 @@ class ScheduledOperation(Operation[T]):
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
         type_ = SubOrchestrationFailedError if self.kind == SUB_ORCHESTRATION else ActivityFailedError
-        return type_(
+        return new_failure(
+            type_,
+            getattr(self, "raises", ()),
             error,
             what=f"{self.kind} {self.name!r}",
             instance_id=execution.instance_id,

@@ -9,6 +9,7 @@ from typing import Any
 
 from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import pb, task
+from durabletask_aio.core.recorded_types import record_bases
 
 _DESCRIPTION = "_durabletask_aio_description"
 """The attribute of upstream's error for a failed operation in which `set_description` stores the better message."""
@@ -42,7 +43,7 @@ def describe_failure(actions: Iterable[pb.OrchestratorAction], error: BaseExcept
     The actions of a replay are those of the equivalent generator, byte for byte, so they keep upstream's message
     (`Activity task #1 failed: ...`).  Here it becomes that of the exception that the workflow saw, which names
     activity, workflow and instance; and the stack trace gets the frames of the user's code, followed by those of the
-    cause.  The types do not change, since replays compare them.
+    cause.  The types do not change, since replays compare them; the names of their bases are added.
 
     Args:
         actions: the actions of a response; changed in place.
@@ -52,6 +53,7 @@ def describe_failure(actions: Iterable[pb.OrchestratorAction], error: BaseExcept
         return
     for action in actions:
         if action.completeOrchestration.HasField("failureDetails"):
+            record_bases(action.completeOrchestration.failureDetails, type(error))
             _describe(action.completeOrchestration.failureDetails, error)
 
 

@@ -19,6 +19,8 @@ from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
+from durabletask_aio.core.recorded_types import record_bases
+from durabletask_aio.core.retries import stop_if_final
 
 _TIMER_TOLERANCE = 10_000_000
 """Nanoseconds by which an engine may round the time of a timer."""
@@ -222,9 +224,12 @@ class TurnExecutor(_upstream.HistoryExecutor):
         was_suspended = self.is_suspended
         if not was_suspended and self._is_stale(ctx, event):
             return
-        if not was_suspended and not ctx.is_replaying:
-            log_failed_attempt(ctx, event, self.logger)
-        _upstream_retries.note_failure(ctx, event)  # of generators too
+        if _upstream_retries.is_failure(event):
+            if not was_suspended:
+                stop_if_final(ctx, event)
+                if not ctx.is_replaying:
+                    log_failed_attempt(ctx, event, self.logger)
+            _upstream_retries.note_failure(ctx, event)  # of generators too
         try:
             super().process_event(ctx, event)
         except BaseException as error:
@@ -292,6 +297,9 @@ def failure_details(error: BaseException, provider: Any, logger: logging.Logger)
 def activity_failure_details(error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
     """Describe an exception of an activity or an entity operation, as `failure_details` does for workflows.
 
-    The message of an exception group lists what is in the group; a workflow's has been rewritten by the driver.
+    The message of an exception group lists what is in the group; a workflow's has been rewritten by the driver.  The
+    names of the bases of its type are added, for `raises=` and `non_retryable=` of the caller.
     """
-    return failure_details(failures.of_activity(error), provider, logger)
+    details = failure_details(failures.of_activity(error), provider, logger)
+    record_bases(details, type(error))
+    return details

@@ -10,7 +10,7 @@ import copy
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import durabletask.history as _history
@@ -118,8 +118,23 @@ def entity_batch(
         """Upstream also returns the result of the batch."""
 
     stub = SimpleNamespace(CompleteEntityTask=discard)
-    execute = cast(Any, _worker.TaskHubGrpcWorker)._execute_entity_batch
-    return cast(pb.EntityBatchResult, execute(worker, request, stub, token))
+    return cast(pb.EntityBatchResult, _execute_entity_batch()(worker, request, stub, token))
+
+
+def _execute_entity_batch() -> Callable[..., Any]:
+    """Copy upstream's method, with failures described as this project's worker does."""
+    method = cast(Any, _worker.TaskHubGrpcWorker)._execute_entity_batch
+    describing = SimpleNamespace(
+        get_string_value_or_empty=helpers.get_string_value_or_empty,
+        new_failure_details=hosting.activity_failure_details,
+    )
+    return FunctionType(
+        method.__code__,
+        {**method.__globals__, "ph": describing},
+        method.__name__,
+        method.__defaults__,
+        method.__closure__,
+    )
 
 
 _CONTEXT_STATE = ("_pending_tasks", "_generator")
