@@ -20,6 +20,9 @@ from durabletask_aio.core.command_line import (
     write_json,
     write_report,
 )
+from durabletask_aio.sandbox.cli import baseline as baselines
+from durabletask_aio.sandbox.cli.baseline import Baseline
+from durabletask_aio.sandbox.cli.cache import Cache, default_folder
 from durabletask_aio.sandbox.cli.config import Configurations, Options
 from durabletask_aio.sandbox.cli.explanation import explain, rule_to_dict
 from durabletask_aio.sandbox.cli.places import published_docs
@@ -113,6 +116,25 @@ The exit code is 0 if nothing is found, 1 if something is, 2 if the check cannot
     is_flag=True,
     help="With --fix or --diff: also what adds operations to histories, for new instances only.",
 )
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Do not report the findings in this file, which --write-baseline has written.",
+)
+@click.option(
+    "--write-baseline",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what is found to a baseline, and exit with 0.",
+)
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the cache.")
+@click.option(
+    "--cache-dir",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder of the cache; default: .durabletask_cache next to the nearest pyproject.toml.",
+)
 @click.option("-e", "--exit-zero", is_flag=True, help="Exit with 0 even if something is found.")
 @click.option("--explain", "code", metavar="CODE", help="Print what a rule means, and exit.")
 @click.option("--rules", is_flag=True, help="List the rules, and exit.")
@@ -130,6 +152,10 @@ def check(
     fix: bool,
     diff: bool,
     unsafe_fixes: bool,
+    baseline: Path | None,
+    write_baseline: Path | None,
+    no_cache: bool,
+    cache_dir: Path | None,
     exit_zero: bool,
     code: str | None,
     rules: bool,
@@ -149,7 +175,15 @@ def check(
         if rules:
             _print_rules(as_json)
             return
-        run = _run(ctx, targets, stdin_filename, Configurations(Options(**options), config))
+        configurations = Configurations(Options(**options), config)
+        known = None if write_baseline is not None else _baseline(baseline, configurations)
+        cache = None if no_cache else Cache(cache_dir or default_folder())
+        run = _run(ctx, targets, stdin_filename, configurations, known, cache)
+        if write_baseline is not None:
+            found = run.check().findings
+            baselines.write_baseline(write_baseline, found)
+            click.echo(f"{_findings(len(found))} written to {write_baseline}", err=True)
+            return
         if diff:
             _print_diff(ctx, run, unsafe=unsafe_fixes, exit_zero=exit_zero)
             return
@@ -191,6 +225,8 @@ def _remarks(run: Run, fixed: Fixed) -> Iterator[str]:
     count = fixed.safe + fixed.unsafe
     if count:
         yield f"{_findings(count)} fixed"
+    if fixed.report.known:
+        yield f"{_findings(fixed.report.known)} of the baseline not shown"
     safe, unsafe = run.fixable(fixed.report, fixed.changed)
     if safe:
         yield f"{safe} can be fixed with --fix" + (f", {unsafe} more with --fix --unsafe-fixes" if unsafe else "")
@@ -211,15 +247,28 @@ def _print_note_on_unsafe(fixed: Fixed) -> None:
         )
 
 
-def _run(ctx: click.Context, targets: tuple[str, ...], filename: Path | None, configurations: Configurations) -> Run:
+def _run(
+    ctx: click.Context,
+    targets: tuple[str, ...],
+    filename: Path | None,
+    configurations: Configurations,
+    baseline: Baseline | None,
+    cache: Cache | None,
+) -> Run:
     """The run that the arguments ask for."""
     if _STDIN not in targets:
         if filename is not None:
             raise click.UsageError("--stdin-filename needs the target '-', which stands for standard input", ctx)
-        return Run.of_targets(targets or (".",), configurations)
+        return Run.of_targets(targets or (".",), configurations, cache=cache, baseline=baseline)
     if len(targets) > 1:
         raise click.UsageError("'-' stands for standard input, and can be the only target", ctx)
-    return Run.of_content(filename or Path("stdin.py"), sys.stdin.buffer.read(), configurations)
+    path = filename or Path("stdin.py")
+    return Run.of_content(path, sys.stdin.buffer.read(), configurations, baseline=baseline)
+
+
+def _baseline(given: Path | None, configurations: Configurations) -> Baseline | None:
+    path = given or configurations.of_folder(Path.cwd()).baseline
+    return None if path is None else Baseline.read(path)
 
 
 def _print_explanation(code: str, as_json: bool) -> None:

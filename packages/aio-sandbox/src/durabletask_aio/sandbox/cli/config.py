@@ -24,7 +24,7 @@ TABLE: Final = "tool.durabletask-aio.check"
 _LISTS: Final = ("allow", "exclude", "orchestrators", "follow", "follow-io", "select", "ignore")
 _FLAGS: Final = ("errors-only", "notes", "force-exclude")
 _TABLES: Final = ("forbid", "per-file-ignores")
-_TEXTS: Final = ("docs-url",)
+_TEXTS: Final = ("docs-url", "baseline")
 _KEYS: Final = (*_LISTS, *_FLAGS, *_TEXTS, *_TABLES)
 
 
@@ -40,6 +40,7 @@ class Configuration:
     per_file_ignores: tuple[tuple[str, tuple[str, ...]], ...] = ()
     force_exclude: bool = False
     docs_url: str | None = None
+    baseline: Path | None = None
 
     def is_excluded(self, path: Path, root: Path) -> bool:
         """Whether a pattern of `exclude` matches: the name, the whole path, or the path below a folder.
@@ -171,6 +172,7 @@ def read_configuration(path: Path) -> Configuration:
         ),
         force_exclude=table.get("force-exclude", False),
         docs_url=table.get("docs-url"),
+        baseline=path.resolve().parent / table["baseline"] if "baseline" in table else None,
     )
 
 

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata, version
+from pathlib import Path
 
 from durabletask_aio.sandbox.rules.catalogue import Rule
 from durabletask_aio.sandbox.rules.findings import Finding
@@ -25,9 +26,13 @@ def relative(path: str) -> str:
     return path if found.startswith("..") else found
 
 
-def uri(path: str) -> str:
-    """`relative`, with slashes."""
-    return relative(path).replace(os.sep, "/")
+def uri(path: str, folder: Path | None = None) -> str:
+    """The path from `folder`, or from the current one, with slashes."""
+    if folder is None:
+        return relative(path).replace(os.sep, "/")
+    with contextlib.suppress(ValueError):
+        return os.path.relpath(path, folder).replace(os.sep, "/")
+    return path
 
 
 def tool_version() -> str | None:
@@ -52,15 +57,22 @@ def page_of(rule: Rule, docs_url: str | None) -> str | None:
     return f"{docs_url.rstrip('/')}/reference/rules/#{rule.code.lower()}" if docs_url else None
 
 
-def fingerprints(findings: Iterable[Finding]) -> list[str]:
+def fingerprints(findings: Iterable[Finding], folder: Path | None = None) -> list[str]:
     """A text for each finding that stays the same when the lines before it change.
 
-    It is made of the file, the rule, the call, the function and the text of the line; equal ones are numbered.
+    It is made of the path from `folder`, the rule, the call, the function and the text of the line; equal ones are
+    numbered.
     """
     seen: Counter[str] = Counter()
     found: list[str] = []
     for each in findings:
-        parts = (uri(each.file), each.rule.code, each.call or each.detail, each.function, each.source_line.strip())
+        parts = (
+            uri(each.file, folder),
+            each.rule.code,
+            each.call or each.detail,
+            each.function,
+            each.source_line.strip(),
+        )
         key = "\0".join(parts)
         found.append(hashlib.sha256(f"{key}\0{seen[key]}".encode(errors="surrogatepass")).hexdigest()[:32])
         seen[key] += 1

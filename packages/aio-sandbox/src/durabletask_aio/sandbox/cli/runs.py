@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from durabletask_aio.sandbox.cli.baseline import Baseline
+from durabletask_aio.sandbox.cli.cache import Cache, key_of
 from durabletask_aio.sandbox.cli.config import Configuration, Configurations
 from durabletask_aio.sandbox.cli.fixes import apply_fixes, fixable
 from durabletask_aio.sandbox.cli.places import relative
@@ -32,17 +34,28 @@ class Run:
     """The files that the user named, which are parsed in any case."""
     contents: Mapping[Path, bytes] = field(default_factory=dict[Path, bytes])
     """Files that are not read, such as the one on standard input, and what is in them."""
+    cache: Cache | None = None
+    baseline: Baseline | None = None
 
     @classmethod
-    def of_targets(cls, targets: Sequence[str], configurations: Configurations) -> Run:
+    def of_targets(
+        cls,
+        targets: Sequence[str],
+        configurations: Configurations,
+        *,
+        cache: Cache | None = None,
+        baseline: Baseline | None = None,
+    ) -> Run:
         """The run that checks files, folders and modules."""
         files = list(dict.fromkeys(_files(targets, configurations)))
-        return cls(files, configurations, frozenset(targets))
+        return cls(files, configurations, frozenset(targets), cache=cache, baseline=baseline)
 
     @classmethod
-    def of_content(cls, path: Path, content: bytes, configurations: Configurations) -> Run:
+    def of_content(
+        cls, path: Path, content: bytes, configurations: Configurations, *, baseline: Baseline | None = None
+    ) -> Run:
         """The run that checks one file with the given content; it need not exist."""
-        return cls([path], configurations, frozenset([str(path)]), {path: content})
+        return cls([path], configurations, frozenset([str(path)]), {path: content}, baseline=baseline)
 
     def content(self, path: Path) -> bytes:
         return self.contents[path] if path in self.contents else path.read_bytes()
@@ -54,16 +67,31 @@ class Run:
         the same. A finding is reported according to the settings of the file that it is in.
         """
         started = time.perf_counter()
-        texts = {path: decoded(content) for path, content in {**self.contents, **(changed or {})}.items()}
+        replaced = {**self.contents, **(changed or {})}
         report = Report([], 0, [], 0)
         for configuration, files in self._groups():
-            part = check_files(files, _analysed(configuration), named=self.named, texts=texts)
+            contents = {path: replaced[path] if path in replaced else path.read_bytes() for path in files}
+            part = self._check(_analysed(configuration), contents, is_cached=not replaced)
             report.findings += part.findings
             report.files += part.files
             report.orchestrators += part.orchestrators
             report.importing += part.importing
         report.findings = [each for each in ordered(report.findings) if self._is_reported(each)]
+        if self.baseline is not None:
+            report.findings, report.known = self.baseline.split(report.findings)
         report.seconds = time.perf_counter() - started
+        return report
+
+    def _check(self, settings: Settings, contents: Mapping[Path, bytes], *, is_cached: bool) -> Report:
+        files = list(contents)
+        key = key_of(settings, self.named, files) if self.cache is not None and is_cached else None
+        found = self.cache.find(key, contents, settings) if self.cache is not None and key is not None else None
+        if found is not None:
+            return found
+        texts = {path: decoded(content) for path, content in contents.items()}
+        report = check_files(files, settings, named=self.named, texts=texts)
+        if self.cache is not None and key is not None:
+            self.cache.store(key, report, contents, settings)
         return report
 
     def _groups(self) -> Iterable[tuple[Configuration, list[Path]]]:

@@ -63,6 +63,12 @@ class Report:
     seconds: float
     importing: int = 0
     """Number of files that import an SDK of durable workflows."""
+    consulted: frozenset[str] = frozenset()
+    """The files that were parsed, and those that imports have led to."""
+    missing: tuple[tuple[str | None, str], ...] = ()
+    """The names of modules that were looked for in vain, each with the root of the importing file."""
+    known: int = 0
+    """Number of findings that are left out because a baseline has them."""
 
 
 def check_sources(targets: Iterable[str | Path], settings: Settings | None = None) -> Report:
@@ -122,7 +128,15 @@ def check_files(
         found.extend(_check_syntax(module.source, catalogue))
     recognised = [RecognisedOrchestrator(each.name, each.module.name, each.found_by) for each in checked.values()]
     importing = sum(imports_an_sdk(module.text) for module in modules)
-    return Report(ordered(found), len(files), recognised, time.perf_counter() - started, importing)
+    return Report(
+        ordered(found),
+        len(files),
+        recognised,
+        time.perf_counter() - started,
+        importing,
+        frozenset(module.filename for module in resolver.consulted_modules()),
+        tuple((None if root is None else str(root), name) for root, name in resolver.missing_modules()),
+    )
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

@@ -69,6 +69,15 @@ def may_have_orchestrators(module: SourceModule, wanted: frozenset[str]) -> bool
     return any(word in module.text for word in (*_ORCHESTRATOR_WORDS, *names))
 
 
+_OTHER_WORDS: Final = ("durabl", "dapr", "activity", "determinism:", "noqa")
+
+
+def is_unrelated(text: str, wanted: frozenset[str]) -> bool:
+    """Whether a file cannot change a report unless a workflow reaches it: it mentions neither workflows nor pragmas."""
+    names = (name.rpartition(":")[2] for name in wanted)
+    return not any(word in text for word in (*_ORCHESTRATOR_WORDS, *_OTHER_WORDS, *names))
+
+
 _IMPORT_OF_SDK: Final = re.compile(
     r"^[ \t]*(?:from|import)[ \t]+(?:durabletask|azure\.durable_functions|dapr\.ext\.workflow)\b", re.MULTILINE
 )

@@ -65,6 +65,7 @@ class SourceModules:
         """Installed packages to follow, by import name; the value says whether for I/O only."""
         self._is_loaded = is_loaded
         self._by_file: dict[Path, SourceModule] = {}
+        self._imported: set[int] = set()
         self._by_name: dict[tuple[Path | None, str], SourceModule | None] = {}
 
     def add(self, name: str, path: Path, text: str) -> SourceModule:
@@ -79,13 +80,24 @@ class SourceModules:
         """The modules whose syntax tree was needed, but for those of installed packages that are followed for I/O."""
         return [each for each in self._by_file.values() if "source" in vars(each) and not each.io_only]
 
+    def consulted(self) -> list[SourceModule]:
+        """The modules that were parsed, and those that imports have led to."""
+        return [each for each in self._by_file.values() if "source" in vars(each) or id(each) in self._imported]
+
+    def missing(self) -> list[tuple[Path | None, str]]:
+        """The names that were looked for in vain, each with the root of the importing file."""
+        return [key for key, module in self._by_name.items() if module is None]
+
     def find(self, name: str, importer: SourceModule | None = None) -> SourceModule | None:
         """The project's module of this name, or one of a followed package."""
         root = importer.root if importer is not None else None
         if (root, name) not in self._by_name:
             self._by_name[root, name] = None
             self._by_name[root, name] = self._found(name, root)
-        return self._by_name[root, name]
+        module = self._by_name[root, name]
+        if module is not None:
+            self._imported.add(id(module))
+        return module
 
     def _found(self, name: str, root: Path | None) -> SourceModule | None:
         path = _file_of(name, self._roots if root is None else [root, *self._roots])
@@ -116,9 +128,13 @@ def read_source(path: Path) -> str:
     return decoded(path.read_bytes())
 
 
-@lru_cache(maxsize=4096)
 def _resolved(folder: Path) -> Path:
-    return folder.resolve()
+    return _resolve(folder if folder.is_absolute() else Path.cwd() / folder)
+
+
+@lru_cache(maxsize=4096)
+def _resolve(absolute: Path) -> Path:
+    return absolute.resolve()
 
 
 def _key(path: Path) -> Path:

@@ -80,6 +80,14 @@ class SourceResolver:
         """The modules whose syntax tree was needed, but for those of installed packages that are followed for I/O."""
         return self._modules.parsed()
 
+    def consulted_modules(self) -> list[SourceModule]:
+        """The modules that were parsed, and those that imports have led to."""
+        return self._modules.consulted()
+
+    def missing_modules(self) -> list[tuple[Path | None, str]]:
+        """The names of modules that were looked for in vain, each with the root of the importing file."""
+        return self._modules.missing()
+
     def module(self, name: str, importer: SourceModule | None = None) -> SourceModule | None:
         """The project's module of this name, read when it is first requested."""
         return self._modules.find(name, importer)
