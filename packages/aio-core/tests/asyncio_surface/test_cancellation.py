@@ -447,7 +447,7 @@ class TestTasks:
     def test_what_is_pending_when_the_workflow_returns_goes_quietly(self, caplog):
         async def workflow(ctx):
             asyncio.create_task(asyncio.sleep(100))
-            ctx.wait_for_external_event("go")
+            asyncio.create_task(ctx.wait_for_external_event("go"))
             asyncio.gather(ctx.create_timer(50), ctx.call_activity("fail", input="late"))
             await asyncio.sleep(1)
             return "done"

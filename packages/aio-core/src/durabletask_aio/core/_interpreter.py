@@ -66,6 +66,11 @@ def mute_exception(future: asyncio.Future[Any]) -> None:
     future._log_traceback = False
 
 
+def has_callbacks(future: asyncio.Future[Any]) -> bool:
+    """Whether something waits for `future`, which is not done yet."""
+    return bool(future._callbacks)
+
+
 def is_finalizer_report(context: dict[str, Any]) -> bool:
     """Whether `context`, for the exception handler of a loop, comes from a future or a task that is being freed."""
     message: object = context.get("message")

@@ -33,6 +33,14 @@ def retryable_task(context: Any, sequence: int | None, key: int) -> task.Task[An
     return None if number is None else cast("task.Task[Any]", context._pending_tasks[number]._retryable_parent)
 
 
+def listeners_of_pending(context: Any) -> list[Any]:
+    """Return the listeners of all that is outstanding: of tasks, of retries that wait, and of waits for events."""
+    pending = list(context._pending_tasks.values())
+    pending += [timer._retryable_parent for timer in pending if timer._retryable_parent is not None]
+    pending += [waiting for several in context._pending_events.values() for waiting in several]
+    return [listener for each in pending for listener in each._parents.values()]
+
+
 def _retry_timer(context: Any, key: int) -> int | None:
     """Return the number of the timer after which the task with a listener under `key` is tried again.
 

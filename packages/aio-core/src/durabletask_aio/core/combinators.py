@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from durabletask_aio.core import _interpreter
@@ -20,11 +20,12 @@ from durabletask_aio.core._upstream import task
 from durabletask_aio.core.descriptions import close_if_coroutine
 from durabletask_aio.core.errors import NonDeterministicUseError, WorkflowTimeoutError, WorkflowValidationError, shown
 from durabletask_aio.core.failures import foreign_future
-from durabletask_aio.core.operations import ScheduledOperation
+from durabletask_aio.core.operations import ScheduledOperation, is_done
 from durabletask_aio.core.timers import in_words
 
 if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
+    from durabletask_aio.core.operations import OperationListener
 
 T = TypeVar("T")
 
@@ -145,6 +146,21 @@ class Combination(ScheduledOperation[T]):
         self._parts = parts
         self._cancel_requested = False
         self._cancel_message: Any = None
+        loop.unawaited[id(self)] = self
+
+    def __await__(self) -> Generator[Any, None, T]:
+        self._loop.unawaited.pop(id(self), None)
+        return super().__await__()
+
+    def add_listener(self, listener: OperationListener) -> None:
+        """Call `listener` when this combination, which is pending, is done."""
+        self._loop.unawaited.pop(id(self), None)
+        super().add_listener(listener)
+
+    def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
+        """Call a function when this combination is done, as `asyncio.wait` does."""
+        self._loop.unawaited.pop(id(self), None)
+        super().add_done_callback(*args, **kwargs)
 
     def _listen(self, part: asyncio.Future[Any]) -> None:
         if isinstance(part, ScheduledOperation):
@@ -191,8 +207,9 @@ class Combination(ScheduledOperation[T]):
         Returns:
             `False` if the combination was done already.
         """
-        if self.done():
+        if is_done(self):
             return False
+        self.mark_used()
         self._cancel_requested = True
         self._cancel_message = msg
         for part in self._parts:
@@ -248,17 +265,17 @@ class WhenAll(Combination[list[Any]]):
             if not done or not part.done():
                 self._listen(part)
         for part in done:
-            if not self.done():
+            if not is_done(self):
                 self._note_failure(part)
-        if not self._left and not self.done():
+        if not self._left and not is_done(self):
             self._finish()
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
         """Count the part, and finish with the last one or, if asked to, with the first failure."""
         self._left -= 1
-        if (operation.cancelled() or operation.exception() is not None) and not self.done():
+        if (operation.cancelled() or operation.exception() is not None) and not is_done(self):
             self._note_failure(operation)
-        if not self._left and not self.done():
+        if not self._left and not is_done(self):
             self._finish()
 
     def _note_failure(self, part: asyncio.Future[Any]) -> None:
@@ -306,7 +323,7 @@ class WhenAny(Combination[Any]):
 
     def operation_done(self, operation: asyncio.Future[Any]) -> None:
         """Finish with this part, the winner, and stop listening to the others."""
-        if self.done():
+        if is_done(self):
             return
         for part in self._parts:
             if part is not operation:
@@ -329,8 +346,9 @@ class WhenAny(Combination[Any]):
 
     def cancel(self, msg: Any = None) -> bool:
         """Stop waiting; the parts continue, as the losers of a race do, and can still be awaited."""
-        if self.done():
+        if is_done(self):
             return False
+        self.mark_used()
         for part in self._parts:
             self._ignore(part)
         self._cancel_message = msg
@@ -380,7 +398,7 @@ class Timeout(Combination[Any]):
         if self._timer is not None:
             self._timer.remove_listener(self)
             self._when_running(self._timer.cancel)
-        if self.done():
+        if is_done(self):
             return
         if part.cancelled():
             if self._expired and not self._cancel_requested:

@@ -28,7 +28,9 @@ from durabletask_aio.core.execution import Execution
 from durabletask_aio.core.functions import OrchestratorInfo
 from durabletask_aio.core.loop import WorkflowLoop, WorkflowTask
 from durabletask_aio.core.operation_log import OperationLog
-from durabletask_aio.core.settings import debug_enabled, detection_disabled, step_budget
+from durabletask_aio.core.operations import ScheduledOperation
+from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled, step_budget
+from durabletask_aio.core.unawaited import unawaited_error, unawaited_operations
 
 
 class WorkflowRun:
@@ -187,6 +189,8 @@ class WorkflowRun:
         result = main.result()
         if isinstance(result, (task.Task, *AWAITABLES)):
             raise failures.unawaited_result(self.execution, result)
+        if unawaited := unawaited_operations(self.loop, upstream):
+            self._report_unawaited(unawaited, upstream)
         if self.execution.continuation is not None:
             self.execution.apply_continuation(upstream)
         return result
@@ -199,6 +203,13 @@ class WorkflowRun:
                 child.request_cancellation(cancellation.reason)
         finally:
             self.execution.detach()
+
+    def _report_unawaited(self, unawaited: list[ScheduledOperation[Any]], upstream: task.OrchestrationContext) -> None:
+        """Fail the workflow in strict mode, and otherwise log a warning, once: the logger is silent on replay."""
+        error = unawaited_error(self.execution, unawaited)
+        if self._guard is not None and self.execution.sandbox_mode is SandboxMode.STRICT:
+            raise error
+        self.execution.run_attached(upstream, lambda: self.execution.logger.warning("%s", error.message))
 
     def _awaiting_after_continuation(self, main: WorkflowTask[Any]) -> AsyncWorkflowError:
         assert self.execution.continuation is not None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from durabletask_aio.core.children import ChildOperation
     from durabletask_aio.core.execution import Execution
     from durabletask_aio.core.operation_log import OperationLog
+    from durabletask_aio.core.operations import ScheduledOperation
 
 T = TypeVar("T")
 
@@ -175,6 +176,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.cancel_deliveries = CancelDeliveries(self, self.call_soon)
         self.outstanding = 0
         """Operations and timers whose completion would wake this instance; none and nothing ready is a deadlock."""
+        self.unawaited: dict[int, ScheduledOperation[Any]] = {}
+        """By their ids, which are faster than their hashes: operations that are done, and nothing waited for them."""
         self._timers: dict[timedelta, dict[WorkflowTimerHandle, None]] = {}
         """The timers that have not fired, by when they do, in the order of their creation."""
         self.completions = count(1)
@@ -401,6 +404,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return self._create_null_task()
         check_new_task(self.execution, calling_frame(1), coro)
         if isinstance(coro, asyncio.Future):
+            coro.done()  # An operation counts as used: the workflow may end before the task begins.
             coro = _result_of(coro)
         self._task_number += 1
         if context is not None:
@@ -496,6 +500,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def evict(self) -> None:
         """From now on, raise `InstanceEvicted` in every call that would start something."""
         self._ready.clear()
+        self.unawaited.clear()
         self._exception_handler = None
         self._state = _State.EVICTED
 

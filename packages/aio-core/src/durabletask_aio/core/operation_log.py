@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from durabletask_aio.core.operations import exception_of, is_done
+
 if TYPE_CHECKING:
     from durabletask_aio.core.operations import ScheduledOperation
     from durabletask_aio.core.workflow_logger import ReplaySafeLogger
@@ -37,8 +39,8 @@ def _facts(number: int, operation: ScheduledOperation[Any]) -> dict[str, Any]:
     }
     if operation.cancelled():
         facts["state"] = "cancelled"
-    elif operation.done():
-        error = operation.exception()
+    elif is_done(operation):  # The operation's own methods count as a use of it.
+        error = exception_of(operation)
         facts["state"] = "completed" if error is None else "failed"
         facts["outcome"] = None if error is None else str(getattr(error, "message", error))
     return facts

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
+from collections.abc import Callable, Generator
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from durabletask_aio.core.loop import WorkflowLoop
 
 T = TypeVar("T")
+
+_future: Any = asyncio.Future
+_await_future: Callable[[Any], Generator[Any, None, Any]] = _future.__await__
+is_done: Callable[[Any], bool] = _future.done
+"""Whether an operation is done, without being a use of it, as its own method is."""
+exception_of: Callable[[Any], BaseException | None] = _future.exception
 
 ACTIVITY = "activity"
 SUB_ORCHESTRATION = "sub-orchestration"
@@ -114,10 +121,10 @@ class Operation(asyncio.Future[T]):
     def __repr__(self) -> str:
         if self.cancelled():
             state = "cancelled"
-        elif not self.done():
+        elif not is_done(self):
             state = "pending"
         else:
-            state = "failed" if self.exception() is not None else "finished"
+            state = "failed" if exception_of(self) is not None else "finished"
         step = "" if self.step is None else f" step={self.step}"
         return f"<Operation {self.kind} {self.name!r}{step} {state}>"
 
@@ -128,7 +135,7 @@ class ScheduledOperation(Operation[T]):
     Apart from `Operation`, so that the class that users see has none of them.
     """
 
-    __slots__ = ("_hash", "_listeners", "order", "raises")
+    __slots__ = ("_hash", "_listeners", "is_used", "order", "raises")
 
     if TYPE_CHECKING:
         _loop: WorkflowLoop  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -154,6 +161,8 @@ class ScheduledOperation(Operation[T]):
         self.step = step
         self.order = 0
         """The place among all that has completed in this execution; 0 while it is pending."""
+        self.is_used = False
+        """Whether the workflow has asked for its state, combined it or handed it to a task; false if it was awaited."""
         self._listeners: Any = None
         """`None`, one listener, or a list of them."""
         # Only code and instruction are kept, of which `site` computes the line when a message needs it.  Two calls up
@@ -176,6 +185,28 @@ class ScheduledOperation(Operation[T]):
     def __hash__(self) -> int:
         return self._hash
 
+    # -- use, for the warning about an operation that is never awaited (see `unawaited`) --------------------------
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self.order:  # Done: nothing else shows that it was awaited.
+            self._loop.unawaited.pop(id(self), None)
+        return _await_future(self)
+
+    def done(self) -> bool:
+        """Whether there is a result, or an exception, or it was cancelled."""
+        self.mark_used()
+        return is_done(self)
+
+    def exception(self) -> BaseException | None:
+        """Return the exception, or `None` if it succeeded."""
+        self.mark_used()
+        return super().exception()
+
+    def mark_used(self) -> None:
+        """Note that the workflow knows of this operation, even if it never awaits it."""
+        self.is_used = True
+        self._loop.unawaited.pop(id(self), None)
+
     # -- completion -----------------------------------------------------------------------------------------------
 
     def on_child_completed(self, task: task.Task[Any]) -> None:
@@ -185,9 +216,11 @@ class ScheduledOperation(Operation[T]):
         event wait that is registered from here would be dropped).
         """
         loop = self._loop
-        if self.done() or loop.execution.evicted:
+        if is_done(self) or loop.execution.evicted:
             return
         self.order = loop.operation_finished()
+        # Most often nothing is ready now, and below there is what waits for this; otherwise the callbacks tell it.
+        is_awaited = _interpreter.has_callbacks(self) if loop._ready else None  # noqa: SLF001
         try:
             result = task.get_result()
         except TaskFailedError as error:
@@ -198,6 +231,8 @@ class ScheduledOperation(Operation[T]):
             self.set_result(result)
         if self._listeners is not None:
             self.notify_listeners()
+        elif not (loop._ready if is_awaited is None else is_awaited) and not self.is_used:  # noqa: SLF001
+            loop.unawaited[id(self)] = self
 
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
@@ -272,6 +307,11 @@ class ScheduledOperation(Operation[T]):
             if waiting is not None:
                 waiting.cancel()
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether a combination waits for this operation."""
+        return self._listeners is not None
+
     # -- descriptions ---------------------------------------------------------------------------------------------
 
     @property
@@ -290,6 +330,11 @@ class ScheduledOperation(Operation[T]):
         """The line of the call that scheduled it."""
         code = self._code
         return traceback.FrameSummary(code.co_filename, line_of(code, self._instruction), code.co_name)
+
+    @property
+    def code(self) -> CodeType:
+        """The code of the function that made it."""
+        return self._code
 
     @property
     def description(self) -> str:
