@@ -55,6 +55,15 @@ def call_activity() -> Iterator[None]:
         yield
 
 
+@entry("super().__init__(...), in a function of its own, which costs a call more")
+def init_future() -> Iterator[None]:
+    def ordinary(self: Any, *, loop: Any) -> None:
+        super(operations.ScheduledOperation, self).__init__(loop=loop)
+
+    with mock.patch.object(operations, "_init_future", ordinary):
+        yield
+
+
 class _Composite(task.CompositeTask[Any]):
     """The public way to be told when a task completes."""
 

@@ -65,6 +65,9 @@ METHODS = {
 }
 """The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
 
+_init_future: Any = asyncio.Future.__init__
+"""Instead of `super().__init__`, which makes an object for each call; see `benchmarks/hot_path.py`, `init_future`."""
+
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 _PLAIN_VALUES = (str, bytes, int, float, list, tuple, dict, set, frozenset, Enum, date, timedelta, Decimal, UUID)
@@ -154,7 +157,7 @@ class ScheduledOperation(Operation[T]):
             step: see `Operation`.
             scheduled: upstream's task, or `None` for a combination, which completes itself.
         """
-        super().__init__(loop=loop)
+        _init_future(self, loop=loop)
         self._hash = next(loop.hashes)
         self.kind = kind
         self.name = name
