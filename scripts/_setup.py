@@ -15,6 +15,7 @@ ENVIRONMENT = os.path.join(ROOT, ".venv")
 PACKAGES = ("core", "sandbox", "worker", "testing", "engine")
 TEST_REQUIREMENTS = (
     "anyio>=4",
+    "cattrs>=24.1",
     "exceptiongroup; python_version < '3.11'",
     "fastapi>=0.110",
     "httpx>=0.27",

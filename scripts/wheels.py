@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 PACKAGES = {
-    "core": ("__init__.py", "client.py"),
+    "core": ("__init__.py", "client.py", "data.py"),
     "sandbox": ("sandbox.py",),
     "worker": ("worker.py",),
     "testing": ("testing.py",),

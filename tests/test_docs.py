@@ -112,6 +112,7 @@ PAGES = {
         ]
     ),
     "docs/clients.md": Page(),
+    "docs/data.md": Page(),
     "docs/sandbox.md": Page(),
     "docs/reference/libraries.md": Page(),
     "docs/testing.md": Page(),
@@ -157,7 +158,7 @@ def write_module(page: str, folder: Path) -> Path:
     return path
 
 
-OPTIONAL_PACKAGES = ("opentelemetry",)
+OPTIONAL_PACKAGES = ("opentelemetry", "pydantic")
 """Packages that pages may import although no package of this project requires them."""
 
 
@@ -321,6 +322,12 @@ async def test_the_program_on_the_page_about_clients_returns_what_the_page_says(
     lines = await page["main"]()
     assert lines == ["order-7 cost 60", "terminated: too many"]
     assert f"`{json.dumps(lines)}`" in (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+
+
+async def test_the_program_on_the_page_about_data_returns_what_the_page_says(tmp_path: Path) -> None:
+    page = execute(write_module("docs/data.md", tmp_path))
+    assert await page["main"]() == "4.50 until 15 February"
+    assert "`4.50 until 15 February`" in (ROOT / "docs/data.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(PACKAGE_PAGES)])

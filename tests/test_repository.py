@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("core", "sandbox", "worker", "testing", "engine")
 FACADES = {part: "__init__.py" if part == "core" else f"{part}.py" for part in PARTS}
-"""The first of each package; the core has one more, for clients."""
+"""The first of each package; the core has two more, for clients and for data."""
 SOURCES = sorted((ROOT / "packages").glob("aio-*/src/durabletask_aio/*/**/*.py"))
 
 

@@ -47,11 +47,11 @@ def test_both_lists_of_names_are_the_same_and_sorted():
 
 def test_nothing_else_is_public():
     public = {name for name in vars(durabletask.aio) if not name.startswith("_")}
-    submodules = {"client", "engine", "sandbox", "testing", "worker"}  # if something has imported them
+    submodules = {"client", "data", "engine", "sandbox", "testing", "worker"}  # if something has imported them
     assert public - submodules == set(durabletask.aio.__all__)
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "client.py"])
+@pytest.mark.parametrize("name", ["__init__.py", "client.py", "data.py"])
 def test_the_installed_facade_is_the_one_of_the_source(name):
     source = CORE.parents[2] / "facade" / name
     if not source.exists():

@@ -37,6 +37,11 @@ What clients use, with the public import path `durabletask.aio.client`:
     handles: the handles of instances that they return.
     client_errors: how an instance can end for those who wait for its result.
 
+How data is written and read, with the public import path `durabletask.aio.data`:
+    data: the converters by name, each imported with its library.
+    converters: the JSON form of common types, and what the converters have in common.
+    cattrs_converter, pydantic_converter: `CattrsDataConverter` and `PydanticDataConverter`.
+
 What is said about it:
     failures, stack_traces: what the history records of an exception.
     recorded_types: whether a recorded failure is of an exception type.

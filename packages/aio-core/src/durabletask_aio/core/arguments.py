@@ -175,8 +175,9 @@ def unserializable(
         )
     if found.value is SERIALIZABLE:
         return execution.usage_error(f"{what} cannot be scheduled: {error}")
+    right = f"{call}{found.replacement})" if found.replacement else f"{call}...) with {SERIALIZABLE_VALUES}"
     return execution.usage_error(
         f"{found.path} of {what} cannot be serialised: {found.reason}",
         f"{call}{found.wrong})",
-        f"{call}{found.replacement})" if found.replacement else f"{call}...) with {SERIALIZABLE_VALUES}",
+        right + found.converter_hint,
     )

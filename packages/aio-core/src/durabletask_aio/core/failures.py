@@ -358,7 +358,7 @@ def _unserializable_result(execution: Execution, function: Any, error: Any, seri
         msg = (
             f"{found.path} of workflow function {describe_function(function)} cannot be serialised: {found.reason}\n"
             f"  wrong: return {found.wrong}\n"
-            f"  right: return {found.replacement or _ANY_RESULT}"
+            f"  right: return {found.replacement or _ANY_RESULT}{found.converter_hint}"
         )
         converted = execution.error(WorkflowValidationError, msg)
     # Without upstream's error as the cause: its message contains the result, memory addresses included.

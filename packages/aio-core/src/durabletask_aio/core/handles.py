@@ -41,8 +41,7 @@ def result_type(workflow: Callable[..., Any] | str | None) -> Any:
         return None
     function: Any = inspect.unwrap(unwrap_partial(workflow))
     if not inspect.isroutine(function):
-        kind: type[object] = type(function)
-        function = getattr(kind, "__call__", function)  # noqa: B004 - for its annotations
+        function = function.__call__
     try:
         found = typing.get_type_hints(function, include_extras=True).get("return")
     except Exception:  # A name that exists for type checkers only, for example.

@@ -35,6 +35,22 @@ class UnserializablePart(NamedTuple):
         """The part as an expression."""
         return f"{type(self.value).__name__}(...)"
 
+    @property
+    def converter_hint(self) -> str:
+        """A comment that names the data converter that takes the part, with its extra; empty if there is none."""
+        kind = type(self.value)
+        library = "pydantic" if hasattr(kind, "__pydantic_serializer__") else ""
+        if hasattr(kind, "__attrs_attrs__") or any(each.__name__ in _CONVERTED for each in kind.__mro__):
+            library = "cattrs"
+        if not library:
+            return ""
+        return f"   # or data_converter={library.capitalize()}DataConverter() of durabletask-aio-core[{library}]"
+
+
+_CONVERTED = {
+    *("datetime", "date", "time", "timedelta", "Decimal", "UUID", "bytes", "set", "frozenset", "PurePath"),
+}
+"""The names of the types that the data converters take; see `converters`, which is not imported for a message."""
 
 _REPLACEMENTS: dict[str, str] = {
     "datetime": "value.isoformat()",
