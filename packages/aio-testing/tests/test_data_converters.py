@@ -158,7 +158,7 @@ async def test_without_a_converter_the_message_names_one() -> None:
         return {"customer": Customer(id=ID, born=dt.date(1815, 12, 10))}
 
     async def due(ctx: AsyncWorkflowContext) -> Any:
-        return await ctx.call_activity(postpone, input=[Order(ID, DUE)])
+        return await ctx.call_activity("postpone", input=[Order(ID, DUE)])
 
     hint = "# or data_converter={}DataConverter() of durabletask-aio-core[{}]"
     async with WorkflowEnvironment(orchestrators=[born, due], activities=ACTIVITIES, verify=False) as environment:

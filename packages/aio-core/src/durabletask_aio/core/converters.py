@@ -1,7 +1,7 @@
 """`TypedDataConverter`: the JSON form of common types, and what the converters for the libraries have in common.
 
 A converter writes what upstream's `JsonDataConverter` can write in the very same way, so that workflows may change over
-to it while instances are running.  What it writes besides is described on the page "data" of the documentation; a type
+to it while instances are running.  What it also writes is described on the page "data" of the documentation; a type
 is never written into the payload.  Payloads are read by annotation, with a library: `cattrs_converter`,
 `pydantic_converter`.
 """
@@ -213,7 +213,7 @@ _JSON_CONTAINERS: tuple[Any, ...] = (list, dict, Sequence, Mapping, Union, types
 
 
 def is_json_type(target_type: Any) -> bool:
-    """Whether a type, with all of its arguments, is one that JSON has itself, or one that says nothing of JSON."""
+    """Whether a type, with all of its arguments, is one that JSON has itself, or one that tells nothing of JSON."""
     if target_type is None or isinstance(target_type, str | TypeVar | typing.ForwardRef):
         return True
     origin = typing.get_origin(target_type)

@@ -38,7 +38,8 @@ class UnserializablePart(NamedTuple):
     @property
     def converter_hint(self) -> str:
         """A comment that names the data converter that takes the part, with its extra; empty if there is none."""
-        kind = type(self.value)
+        part: object = self.value
+        kind = type(part)
         library = "pydantic" if hasattr(kind, "__pydantic_serializer__") else ""
         if hasattr(kind, "__attrs_attrs__") or any(each.__name__ in _CONVERTED for each in kind.__mro__):
             library = "cattrs"
