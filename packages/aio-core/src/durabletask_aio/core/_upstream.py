@@ -10,7 +10,6 @@ imported: a name that is gone becomes one sentence there, and not an `AttributeE
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import operator
 import zlib
@@ -24,7 +23,6 @@ from durabletask.entities import EntityInstanceId, EntityOperationFailedExceptio
 from durabletask.internal import helpers, type_discovery
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
-from durabletask.serialization import JsonDataConverter, _encode_custom_object, _strip_legacy_marker
 from durabletask.task import CompletableTask, FailureDetails, RetryPolicy, TaskCancelledError, TaskFailedError
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "ExecutionResults",
     "FailureDetails",
     "HistoryExecutor",
-    "JsonDataConverter",
     "Listener",
     "NullContext",
     "RetryPolicy",
@@ -57,20 +54,6 @@ TaskHubGrpcWorker = worker.TaskHubGrpcWorker
 UnserializableResult = JsonEncodeOutputException
 new_failure_details = helpers.new_failure_details
 qualified_name = helpers.get_qualified_name
-
-
-# -- data -------------------------------------------------------------------------------------------------------------
-
-encode_as_upstream: Callable[[Any], Any] = _encode_custom_object
-"""What upstream's converter makes of a value that JSON does not have; raises `TypeError` if it has nothing for it.
-
-The public `serialize` writes a whole value, and cannot be asked for a part of one.
-"""
-
-
-def without_legacy_marker(data: str) -> Any:
-    """Parse a payload, and leave out the marker that early versions of upstream wrote into objects."""
-    return json.loads(data, object_hook=_strip_legacy_marker)
 
 
 # -- being told when a task completes ---------------------------------------------------------------------------------

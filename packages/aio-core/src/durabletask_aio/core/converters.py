@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeVar, Union, cast
 from uuid import UUID
 
-from durabletask_aio.core._upstream import JsonDataConverter, encode_as_upstream, without_legacy_marker
+from durabletask_aio.core._upstream_data import JsonDataConverter, encode_as_upstream, without_legacy_marker
 from durabletask_aio.core.errors import AsyncWorkflowError, shown
 
 
