@@ -125,7 +125,9 @@ class TestTheWorkflow:
 
         failure = failure_of(workflow)
         assert failure.errorType == "durabletask.task.TaskCancelledError"
-        assert failure.errorMessage == "the workflow was cancelled: own"
+        # Up to 3.10 the message does not leave the task.
+        own = ": own" if sys.version_info >= (3, 11) else ""
+        assert failure.errorMessage == f"the workflow was cancelled{own}"
 
     def test_shields_what_must_not_be_interrupted(self):
         async def workflow(ctx):
