@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pytest
-from durabletask.aio import AsyncWorkflowContext, WorkflowValidationError, as_orchestrator
+from durabletask.aio import AsyncWorkflowContext, WorkflowCancelledError, WorkflowValidationError, as_orchestrator
 from durabletask.aio.client import (
     AsyncWorkflowClient,
     AsyncWorkflowHandle,
@@ -86,6 +86,14 @@ async def facts(ctx: AsyncWorkflowContext) -> list[Any]:
     return [ctx.instance_id, ctx.version]
 
 
+async def patient(ctx: AsyncWorkflowContext) -> str:
+    try:
+        return str(await ctx.wait_for_external_event("approved"))
+    except asyncio.CancelledError:
+        await ctx.call_activity(charge, input=Order("cleanup"))
+        raise
+
+
 def generator(ctx: Any, order: Order) -> Any:
     total = yield ctx.call_activity(charge, input=order)
     return total
@@ -145,7 +153,7 @@ def upstreams_engine() -> Iterator[Clients]:
 def engine(request: pytest.FixtureRequest) -> Iterator[Clients]:
     with request.param() as clients:
         worker = clients.worker()
-        worker.add_orchestrators(buy, buy_all, approval, wrapping, facts, generator, decorated)
+        worker.add_orchestrators(buy, buy_all, approval, wrapping, patient, facts, generator, decorated)
         worker.add_activities(charge)
         worker.start()
         yield clients
@@ -319,6 +327,23 @@ class TestActing:
         kinds = [type(event).__name__ for event in await case.call(handle.history)]
         assert {"ExecutionStartedEvent", "EventRaisedEvent", "ExecutionCompletedEvent"} <= set(kinds)
 
+    @pytest.mark.parametrize("reason", ["the customer has left", None])
+    async def test_cancelling_is_told_apart_from_a_failure(self, case: Case, reason: str | None) -> None:
+        handle = await case.start(patient)
+        await case.reached(handle, OrchestrationStatus.RUNNING)
+        await case.call(handle.cancel, reason)
+        with pytest.raises(WorkflowCancelledError) as caught:
+            await case.call(handle.result, timeout=SECONDS)
+
+        assert caught.value.reason == reason
+        assert (caught.value.instance_id, caught.value.workflow_name) == (handle.instance_id, "patient")
+        assert await case.call(handle.status) is OrchestrationStatus.FAILED
+        kinds = [type(event).__name__ for event in await case.call(handle.history)]
+        assert "TaskCompletedEvent" in kinds  # of the activity that cleans up
+        wrong: Any = 5
+        with pytest.raises(WorkflowValidationError, match="reason of a cancellation"):
+            await case.call(handle.cancel, wrong)
+
     async def test_options_of_a_start(self, case: Case) -> None:
         instance_id = f"order-{time.monotonic_ns()}"
         soon = datetime.now(timezone.utc) + timedelta(milliseconds=50)
@@ -333,7 +358,7 @@ class TestAnUnknownInstance:
     async def test_is_named(self, case: Case) -> None:
         handle = case.client.get_handle("nobody")
         calls = [
-            *(handle.status, handle.state, handle.history, handle.suspend, handle.resume),
+            *(handle.status, handle.state, handle.history, handle.suspend, handle.resume, handle.cancel),
             *(handle.result, functools.partial(handle.raise_event, "approved")),
         ]
         for call in calls:

@@ -24,7 +24,9 @@ from durabletask_aio.core._upstream_client import (
     not_found_as,
     output_of,
 )
+from durabletask_aio.core.cancellation import is_cancellation, request_cancellation
 from durabletask_aio.core.client_errors import WorkflowFailedError, WorkflowNotFoundError, WorkflowTerminatedError
+from durabletask_aio.core.errors import WorkflowCancelledError
 from durabletask_aio.core.functions import unwrap_partial
 
 T = TypeVar("T")
@@ -81,6 +83,8 @@ class _Handle(Generic[TClient, TOutput]):
         """Return the result of an instance that has ended, or raise the error that says how it ended."""
         if state.runtime_status is OrchestrationStatus.FAILED:
             details = state.failure_details or FailureDetails("", "an unknown error", None)
+            if is_cancellation(details):
+                raise WorkflowCancelledError(details.message, instance_id=self.instance_id, workflow_name=state.name)
             raise WorkflowFailedError(details, instance_id=self.instance_id, workflow_name=state.name)
         if state.runtime_status is OrchestrationStatus.TERMINATED:
             output = output_of(state, None)
@@ -138,6 +142,7 @@ class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
 
         Raises:
             WorkflowFailedError: if it failed.
+            WorkflowCancelledError: if it was asked to cancel itself, and ended because of that.
             WorkflowTerminatedError: if it was terminated.
             WorkflowNotFoundError: if there is no such instance.
             TimeoutError: if it has not ended in time; it continues.
@@ -205,6 +210,21 @@ class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
         with self._requiring_instance():
             self._client.raise_orchestration_event(self.instance_id, name, data=data)
 
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.
+
+        Returns at once.  The workflow may ignore the request, as any asyncio task may; a generator always does.
+
+        Args:
+            reason: the message of the `CancelledError`, and of the error that `result` raises.
+
+        Raises:
+            WorkflowNotFoundError: if the engine says that there is no such instance.
+            WorkflowValidationError: if the reason is no text.
+        """
+        with self._requiring_instance():
+            request_cancellation(self._client, self.instance_id, reason)
+
     def terminate(self, output: Any = None, *, recursive: bool = True) -> None:
         """End the instance without running its code again.
 
@@ -271,6 +291,7 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
 
         Raises:
             WorkflowFailedError: if it failed.
+            WorkflowCancelledError: if it was asked to cancel itself, and ended because of that.
             WorkflowTerminatedError: if it was terminated.
             WorkflowNotFoundError: if there is no such instance.
             TimeoutError: if it has not ended in time; it continues.
@@ -338,6 +359,21 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
         """
         with self._requiring_instance():
             await self._client.raise_orchestration_event(self.instance_id, name, data=data)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.
+
+        Returns at once.  The workflow may ignore the request, as any asyncio task may; a generator always does.
+
+        Args:
+            reason: the message of the `CancelledError`, and of the error that `result` raises.
+
+        Raises:
+            WorkflowNotFoundError: if the engine says that there is no such instance.
+            WorkflowValidationError: if the reason is no text.
+        """
+        with self._requiring_instance():
+            await request_cancellation(self._client, self.instance_id, reason)
 
     async def terminate(self, output: Any = None, *, recursive: bool = True) -> None:
         """End the instance without running its code again.
