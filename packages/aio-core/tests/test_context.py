@@ -115,6 +115,108 @@ def test_identity():
     assert instance.run().result == ["order-1", "orders", "the-parent", "1.5"]
 
 
+def work(ctx, value):
+    return value
+
+
+async def input_by_position(ctx):
+    return await ctx.call_activity(work, 3)  # <-
+
+
+async def input_of_a_child_by_position(ctx):
+    return await ctx.call_sub_orchestrator("child", 3)  # <-
+
+
+async def input_by_the_name_of_the_parameter(ctx):
+    return await ctx.call_activity(work, value=3)  # <-
+
+
+async def abbreviated_keyword(ctx):
+    return await ctx.call_activity(work, input=1, retry=3)  # <-
+
+
+async def misspelled_keyword(ctx):
+    return await ctx.wait_for_external_event("paid", datatype=int)  # <-
+
+
+async def unknown_keyword(ctx):
+    return await ctx.sleep(1, tolerance=3)  # <-
+
+
+async def nothing_given(ctx):
+    return await ctx.call_activity()  # <-
+
+
+@pytest.mark.parametrize(
+    ("workflow", "wrong", "right"),
+    [
+        (input_by_position, "ctx.call_activity(work, value)", "ctx.call_activity(work, input=value)"),
+        (
+            input_of_a_child_by_position,
+            "ctx.call_sub_orchestrator(work, value)",
+            "ctx.call_sub_orchestrator(work, input=value)",
+        ),
+        (
+            input_by_the_name_of_the_parameter,
+            "ctx.call_activity(work, value=value)",
+            "ctx.call_activity(work, input={'value': value})",
+        ),
+        (abbreviated_keyword, "ctx.call_activity(work, retry=value)", "ctx.call_activity(work, retry_policy=value)"),
+        (
+            misspelled_keyword,
+            "ctx.wait_for_external_event(datatype=value)",
+            "ctx.wait_for_external_event(data_type=value)",
+        ),
+        (unknown_keyword, "ctx.sleep(tolerance=value)", "ctx.sleep(delay)"),
+    ],
+)
+def test_a_call_that_python_refuses_is_corrected_at_its_line(workflow, wrong, right):
+    details = failure_of(workflow)
+    assert details.errorType == VALIDATION
+    first, *forms = details.errorMessage.splitlines()
+    assert first.startswith(wrong.partition("(")[0] + "() ")
+    assert f" ({line_in(workflow)}) [workflow '{workflow.__name__}'" in first
+    assert forms == [f"  wrong: {wrong}", f"  right: {right}"]
+
+
+def test_a_call_without_arguments_shows_the_parameters():
+    message = failure_of(nothing_given).errorMessage
+    assert message.startswith("ctx.call_activity() missing 1 required positional argument: 'activity' (")
+    assert "\n  right: ctx.call_activity(activity, *, input=None, retry_policy=None, " in message
+
+
+def test_a_type_error_of_another_function_is_left_alone():
+    async def workflow(ctx):
+        return work(1, 2, 3)
+
+    details = failure_of(workflow)
+    assert details.errorType == "builtins.TypeError"
+    assert details.errorMessage == "work() takes 2 positional arguments but 3 were given"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("call_activty", "call_activity"), ("time", "now"), ("instanceid", "instance_id")]
+)
+def test_a_misspelled_member_of_the_context_suggests_the_right_one(name, meant):
+    async def workflow(ctx):
+        return getattr(ctx, name)  # <-
+
+    details = failure_of(workflow)
+    assert details.errorMessage == (
+        f"the context of a workflow has no attribute {name!r} ({line_in(workflow)}) "
+        f"[workflow 'workflow', instance 'instance-1']\n"
+        f"  wrong: ctx.{name}\n"
+        f"  right: ctx.{meant}"
+    )
+
+
+def test_a_member_that_is_like_no_other_is_pythons_own_error():
+    async def workflow(ctx):
+        return ctx.quantum
+
+    assert failure_of(workflow).errorType == "builtins.AttributeError"
+
+
 async def spins_on_now(ctx):
     end = ctx.now() + timedelta(seconds=1)
     while ctx.now() < end:  # <-

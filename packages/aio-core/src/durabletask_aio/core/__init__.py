@@ -47,6 +47,7 @@ What is said about it:
     recorded_types: whether a recorded failure is of an exception type.
     declared_failures: `raises`, and failures that are also of a type of the user's.
     failed_attempts: the log lines about failed activities and sub-orchestrations.
+    wrong_calls: what to write in place of a call of the context that Python refused.
     divergence: the error for a history that does not fit the code.
     waits: what the code of a suspended instance waits for, and where.
     serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.

@@ -44,6 +44,7 @@ from durabletask_aio.core.operations import (
 )
 from durabletask_aio.core.timers import fire_time, timeout_seconds, timer_too_long
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
+from durabletask_aio.core.wrong_calls import explained_attribute
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,11 +60,8 @@ Raises: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 AsyncActivity: TypeAlias = Callable[[ActivityContext, TInput], Awaitable[TOutput]]
 
 
-_ACTIVITY_ATTRIBUTES = frozenset({"orchestration_id", "task_id"})
-
-
 class WrongContextError(WorkflowValidationError, AttributeError):
-    """An attribute of the activity context was looked up on the workflow's."""
+    """An attribute was looked up that only the context of an activity has, or that is misspelled."""
 
 
 class AsyncWorkflowContext:
@@ -924,19 +922,13 @@ class AsyncWorkflowContext:
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def _explain_attribute_error(self, name: str, place: str | None) -> WrongContextError | None:
-        """Return the error for an attribute that is the activity context's; `None` for any other one.
+        """Return the error for an attribute that is the activity context's, or is misspelled; `None` for any other one.
 
         Made when the `AttributeError` fails the workflow, so that the class does not have these attributes.
         """
-        if name not in _ACTIVITY_ATTRIBUTES:
+        error = explained_attribute(self._execution, type(self), name, place)
+        if error is None:
             return None
-        error = self._execution.usage_error(
-            f"{name!r} belongs to the context of an activity, and this is the workflow's: it looks as if an "
-            f"activity was called directly",
-            "await charge(ctx, order)",
-            "await ctx.call_activity(charge, input=order)",
-            place=place,
-        )
         return WrongContextError(error.message, instance_id=error.instance_id, workflow_name=error.workflow_name)
 
     def __repr__(self) -> str:

@@ -132,7 +132,7 @@ class WorkflowRun:
                 raise
             if execution.cancellation is not None and isinstance(error, asyncio.CancelledError):
                 self._cancel_children(upstream, execution.cancellation)
-            failure = failures.as_recorded(error, execution)
+            failure = failures.as_recorded(error, execution, type(self.context))
         self._finish()
         if failure is not None:
             try:

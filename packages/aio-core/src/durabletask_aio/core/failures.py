@@ -33,6 +33,7 @@ from durabletask_aio.core.functions import describe_function
 from durabletask_aio.core.operations import UnawaitedResultError
 from durabletask_aio.core.serialization import SERIALIZABLE, UnserializablePart, find_unserializable
 from durabletask_aio.core.stack_traces import own_traceback, set_description
+from durabletask_aio.core.wrong_calls import corrected_call
 
 if TYPE_CHECKING:
     from durabletask_aio.core.execution import Execution
@@ -55,9 +56,15 @@ _OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
 """The type name in Python's message for a builtin function that was given an operation."""
 
 
-def as_recorded(error: BaseException, execution: Execution) -> Exception:
-    """Return the exception to raise to upstream for `error`: the same one wherever that is possible."""
-    recorded = _recorded(error, execution)
+def as_recorded(error: BaseException, execution: Execution, context: type = object) -> Exception:
+    """Return the exception to raise to upstream for `error`: the same one wherever that is possible.
+
+    Args:
+        error: what left the workflow function.
+        execution: the execution of the workflow.
+        context: the class of the workflow's context, whose methods may have been called wrongly.
+    """
+    recorded = _recorded(error, execution, context)
     if recorded is not error:
         recorded.__traceback__ = error.__traceback__
     _plain_chain(recorded)
@@ -65,7 +72,7 @@ def as_recorded(error: BaseException, execution: Execution) -> Exception:
     return recorded
 
 
-def _recorded(error: BaseException, execution: Execution) -> Exception:
+def _recorded(error: BaseException, execution: Execution, context: type) -> Exception:
     if isinstance(error, OperationFailedError):
         return _upstream_error(error)
     if _is_group(error):
@@ -76,6 +83,8 @@ def _recorded(error: BaseException, execution: Execution) -> Exception:
         return explained
     if type(error) is asyncio.InvalidStateError and message_of(error) in _NOT_DONE:
         return _asked_too_early(error, execution)
+    if type(error) is TypeError and (explained := _wrong_call(error, execution, context)) is not None:
+        return explained
     if type(error) is TypeError and _OPERATION.search(message_of(error)):
         return _unawaited_argument(error, execution)
     if isinstance(error, Exception):
@@ -226,6 +235,14 @@ def _asked_too_early(error: BaseException, execution: Execution) -> Exception:
     return UnawaitedResultError(
         usage_error.message, instance_id=usage_error.instance_id, workflow_name=usage_error.workflow_name
     )
+
+
+def _wrong_call(error: BaseException, execution: Execution, context: type) -> Exception | None:
+    """Return a better error for a call of the context that Python refused; `None` for any other `TypeError`."""
+    correction = corrected_call(message_of(error), context)
+    if correction is None:
+        return None
+    return execution.usage_error(correction.what, correction.wrong, correction.right, place=_place(error))
 
 
 def _unawaited_argument(error: BaseException, execution: Execution) -> Exception:
