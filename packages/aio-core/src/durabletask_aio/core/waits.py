@@ -15,6 +15,7 @@ from typing import Any
 
 from durabletask_aio.core import _interpreter, _upstream
 from durabletask_aio.core.call_sites import is_user_code
+from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.operations import EVENT, ScheduledOperation
 
@@ -61,6 +62,8 @@ def waits(context: Any, runs: Sequence[WorkflowRun]) -> list[Wait]:
         found += _wait_of_generator(context)
     shown = {wait.event.casefold() for wait in found if wait.event}
     for name, listeners in _upstream.event_waits(context):
+        if name == CANCEL_EVENT:
+            continue  # every instance waits for it, and no code of a user does
         operations: list[Any] = [each for each in listeners if isinstance(each, ScheduledOperation)]
         if not operations and name not in shown:
             found.append(Wait(f"{EVENT} {name!r}", name, "", ()))
