@@ -13,7 +13,7 @@ import pytest
 
 from durabletask_aio.core import NonDeterminismWarning, as_orchestrator
 from durabletask_aio.sandbox.static.analysis import check
-from durabletask_aio.sandbox.static.checker import check_sources
+from durabletask_aio.sandbox.static.checker import Settings, check_sources
 
 HEAD = "from durabletask.aio import AsyncWorkflowContext\n"
 WORKFLOW = "async def workflow(ctx: AsyncWorkflowContext, order):\n"
@@ -461,6 +461,35 @@ FOUND: dict[str, tuple[str, str]] = {
             return RATES["eur"]
         """,
     ),
+    # Replays
+    "an operation that is left out on replay": (
+        "DET806",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            if not ctx.is_replaying:
+                await ctx.call_activity("notify", input=order)
+        """,
+    ),
+    "an operation that is left out on replay by a variable": (
+        "DET806",
+        """
+        async def notify(ctx, first):
+            if first and ctx.instance_id:
+                return await ctx.call_activity("notify")
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            first = not ctx.is_replaying
+            return await ctx.call_activity("first") if first else None
+        """,
+    ),
+    "a replay that returns early": (
+        "DET806",
+        """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            if ctx.is_replaying:
+                return
+            await ctx.call_activity("notify", input=order)
+        """,
+    ),
     "a hash of something unknown": (
         "DET702",
         """
@@ -545,6 +574,12 @@ RIGHT: dict[str, str] = {
         async def workflow(ctx: AsyncWorkflowContext, order):
             return Invoice(3, str(ctx.uuid4())), Invoice(number=3, id="fixed")
     """,
+    "a line of a log that is not repeated": """
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            if not ctx.is_replaying:
+                print("started", order)
+            await ctx.call_activity("notify", input=order)
+    """,
     "state of the workflow's own": """
         from collections import deque
         class Talk:
@@ -579,6 +614,21 @@ def test_it_is_found(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_nothing_is_found(name: str, tmp_path: Path) -> None:
     assert codes(RIGHT[name], tmp_path) == set()
+
+
+class TestEndlessLoops:
+    LOOP = "async def workflow(ctx: AsyncWorkflowContext, order):\n    while True:\n        await ctx.sleep(60)\n"
+
+    def notes(self, text: str, folder: Path) -> list[str]:
+        (folder / "flows.py").write_text(HEAD + text)
+        return [finding.rule.code for finding in check_sources([folder], Settings(notes=True)).findings]
+
+    def test_one_that_never_continues_as_new_is_noted(self, tmp_path: Path) -> None:
+        assert self.notes(self.LOOP, tmp_path) == ["DET807"]
+
+    @pytest.mark.parametrize("end", ["break", "return 1", "raise ValueError", "ctx.continue_as_new(order)"])
+    def test_one_that_ends_is_not(self, end: str, tmp_path: Path) -> None:
+        assert self.notes(f"{self.LOOP}        if order:\n            {end}\n", tmp_path) == []
 
 
 NOT_INSTALLED = ("requests", "redis", "pandas", "numpy", "sqlalchemy", "pydantic_settings", "attrs")

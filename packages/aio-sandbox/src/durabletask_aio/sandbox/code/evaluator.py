@@ -121,6 +121,8 @@ class Evaluator:
         if isinstance(node, ast.Await):
             waited = [each for each in self.values(node.value, scope) if isinstance(each, UnawaitedValue)]
             return [found for each in waited for found in each.result]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return [each for each in self.values(node.operand, scope) if isinstance(each, ContextMethod)]
         if isinstance(node, (ast.JoinedStr, ast.FormattedValue)):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node.value]
             return [*self._order_of(parts, scope)]

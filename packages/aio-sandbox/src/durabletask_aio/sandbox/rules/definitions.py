@@ -370,6 +370,33 @@ RULES: Final = (
         "async def workflow(ctx):\n    return str(ctx.uuid4())",
     ),
     Rule(
+        "DET806",
+        "replaying-branch",
+        Category.STRUCTURE,
+        _ERROR,
+        "An operation depends on whether the workflow is replayed",
+        "On replay `ctx.is_replaying` is true, and the operation that the history has is not scheduled, or one is"
+        " scheduled that it does not have. It is there to keep side effects, such as a line of a log, from being"
+        " repeated.",
+        "the operation without the condition; on replay it returns its recorded result and does not run again",
+        "the operation without the condition; on replay it returns its recorded result and does not run again",
+        "if not ctx.is_replaying:\n    await ctx.call_activity(notify)",
+        "await ctx.call_activity(notify)",
+    ),
+    Rule(
+        "DET807",
+        "endless-loop",
+        Category.STRUCTURE,
+        _NOTE,
+        "A loop without an end does not continue as new",
+        "Every round adds to the history, which is read and replayed as a whole. `ctx.continue_as_new(...)` starts"
+        " again with an empty one and keeps the instance's id.",
+        "`ctx.continue_as_new(state)` after a number of rounds",
+        "`ctx.continue_as_new(state)` after a number of rounds",
+        "while True:\n    await ctx.sleep(60)\n    await ctx.call_activity(poll)",
+        "await ctx.sleep(60)\nawait ctx.call_activity(poll)\nctx.continue_as_new(None)",
+    ),
+    Rule(
         "DET901",
         "allowance-without-reason",
         Category.CHECKER,

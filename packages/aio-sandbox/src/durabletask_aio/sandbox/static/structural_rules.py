@@ -84,6 +84,10 @@ def check(scan: FunctionScan, node: ast.AST) -> None:
         _assignment(scan, node)
     elif isinstance(node, ast.Expr):
         _not_awaited(scan, node)
+    elif isinstance(node, (ast.If, ast.IfExp)):
+        _replaying_branch(scan, node)
+    elif isinstance(node, ast.While):
+        _endless_loop(scan, node)
     elif isinstance(node, ast.Try):
         _swallowed_cancellation(scan, node)
     elif isinstance(node, (ast.With, ast.AsyncWith)):
@@ -385,6 +389,39 @@ def _awaits_cancelled_tasks(scan: FunctionScan, kind: ast.expr | None, body: lis
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "cancel"
     }
     return all(isinstance(each, ast.Await) and ast.dump(each.value) in cancelled for each in _waits(body))
+
+
+# Replays and endless loops ----------------------------------------------------------------------------------------
+
+
+def _replaying_branch(scan: FunctionScan, node: ast.If | ast.IfExp) -> None:
+    """Report durable operations that are started, or left out, depending on whether the workflow is replayed."""
+    names = [each for each in ast.walk(node.test) if isinstance(each, (ast.Name, ast.Attribute))]
+    if not any(ContextMethod("is_replaying") in scan.values(each) for each in names):
+        return
+    parts: list[ast.AST] = [*node.body, *node.orelse] if isinstance(node, ast.If) else [node.body, node.orelse]
+    for part in parts:
+        for each in own_nodes(part):
+            if isinstance(each, ast.expr) and _starts_operation(scan, each):
+                detail = f"`{ast.unparse(each)}` depends on `{ast.unparse(node.test)}`"
+                scan.report(each, _rule(scan, "DET806"), detail=detail)
+                return
+    if isinstance(node, ast.If) and isinstance(node.body[-1], (ast.Return, ast.Continue, ast.Break)):
+        detail = f"What follows depends on `{ast.unparse(node.test)}`"
+        scan.report(node, _rule(scan, "DET806"), detail=detail)
+
+
+def _endless_loop(scan: FunctionScan, node: ast.While) -> None:
+    """Report a loop without an end that waits, in a function that never continues as new."""
+    if not (isinstance(node.test, ast.Constant) and node.test.value):
+        return
+    own = [each for statement in node.body for each in own_nodes(statement)]
+    starts = any(_starts_operation(scan, each) for each in own)
+    ends = any(isinstance(each, (ast.Break, ast.Return, ast.Raise)) for each in own)
+    everything = (each for statement in scan.statements for each in ast.walk(statement))
+    continues = any(isinstance(each, ast.Attribute) and each.attr == "continue_as_new" for each in everything)
+    if starts and not ends and not continues:
+        scan.report(node, _rule(scan, "DET807"), detail="The loop has no end, and its history grows with each round")
 
 
 # Dynamic code, allowances -----------------------------------------------------------------------------------------
