@@ -28,7 +28,7 @@ from durabletask.aio.client import (
     WorkflowTerminatedError,
 )
 from durabletask.aio.engine import Engine
-from durabletask.aio.testing import local_backend
+from durabletask.aio.testing import WorkflowEnvironment, local_backend
 from durabletask.aio.worker import TaskHubGrpcWorker
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationFailedError, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
@@ -397,6 +397,20 @@ class TestMistakes:
     async def test_what_is_no_id(self, case: Case, wrong: Any) -> None:
         with pytest.raises(WorkflowValidationError, match=r"get_handle\(\) takes the id of an instance, and not"):
             case.client.get_handle(wrong)
+
+
+async def test_a_handle_of_an_environment_cancels_as_one_of_a_client() -> None:
+    async with WorkflowEnvironment(orchestrators=[patient], activities=[charge]) as environment:
+        started = await environment.start(patient)
+        handle = environment.get_handle(started.instance_id)
+        await handle.cancel("the customer has left")
+
+        with pytest.raises(OrchestrationFailedError, match="the customer has left") as caught:
+            await handle.result()
+        assert caught.value.failure_details.error_type == "durabletask.aio.WorkflowCancelledError"
+        assert [call.name for call in environment.calls] == ["charge"]
+        with pytest.raises(KeyError, match="no instance 'nobody'"):
+            environment.get_handle("nobody")
 
 
 def test_both_kinds_have_the_same_methods_with_the_same_parameters() -> None:

@@ -252,6 +252,20 @@ class WorkflowEnvironment:
             raise KeyError(f"no instance {instance_id!r} in this environment; there are: {known}")
         return WorkflowHandle(self._runner, instance_id)
 
+    def get_handle(self, instance_id: str) -> WorkflowHandle:
+        """Return the handle of an instance, as `handle` does; the name that clients of workflows have for it.
+
+        Args:
+            instance_id: the id of the instance.
+
+        Returns:
+            A handle of the instance.
+
+        Raises:
+            KeyError: if there is no such instance; the message lists the instances.
+        """
+        return self.handle(instance_id)
+
     # -- activities and entities ----------------------------------------------------------------------------------
 
     def stub(

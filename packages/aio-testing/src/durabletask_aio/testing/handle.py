@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from durabletask.client import OrchestrationFailedError, OrchestrationStatus
 
+from durabletask_aio.core import request_cancellation
 from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.frames import strip_frames
 from durabletask_aio.testing.history import History
@@ -118,6 +119,17 @@ class WorkflowHandle:
         request = pb.RaiseEventRequest(instanceId=self.instance_id, name=name, input=self._encode(data))
         await self._runner.call(self._runner.service.RaiseEvent, request)
 
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.
+
+        Args:
+            reason: the message of the `CancelledError`, and of the failure that the instance ends with.
+
+        Raises:
+            durabletask.aio.WorkflowValidationError: if the reason is no text.
+        """
+        await request_cancellation(_EventSender(self), self.instance_id, reason)
+
     async def terminate(self, output: Any = None, *, recursive: bool = True) -> None:
         """End the instance from outside.
 
@@ -191,3 +203,13 @@ class WorkflowHandle:
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle of {self._instance.name!r} {self.instance_id!r}: {self.status.name}>"
+
+
+class _EventSender:
+    """A handle as the client that `request_cancellation` takes."""
+
+    def __init__(self, handle: WorkflowHandle) -> None:
+        self._handle = handle
+
+    async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: Any | None = None) -> None:
+        await self._handle.raise_event(event_name, data)
