@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import turns
 from durabletask.aio import (
     RetryPolicy,
     WorkflowCancelledError,
@@ -16,10 +17,11 @@ from durabletask.aio import (
     as_orchestrator,
     request_cancellation,
 )
-from surface import complete, failure_of, kinds, result_of, seconds
-from turns import CONTINUED, Instance, replay
+from surface import complete, failure_of, kinds, records_of, result_of, seconds
+from turns import CONTINUED, Instance, new_executor, replay
 
 from durabletask_aio.core.cancellation import CANCEL_EVENT, CANCELLED_TYPE, cancellation_reason, is_cancellation
+from durabletask_aio.core.hosting import turn_scope
 
 NEEDS_UNCANCEL = pytest.mark.skipif(sys.version_info < (3, 11), reason="Task.uncancel came with Python 3.11")
 TWICE = RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=2)
@@ -511,6 +513,31 @@ class AsyncRecorder:
 
     async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         self.raised.append((instance_id, event_name, data))
+
+
+class TestGenerators:
+    @staticmethod
+    def generator(ctx, _):
+        yield ctx.wait_for_external_event("go")
+        return "done"
+
+    def warnings_of(self, *events: Any) -> list[str]:
+        instance = Instance(self.generator)
+        executor = new_executor(instance)
+        with turn_scope(), records_of(turns.LOGGER.name) as messages:
+            executor.execute(instance.instance_id, [], instance.batch(instance.started, *events))
+        return messages
+
+    def test_ignore_a_request_and_the_worker_says_so(self):
+        (message,) = self.warnings_of(cancel("stop"))
+        assert "instance-1: the request to cancel this instance is ignored" in message
+        assert "'generator' is a generator orchestrator" in message
+
+    def test_that_end_in_the_same_turn_have_no_warning(self):
+        assert self.warnings_of(cancel("stop"), Instance.raised("go")) == []
+
+    def test_other_events_have_no_warning(self):
+        assert self.warnings_of(Instance.raised("other")) == []
 
 
 class TestRequesting:

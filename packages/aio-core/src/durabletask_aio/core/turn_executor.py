@@ -116,6 +116,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
                     # A rewind never comes here, and neither does an empty batch: hosts replay those in full.
                     result = self.continue_live(instance_id, old_events, self.processed, new_events)
             self.actions = result.actions
+            if not self.is_complete and not self._drives_async(self.context):
+                self._warn_of_ignored_requests(new_events)
             return result
         except TurnDiverged:
             termination = next((event for event in new_events if event.HasField("executionTerminated")), None)
@@ -128,6 +130,17 @@ class TurnExecutor(_upstream.HistoryExecutor):
             failure = f"{type(error).__name__} while a turn of '{instance_id}' was finished: {message_of(error)}"
         # Outside of the except block, so that the exception is not recorded as the cause.
         raise RuntimeError(failure)
+
+    def _warn_of_ignored_requests(self, new_events: Sequence[pb.HistoryEvent]) -> None:
+        """Log the requests to cancel a generator orchestrator, which does not get them."""
+        for event in new_events:
+            if event.HasField("eventRaised") and event.eventRaised.name.casefold() == CANCEL_EVENT:
+                self.logger.warning(
+                    "%s: the request to cancel this instance is ignored: %r is a generator orchestrator, and only "
+                    "async workflows can be cancelled; terminate it instead",
+                    self.context.instance_id,
+                    getattr(_upstream.generator_of(self.context), "__name__", "it"),
+                )
 
     def feed(self, event: pb.HistoryEvent) -> None:
         """Process one event after `open`; an error fails the instance, as it does in `execute`."""
