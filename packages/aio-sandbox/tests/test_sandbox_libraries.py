@@ -41,7 +41,7 @@ class TestShippedData:
 
     @pytest.mark.parametrize("library", ["httpx", "pydantic", "sqlite3"])
     def test_the_names_of_an_installed_library_exist(self, library: str) -> None:
-        module = importlib.import_module(library)
+        module = pytest.importorskip(library)
         described = shipped_libraries()[library]
         names = [name for names in described.get("calls", {}).values() for name in names]
 
