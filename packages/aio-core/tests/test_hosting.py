@@ -297,6 +297,94 @@ def test_an_error_of_that_type_which_the_workflow_raises_itself_fails_the_instan
     assert action.completeOrchestration.orchestrationStatus == FAILED
 
 
+async def three_steps(ctx):
+    for name in ("a", "b", "c"):
+        await ctx.call_activity(name)
+    await ctx.wait_for_external_event("go")
+
+
+def raising_after(steps):
+    async def three_steps(ctx):
+        for number, name in enumerate(("a", "b", "c")):
+            if number == steps:
+                raise ValueError("not with this code")
+            await ctx.call_activity(name)
+        if steps == 3:
+            raise ValueError("not with this code")
+        await ctx.wait_for_external_event("go")
+        raise ValueError("only now")
+
+    return three_steps
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+@pytest.mark.parametrize("answered", range(4))
+@pytest.mark.parametrize("raising", range(5))
+def test_an_exception_on_replay_is_a_divergence_exactly_if_the_history_went_further(answered, raising):
+    """The old code has `answered` results in its history; the new code raises after so many."""
+    instance = Instance(as_orchestrator(three_steps, name="wf")).start()
+    for step in range(1, answered + 1):
+        instance.turn(instance.completed(step))
+    instance.orchestrator = as_orchestrator(raising_after(raising), name="wf")
+    executor = new_executor(instance)
+    executor.raises_divergence = True
+    new = instance.completed(answered + 1) if answered < 3 else instance.raised("go")
+    turn = (instance.instance_id, instance.history, instance.batch(new))
+
+    with hosting.turn_scope():
+        if raising <= answered:
+            with pytest.raises(hosting.TurnDiverged) as raised:
+                executor.execute(*turn)
+            assert isinstance(raised.value.error, HistoryDivergenceError)
+            assert str(raised.value.error).startswith(
+                "history and code diverge: on replay, the code raises ValueError at "
+            )
+            assert "test_hosting.py:" in str(raised.value.error)
+            assert "where the history continues: not with this code. Either the workflow" in str(raised.value.error)
+            assert str(raised.value.error).endswith("[workflow 'wf', instance 'instance-1']")
+        else:
+            failed = [
+                action.completeOrchestration.failureDetails.errorMessage
+                for action in executor.execute(*turn).actions
+                if action.HasField("completeOrchestration")
+            ]
+            now = {(0, 1), (1, 2), (2, 3)}
+            expected = ["not with this code"] if (answered, raising) in now else ["only now"] if answered == 3 else []
+            assert failed == expected
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+def test_an_exception_on_replay_fails_the_instance_after_a_rewind():
+    """The history of a rewound instance may have what the code raised for."""
+    instance = Instance(as_orchestrator(calls_a, name="wf")).start()
+    instance.turn(instance.completed(1))
+    instance.orchestrator = as_orchestrator(raises_it_itself, name="wf")
+    executor = new_executor(instance)
+    executor.raises_divergence = True
+    rewound = pb.HistoryEvent(eventId=-1, executionRewound=pb.ExecutionRewoundEvent())
+    with hosting.turn_scope():
+        (action,) = executor.execute(instance.instance_id, instance.history, instance.batch(rewound)).actions
+
+    assert action.completeOrchestration.orchestrationStatus == FAILED
+
+
+@pytest.mark.not_replayed("the code is changed half-way")
+def test_an_instance_of_an_unknown_name_diverges_if_it_has_a_history():
+    executor, *turn = under_other_code(calls_a, calls_a, completion)
+    executor._registry.orchestrators.clear()
+    with hosting.turn_scope(), pytest.raises(hosting.TurnDiverged) as raised:
+        executor.execute(*turn)
+    assert str(raised.value.error) == "A 'wf' orchestrator was not registered."
+
+    instance = Instance(as_orchestrator(calls_a, name="wf"))
+    executor = new_executor(instance)
+    executor.raises_divergence = True
+    executor._registry.orchestrators.clear()
+    with hosting.turn_scope():
+        (action,) = executor.execute(instance.instance_id, [], instance.batch(instance.started)).actions
+    assert action.completeOrchestration.failureDetails.errorMessage == "A 'wf' orchestrator was not registered."
+
+
 @pytest.mark.not_replayed("the code is changed half-way")
 @pytest.mark.parametrize("new", [calls_b, returns_at_once], ids=lambda function: function.__name__)
 def test_an_instance_that_does_not_fit_can_be_terminated(new):

@@ -174,6 +174,63 @@ def test_a_bad_deployment_of_a_child_is_healed_by_its_rollback_and_its_parent_ha
     assert bad.extended_session_stats.paused_turns == 0
 
 
+@pytest.mark.parametrize("bad", ["raising", "unregistered"])
+@pytest.mark.parametrize("sessions", [100, 0])
+def test_code_that_raises_on_replay_and_code_that_is_gone_are_bad_deployments_too(
+    backend: LocalBackend, own_client: TaskHubGrpcClient, short_pauses: None, bad: str, sessions: int
+) -> None:
+    shop, records = Shop(), Records()
+    begun(shop, backend, own_client)
+
+    async def raising(ctx: Any, _: None) -> str:
+        raise LookupError("this code expects another input")
+
+    worker = TaskHubGrpcWorker(host_address=backend.address, logger=records.logger, max_extended_sessions=sessions)
+    if bad == "raising":
+        worker.add_orchestrator(raising, name="child")
+    worker.add_orchestrator(shop.parent)
+    worker.add_activity(shop.step)
+    worker.start()
+    own_client.raise_orchestration_event("child", "go")
+    assert wait_until(lambda: worker.extended_session_stats.diverged_turns >= 3)
+    # New instances have no past that could say otherwise: they fail.
+    new = finished(own_client, own_client.schedule_new_orchestration("child", instance_id="new"))
+    worker.stop()
+    good = shop.worker(backend)
+    parent = finished(own_client, "parent")
+    good.stop()
+
+    assert parent.serialized_output == '"shipped"'
+    assert shop.done == ["charge", "ship"]
+    assert new.runtime_status is OrchestrationStatus.FAILED
+    assert new.failure_details is not None
+    (first, *_) = records.having("ERROR child: a turn of orchestrator child has no result")
+    if bad == "raising":
+        assert new.failure_details.message == "this code expects another input"
+        assert "on replay, the code raises LookupError at " in first
+        assert "where the history continues: this code expects another input" in first
+    else:
+        assert new.failure_details.message == "A 'child' orchestrator was not registered."
+        assert "its history does not fit the code: A 'child' orchestrator was not registered." in first
+
+
+def test_an_instance_of_an_unknown_name_can_be_terminated(
+    backend: LocalBackend, own_client: TaskHubGrpcClient, short_pauses: None
+) -> None:
+    shop = Shop()
+    begun(shop, backend, own_client, "child")
+    worker = TaskHubGrpcWorker(host_address=backend.address, logger=QUIET)
+    worker.add_orchestrator(shop.parent)
+    worker.start()
+    own_client.raise_orchestration_event("child", "go")
+    assert wait_until(lambda: worker.extended_session_stats.diverged_turns >= 1)
+    own_client.terminate_orchestration("child", output="not wanted")
+    state = finished(own_client, "child")
+    worker.stop()
+
+    assert state.runtime_status is OrchestrationStatus.TERMINATED
+
+
 def test_a_holder_of_a_lock_keeps_it_until_it_is_healed(
     backend: LocalBackend, own_client: TaskHubGrpcClient, short_pauses: None
 ) -> None:

@@ -119,9 +119,9 @@ def test_what_cannot_live_on_stays_in_upstreams_pool(engine: LocalBackend, clien
     finally:
         without.stop()
 
-    assert generator.startswith("DurableTask")
+    assert generator.startswith("durabletask-aio-replays-")
     assert workflow.startswith("durabletask-aio-turns-")
-    assert no_session.startswith("DurableTask")
+    assert no_session.startswith("durabletask-aio-replays-")
 
 
 def test_a_turn_that_takes_long_holds_up_those_alone_that_share_its_thread(

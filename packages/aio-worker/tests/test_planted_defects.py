@@ -85,7 +85,7 @@ DEFECTS = {
     ),
     "the next turn does not wait for a session that is on its way": Defect(
         "worker/work_items.py",
-        "if item.kind == TURN and self._turns.may_keep(item.request):",
+        "if self._turns.may_keep(item.request):",
         "if False:",
         "test_instance_threads.py::test_the_next_turn_finds_the_session_whose_delivery_has_not_returned_yet",
     ),
@@ -217,7 +217,7 @@ DEFECTS = {
     ),
     "a live instance goes from thread to thread": Defect(
         "worker/work_items.py",
-        "if item.kind == TURN and self._turns.may_keep(item.request):",
+        "if self._turns.may_keep(item.request):",
         "if False:",
         "test_instance_threads.py::test_what_a_workflow_keeps_in_a_thread_local_lasts_across_its_awaits",
     ),
@@ -281,6 +281,18 @@ DEFECTS = {
         "            raise TurnAborted from None",
         "            raise",
         "test_turns.py::TestNothingKillsTheWorker",
+    ),
+    "an interrupted replay schedules again what its history has": Defect(
+        "core/_upstream.py",
+        "            ctx._pending_actions.clear()",
+        "            pass",
+        "test_turn_timeout.py::TestAWorkflowThatSpins::test_on_replay_schedules_nothing_again",
+    ),
+    "a turn that does not end is given back before its stream has ended": Defect(
+        "worker/work_items.py",
+        "waits = not item.outlives_stream and item.stream is not None and not item.stream.has_ended",
+        "waits = False",
+        "test_stuck_turns.py::test_stop_leaves_it_behind_and_another_worker_has_it_and_what_waited_behind_it",
     ),
 }
 

@@ -133,12 +133,35 @@ class TestAWorkflowThatSpins:
                 pass
             await charged
 
-        with worker_of(engine, order, activities=[charge], max_extended_sessions=0, logger=QUIET):
+        options = {"max_extended_sessions": 0, "on_divergence": "fail", "logger": QUIET}
+        with worker_of(engine, order, activities=[charge], **options):
             state = run(client, "order")
 
         assert state.runtime_status == OrchestrationStatus.FAILED
         assert calls == [3]
         assert sum(event.HasField("taskScheduled") for event in recorded(engine, state.instance_id)) == 1
+
+    def test_on_replay_is_given_back_as_code_that_does_not_fit(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        spins = threading.Event()
+
+        async def changed(ctx: Any, _: Any) -> str:
+            while spins.is_set():
+                pass
+            return str(await ctx.wait_for_external_event("go"))
+
+        with worker_of(engine, changed, max_extended_sessions=0) as worker:
+            instance_id = client.schedule_new_orchestration("changed")
+            assert wait_until(lambda: len(recorded(engine, instance_id)) > 0)
+            spins.set()
+            client.raise_orchestration_event(instance_id, "go", data="went")
+            assert wait_until(lambda: worker.extended_session_stats.diverged_turns == 1)
+            spins.clear()
+            state = finished(client, instance_id)
+
+        assert state.serialized_output == '"went"'
+        assert any("does not fit the code: the turn ran longer than turn_timeout" in each for each in errors_in(caplog))
 
     def test_can_be_terminated(self, engine: LocalBackend, client: TaskHubGrpcClient) -> None:
         async def woken(ctx: Any, _: Any) -> None:

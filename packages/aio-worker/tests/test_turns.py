@@ -190,7 +190,7 @@ class TestAnInstanceThatIsDropped:
             assert wait_until(lambda: len(closings) == expected)
             gc.collect()
             assert len(closings) == expected
-            assert all(name.startswith(("DurableTask", "durabletask-aio-turns-")) for name in closings)
+            assert all(name.startswith(("durabletask-aio-replays-", "durabletask-aio-turns-")) for name in closings)
         finally:
             worker.stop()
 

@@ -170,6 +170,11 @@ def leak_reference(coroutine: Any) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
+def is_executing(awaitable: Any) -> bool:
+    """Whether a coroutine or generator is being executed, in any thread; it cannot be closed then."""
+    return bool(getattr(awaitable, "cr_running", False) or getattr(awaitable, "gi_running", False))
+
+
 def innermost_unfinished(awaitable: Any) -> Any:
     """Return the last of `await_chain` that can still be closed; `None` if all are done."""
     innermost = None

@@ -449,6 +449,11 @@ def is_own_mismatch(error: BaseException) -> bool:
     return raised_in == worker.__name__ and is_mismatch(error)
 
 
+def is_unregistered(error: BaseException) -> bool:
+    """Whether the worker has no orchestrator of the name that the history has."""
+    return isinstance(error, worker.OrchestratorNotRegisteredError)
+
+
 class MismatchContext(NamedTuple):
     """What upstream was comparing when it raised a mismatch."""
 

@@ -163,8 +163,8 @@ def _close(coroutine: Any, loop: WorkflowLoop, context: contextvars.Context | No
     refusals = 0
     while refusals < _MAX_CLOSE_ATTEMPTS:
         innermost = _interpreter.innermost_unfinished(coroutine)
-        if innermost is None:
-            return
+        if innermost is None or _interpreter.is_executing(innermost):
+            return  # The second is code that never returns, on a thread that its worker has left behind.
         _interpreter.close_unstarted_of(innermost)
         try:
             if context is None:
@@ -240,7 +240,8 @@ def _close_all() -> None:
     """Dispose of everything at the end of the process, before the interpreter runs the same `finally` blocks."""
     dispose_pending()
     for run in list(_live.values()):
-        run.dispose()
+        if not run.is_executing:  # on a thread that a worker has left behind
+            run.dispose()
 
 
 atexit.register(_close_all)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import pb, task
-from durabletask_aio.core.call_sites import waiting_line
-from durabletask_aio.core.errors import HistoryDivergenceError
+from durabletask_aio.core.call_sites import user_lines, waiting_line
+from durabletask_aio.core.errors import AsyncWorkflowError, HistoryDivergenceError, message_of
 from durabletask_aio.core.operations import ScheduledOperation
 
 if TYPE_CHECKING:
@@ -29,6 +29,31 @@ def divergence(execution: Execution, loop: WorkflowLoop, error: Exception) -> Ex
     converted = execution.error(HistoryDivergenceError, msg, step=step)
     if isinstance(error, task.NonDeterminismError):
         converted.__cause__ = error
+    return converted
+
+
+def raised_on_replay(error: Exception, instance_id: str, workflow_name: str) -> HistoryDivergenceError:
+    """Return the error to report if code raises `error` on replay, where the code that wrote the history continued.
+
+    It did not raise, or the instance would have failed in that turn, and would have no further ones.
+
+    Args:
+        error: what the code raises.
+        instance_id: the instance.
+        workflow_name: its workflow.
+    """
+    lines = user_lines(error)
+    place = f" at {lines[-1]}" if lines else ""
+    kind = type(error).__name__
+    message = error.message if isinstance(error, AsyncWorkflowError) else message_of(error)
+    converted = HistoryDivergenceError(
+        f"history and code diverge: on replay, the code raises {kind}{place}, where the history continues: {message}. "
+        f"Either the workflow was changed while this instance was running, or it decides by something that is not the "
+        f"same on replay",
+        instance_id=instance_id,
+        workflow_name=workflow_name,
+    )
+    converted.__cause__ = error
     return converted
 
 

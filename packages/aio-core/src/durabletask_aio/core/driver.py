@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, cast
 
-from durabletask_aio.core import _upstream, disposal, failures, plugins
+from durabletask_aio.core import _interpreter, _upstream, disposal, failures, plugins
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.cancel_requests import CancelRequests
@@ -79,6 +79,11 @@ class WorkflowRun:
     def workflow_name(self) -> str:
         """The name under which the workflow is registered."""
         return self.execution.workflow_name
+
+    @property
+    def is_executing(self) -> bool:
+        """Whether code of the workflow is being executed, in any thread."""
+        return any(_interpreter.is_executing(task.get_coro()) for task in self.loop.tasks)
 
     def drive(
         self, upstream: task.OrchestrationContext, function: Callable[..., Any], arguments: tuple[Any, ...]

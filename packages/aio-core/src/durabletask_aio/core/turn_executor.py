@@ -16,11 +16,15 @@ from typing import Any, cast
 from durabletask_aio.core import _upstream, _upstream_retries, failures, rewinding
 from durabletask_aio.core._upstream import pb
 from durabletask_aio.core.cancellation import CANCEL_EVENT
+from durabletask_aio.core.divergence import raised_on_replay
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
 from durabletask_aio.core.recorded_types import record_bases
 from durabletask_aio.core.retries import stop_if_final
+
+_VERSION_FAILURE = "VersionFailureException"
+"""What upstream raises if the worker's versioning options exclude the version of an instance."""
 
 _TIMER_TOLERANCE = 10_000_000
 """Nanoseconds by which an engine may round the time of a timer."""
@@ -66,7 +70,10 @@ class TurnExecutor(_upstream.HistoryExecutor):
     """Whether the orchestrator is an async workflow."""
 
     raises_divergence = False
-    """Whether a history that does not fit the code raises `TurnDiverged`; otherwise it fails the instance."""
+    """Whether a history that does not fit the code raises `TurnDiverged`; otherwise it fails the instance.
+
+    With it, a history also does not fit if the code raises an exception on replay, or if there is no code of that name.
+    """
 
     processed: int | None = None
     """How many events of the history this instance has processed; `None` before its first turn."""
@@ -76,6 +83,9 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     error: BaseException | None = None
     """The exception that failed the instance, as it was raised."""
+
+    _events: tuple[Sequence[pb.HistoryEvent], ...] = ()
+    """The history and the new events of the present turn, with `raises_divergence`."""
 
     _timers: dict[int, int] | None = None
     """When each timer fires that the engine has confirmed: nanoseconds since the epoch by number."""
@@ -108,6 +118,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
             TurnDiverged: if history and code do not fit, with `raises_divergence`, unless this turn terminates the
                 instance.
         """
+        if self.raises_divergence:
+            self._events = (old_events, new_events)
         try:
             with self.turn_context():
                 if self.processed is None:
@@ -128,6 +140,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
             if isinstance(error, Exception) and failures.is_recordable(error):
                 raise
             failure = f"{type(error).__name__} while a turn of '{instance_id}' was finished: {message_of(error)}"
+        finally:
+            self._events = ()  # which may be large
         # Outside of the except block, so that the exception is not recorded as the cause.
         raise RuntimeError(failure)
 
@@ -251,8 +265,10 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 # execution that has continued as new.  Upstream does not handle the event, and would fail the instance.
                 return
             self.error = error
-            if self.raises_divergence and isinstance(error, Exception) and _upstream.is_own_mismatch(error):
-                raise TurnDiverged(_upstream.translated(ctx, error)) from None
+            if self.raises_divergence and isinstance(error, Exception):
+                divergence = self._divergence(ctx, error)
+                if divergence is not None:
+                    raise TurnDiverged(divergence) from None
             if _upstream.has_unsent_end(ctx):
                 _upstream.reopen_unsent_end(ctx)
             if isinstance(error, Exception) and failures.is_recordable(error):
@@ -262,6 +278,22 @@ class TurnExecutor(_upstream.HistoryExecutor):
             # sends no answer: the engine would deliver this turn again without end.
             self.fail(failure_details(error, self.exception_properties_provider, self.logger))
             raise TurnAborted from None
+
+    def _divergence(self, ctx: Any, error: Exception) -> Exception | None:
+        """Return how history and code differ, if that is what `error` shows; otherwise it fails the instance.
+
+        What is replayed was processed before, by code that did not raise: a failure would have been the last turn.
+        Only a rewind continues a history after one.
+        """
+        if _upstream.is_own_mismatch(error):
+            return _upstream.translated(ctx, error)
+        if not ctx.is_replaying or type(error).__name__ == _VERSION_FAILURE:
+            return None
+        if any(event.HasField("executionRewound") for events in self._events for event in events):
+            return None
+        if _upstream.is_unregistered(error):
+            return error
+        return raised_on_replay(error, ctx.instance_id, self._orchestration_name)
 
     # -- rewinding ------------------------------------------------------------------------------------------------
 

@@ -365,6 +365,14 @@ def end_loop(worker: Worker) -> None:
     worker._shutdown.set()
 
 
+def end_stream(worker: Worker) -> None:
+    """Have the stream and the loop of this worker end, as `stop` does, without waiting for them."""
+    end_loop(worker)
+    stream = worker._response_stream
+    if stream is not None:
+        stream.cancel()
+
+
 def silence_timeout_of(worker: Worker) -> float:
     """Return the seconds without a message after which a stream is taken for dead; 0 for no limit."""
     return worker._resiliency_options.silent_disconnect_timeout_seconds

@@ -7,6 +7,7 @@ same process that has only generator orchestrators keeps all methods of upstream
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
@@ -27,6 +28,9 @@ from durabletask_aio.worker.work_items import WorkItems
 _ATTRIBUTE = "_durabletask_aio"
 _MAX_EVICTION_INTERVAL = 30.0
 """Seconds between two checks for idle sessions, at most."""
+
+TURN_GRACE_PERIOD = 2.0
+"""Seconds that running turns have to finish when the worker stops, at least."""
 
 CANCELLATION_WARNING_DELAY = 5.0
 """Seconds from the cancellation of the async activities to the warning that names those that are still running."""
@@ -55,6 +59,7 @@ class Binding:
         self.work_items = WorkItems(worker, self.turns, self.activities, self.threads, leases)
         # Reentrant, because the handler of a second signal can run in the middle of the stop for the first one.
         self._stop_lock = threading.RLock()
+        self._end_of_grace = threading.Event()
 
     @property
     def stats(self) -> ExtendedSessionStats:
@@ -119,6 +124,7 @@ class Binding:
             self.leases.stop()
             self.turns.diverged.close()
             stopped = threading.Event()
+            self._end_of_grace.clear()
             grace = threading.Thread(
                 target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
             )
@@ -130,7 +136,11 @@ class Binding:
                 has_stopped = True
             finally:
                 stopped.set()
+                self._end_of_grace.set()
                 grace.join()
+                if not has_stopped:  # Ctrl-C in the main thread: the process is about to end.
+                    self._leave_turns()
+                    _upstream.end_stream(self.worker)
                 self.leases.close()
                 self._watchdog.stop()
                 self._dispose(self.turns.sessions.close())
@@ -139,24 +149,44 @@ class Binding:
                 self.loop.close()
 
     def _end_grace(self, stopped: threading.Event) -> None:
-        """Cancel the async activities that are running when the grace period ends; warn of those that continue."""
-        if stopped.wait(min(self.settings.stop_grace_period, threading.TIMEOUT_MAX)):
+        """Cancel the async activities that are running when the grace period ends, and leave turns behind."""
+        since = time.monotonic()
+        self._end_of_grace.wait(min(self.settings.stop_grace_period, threading.TIMEOUT_MAX))
+        if stopped.is_set():
             return
+        now = time.monotonic()
         count = self.loop.active
         if count:
             self.logger.info(
                 "The grace period of %.1f s is over: cancelling %d async activities, which the engine will deliver "
                 "again",
-                self.settings.stop_grace_period,
+                now - since,
                 count,
             )
         self.loop.cancel_all()
-        if not stopped.wait(CANCELLATION_WARNING_DELAY) and (left := self.loop.names()):
+        steps = [
+            (max(now, since + TURN_GRACE_PERIOD), self._leave_turns),
+            (now + CANCELLATION_WARNING_DELAY, self._warn_of_cancelled),
+        ]
+        for due, step in sorted(steps, key=lambda each: each[0]):
+            if stopped.wait(max(due - time.monotonic(), 0)):
+                return
+            step()
+
+    def _warn_of_cancelled(self) -> None:
+        left = self.loop.names()
+        if left:
             self.logger.warning("Waiting for async activities that continue although they were cancelled: %s", left)
+
+    def _leave_turns(self) -> None:
+        """Wait no longer for turns that are running."""
+        self.threads.leave(self._watchdog.leave())
+        self.work_items.leave_turns()
 
     def cancel_now(self) -> None:
         """End the grace period of a stop that is in progress."""
         self.loop.cancel_all()
+        self._end_of_grace.set()
 
     def _evict_idle(self) -> None:
         self._dispose(self.turns.sessions.expire())

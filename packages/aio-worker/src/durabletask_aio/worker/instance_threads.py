@@ -18,22 +18,27 @@ from __future__ import annotations
 
 import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from typing import TYPE_CHECKING
+
+from durabletask_aio.worker.daemon_threads import DaemonThreads
 
 if TYPE_CHECKING:
     from durabletask_aio.worker.sessions import Session
 
 
 class InstanceThreads:
-    """Lazily created single-thread executors, as many as upstream's pool has threads.
+    """The threads of turns.
 
-    An instance maps to one of them by the crc32 of its id.
+    Instances that may be kept alive have lazily created single-thread executors, as many as upstream's pool has
+    threads; an instance maps to one of them by the crc32 of its id.  All other turns share a pool of as many threads.
+    They are daemon threads, because the code of a workflow may never return.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._executors: dict[int, ThreadPoolExecutor] = {}
+        self._executors: dict[int, DaemonThreads] = {}
+        self._left: set[int] = set()
         self._lock = threading.Lock()
         self._is_open = False
 
@@ -42,7 +47,7 @@ class InstanceThreads:
         with self._lock:
             self._is_open = True
 
-    def thread_of(self, instance_id: str) -> ThreadPoolExecutor:
+    def thread_of(self, instance_id: str) -> DaemonThreads:
         """Return the executor of an instance, the same one from `open` to `close`.
 
         Raises:
@@ -50,13 +55,23 @@ class InstanceThreads:
         """
         # By the id alone, so that an evicted instance comes back to its thread.
         index = zlib.crc32(instance_id.encode()) % self._number
+        return self._executor(index, 1, f"durabletask-aio-turns-{index}")
+
+    def any_thread(self) -> DaemonThreads:
+        """Return the pool of the turns that need no thread of their own.
+
+        Raises:
+            RuntimeError: If the worker is not running.
+        """
+        return self._executor(-1, self._number, "durabletask-aio-replays")
+
+    def _executor(self, index: int, number: int, name: str) -> DaemonThreads:
         with self._lock:
             if not self._is_open:
                 raise RuntimeError("the worker is not running")
             executor = self._executors.get(index)
             if executor is None:
-                executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"durabletask-aio-turns-{index}")
-                self._executors[index] = executor
+                executor = self._executors[index] = DaemonThreads(number, name)
             return executor
 
     def dispose(self, session: Session) -> None:
@@ -66,10 +81,15 @@ class InstanceThreads:
         except RuntimeError:  # The worker has stopped, or never ran; this may be the last turn on that thread.
             session.dispose()
 
+    def leave(self, threads: Collection[int]) -> None:
+        """Do not wait for these threads in `close`."""
+        self._left.update(threads)
+
     def close(self, *, wait: bool) -> None:
         """End the threads, after their turns if `wait`; called when the worker has stopped."""
         with self._lock:
             self._is_open = False
             executors, self._executors = self._executors, {}
         for executor in executors.values():
-            executor.shutdown(wait=wait)
+            executor.shutdown(wait=wait, leave=self._left)
+        self._left.clear()

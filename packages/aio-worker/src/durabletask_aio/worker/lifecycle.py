@@ -62,32 +62,52 @@ def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error
     loop.call_soon_threadsafe(settle)
 
 
-async def wait_for_signal(*, handle_signals: bool, refusal: Future[None] | None = None) -> str | None:
-    """Wait until cancelled or, in the main thread and if `handle_signals`, for SIGINT or SIGTERM.
+@contextlib.contextmanager
+def stop_signals(hurry: Callable[[], None], *, handle_signals: bool) -> Iterator[asyncio.Future[str]]:
+    """Handle SIGINT and SIGTERM in the main thread, if `handle_signals`.
 
     Args:
+        hurry: Called at the second signal.  Later ones are handled by the previous handlers.
         handle_signals: Whether to handle signals.
+
+    Yields:
+        A future of the name of the first signal.
+    """
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[str] = loop.create_future()
+    with contextlib.ExitStack() as handlers:
+
+        def on_signal(number: int) -> None:
+            if not received.done():
+                received.set_result(signal.Signals(number).name)
+                return
+            handlers.close()
+            hurry()
+
+        if handle_signals:
+            handlers.enter_context(_handlers(loop, on_signal))
+        yield received
+
+
+async def wait_for_signal(received: asyncio.Future[str], refusal: Future[None]) -> str:
+    """Wait until cancelled, or for a signal.
+
+    Args:
+        received: The future of `stop_signals`.
         refusal: Gets an exception, which is raised, if the worker cannot work with its engine.
 
     Returns:
         The name of the signal.
     """
     loop = asyncio.get_running_loop()
-    received: asyncio.Future[str] = loop.create_future()
-
-    def on_signal(number: int) -> None:
-        if not received.done():
-            received.set_result(signal.Signals(number).name)
 
     def on_refusal(refused: Future[None]) -> None:
         error = refused.exception()
         if error is not None and not received.done():
             received.set_exception(error)
 
-    if refusal is not None:
-        refusal.add_done_callback(lambda refused: loop.call_soon_threadsafe(on_refusal, refused))
-    with _handlers(loop, on_signal) if handle_signals else contextlib.nullcontext():
-        return await received
+    refusal.add_done_callback(lambda refused: loop.call_soon_threadsafe(on_refusal, refused))
+    return await received
 
 
 @contextlib.contextmanager

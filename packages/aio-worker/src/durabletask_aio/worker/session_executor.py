@@ -55,9 +55,11 @@ class SessionExecutor(TurnExecutor):
         raise TurnAbandoned
 
     def _interrupted(self, running: RunningTurn, new_events: Sequence[pb.HistoryEvent]) -> Any:
-        """Return the result of a turn that was interrupted."""
-        if self.divergence is not None:
-            raise TurnAbandoned
+        """Return the result of a turn that was interrupted.
+
+        What is replayed was processed before, by code that came to an end: with code that does not, the history does
+        not fit, as with code that raises on replay.
+        """
         self.error = TurnTimeoutError(
             f"the turn ran longer than turn_timeout and was interrupted at {running.place}. Workflow code must not "
             "block or compute for long: do that in an activity. ctx.now() does not change within a turn: wait with "
@@ -68,8 +70,13 @@ class SessionExecutor(TurnExecutor):
         if self.context is None:  # Not even the first event was processed; upstream fails the instance.
             raise self.error
         termination = next((event for event in new_events if event.HasField("executionTerminated")), None)
+        if self.raises_divergence and self.context.is_replaying:
+            self.divergence = self.error
         if termination is not None:
+            self.divergence = None
             result = self.terminate(termination)
+        elif self.divergence is not None:
+            raise TurnAbandoned
         else:
             details = failure_details(self.error, self.exception_properties_provider, self.logger)
             details.stackTrace.value = running.stack.encode("utf-8", "backslashreplace").decode()

@@ -38,6 +38,8 @@ class RunningTurn:
     """Its stack at that time."""
     warned: bool = False
     next_interruption: float = 0.0
+    is_left: bool = False
+    """Whether a worker that has stopped has left it behind: it has no result."""
     is_reported: bool = False
     """Whether it has been logged that interrupting it has no effect."""
 
@@ -101,6 +103,8 @@ class TurnWatchdog:
         """Warn, once each, of turns that have run for too long, and interrupt those that have run even longer."""
         now = time.monotonic()
         for turn in list(self._turns.values()):
+            if turn.is_left:
+                continue
             duration = now - turn.since
             if self._slow_after is not None and duration >= self._slow_after and not turn.warned:
                 turn.warned = True
@@ -108,6 +112,28 @@ class TurnWatchdog:
             if self.timeout is not None and duration >= self.timeout and now >= turn.next_interruption:
                 turn.next_interruption = now + INTERRUPTION_INTERVAL
                 self._interrupt(turn, duration)
+
+    def leave(self) -> set[int]:
+        """Leave all running turns behind, because the worker stops and waits no longer, and log each of them.
+
+        Returns:
+            The identifiers of their threads.
+        """
+        now = time.monotonic()
+        turns = [turn for turn in list(self._turns.values()) if not turn.is_left]
+        for turn in turns:
+            turn.is_left = True
+            self._logger.error(
+                "%s: the worker stops without waiting any longer for a turn of orchestrator %s, which has been running "
+                "for %.1f s. It is given back to the engine; its thread is left behind, and ends with the process at "
+                "the latest. It is at %s:\n%s",
+                turn.instance_id,
+                turn.workflow_name,
+                now - turn.since,
+                place_of(turn),
+                stack_of(turn),
+            )
+        return {turn.thread_id for turn in turns}
 
     def _warn(self, turn: RunningTurn, duration: float) -> None:
         self._logger.warning(

@@ -64,6 +64,8 @@ class Delivery:
 
     def CompleteOrchestratorTask(self, response: pb.OrchestratorResponse) -> None:  # noqa: N802 - the engine's name
         """Send the response, and note that the engine has taken it."""
+        if self._turn.is_left:
+            return
         executor = self._turn.executor
         if executor is not None:
             describe_failure(response.actions, executor.error)
@@ -76,8 +78,8 @@ class Delivery:
 
     def AbandonTaskOrchestratorWorkItem(self, request: Any) -> None:  # noqa: N802 - the engine's name
         """Return an instance of a version that this worker rejects to an engine that can take it."""
-        if self._turn.divergence is not None:
-            return  # `DivergedTurns` gives it back.
+        if self._turn.divergence is not None or self._turn.is_left:
+            return  # `DivergedTurns` or `WorkItems` gives it back.
         if request.completionToken:
             self._stub.AbandonTaskOrchestratorWorkItem(request)
             return
@@ -100,6 +102,11 @@ class _Turn:
     session: Session | None = None
     executor: SessionExecutor | None = None
     running: RunningTurn | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the worker has stopped meanwhile, and has given the turn back."""
+        return self.running is not None and self.running.is_left
 
     @property
     def divergence(self) -> Exception | None:
@@ -222,7 +229,8 @@ class Turns:
             turn.executor = SessionExecutor(*args, **keywords)
             turn.executor.is_async = turn.is_async
         turn.executor.running_turn = None if self._watchdog.timeout is None else turn.running
-        turn.executor.raises_divergence = turn.is_async and turn.can_be_given_back and self.diverged.is_retrying
+        may_be_async = turn.is_async or turn.function is None
+        turn.executor.raises_divergence = may_be_async and turn.can_be_given_back and self.diverged.is_retrying
         return turn.executor
 
     def _execute_later(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:

@@ -4,15 +4,16 @@ Upstream takes an item through a queue to its event loop, from there through a s
 thread pool, and its outcome back to the loop: a third of a worker's CPU time on short steps.  Here the reader hands an
 item to its thread itself:
 
-* **Turns** go to the thread of their instance if it may be kept alive (`instance_threads`), and to upstream's pool
-  otherwise; sync activities and batches of entity operations to upstream's pool; async activities to their event loop.
+* **Turns** go to the thread of their instance if it may be kept alive, and to a pool for turns otherwise
+  (`instance_threads`); sync activities and batches of entity operations to upstream's pool; async activities to their
+  event loop.
 * **Limits** are upstream's: of each kind of item, so many run at a time as the worker's concurrency options say, and
   all others wait in the order of their arrival.
 * **Ended streams.**  An engine gives what it has sent on a stream to other workers when the stream ends.  Items that
   have not begun by then are abandoned, unless the worker has a lease on them that outlives the stream (`leases`).
 * **Stopping.**  A worker that stops executes what it has taken, async activities that have not begun excepted.  With
   an engine of another project, which drops the results of a stream that has ended, the stream ends after that; what it
-  brings meanwhile is returned to the engine.
+  brings meanwhile is returned to the engine.  Turns that do not end in time are given back and left behind.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class WorkItem:
     __slots__ = (
         "cancel",
         "execute",
+        "has_ended",
         "is_bound_to_stream",
         "kind",
         "lease",
@@ -81,6 +83,7 @@ class WorkItem:
         self.lease: str | None = None
         self.outlives_stream = lease_of(token) is not None
         """Whether the engine takes its result after the stream has ended."""
+        self.has_ended = False
         self.is_bound_to_stream = False
         """Whether the end of the stream waits for it."""
 
@@ -156,6 +159,10 @@ class WorkItems:
         self._queues = {kind: WorkQueue(limits[kind], self._start) for kind in (TURN, ACTIVITY, ENTITY_BATCH)}
         self._lock = threading.Lock()
         self._unfinished = 0
+        self._started_turns: set[WorkItem] = set()
+        self._leaves_turns = False
+        self._left: list[tuple[WorkItem, Callable[[WorkItem], None]]] = []
+        """Turns that are given back when their stream has ended."""
         self._is_shut_down = False
         self._when_finished: Callable[[], None] | None = None
         self._draining = threading.Condition()
@@ -171,7 +178,7 @@ class WorkItems:
     def open(self) -> None:
         """Accept items; called when the worker begins to run."""
         with self._lock:
-            self._is_shut_down = False
+            self._is_shut_down = self._leaves_turns = False
             self._when_finished = None
         with self._draining:
             self.is_draining = False
@@ -218,6 +225,36 @@ class WorkItems:
             self._is_shut_down = True
         self._report_if_finished()
 
+    def leave_turns(self) -> None:
+        """Wait no longer for turns: give back those that run, those that wait, and those that come."""
+        with self._lock:
+            self._leaves_turns = True
+            started = list(self._started_turns)
+        for item in self._queues[TURN].take(lambda item: True):
+            self._leave(item, self._drop_item)
+        for item in started:
+            self._leave(item, self._return_item)
+
+    def _leave(self, item: WorkItem, give_back: Callable[[WorkItem], None]) -> None:
+        """Give a turn back; if its result does not outlive the stream, when the stream has ended.
+
+        Until then, the engine would send it by this stream again.
+        """
+        self._unbind(item)
+        with self._lock:
+            waits = not item.outlives_stream and item.stream is not None and not item.stream.has_ended
+            if waits:
+                self._left.append((item, give_back))
+        if not waits:
+            give_back(item)
+
+    def _stream_ended(self, stream: WorkStream) -> None:
+        with self._lock:
+            left = [each for each in self._left if each[0].stream is stream]
+            self._left = [each for each in self._left if each[0].stream is not stream]
+        for item, give_back in left:
+            self._activities.run_in_delivery_thread(give_back, item)
+
     def _report_if_finished(self) -> None:
         with self._lock:
             if self._unfinished or not self._is_shut_down:
@@ -242,6 +279,7 @@ class WorkItems:
             submit,
             _upstream.REQUESTS,
             drop=self._drop,
+            ended=self._stream_ended,
             is_stopping=lambda: _upstream.is_stopping(worker),
             timeout=_upstream.silence_timeout_of(worker),
             logger=self._logger,
@@ -292,6 +330,13 @@ class WorkItems:
 
     def _start(self, item: WorkItem) -> None:
         """Start an item, without waiting, on the thread that reads the stream or that has ended another item."""
+        if item.kind == TURN:
+            with self._lock:
+                self._started_turns.add(item)
+                is_left = self._leaves_turns
+            if is_left:
+                self._leave(item, lambda item: self._activities.run_in_delivery_thread(self._return_item, item))
+                return
         try:
             if item.kind == ACTIVITY and self._activities.is_async(item.request.name):
                 if item.lease is None or self._leases is None:
@@ -304,8 +349,10 @@ class WorkItems:
             self._abandon_after(error, item)
 
     def _executor_of(self, item: WorkItem) -> Executor:
-        if item.kind == TURN and self._turns.may_keep(item.request):
-            return self._threads.thread_of(item.request.instanceId)
+        if item.kind == TURN:
+            if self._turns.may_keep(item.request):
+                return self._threads.thread_of(item.request.instanceId)
+            return self._threads.any_thread()
         return _upstream.thread_pool_of(self._worker)
 
     def _may_begin(self, item: WorkItem) -> bool:
@@ -328,6 +375,8 @@ class WorkItems:
 
     def _run(self, item: WorkItem) -> None:
         """Execute an item in the thread that it was submitted to."""
+        if item.has_ended:
+            return  # It was given back while it waited for the thread.
         try:
             if item.lease is not None and self._leases is not None:
                 # While the engine cannot be reached, whether the lease has ended is not known.
@@ -370,7 +419,9 @@ class WorkItems:
             self._logger.debug("A work item could not be returned to the engine: %s", error)
 
     def _return_item(self, item: WorkItem) -> None:
-        """End an item that has been started, and was not executed."""
+        """End an item that has been started, and has no result."""
+        if item.has_ended:
+            return
         self._give_back(item)
         self._finish(item)
 
@@ -384,7 +435,12 @@ class WorkItems:
             self._finish(item)
 
     def _finish(self, item: WorkItem) -> None:
-        """End an item that has been started."""
+        """End an item that has been started, once."""
+        with self._lock:
+            if item.has_ended:
+                return  # A turn that the worker has left behind.
+            item.has_ended = True
+            self._started_turns.discard(item)
         queue = self._queues[item.kind]
         if item.lease is not None and self._leases is not None:
             self._leases.release(item.lease)
@@ -398,8 +454,14 @@ class WorkItems:
             item.release()
         with self._lock:
             self._unfinished -= 1
+        self._unbind(item)
+        self._report_if_finished()
+
+    def _unbind(self, item: WorkItem) -> None:
+        """Have the end of the stream wait for this item no longer."""
         if item.is_bound_to_stream:
             with self._draining:
-                self._bound_to_stream -= 1
-                self._draining.notify_all()
-        self._report_if_finished()
+                if item.is_bound_to_stream:
+                    item.is_bound_to_stream = False
+                    self._bound_to_stream -= 1
+                    self._draining.notify_all()

@@ -27,6 +27,7 @@ class WorkStream:
         submit: Passes on a work item; called with this stream, the item, and the name of its request.
         requests: The names of the requests of work items.
         drop: Called with this stream when it has ended while the worker runs.
+        ended: Called with this stream when it has ended, in any case.
         is_stopping: Whether the worker stops.
         timeout: Seconds without a message after which upstream takes the stream for dead; `0` for no limit.
         logger: The worker's.
@@ -38,6 +39,7 @@ class WorkStream:
         submit: Callable[[WorkStream, Any, str], None],
         requests: Container[str],
         drop: Callable[[WorkStream], None],
+        ended: Callable[[WorkStream], None],
         is_stopping: Callable[[], bool],
         timeout: float,
         logger: logging.Logger,
@@ -46,9 +48,11 @@ class WorkStream:
         self._submit = submit
         self._requests = requests
         self._drop = drop
+        self._ended = ended
         self._is_stopping = is_stopping
         self._interval = timeout / PINGS_PER_TIMEOUT if timeout else math.inf
         self._logger = logger
+        self.has_ended = False
         self.is_stale = False
         """Whether the stream has ended while the worker runs: the engine gives to others what it has sent by it."""
 
@@ -71,6 +75,8 @@ class WorkStream:
                     yield pb.WorkItem(healthPing=pb.HealthPing())
         finally:
             self._end()
+            self.has_ended = True
+            self._ended(self)
 
     def cancel(self) -> Any:
         """Cancel the call, and abandon what has not begun unless the worker stops."""

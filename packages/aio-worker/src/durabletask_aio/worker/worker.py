@@ -16,7 +16,7 @@ from durabletask_aio.worker._upstream import GrpcChannelOptions, task
 from durabletask_aio.worker.activity_functions import check_activity, is_async
 from durabletask_aio.worker.binding import Binding, bind, binding_of
 from durabletask_aio.worker.entities import check_entity
-from durabletask_aio.worker.lifecycle import stop_from_loop, wait_for_signal
+from durabletask_aio.worker.lifecycle import stop_from_loop, stop_signals, wait_for_signal
 from durabletask_aio.worker.options import Settings, show_options, take_options
 from durabletask_aio.worker.registration import refuse_while_running, registrar
 
@@ -238,7 +238,9 @@ class AsyncOrchestratorMixin:
         """Stop taking work, and wait for the work that is being done. Does nothing if the worker is not running.
 
         Async activities have the grace period (`stop_grace_period`) to finish. Those that have not are cancelled, and
-        the engine delivers them again. Sync activities cannot be cancelled; the worker waits for them.
+        the engine delivers them again. Turns have as long, and at least two seconds; one that has not ended is given
+        back to the engine, and its thread is left behind. Sync activities cannot be cancelled; the worker waits for
+        them.
 
         Raises:
             RuntimeError: If called on the event loop that runs this worker's async activities, since they could not
@@ -279,8 +281,8 @@ class AsyncOrchestratorMixin:
         cancellation is raised once the worker has stopped.
 
         Args:
-            handle_signals: Whether to handle SIGINT and SIGTERM. They are handled in the main thread only, and the
-                previous handlers are restored at the end.
+            handle_signals: Whether to handle SIGINT and SIGTERM. They are handled in the main thread only. A second
+                signal ends the grace period. Then, or at the end, the previous handlers are restored.
 
         Raises:
             RuntimeError: If the worker is already running, which it continues to do; or if a Dapr sidecar is at its
@@ -292,10 +294,12 @@ class AsyncOrchestratorMixin:
                 "  wrong: worker.start(); await worker.run()\n"
                 "  right: await worker.run()"
             )
-        async with self:
-            self.start()
-            received = await wait_for_signal(handle_signals=handle_signals, refusal=self._binding().refusal)
-            self._binding().logger.info("Received %s: stopping", received)
+        binding = self._binding()
+        with stop_signals(binding.cancel_now, handle_signals=handle_signals) as signals:
+            async with self:
+                self.start()
+                received = await wait_for_signal(signals, binding.refusal)
+                binding.logger.info("Received %s: stopping", received)
 
     # -- statistics -----------------------------------------------------------------------------------------------
 
