@@ -65,7 +65,7 @@ METHODS = {
 }
 """The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
 
-_init_future: Any = asyncio.Future.__init__
+_init_future: Any = vars(asyncio.Future)["__init__"]
 """Instead of `super().__init__`, which makes an object for each call; see `benchmarks/hot_path.py`, `init_future`."""
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE
