@@ -64,6 +64,16 @@ def init_future() -> Iterator[None]:
         yield
 
 
+@entry("an __await__ for every operation")
+def await_future() -> Iterator[None]:
+    kind: Any = operations.ScheduledOperation
+    kind.__await__ = operations._NotesAwaits.__await__
+    try:
+        yield
+    finally:
+        del kind.__await__
+
+
 class _Composite(task.CompositeTask[Any]):
     """The public way to be told when a task completes."""
 

@@ -9,6 +9,7 @@ upstream task; `docs/adr` says what that would cost.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import traceback
 from collections.abc import Callable, Generator
@@ -190,11 +191,6 @@ class ScheduledOperation(Operation[T]):
 
     # -- use, for the warning about an operation that is never awaited (see `unawaited`) --------------------------
 
-    def __await__(self) -> Generator[Any, None, T]:
-        if self.order:  # Done: nothing else shows that it was awaited.
-            self._loop.unawaited.pop(id(self), None)
-        return _await_future(self)
-
     def done(self) -> bool:
         """Whether there is a result, or an exception, or it was cancelled."""
         self.mark_used()
@@ -236,6 +232,7 @@ class ScheduledOperation(Operation[T]):
             self.notify_listeners()
         elif not (loop._ready if is_awaited is None else is_awaited) and not self.is_used:  # noqa: SLF001
             loop.unawaited[id(self)] = self
+            self.__class__ = _noting_awaits(type(self))
 
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
@@ -404,6 +401,24 @@ class ScheduledOperation(Operation[T]):
             if isinstance(other, _PLAIN_VALUES) or any(hasattr(type(other), mark) for mark in _DATA_CLASS_MARKS):
                 raise self._unawaited(f"in a comparison with {other!r}")
             return True if self is other else NotImplemented
+
+
+class _NotesAwaits:
+    """What an operation becomes that was done before anything waited for it: nothing else shows that it is awaited.
+
+    Not a method of every operation: awaiting one would call into Python; see `benchmarks/hot_path.py`, `await_future`.
+    """
+
+    __slots__ = ()
+
+    def __await__(self: Any) -> Generator[Any, None, Any]:
+        self._loop.unawaited.pop(id(self), None)
+        return _await_future(self)
+
+
+@functools.cache
+def _noting_awaits(kind: type[ScheduledOperation[Any]]) -> type[ScheduledOperation[Any]]:
+    return type(kind.__name__, (_NotesAwaits, kind), {"__slots__": (), "__module__": kind.__module__})
 
 
 # Messages of Python itself name the type, and users know it by this name.
