@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -322,6 +323,18 @@ class TestStandardInput:
     ) -> None:
         assert run(*arguments) == 2
         assert message in capsys.readouterr().err
+
+
+class TestProgram:
+    @pytest.mark.parametrize("module", ["durabletask_aio", "durabletask_aio.sandbox"])
+    def test_as_a_module(self, folder: Path, module: str) -> None:
+        command = [sys.executable, "-m", module, *(["check"] if module == "durabletask_aio" else []), "flow.py"]
+        result = subprocess.run(
+            [*command, "--output-format", "concise"], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert result.returncode == 1
+        assert result.stdout.startswith("flow.py:7:13: DET101")
+        assert result.stderr == ""
 
 
 class TestHints:
