@@ -187,7 +187,7 @@ def test_a_call_without_arguments_shows_the_parameters():
 
 def test_a_type_error_of_another_function_is_left_alone():
     async def workflow(ctx):
-        return work(1, 2, 3)
+        return work(1, 2, 3)  # type: ignore[call-arg]
 
     details = failure_of(workflow)
     assert details.errorType == "builtins.TypeError"

@@ -232,7 +232,7 @@ class ScheduledOperation(Operation[T]):
             self.notify_listeners()
         elif not (loop._ready if is_awaited is None else is_awaited) and not self.is_used:  # noqa: SLF001
             loop.unawaited[id(self)] = self
-            self.__class__ = _noting_awaits(type(self))
+            self.__class__ = _noting_awaits(type(self))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
