@@ -253,7 +253,7 @@ async def sneaky(ctx):
         await ctx.call_activity("ship")
 
 async def test_it(workflow_env):
-    async with workflow_env(orchestrators=[sneaky]) as env:
+    async with workflow_env(orchestrators=[sneaky], sandbox_mode="off") as env:
         env.stub("ship", returns=1)
         await env.execute(sneaky)
 """
