@@ -53,9 +53,13 @@ def quick_stops() -> Iterator[None]:
     module.asyncio = asyncio
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Iterator[LocalBackend]:
-    """One local engine for the tests that do not look at all of its instances."""
+    """One local engine for the tests of a module that do not look at all of its instances.
+
+    Not for all modules: a worker gives an instance of a workflow that it does not have back to the engine, with a line
+    in its log, and so meets what tests before have left unfinished.
+    """
     with start_backend() as backend:
         yield backend
 
