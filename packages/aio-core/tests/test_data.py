@@ -281,6 +281,9 @@ class Hooked:
     def __init__(self, text: str) -> None:
         self.text = text
 
+    def __repr__(self) -> str:
+        return f"Hooked({self.text!r})"
+
     def to_json(self) -> str:
         return self.text
 
