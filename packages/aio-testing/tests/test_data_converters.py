@@ -82,7 +82,9 @@ WORKFLOWS = (handle_order, know_each_other, parent)
 ACTIVITIES = (postpone, total, befriend)
 ORDER = Order(ID, DUE, {"tea": Decimal("1.50"), "cake": Decimal("0.1")}, frozenset({"b", "a"}))
 LATER = Order(ID, DUE + dt.timedelta(days=1), ORDER.prices, ORDER.tags)
-CONVERTERS = pytest.mark.parametrize("converter", [CattrsDataConverter(), PydanticDataConverter()], ids=lambda converter: type(converter).__name__)
+CONVERTERS = pytest.mark.parametrize(
+    "converter", [CattrsDataConverter(), PydanticDataConverter()], ids=lambda converter: type(converter).__name__
+)
 
 
 @contextmanager
