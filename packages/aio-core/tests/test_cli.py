@@ -110,6 +110,7 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
     ]
     extras = {
         "backup": "engine",
+        "cancel": "engine",
         "conformance": "testing",
         "dev": "testing",
         "export": "engine",

@@ -157,7 +157,7 @@ def test_the_cookie_of_forms_is_kept_from_scripts_and_other_sites(page: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["start", "raise-event", "suspend", "resume", "terminate", "rewind", "restart", "fork", "purge"]
+    "name", ["start", "raise-event", "suspend", "resume", "cancel", "terminate", "rewind", "restart", "fork", "purge"]
 )
 def test_an_action_is_never_a_get(page: Any, name: str) -> None:
     assert page.get(f"/actions/{name}?id=x").status_code == 405

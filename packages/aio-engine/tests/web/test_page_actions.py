@@ -70,6 +70,24 @@ def test_raise_event(act: Any, start: Callable[..., str], client: Any) -> None:
     assert act("raise-event", id="gets-event", name="").json()["error"] == "Enter the name of the event."
 
 
+@pytest.mark.parametrize("reason", ["out of <stock>", ""])
+def test_cancel(act: Any, start: Callable[..., str], client: Any, page: Any, reason: str) -> None:
+    instance_id = start("waiter", status="RUNNING")
+    answer = act("cancel", id=instance_id, reason=reason)
+    assert answer.json()["message"] == "Asked it to cancel itself. It can clean up before it ends."
+    failure = client.wait_for_orchestration_completion(instance_id, timeout=30).failure_details
+    assert failure.error_type == "durabletask.aio.WorkflowCancelledError"
+
+    shown = page.get("/instance", params={"id": instance_id}).text
+    listed = page.get("/", params={"prefix": instance_id}).text
+    assert "Cancelled</h2>" in shown
+    assert ("out of &lt;stock&gt;" if reason else "No reason was given.") in shown
+    assert ("out of &lt;stock&gt;" if reason else "no reason was given") in listed
+    for text in (shown, listed):
+        assert "badge cancelled" in text
+        assert "badge failed" not in text
+
+
 def test_suspend_and_resume(act: Any, start: Callable[..., str], status_of: Any, wait_for: Any) -> None:
     start("waiter", "pauses", status="RUNNING")
     assert act("suspend", id="pauses", reason="lunch").status_code == 200

@@ -25,6 +25,7 @@ _PARTS = ("core", "worker", "sandbox", "testing", "engine")
 
 _EXTRAS = {
     "backup": "engine",
+    "cancel": "engine",
     "check": "sandbox",
     "conformance": "testing",
     "dev": "testing",

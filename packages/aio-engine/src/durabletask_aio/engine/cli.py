@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import click
 import grpc
 
+from durabletask_aio.core import request_cancellation
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
 from durabletask_aio.engine._upstream import TaskHubGrpcClient
 from durabletask_aio.engine.bearer import with_token
@@ -30,6 +31,8 @@ _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 STATUSES = {"pending": 6, "running": 0, "suspended": 7, "completed": 1, "failed": 3, "terminated": 5}
 """Names of statuses, with the numbers of upstream's `OrchestrationStatus`."""
+
+_ENDED = {STATUSES[name] for name in ("completed", "failed", "terminated")}
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -269,6 +272,40 @@ def _explain(error: grpc.RpcError, address: str | None) -> str:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"the engine on {address} is not a durabletask-aio engine: it does not know this command"
     return str(details)
+
+
+@click.command("cancel", short_help="Ask an instance to clean up and end.")
+@click.argument("instance_id")
+@click.option("--reason", help="Why; the workflow sees it, and its failure has it as the message.")
+@_target_options
+@json_option
+def cancel(
+    instance_id: str,
+    reason: str | None,
+    address: str | None,
+    db: Path | None,
+    tls_ca: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask the instance INSTANCE_ID to cancel itself: its workflow can clean up, and then ends.
+
+    Any engine can be asked. A generator orchestrator ignores the request.
+    """
+    with (
+        _connected(address, db, tls_ca, token_file) as channel,
+        TaskHubGrpcClient(channel=channel, logger=silent_logger) as client,
+    ):
+        state = client.get_orchestration_state(instance_id)
+        if state is None:
+            raise CommandError(f"there is no instance {instance_id!r}")
+        if state.runtime_status.value in _ENDED:
+            raise CommandError(f"the instance {instance_id!r} has ended already: {state.runtime_status.name.lower()}")
+        request_cancellation(client, instance_id, reason)
+    if as_json:
+        write_json({"instance_id": instance_id, "reason": reason})
+    else:
+        click.echo(f"Asked {instance_id} to cancel itself.")
 
 
 @click.command("backup", short_help="Copy a durable engine's database while it runs.")

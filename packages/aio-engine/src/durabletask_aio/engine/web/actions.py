@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from durabletask_aio.core.hosting import CANCEL_EVENT, cancel_payload
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.web.errors import PageError
 from durabletask_aio.engine.web.site import Site, check_json, url_for
@@ -31,6 +32,7 @@ class Actions:
             "raise-event": self.raise_event,
             "suspend": self.suspend,
             "resume": self.resume,
+            "cancel": self.cancel,
             "terminate": self.terminate,
             "rewind": self.rewind,
             "restart": self.restart,
@@ -97,6 +99,16 @@ class Actions:
         _set_reason(request, form)
         self._site.backend.call("ResumeInstance", request)
         return "Resumed.", _id(form)
+
+    def cancel(self, form: Form) -> tuple[str, str]:
+        """Ask an instance to cancel itself."""
+        instance_id = _id(form)
+        request = pb.RaiseEventRequest(instanceId=instance_id, name=CANCEL_EVENT)
+        reason = form.get("reason", "").strip()
+        if reason:
+            request.input.value = json.dumps(cancel_payload(reason))
+        self._site.backend.call("RaiseEvent", request)
+        return "Asked it to cancel itself. It can clean up before it ends.", instance_id
 
     def terminate(self, form: Form) -> tuple[str, str]:
         """Terminate an instance."""

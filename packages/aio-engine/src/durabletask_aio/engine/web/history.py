@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from durabletask_aio.core.hosting import cancellation_reason, is_cancellation
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.web.formats import to_datetime
 
@@ -80,6 +81,21 @@ class Failure:
             chain.append(each)
             each = each.cause
         return chain
+
+    @property
+    def error_type(self) -> str:
+        """The type of the error, as clients call it."""
+        return self.kind
+
+    @property
+    def is_cancellation(self) -> bool:
+        """Whether the instance was cancelled."""
+        return is_cancellation(self)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the instance was cancelled, `None` if no reason was given."""
+        return cancellation_reason(self)
 
     @property
     def short_kind(self) -> str:
