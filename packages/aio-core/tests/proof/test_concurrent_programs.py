@@ -21,6 +21,8 @@ from replays import assert_replays
 from scale import seeds
 from turns import Instance, canonical
 
+from durabletask_aio.core.cancellation import CANCELLED_TYPE
+
 DIGESTED = 150
 DIGEST = "77a1ec82ad0cf4b2af407ae7b5a4671af1495d1a586824466f868bdbada326ae"
 """Of the portable programs 0 to 149, all turns of each: the same on CPython 3.10 to 3.14."""
@@ -50,8 +52,8 @@ FIRST_DIGESTS = [
 """Of the first of them each, so that a difference can be looked for in a single program."""
 
 
-def check(seed: int, *, portable: bool) -> Instance:
-    program = Program(seed, portable=portable)
+def check(seed: int, *, portable: bool, cancelled: bool = False) -> Instance:
+    program = Program(seed, portable=portable, cancelled=cancelled)
     instance = program.run()
     try:
         assert_replays(instance, seed=seed)
@@ -70,6 +72,24 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_random_concurrent_programs_equal_their_replay_at_every_event(part: int):
     for seed in range(part * 5, part * 5 + 5):
         check(seed, portable=False)
+
+
+def test_random_programs_that_are_cancelled_equal_their_replay_at_every_event():
+    outcomes = [check(seed, portable=False, cancelled=True).outcome for seed in range(20)]
+
+    kinds = [outcome.failureDetails.errorType for outcome in outcomes if outcome is not None]
+    assert kinds.count(CANCELLED_TYPE) >= 5, "too few of them end as cancelled"
+    assert kinds.count("") >= 2, "too few of them handle it"
+
+
+@pytest.mark.slow
+@pytest.mark.seeds
+@pytest.mark.timeout(seeds(1800))
+@pytest.mark.parametrize("part", range(4))
+def test_many_random_programs_that_are_cancelled_equal_their_replay_at_every_event(part: int):
+    size = seeds(15)
+    for seed in range(5000 + part * size, 5000 + (part + 1) * size):
+        check(seed, portable=False, cancelled=True)
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ SUPPORT = Path(planted_defects.__file__).parent
 
 TWINS = "proof/test_twins.py::test_the_first_random_programs_act_alike_as_generators_and_as_coroutines"
 CONCURRENT = "proof/test_concurrent_programs.py::"
+CANCELLATION = "test_graceful_cancellation.py::"
+SURFACE = "asyncio_surface/"
 VALUES = "proof/test_deterministic_values.py::"
 
 FOUND_BY = {
@@ -46,6 +48,20 @@ FOUND_BY = {
     "test_a_lock_left_with_a_call_outstanding_is_released_where_upstream_keeps_it",
     "failures_recorded_under_our_types": TWINS,
     "task_names_numbered_by_the_process": CONCURRENT + "test_a_random_concurrent_program_is_the_same_on_every_python",
+    "cancel_requests_not_recognised": CANCELLATION + "TestTheWorkflow::test_gets_a_cancelled_error_with_the_reason",
+    "cancel_requests_waited_for": CANCELLATION + "TestTheEvent::test_leaves_a_deadlock_one",
+    "cancel_requests_interrupt_the_cleanup": CANCELLATION + "TestFurtherRequests::test_do_not_interrupt_the_cleanup",
+    "cancel_requests_delivered_inside_of_upstreams_event": CANCELLATION
+    + "TestTheWorkflow::test_takes_back_what_it_waits_for",
+    "cancel_requests_not_carried_over": CANCELLATION
+    + "TestContinueAsNew::test_carries_a_request_over_that_came_after_it",
+    "children_not_asked_to_cancel": CANCELLATION
+    + "TestChildren::test_that_nothing_waits_for_get_the_request_when_the_parent_ends",
+    "messages_of_cancellations_dropped": SURFACE
+    + "test_cancellation.py::TestMessages::test_go_through_a_combination_that_a_task_awaits",
+    "cancel_deliveries_not_parked": SURFACE
+    + "test_anyio.py::test_a_task_that_waits_in_a_cancelled_scope_for_a_shielded_one_waits_for_its_end",
+    "async_generators_left_open": "test_disposal.py::test_an_open_async_generator_is_closed_with_its_instance",
     "running_loop_left_behind": "proof/test_threads.py::test_a_thread_is_left_as_it_was_found",
 }
 

@@ -26,6 +26,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from random_engine import RandomEngine
 from turns import Instance, canonical
 
+from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.orchestrator import as_orchestrator
 
 EVENTS = ("go", "stop")
@@ -53,28 +54,63 @@ async def program(ctx, x):
             yield number, await ctx.call_activity('number', input=[number, len(log)])
 """
 
+_CLEANUP = """
+async def cancellable(ctx, x):
+    log = []
+    try:
+        return await program(ctx, x)
+    except asyncio.CancelledError as e:
+        log.append(await ctx.call_activity('cancelled', input=str(e)))
+        task = asyncio.current_task()
+        if ctx.random().random() < 0.5 and hasattr(task, 'uncancel'):
+            task.uncancel()
+            log.append(await ctx.with_timeout(ctx.gather(ctx.sleep(5), asyncio.sleep(2)), 60))
+            return [log, task.cancelling()]
+        raise
+    finally:
+        with_cleanup = asyncio.create_task(ctx.call_activity('cleanup', input=len(log)))
+        await asyncio.shield(with_cleanup)
+"""
+
 
 class Program:
     """One program: its text, its orchestrator, and the run that its seed stands for."""
 
-    def __init__(self, seed: int, *, portable: bool) -> None:
+    def __init__(self, seed: int, *, portable: bool, cancelled: bool = False) -> None:
+        """Write a program.
+
+        Args:
+            seed: names the program and its run.
+            portable: keep to what every supported Python has and has alike.
+            cancelled: have it cleaned up when it is cancelled, and ask it to, up to three times.
+        """
         self.seed = seed
+        self.cancelled = cancelled
         self.text = _Writer(Random(f"program/{seed}"), portable=portable).program()
+        if cancelled:
+            self.text += _CLEANUP
         names: dict[str, Any] = {"asyncio": asyncio, "contextvars": contextvars, "random": random_module}
         exec(compile(self.text, f"<program {seed}>", "exec"), names)
-        self.orchestrator: Callable[..., Any] = as_orchestrator(names["program"])
+        self.orchestrator: Callable[..., Any] = as_orchestrator(names["cancellable" if cancelled else "program"])
 
     def run(self) -> Instance:
         """Run it to its end, or until nothing is outstanding any more."""
         random = Random(f"run/{self.seed}")
         engine = RandomEngine(
             random,
-            events=[random.choice(EVENTS) for _ in range(random.randint(0, 6))],
+            events=self._events(random),
             failures=random.choice([0, 0.1, 0.3]),
             max_batch=random.choice([1, 2, 5]),
         )
         instance = Instance(self.orchestrator, 0, name="program", instance_id=f"run-{self.seed}")
         return engine.run(instance)
+
+    def _events(self, random: Random) -> list[str]:
+        events = [random.choice(EVENTS) for _ in range(random.randint(0, 6))]
+        if self.cancelled:
+            for _ in range(random.randint(1, 3)):
+                events.insert(random.randint(0, len(events)), CANCEL_EVENT)
+        return events
 
     def __repr__(self) -> str:
         return f"<seed {self.seed}>\n{self.text}"

@@ -20,8 +20,14 @@ import pytest
 
 from durabletask_aio.core import (
     _upstream,
+    _upstream_events,
     asyncio_order,
+    cancel_deliveries,
+    cancel_requests,
+    cancellation,
+    children,
     cleanup,
+    combinators,
     context,
     disposal,
     execution,
@@ -268,6 +274,71 @@ def task_names_numbered_by_the_process() -> None:
 def running_loop_left_behind() -> None:
     set_(loop, "restore_loop", nothing)
     set_(disposal._interpreter, "restore_loop", nothing)
+
+
+@defect
+def cancel_requests_not_recognised() -> None:
+    set_(cancel_requests.CancelRequests, "on_child_completed", nothing)
+
+
+@defect
+def cancel_requests_waited_for() -> None:
+    original = cancel_requests.CancelRequests.listen
+
+    def listen(self: Any, upstream: Any) -> None:
+        self._loop.operation_started()
+        original(self, upstream)
+
+    set_(cancel_requests.CancelRequests, "listen", listen)
+
+
+@defect
+def cancel_requests_interrupt_the_cleanup() -> None:
+    def cancel(self: Any, payload: Any) -> None:
+        self._loop.execution.cancellation = cancellation.Cancellation(cancellation.reason_in(payload))
+        self._main.cancel(self._loop.execution.cancellation.reason)
+
+    set_(cancel_requests.CancelRequests, "_cancel", cancel)
+
+
+@defect
+def cancel_requests_delivered_inside_of_upstreams_event() -> None:
+    def on_child_completed(self: Any, task: Any) -> None:
+        self._cancel(task.get_result())
+
+    set_(cancel_requests.CancelRequests, "on_child_completed", on_child_completed)
+
+
+@defect
+def cancel_requests_not_carried_over() -> None:
+    set_(_upstream_events, "carry_over", nothing)
+
+
+@defect
+def children_not_asked_to_cancel() -> None:
+    set_(children.ChildOperation, "request_cancellation", nothing)
+
+
+@defect
+def messages_of_cancellations_dropped() -> None:
+    original = combinators.Combination._cancelled
+
+    def cancelled(self: Any, error: Any = None) -> None:
+        self._cancel_message = None
+        original(self)
+
+    set_(combinators.Combination, "_cancelled", cancelled)
+
+
+@defect
+def cancel_deliveries_not_parked() -> None:
+    os.environ["DURABLETASK_AIO_STEP_BUDGET"] = "20000"
+    set_(cancel_deliveries, "MAX_IDLE_ROUNDS", 10**9)
+
+
+@defect
+def async_generators_left_open() -> None:
+    set_(disposal, "close_generators", nothing)
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

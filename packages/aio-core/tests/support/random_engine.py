@@ -15,6 +15,8 @@ from durabletask.internal import helpers as ph
 from durabletask.internal import orchestrator_service_pb2 as pb
 from turns import CONTINUED, Instance, execute
 
+from durabletask_aio.core.cancellation import CANCEL_EVENT
+
 _ANSWERED = ("scheduleTask", "createSubOrchestration", "createTimer")
 
 
@@ -111,7 +113,8 @@ class RandomEngine:
             )
         steps = [step for step, action in instance.outstanding.items() if _is_answered(action)]
         if self.events and (not steps or random.random() < 0.25):
-            return instance.raised(self.events.pop(0), random.randint(0, 99))
+            name, number = self.events.pop(0), random.randint(0, 99)
+            return instance.raised(name, {"reason": f"request {number}"} if name == CANCEL_EVENT else number)
         if steps:
             return self._answer(instance, random.choice(steps))
         return None
