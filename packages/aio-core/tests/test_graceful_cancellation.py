@@ -25,6 +25,9 @@ from durabletask_aio.core.hosting import turn_scope
 
 NEEDS_UNCANCEL = pytest.mark.skipif(sys.version_info < (3, 11), reason="Task.uncancel came with Python 3.11")
 TWICE = RetryPolicy(first_retry_interval=timedelta(seconds=10), max_number_of_attempts=2)
+TWICE_UNLESS_SOLD_OUT = RetryPolicy(
+    first_retry_interval=timedelta(seconds=10), max_number_of_attempts=2, non_retryable=["shop.SoldOut"]
+)
 STOP = (1, CANCEL_EVENT, {"reason": "stop"})
 """A request one second after the start."""
 
@@ -466,6 +469,16 @@ class TestChildren:
         instance = self.asked(workflow)
         instance.turn(instance.failed(1, child_cancelled("stop")))
         assert instance.failure.errorMessage == "stop"
+        replay(instance)
+
+    @pytest.mark.parametrize("policy", [TWICE, TWICE_UNLESS_SOLD_OUT])
+    def test_that_are_cancelled_by_others_are_not_tried_again(self, policy):
+        async def workflow(ctx):
+            await ctx.call_sub_orchestrator("child", retry_policy=policy)
+
+        instance = Instance(as_orchestrator(workflow)).start()
+        instance.turn(instance.failed(1, child_cancelled("by others")))
+        assert instance.failure.innerFailure.errorType == CANCELLED_TYPE
         replay(instance)
 
     def test_that_nothing_waits_for_get_the_request_when_the_parent_ends(self):

@@ -220,6 +220,22 @@ def status_of(client: TaskHubGrpcClient, instance_id: str) -> OrchestrationStatu
     return None if state is None else state.runtime_status
 
 
+def test_a_cancelled_instance_that_is_rewound_is_cancelled_again(client: TaskHubGrpcClient) -> None:
+    instance_id = waiting(client, "trip")
+    request_cancellation(client, instance_id, "ill")
+    assert_cancelled(finished(client, instance_id), "ill")
+    before = len(notes_of(instance_id))
+    client.rewind_orchestration(instance_id)
+    assert wait_until(lambda: has_been_rewound(client, instance_id))
+    assert_cancelled(finished(client, instance_id), "ill")
+    assert len(notes_of(instance_id)) == before, "what succeeded is kept"
+
+
+def has_been_rewound(client: TaskHubGrpcClient, instance_id: str) -> bool:
+    events = client.get_orchestration_history(instance_id)
+    return any(type(event).__name__ == "ExecutionRewoundEvent" for event in events)
+
+
 def test_a_parent_cancels_its_child_and_ends_after_it(client: TaskHubGrpcClient) -> None:
     instance_id = waiting(client, "parent", True)
     request_cancellation(client, instance_id, "ill")

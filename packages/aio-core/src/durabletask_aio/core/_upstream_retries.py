@@ -99,6 +99,11 @@ class RetryState(NamedTuple):
         return count
 
     @property
+    def is_child(self) -> bool:
+        """Whether it is a sub-orchestration, and not an activity."""
+        return bool(self.retryable._is_sub_orch)
+
+    @property
     def version(self) -> str | None:
         """The version of a sub-orchestration; `None` if it has none."""
         action = self.retryable._action.createSubOrchestration

@@ -10,6 +10,7 @@ from typing import Any, cast
 from durabletask_aio.core import _upstream_retries
 from durabletask_aio.core._upstream import RetryPolicy as UpstreamRetryPolicy
 from durabletask_aio.core._upstream import task
+from durabletask_aio.core.cancellation import is_cancellation
 from durabletask_aio.core.errors import WorkflowValidationError, shown
 from durabletask_aio.core.recorded_types import is_of_type
 
@@ -80,11 +81,16 @@ def _is_type_or_name(each: object) -> bool:
 
 
 def _is_final(policy: UpstreamRetryPolicy, event: Any) -> bool:
-    """Whether the failure that `event` records is one after which `policy` does not try again."""
-    if not isinstance(policy, RetryPolicy) or not policy.non_retryable:
-        return False
+    """Whether the failure that `event` records is one after which `policy` does not try again.
+
+    That a sub-orchestration was cancelled always is: it would be started again, against what was asked for.
+    """
     details = _upstream_retries.failure_of(event)
-    return details is not None and any(is_of_type(details, kind) for kind in policy.non_retryable)
+    if details is None:
+        return False
+    if is_cancellation(details):
+        return True
+    return isinstance(policy, RetryPolicy) and any(is_of_type(details, kind) for kind in policy.non_retryable)
 
 
 def stop_if_final(context: Any, event: Any) -> None:
@@ -116,7 +122,7 @@ def use_workflow_clock(context: Any, scheduled: task.Task[Any]) -> None:
     has_no_timeout = policy.retry_timeout is None
     if state.version is not None or not has_no_timeout:
         _upstream_retries.control_retries(context)
-    retries_all = not (isinstance(policy, RetryPolicy) and policy.non_retryable)
+    retries_all = not (state.is_child or (isinstance(policy, RetryPolicy) and policy.non_retryable))
     if has_no_timeout and retries_all and policy.backoff_coefficient in (None, 1):
         return  # Upstream's computation then does not depend on the clock, and cannot overflow.
 
