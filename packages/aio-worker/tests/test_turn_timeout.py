@@ -108,7 +108,7 @@ class TestAWorkflowThatSpins:
             while True:
                 pass
 
-        with worker_of(engine, later, logger=QUIET) as worker:
+        with worker_of(engine, later, logger=QUIET, max_extended_sessions=10) as worker:
             instance_id = client.schedule_new_orchestration("later")
             assert wait_until(lambda: worker.extended_session_stats.live == 1)
             client.raise_orchestration_event(instance_id, "go")
@@ -169,7 +169,7 @@ class TestAWorkflowThatSpins:
             while True:
                 pass
 
-        with worker_of(engine, woken, logger=QUIET) as worker:
+        with worker_of(engine, woken, logger=QUIET, max_extended_sessions=10) as worker:
             instance_id = client.schedule_new_orchestration("woken")
             assert wait_until(lambda: worker.extended_session_stats.live == 1)
         client.raise_orchestration_event(instance_id, "go")
