@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -28,9 +29,13 @@ def test_there_is_always_a_thread_for_another_task():
 
 def test_idle_threads_are_reused():
     threads = DaemonThreads("test-reuse")
+    end = time.monotonic() + 30
     for _ in range(50):
         threads.submit(lambda: None).result(30)
-    assert sum(each.name == "test-reuse" for each in threading.enumerate()) < 10
+        while not threads._idle:  # A thread is idle a moment after its task has its result.
+            assert time.monotonic() < end
+            time.sleep(0.001)
+    assert sum(each.name == "test-reuse" for each in threading.enumerate()) == 1
     threads.shutdown()
 
 
