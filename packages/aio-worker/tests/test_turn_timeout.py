@@ -42,6 +42,11 @@ def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name == LOGGER and each.levelno >= logging.ERROR]
 
 
+pytestmark = pytest.mark.skipif(
+    sys.gettrace() is not None, reason="with the trace function of coverage, an interrupted turn was seen not to end"
+)
+
+
 class TestAWorkflowThatSpins:
     def test_fails_by_name_and_its_thread_goes_on(
         self, engine: LocalBackend, client: TaskHubGrpcClient, caplog: pytest.LogCaptureFixture
