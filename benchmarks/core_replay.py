@@ -185,7 +185,7 @@ def best_times(executions: dict[str, Execute], rounds: int) -> dict[str, float]:
 
 NEWER = sys.version_info >= (3, 12)
 LIMITS = {
-    "sequence": 1.22 if NEWER else 1.30,
+    "sequence": 1.18 if NEWER else 1.25,
     "ctx.when_all": 1.12,
     "ctx.gather": 1.15,
     "asyncio.gather": 1.25,

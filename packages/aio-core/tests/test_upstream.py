@@ -111,6 +111,30 @@ def test_a_context_with_a_call_activity_of_its_own_is_asked(context):
     assert [action.scheduleTask.name for action in context._pending_actions.values()] == ["a", "a"]
 
 
+def _activity(x: int) -> str:
+    return str(x)
+
+
+@pytest.mark.parametrize("is_replaying", [True, False])
+@pytest.mark.parametrize("tags", [None, {}, {"key": "value"}])
+@pytest.mark.parametrize("activity", ["name", _activity])
+@pytest.mark.parametrize("trace", [None, pb.TraceContext(traceParent="00-1-2-00", spanID="2")], ids=["none", "trace"])
+def test_the_action_of_an_activity_is_upstreams(is_replaying, tags, activity, trace):
+    actions = []
+    for call in (_upstream.call_activity, _RuntimeOrchestrationContext.call_activity):
+        context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
+        context._is_replaying = is_replaying
+        context._parent_trace_context = trace
+        if call is _upstream.call_activity:
+            made = call(context, activity, {"x": [1]}, None, tags, None)
+        else:
+            made = call(context, activity, input={"x": [1]}, tags=tags)
+        assert context._pending_tasks == {1: made}
+        actions.append((dict(context._pending_actions), made._expected_type))
+    assert actions[0] == actions[1]
+    assert actions[0][0][1].scheduleTask.input.value == '{"x": [1]}'
+
+
 def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monkeypatch):
     class Task(task.CompletableTask[T]):
         def __init__(self, expected_type=None):

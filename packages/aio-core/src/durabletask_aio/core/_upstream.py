@@ -155,6 +155,21 @@ def _activity_task(expected_type: type | None) -> task.CompletableTask[Any]:
     return made
 
 
+def _activity_action(
+    number: int, name: str, encoded: str, tags: dict[str, str] | None, parent_trace: pb.TraceContext | None
+) -> pb.OrchestratorAction:
+    """Make upstream's action in place: a message given to the constructor of another one is copied."""
+    action = pb.OrchestratorAction(id=number)
+    scheduled = action.scheduleTask
+    scheduled.name = name
+    scheduled.input.value = encoded
+    if tags:
+        scheduled.tags.update(tags)
+    if parent_trace is not None:
+        scheduled.parentTraceContext.CopyFrom(parent_trace)
+    return action
+
+
 _CALL_ACTIVITY = {
     "call_activity": 3798312299,
     "next_sequence_number": 3215559156,
@@ -180,6 +195,10 @@ def _is_known(kind: Any) -> bool:
     theirs: task.CompletableTask[Any] = task.CompletableTask(None)
     if vars(_activity_task(None)) != vars(theirs):
         return False
+    trace = pb.TraceContext(traceParent="00-1-2-00", spanID="2")
+    call = (1, "name", "1", {"key": "value"})
+    if _activity_action(*call, trace) != helpers.new_schedule_task_action(*call, parent_trace_context=trace):
+        return False
     _known_context = kind
     return True
 
@@ -196,8 +215,9 @@ def call_activity(
 
     Upstream makes two tasks for an activity, of which it drops one (the default in
     `_pending_tasks.get(id, CompletableTask())`), both through the `[...]` of `typing`.  Given a task and an encoded
-    input, as for a retry, the same method makes none.  A context whose methods have other fingerprints, because it is
-    another host's or version's, is called in the ordinary way.
+    input, as for a retry, the same method makes none.  During replay, when no span begins, all that is left of the
+    method is the action.  A context whose methods have other fingerprints, because it is another host's or version's,
+    is called in the ordinary way.
     """
     kind: Any = type(context)  # pyright: ignore[reportUnknownVariableType]
     if kind is not _known_context and not _is_known(kind):
@@ -214,6 +234,11 @@ def call_activity(
             number, activity, input=input, retry_policy=retry_policy, tags=tags, return_type=return_type
         )
         made: task.Task[Any] = context._pending_tasks[number]
+    elif context._is_replaying:
+        name = activity if isinstance(activity, str) else task.get_name(activity)
+        parent_trace = context._orchestration_trace_context or context._parent_trace_context
+        context._pending_actions[number] = _activity_action(number, name, str(encoded), tags, parent_trace)
+        made = context._pending_tasks[number] = _activity_task(return_type)
     else:
         made = _activity_task(return_type)
         context.call_activity_function_helper(number, activity, input=encoded, tags=tags, fn_task=made)
