@@ -374,7 +374,7 @@ def test_an_instance_of_an_unknown_name_diverges_if_it_has_a_history():
     executor._registry.orchestrators.clear()
     with hosting.turn_scope(), pytest.raises(hosting.TurnDiverged) as raised:
         executor.execute(*turn)
-    assert str(raised.value.error) == "A 'wf' orchestrator was not registered."
+    assert str(raised.value.error) == "no orchestrator 'wf' is registered here, nor any other orchestrator"
 
     instance = Instance(as_orchestrator(calls_a, name="wf"))
     executor = new_executor(instance)
@@ -382,7 +382,7 @@ def test_an_instance_of_an_unknown_name_diverges_if_it_has_a_history():
     executor._registry.orchestrators.clear()
     with hosting.turn_scope():
         (action,) = executor.execute(instance.instance_id, [], instance.batch(instance.started)).actions
-    assert action.completeOrchestration.failureDetails.errorMessage == "A 'wf' orchestrator was not registered."
+    assert action.completeOrchestration.failureDetails.errorMessage == str(raised.value.error)
 
 
 @pytest.mark.not_replayed("the code is changed half-way")

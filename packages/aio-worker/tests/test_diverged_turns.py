@@ -210,8 +210,9 @@ def test_code_that_raises_on_replay_and_code_that_is_gone_are_bad_deployments_to
         assert "on replay, the code raises LookupError at " in first
         assert "where the history continues: this code expects another input" in first
     else:
-        assert new.failure_details.message == "A 'child' orchestrator was not registered."
-        assert "its history does not fit the code: A 'child' orchestrator was not registered." in first
+        described = "no orchestrator 'child' is registered here; there are: parent"
+        assert new.failure_details.message == described
+        assert f"its history does not fit the code: {described}" in first
 
 
 def test_an_instance_of_an_unknown_name_can_be_terminated(

@@ -13,11 +13,12 @@ from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from worker_support import QUIET, run, started
 
-from durabletask_aio.core import plugins
+from durabletask_aio.core import AsyncWorkflowContext, plugins
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import _upstream, registration
+from durabletask_aio.worker.activity_context import ActivityContext
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import AsyncOrchestratorMixin, TaskHubGrpcWorker
 
@@ -42,6 +43,10 @@ def plain_double(ctx: Any, number: int) -> int:
 def info(worker: Any, name: str) -> Any:
     function: Any = _upstream.find_orchestrator(worker, name)
     return function.__durabletask_aio__
+
+
+def place(function: Any) -> str:
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
 
 
 @pytest.fixture
@@ -177,12 +182,18 @@ class TestOrchestrators:
 
         assert worker.add_orchestrator(workflows.method, sandbox_mode="off") == "method"
 
-    def test_another_function_under_a_taken_name_is_upstreams_error(self, worker: Any) -> None:
+    def test_another_function_under_a_taken_name_is_an_error_that_names_both(self, worker: Any) -> None:
         async def other(ctx: Any, input: Any) -> None: ...
 
         worker.add_orchestrator(workflow)
-        with pytest.raises(ValueError, match=r"^A 'workflow' orchestrator already exists\.$"):
+        with pytest.raises(ValueError, match="A 'workflow' orchestrator already exists") as caught:
             worker.add_orchestrator(other, name="workflow")
+        assert str(caught.value) == (
+            f"A 'workflow' orchestrator already exists: 'workflow' ({place(workflow)}), and {other.__qualname__!r} "
+            f"({place(other)}) cannot have its name too\n"
+            "  wrong: worker.add_orchestrator(other)\n"
+            "  right: worker.add_orchestrator(other, name='another_workflow')"
+        )
 
     def test_a_wrong_mode_names_the_right_ones(self, worker: Any) -> None:
         with pytest.raises(WorkflowValidationError, match="'off', 'best_effort', 'strict'"):
@@ -228,6 +239,193 @@ class TestOrchestrators:
 
         assert names == ["prefixed", "workflow", "Workflow", "method"]
         assert all(info(worker, name).name == name for name in names)
+
+
+def charge(ctx: ActivityContext, amount: int) -> str:
+    return "receipt"
+
+
+async def charge_async(ctx: "task.ActivityContext", amount: int) -> str:
+    return "receipt"
+
+
+async def order(ctx: AsyncWorkflowContext, amount: int) -> str:
+    return "ordered"
+
+
+def old_order(ctx: task.OrchestrationContext, amount: int) -> Any:
+    return (yield ctx.call_activity(charge, input=amount))
+
+
+def sync_order(ctx: AsyncWorkflowContext, amount: int) -> str:
+    return "ordered"
+
+
+def without_context(amount: int) -> str:
+    return "receipt"
+
+
+@functools.wraps(charge)
+def charging_order(ctx: Any, amount: int) -> str:
+    """An orchestrator that a decorator has made of an activity, whose annotations it has."""
+    return "receipt"
+
+
+def adapted(function: Any) -> Any:
+    @functools.wraps(function)
+    def activity(ctx: Any, input: Any) -> Any:
+        return function(input)
+
+    return activity
+
+
+NO_ACTIVITY = "is an activity: its first parameter is an ActivityContext\n  wrong: worker.add_orchestrator({0})\n"
+NO_WORKFLOW = "{1}\n  wrong: worker.add_activity({0})\n  right: worker.add_orchestrator({0})"
+
+
+class TestTheOtherKindOfFunction:
+    @pytest.mark.parametrize(
+        ("method", "function", "message"),
+        [
+            ("add_orchestrator", charge, f"{NO_ACTIVITY}  right: worker.add_activity({{0}})"),
+            ("add_orchestrator", charge_async, f"{NO_ACTIVITY}  right: worker.add_activity({{0}})"),
+            (
+                "add_orchestrator",
+                sync_order,
+                (
+                    "takes an AsyncWorkflowContext, and is not async\n"
+                    "  wrong: def {0}(ctx, input): ...\n"
+                    "  right: async def {0}(ctx, input): ..."
+                ),
+            ),
+            ("add_activity", order, NO_WORKFLOW),
+            ("add_activity", sync_order, NO_WORKFLOW),
+            ("add_activity", old_order, NO_WORKFLOW),
+            (
+                "add_activity",
+                without_context,
+                (
+                    "takes (amount); an activity is called with its context and its input\n"
+                    "  wrong: def {0}(amount): ...\n"
+                    "  right: def {0}(ctx, amount): ..."
+                ),
+            ),
+        ],
+    )
+    def test_is_refused_with_its_line_and_what_to_write(self, method: str, function: Any, message: str) -> None:
+        why = "is a workflow: its first parameter is an AsyncWorkflowContext"
+        if function is old_order:
+            why = "is a generator function, which only an orchestrator can be"
+        for name in (None, "other"):
+            with pytest.raises(WorkflowValidationError) as caught:
+                getattr(TaskHubGrpcWorker(logger=QUIET), method)(function, name=name)
+            named = function.__name__
+            assert str(caught.value) == f"{named!r} ({place(function)}) {message.format(named, why)}"
+
+    def test_is_refused_by_upstreams_class_too_if_it_has_our_context(self) -> None:
+        worker = UpstreamWorker(logger=QUIET)
+        with pytest.raises(WorkflowValidationError, match=r"right: async def sync_order\(ctx, input\)"):
+            worker.add_orchestrator(sync_order)
+        with pytest.raises(WorkflowValidationError, match=r"right: worker\.add_orchestrator\(sync_order\)"):
+            worker.add_activity(sync_order)
+
+    def test_is_not_guessed(self, worker: Any) -> None:
+        assert worker.add_orchestrator(charging_order) == "charge"
+        assert worker.add_activity(adapted(without_context)) == "without_context"
+        assert worker.add_activity(print) == "print"
+
+    @pytest.mark.parametrize("method", ["add_orchestrator", "add_activity"])
+    def test_something_else_is_no_function(self, method: str) -> None:
+        with pytest.raises(WorkflowValidationError) as caught:
+            getattr(TaskHubGrpcWorker(logger=QUIET), method)("charge")
+        assert str(caught.value) == (
+            f"{method}() takes a function, and not 'charge'\n"
+            f"  wrong: worker.{method}('charge')\n"
+            f"  right: worker.{method}(function)"
+        )
+
+    def test_a_lambda_has_no_name(self) -> None:
+        worker = TaskHubGrpcWorker(logger=QUIET)
+        with pytest.raises(
+            WorkflowValidationError, match=r"right: add_activity\(lambda ctx, input: ..., name='work'\)"
+        ):
+            worker.add_activity(lambda ctx, input: input)
+        assert worker.add_activity(lambda ctx, input: input, name="work") == "work"
+
+    def test_an_activity_is_registered_once(self) -> None:
+        worker = TaskHubGrpcWorker(logger=QUIET)
+        worker.add_activities(charge, charge_async)
+        for function in (charge, charge_async):
+            with pytest.raises(
+                ValueError, match=f"^A '{function.__name__}' activity already exists: .* is registered twice"
+            ):
+                worker.add_activity(function)
+
+
+async def misspells(ctx: AsyncWorkflowContext, amount: int) -> str:
+    return await ctx.call_activity("plain_doubel", input=amount)
+
+
+async def starts_as_activity(ctx: AsyncWorkflowContext, amount: int) -> str:
+    return await ctx.call_activity("misspells", input=amount)
+
+
+async def starts_unknown(ctx: AsyncWorkflowContext, amount: int) -> str:
+    return await ctx.call_sub_orchestrator("mispells", input=amount)
+
+
+NAMES = "there are: misspells, starts_as_activity, starts_unknown"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            misspells,
+            "no activity 'plain_doubel' is registered here; there are: plain_double; did you mean 'plain_double'?",
+        ),
+        (
+            starts_as_activity,
+            (
+                "no activity 'misspells' is registered here; there is an orchestrator of that name: "
+                "await ctx.call_sub_orchestrator('misspells', input=...)"
+            ),
+        ),
+        (starts_unknown, f"no orchestrator 'mispells' is registered here; {NAMES}; did you mean 'misspells'?"),
+    ],
+)
+def test_a_name_that_is_not_registered_gets_a_suggestion_and_the_line_of_its_call(
+    engine: LocalBackend, client: TaskHubGrpcClient, function: Any, message: str
+) -> None:
+    worker = started(engine, plain_double, orchestrators=[misspells, starts_as_activity, starts_unknown])
+    try:
+        state = run(client, function, 1)
+    finally:
+        worker.stop()
+    assert state.failure_details is not None
+    (what, line), text = (
+        state.failure_details.message.partition(" (")[::2],
+        f"{function.__code__.co_filename}:{function.__code__.co_firstlineno + 1}) failed with ",
+    )
+    assert what.startswith(("activity '", "sub-orchestration '"))
+    assert line.startswith(text)
+    assert f"NotRegisteredError: {message} [workflow '{function.__name__}'" in line
+
+
+def test_the_start_of_a_name_that_is_not_registered_gets_a_suggestion(
+    engine: LocalBackend, client: TaskHubGrpcClient
+) -> None:
+    worker = started(engine, plain_double, orchestrators=[misspells])
+    try:
+        state = run(client, "mispells", 1)
+    finally:
+        worker.stop()
+    assert state.failure_details is not None
+    assert state.failure_details.error_type == "durabletask.worker.OrchestratorNotRegisteredError"
+    assert state.failure_details.message == (
+        "no orchestrator 'mispells' is registered here; there are: misspells; did you mean 'misspells'?"
+    )
+    assert not state.failure_details.stack_trace  # which would be the worker's
 
 
 class TestWhileTheWorkerRuns:

@@ -48,13 +48,15 @@ What is said about it:
     declared_failures: `raises`, and failures that are also of a type of the user's.
     failed_attempts: the log lines about failed activities and sub-orchestrations.
     wrong_calls: what to write in place of a call of the context that Python refused.
+    unregistered: names that no function is registered under.
     divergence: the error for a history that does not fit the code.
     waits: what the code of a suspended instance waits for, and where.
     serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.
 
 What is checked before it runs:
     functions, validation: kind and name of a function; whether it can be a workflow.
-    registration: the methods of upstream's worker that accept async functions.
+    registration, registration_checks: the methods of upstream's worker that accept async functions; mistakes in what
+        they are given.
     installation, distributions: whether the installed distributions fit; how they are found.
 
 For other packages and for upstream:
@@ -62,6 +64,7 @@ For other packages and for upstream:
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
     _upstream, _upstream_events, _upstream_retries: the adapters to `durabletask`.
+    _upstream_registry: that to the registry of a worker.
     _upstream_client, _upstream_data: those to its clients and to its data converter, for `client` and `converters`.
     _interpreter, _compat_anyio: the adapters to CPython and anyio.
 """

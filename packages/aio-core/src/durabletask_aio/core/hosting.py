@@ -34,6 +34,13 @@ from durabletask_aio.core.functions import (
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
+from durabletask_aio.core.registration_checks import (
+    check_is_function,
+    check_is_no_activity,
+    check_is_no_workflow,
+    check_name_is_free,
+    check_takes_input,
+)
 from durabletask_aio.core.stack_traces import describe_failure
 from durabletask_aio.core.turn_executor import (
     TurnAborted,
@@ -42,6 +49,7 @@ from durabletask_aio.core.turn_executor import (
     activity_failure_details,
     failure_details,
 )
+from durabletask_aio.core.unregistered import describe_unregistered
 from durabletask_aio.core.validation import validate_workflow_function
 from durabletask_aio.core.waits import Wait, waits
 from durabletask_aio.core.workflow_logger import VisibleLogger
@@ -66,8 +74,14 @@ __all__ = [
     "cancel_payload",
     "cancellation_reason",
     "check_functions",
+    "check_is_function",
+    "check_is_no_activity",
+    "check_is_no_workflow",
+    "check_name_is_free",
+    "check_takes_input",
     "describe_failure",
     "describe_function",
+    "describe_unregistered",
     "failure_details",
     "function_kind",
     "function_name",

@@ -32,6 +32,7 @@ from durabletask_aio.core._upstream import (
 from durabletask_aio.core.call_sites import first_foreign_frame, line_of
 from durabletask_aio.core.declared_failures import Types, new_failure
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
+from durabletask_aio.core.unregistered import is_unregistered
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -241,11 +242,15 @@ class ScheduledOperation(Operation[T]):
             type_,
             getattr(self, "raises", ()),
             error,
-            what=f"{self.kind} {self.name!r}",
+            what=f"{self.kind} {self.name!r}{self._place_of_call(error.details)}",
             instance_id=execution.instance_id,
             workflow_name=execution.workflow_name,
             step=self.step,
         )
+
+    def _place_of_call(self, details: task.FailureDetails) -> str:
+        """Return the line of the call, in parentheses, if it called a name that is not registered."""
+        return f" ({self.site})" if is_unregistered(details.error_type, details.message) else ""
 
     def add_listener(self, listener: OperationListener) -> None:
         """Call `listener` when this operation, which is pending, is done."""

@@ -18,6 +18,7 @@ from durabletask_aio.core import installation, plugins
 from durabletask_aio.core._upstream import TaskHubGrpcWorker
 from durabletask_aio.core.errors import WorkflowValidationError
 from durabletask_aio.core.functions import check_functions, function_name, is_coroutine_callable, is_plain_wrapper
+from durabletask_aio.core.registration_checks import annotated_kind, check_is_no_activity, check_is_no_workflow
 from durabletask_aio.core.validation import validate_workflow_function
 
 
@@ -133,6 +134,8 @@ def install(registrar: plugins.Registrar | None = None) -> None:
     def add_orchestrator(self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None, sandbox_mode: Any = None) -> str:
         if is_coroutine_callable(fn):
             return _registrar.add_orchestrator(self, fn, name=name, sandbox_mode=sandbox_mode)
+        if annotated_kind(fn) == "workflow":
+            check_is_no_activity(fn)
         if _is_misplaced_async(fn) or name is not None or sandbox_mode is not None:
             _refuse_for_plain_function("add_orchestrator", fn, name=name, sandbox_mode=sandbox_mode)
         return kept.add_orchestrator(self, fn)
@@ -141,6 +144,8 @@ def install(registrar: plugins.Registrar | None = None) -> None:
     def add_activity(self: TaskHubGrpcWorker, fn: Any, *, name: str | None = None) -> str:
         if is_coroutine_callable(fn) or _is_misplaced_async(fn) or name is not None:
             return _registrar.add_activity(self, fn, name=name)
+        if annotated_kind(fn) == "workflow":
+            check_is_no_workflow(fn)
         return kept.add_activity(self, fn)
 
     # Type checkers see upstream's signatures; the worker package's TaskHubGrpcWorker has the keywords in its own.

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from durabletask_aio.core import _upstream, _upstream_retries, failures, rewinding
 from durabletask_aio.core._upstream import pb
+from durabletask_aio.core._upstream_registry import registered_names
 from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.divergence import raised_on_replay
 from durabletask_aio.core.driver import WorkflowRun
@@ -22,6 +23,7 @@ from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
 from durabletask_aio.core.recorded_types import record_bases
 from durabletask_aio.core.retries import stop_if_final
+from durabletask_aio.core.unregistered import describe_unregistered
 
 _VERSION_FAILURE = "VersionFailureException"
 """What upstream raises if the worker's versioning options exclude the version of an instance."""
@@ -259,7 +261,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
             _upstream_retries.note_failure(ctx, event)  # of generators too
         try:
             super().process_event(ctx, event)
-        except BaseException as error:
+        except BaseException as raised:
+            error = self._named(raised, event)
             if not was_suspended and event.HasField("executionResumed") and self._drives_async(ctx):
                 # The instance is not suspended: a resume without a suspension, or one whose suspension ended with an
                 # execution that has continued as new.  Upstream does not handle the event, and would fail the instance.
@@ -271,13 +274,21 @@ class TurnExecutor(_upstream.HistoryExecutor):
                     raise TurnDiverged(divergence) from None
             if _upstream.has_unsent_end(ctx):
                 _upstream.reopen_unsent_end(ctx)
-            if isinstance(error, Exception) and failures.is_recordable(error):
+            if error is raised and isinstance(error, Exception) and failures.is_recordable(error):
                 raise
             # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
             # instance, CancelledError would leave this one hanging.  And for an exception that it cannot describe it
-            # sends no answer: the engine would deliver this turn again without end.
+            # sends no answer: the engine would deliver this turn again without end.  And of a name that is not
+            # registered its lines would be recorded.
             self.fail(failure_details(error, self.exception_properties_provider, self.logger))
             raise TurnAborted from None
+
+    def _named(self, error: BaseException, event: pb.HistoryEvent) -> BaseException:
+        """Return `error`; for a workflow that is not registered, one that says which are."""
+        if not _upstream.is_unregistered(error) or not event.HasField("executionStarted"):
+            return error
+        name, registry = event.executionStarted.name, registered_names(self)
+        return type(error)(describe_unregistered("orchestrator", name, registry.pop("orchestrator"), registry))
 
     def _divergence(self, ctx: Any, error: Exception) -> Exception | None:
         """Return how history and code differ, if that is what `error` shows; otherwise it fails the instance.

@@ -17,7 +17,7 @@ from durabletask.worker import ActivityNotRegisteredError
 
 from durabletask_aio.core import hosting
 from durabletask_aio.testing._upstream import activity_input_type, pb
-from durabletask_aio.testing.registry import Registry, describe_unregistered
+from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 from durabletask_aio.worker.activity_context import ActivityContext
 from durabletask_aio.worker.activity_functions import call_to_future, may_return_awaitable
@@ -111,7 +111,8 @@ class Activities:
         if name in names:
             return cast("Callable[..., Any]", self._registry.get_activity(name))
         # The message lists stubs too: the misspelled name may be that of the stub.
-        raise ActivityNotRegisteredError(describe_unregistered("activity", name, [*names, *self.stubs]))
+        others = {"orchestrator": self._registry.names("orchestrator")}
+        raise ActivityNotRegisteredError(hosting.describe_unregistered("activity", name, [*names, *self.stubs], others))
 
     async def _call(
         self, function: Callable[..., Any], context: ActivityContext, request: pb.ActivityRequest

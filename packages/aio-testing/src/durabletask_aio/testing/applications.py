@@ -14,7 +14,6 @@ from durabletask_aio.testing import replayer
 from durabletask_aio.testing._upstream import Registration, registration_of
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.orchestrators import import_module, load_orchestrators
-from durabletask_aio.testing.registry import describe_unregistered
 
 
 class UnknownWorkflowError(LookupError):
@@ -44,7 +43,7 @@ class Application:
         """
         name = history.workflow_name or ""
         if name not in self.orchestrators:
-            raise UnknownWorkflowError(describe_unregistered("orchestrator", name, list(self.orchestrators)))
+            raise UnknownWorkflowError(hosting.describe_unregistered("orchestrator", name, list(self.orchestrators)))
         return replayer.waits_at_end(
             history,
             self.orchestrators[name],

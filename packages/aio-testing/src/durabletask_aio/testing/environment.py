@@ -13,12 +13,13 @@ from durabletask.entities import EntityInstanceId
 from durabletask.serialization import DataConverter, JsonDataConverter
 
 from durabletask_aio.core import SandboxMode
+from durabletask_aio.core.hosting import describe_unregistered
 from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, new_registry, registered_name
 from durabletask_aio.testing.handle import MAX_HISTORIES, WorkflowHandle, attach_histories
 from durabletask_aio.testing.history import History
-from durabletask_aio.testing.registry import Registry, describe_unregistered
+from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.replayer import replay_own_history
 from durabletask_aio.testing.runner import InProcessRunner
 from durabletask_aio.testing.stubs import NOTHING, ActivityCall, Stub, make_stub

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 
 from durabletask_aio.core import SandboxMode, as_orchestrator, hosting
 from durabletask_aio.testing.registry import Registry
-from durabletask_aio.worker.activity_functions import with_type_hints
+from durabletask_aio.worker.activity_functions import check_activity, with_type_hints
 
 AnyFunction: TypeAlias = Callable[..., Any]
 FunctionsByName: TypeAlias = Iterable[AnyFunction] | Mapping[str, AnyFunction]
@@ -32,10 +32,12 @@ def new_registry(
     if sandbox_mode is not None:
         SandboxMode.parse(sandbox_mode)  # Reports an unknown mode even if there is no workflow that would use it.
     for name, function in named_functions(orchestrators, "orchestrators"):
+        hosting.check_is_no_activity(function)
         orchestrator = to_orchestrator(function, name=name, sandbox_mode=sandbox_mode)
         registry.add_named_orchestrator(name or hosting.function_name(orchestrator), orchestrator)
     for name, function in named_functions(activities, "activities"):
         registered_as = name or hosting.function_name(function)
+        check_activity(function, name)
         registry.add_named_activity(registered_as, with_type_hints(function, registered_as))
     for name, function in named_functions(entities, "entities"):
         registry.add_entity(function, name)

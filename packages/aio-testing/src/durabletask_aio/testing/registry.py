@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from typing import Any
 
 from durabletask.worker import ActivityNotRegisteredError, EntityNotRegisteredError, OrchestratorNotRegisteredError
 
+from durabletask_aio.core.hosting import describe_unregistered
 from durabletask_aio.testing._upstream import UpstreamRegistry
 
 
@@ -34,14 +33,6 @@ class Registry(UpstreamRegistry):
 
     def _require(self, function: Any, kind: str, name: str, error: type[Exception]) -> Any:
         if function is None:
-            raise error(describe_unregistered(kind, name, self.names(kind)))
+            others = {other: self.names(other) for other in ("orchestrator", "activity") if other != kind}
+            raise error(describe_unregistered(kind, name, self.names(kind), others))
         return function
-
-
-def describe_unregistered(kind: str, name: str, names: Sequence[str]) -> str:
-    """Return the message for a name that is not registered, with the names that are."""
-    if not names:
-        return f"no {kind} {name!r} is registered here, nor any other {kind}"
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"no {kind} {name!r} is registered here; there are: {', '.join(sorted(names))}{hint}"

@@ -181,6 +181,7 @@ TurnAbandoned = exceptions.AbandonOrchestrationError
 """What an executor raises for a turn that upstream is to give back to the engine."""
 
 EntityExecutor = upstream._EntityExecutor
+ActivityNotRegisteredError = upstream.ActivityNotRegisteredError
 
 
 def entity_execution(
@@ -473,6 +474,11 @@ def find_orchestrator(worker: Worker, name: str) -> Callable[..., Any] | None:
 
 def find_activity(worker: Worker, name: str) -> Callable[..., Any] | None:
     return worker._registry.get_activity(name)
+
+
+def registered_names(worker: Worker) -> dict[str, list[str]]:
+    """Return the names of what is registered, by kind."""
+    return {"orchestrator": list(worker._registry.orchestrators), "activity": list(worker._registry.activities)}
 
 
 def register_orchestrator(worker: Worker, name: str, function: Callable[..., Any]) -> None:

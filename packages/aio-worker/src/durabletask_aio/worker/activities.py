@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durabletask_aio.core.hosting import activity_failure_details
+from durabletask_aio.core.hosting import activity_failure_details, describe_unregistered
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, tracing, type_discovery
 from durabletask_aio.worker.activity_context import ActivityContext
@@ -24,6 +24,8 @@ from durabletask_aio.worker.activity_tracing import ActivitySpan, ActivityTracin
 from durabletask_aio.worker.foreign_engines import Answers, StubWith
 
 if TYPE_CHECKING:
+    import logging
+
     from durabletask_aio.worker.activity_loop import ActivityLoop
 
 _DELIVERY_THREADS = 4
@@ -71,7 +73,7 @@ class Activities:
             else _upstream.activity_execution(
                 lambda _instance_id, _task_id: self._make_context(_request.get()),
                 ActivityTracing(),
-                new_failure_details=activity_failure_details,
+                new_failure_details=self._failure_details,
             ).__get__(worker)
         )
         self._delivery: ThreadPoolExecutor | None = None
@@ -269,6 +271,14 @@ class Activities:
         return await output
 
     # -- responses -----------------------------------------------------------------------------------------------
+
+    def _failure_details(self, error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
+        """Describe a failure of a sync activity; of one that is not registered, with the names of those that are."""
+        if isinstance(error, _upstream.ActivityNotRegisteredError):
+            name, names = _request.get().name, _upstream.registered_names(self._worker)
+            if name not in names["activity"]:  # and the error is not one of an activity
+                error = type(error)(describe_unregistered("activity", name, names.pop("activity"), names))
+        return activity_failure_details(error, provider, logger)
 
     def _failed(self, request: pb.ActivityRequest, token: Any, error: BaseException) -> pb.ActivityResponse:
         return pb.ActivityResponse(

@@ -12,7 +12,16 @@ from concurrent.futures import Future
 from typing import Any
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.core.hosting import FunctionKind, describe_function, function_kind, function_name, unwrap_partial
+from durabletask_aio.core.hosting import (
+    FunctionKind,
+    check_is_function,
+    check_is_no_workflow,
+    check_takes_input,
+    describe_function,
+    function_kind,
+    function_name,
+    unwrap_partial,
+)
 
 _WRAPPER_ATTRIBUTE = "__durabletask_aio_plain_wrapper__"
 """Set on a function that `with_type_hints` returns: whether the original is a plain function around an async one."""
@@ -31,11 +40,16 @@ def may_return_awaitable(activity: Any) -> bool:
     return function_kind(activity) is FunctionKind.WRAPPER or getattr(activity, _WRAPPER_ATTRIBUTE, False)
 
 
-def check_activity(function: Any) -> None:
+def check_activity(function: Any, name: str | None = None) -> None:
     """Refuse what would fail at each call.
 
+    Args:
+        function: What is to be registered as an activity.
+        name: The name that it is registered under; by default that of the function.
+
     Raises:
-        WorkflowValidationError: For a coroutine in place of its function, and for an async generator function.
+        WorkflowValidationError: For a coroutine in place of its function, for an async generator function, for a
+            workflow or an orchestrator, and for a function that cannot be called with a context and an input.
     """
     if inspect.iscoroutine(function):
         name = function.__name__
@@ -53,6 +67,15 @@ def check_activity(function: Any) -> None:
             f"  wrong: async def {name}(ctx, input): yield item\n"
             f"  right: async def {name}(ctx, input): return [item]"
         )
+    check_is_function("add_activity", function)
+    if name is None and getattr(unwrap_partial(function), "__name__", "") == "<lambda>":
+        raise WorkflowValidationError(
+            "a lambda has no name to register it under\n"
+            "  wrong: add_activity(lambda ctx, input: ...)\n"
+            "  right: add_activity(lambda ctx, input: ..., name='work')"
+        )
+    check_is_no_workflow(function)
+    check_takes_input(function)
 
 
 def with_type_hints(function: Callable[..., Any], name: str) -> Callable[..., Any]:

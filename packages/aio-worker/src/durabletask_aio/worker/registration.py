@@ -11,6 +11,8 @@ from typing import Any
 
 from durabletask_aio.core import SandboxMode, as_orchestrator, plugins
 from durabletask_aio.core.hosting import (
+    check_is_no_activity,
+    check_name_is_free,
     function_name,
     orchestrator_info,
     set_registrar,
@@ -48,12 +50,15 @@ class WorkerRegistrar:
         refuse_while_running(worker, "Orchestrators")
         mode = None if sandbox_mode is None else SandboxMode.parse(sandbox_mode)
         validate_workflow_function(function)
+        check_is_no_activity(function)
         registered_as = function_name(function) if name is None else name
         existing = _upstream.find_orchestrator(worker, registered_as)
         info = orchestrator_info(existing)
         is_same = info is not None and info.function == function
         if is_same and mode is None:
             return registered_as
+        if not is_same:
+            check_name_is_free("orchestrator", registered_as, existing, function)
         binding = binding_of(worker)
         default = SandboxMode.OFF if binding is None else binding.settings.sandbox_mode
         orchestrator = as_orchestrator(function, name=registered_as, sandbox_mode=default if mode is None else mode)
@@ -68,9 +73,10 @@ class WorkerRegistrar:
 
     def add_activity(self, worker: Any, function: Callable[..., Any], *, name: str | None) -> str:
         """Register an activity, an async one or, under a name of its own, a plain one."""
-        check_activity(function)
+        check_activity(function, name)
         refuse_while_running(worker, "Activities")
         registered_as = function_name(function) if name is None else name
+        check_name_is_free("activity", registered_as, _upstream.find_activity(worker, registered_as), function)
         _upstream.register_activity(worker, registered_as, with_type_hints(function, registered_as))
         bind(worker)
         return registered_as

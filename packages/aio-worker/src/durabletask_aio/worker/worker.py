@@ -10,7 +10,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.core.hosting import check_functions, function_name, validate_workflow_function
+from durabletask_aio.core.hosting import (
+    check_functions,
+    check_is_function,
+    check_is_no_activity,
+    check_name_is_free,
+    function_name,
+    validate_workflow_function,
+)
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import GrpcChannelOptions, task
 from durabletask_aio.worker.activity_functions import check_activity, is_async
@@ -139,6 +146,11 @@ class AsyncOrchestratorMixin:
                 f"  wrong: worker.add_orchestrator({shown}, sandbox_mode=...)\n"
                 f"  right: worker.add_orchestrator({shown})"
             )
+        check_is_function("add_orchestrator", fn)
+        check_is_no_activity(fn)
+        if not _upstream.is_running(worker):
+            shown = name or function_name(fn)
+            check_name_is_free("orchestrator", shown, _upstream.find_orchestrator(worker, shown), fn)
         if name is None:
             return super().add_orchestrator(fn)  # type: ignore[misc, no-any-return]
         refuse_while_running(worker, "Orchestrators")
@@ -167,6 +179,9 @@ class AsyncOrchestratorMixin:
         """
         if name is None and not is_async(fn):
             check_activity(fn)
+            worker, shown = self._worker(), function_name(fn)
+            if not _upstream.is_running(worker):
+                check_name_is_free("activity", shown, _upstream.find_activity(worker, shown), fn)
             return super().add_activity(fn)  # type: ignore[misc, no-any-return]
         return registrar.add_activity(self._worker(), fn, name=name)
 
