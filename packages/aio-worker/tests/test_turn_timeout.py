@@ -42,11 +42,6 @@ def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name == LOGGER and each.levelno >= logging.ERROR]
 
 
-pytestmark = pytest.mark.skipif(
-    sys.gettrace() is not None, reason="with the trace function of coverage, an interrupted turn was seen not to end"
-)
-
-
 class TestAWorkflowThatSpins:
     def test_fails_by_name_and_its_thread_goes_on(
         self, engine: LocalBackend, client: TaskHubGrpcClient, caplog: pytest.LogCaptureFixture
@@ -244,7 +239,7 @@ class TestTheInterruption:
         deadline = time.monotonic() + 60
         try:
             number = 0
-            while min(outcomes.values()) < 100 and time.monotonic() < deadline:
+            while min(outcomes.values()) < 50 and time.monotonic() < deadline:
                 number += 1
                 interruption = Interruption()
                 current.append(interruption)
@@ -262,7 +257,7 @@ class TestTheInterruption:
             requesting.join()
             sys.setswitchinterval(interval)
 
-        assert min(outcomes.values()) >= 100, outcomes
+        assert min(outcomes.values()) >= 50, outcomes
 
     def test_of_a_function_that_raises_is_what_counts(self) -> None:
         interruption = Interruption()
@@ -277,6 +272,37 @@ class TestTheInterruption:
 
         with pytest.raises(TurnInterrupted):
             interruption.run(function)
+
+    def test_of_code_that_waits_does_not_stop_threads_with_a_trace_function(self) -> None:
+        """As in a debugger: a traced thread of CPython 3.11 calls nothing while an exception is pending for another."""
+        interruption, lock, outcomes = Interruption(), threading.Lock(), []
+        running = threading.Event()
+
+        def waiting() -> None:
+            running.set()
+            with lock:
+                pass
+
+        def run_it() -> None:
+            sys.settrace(lambda frame, event, argument: None)
+            try:
+                interruption.run(waiting)
+            except TurnInterrupted:
+                outcomes.append("interrupted")
+
+        thread, before = threading.Thread(target=run_it, daemon=True), sys.gettrace()
+        with lock:
+            thread.start()
+            running.wait()
+            sys.settrace(before or (lambda frame, event, argument: None))
+            try:
+                assert interruption.request()
+                assert wait_until(lambda: True)
+            finally:
+                sys.settrace(before)
+        thread.join(timeout=10)
+
+        assert outcomes == ["interrupted"]
 
     def test_is_refused_when_nothing_runs(self) -> None:
         interruption = Interruption()

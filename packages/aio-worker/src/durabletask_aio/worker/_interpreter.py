@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from _thread import LockType
 from types import FrameType
-from typing import Any
 
 get_running_loop = asyncio._get_running_loop
 set_running_loop = asyncio._set_running_loop
@@ -22,30 +23,43 @@ def frame_of(thread_id: int) -> FrameType | None:
     return sys._current_frames().get(thread_id)
 
 
-def raise_in_thread(thread_id: int, error: type[BaseException]) -> bool:
-    """Have an exception raised in a thread, as soon as it executes Python code.
+class _Cleared(BaseException):
+    """Raised and caught in `raise_in_thread`, and nowhere else."""
 
-    A call that is being executed in C, or that waits for a lock, ends first.
+
+def raise_in_thread(thread_id: int, error: type[BaseException], *, until: LockType, timeout: float) -> bool:
+    """Raise an exception in a thread that executes Python code, and wait for it.
+
+    A thread that executes a call in C, or waits for a lock, cannot be interrupted: then the exception is withdrawn.
+
+    Up to CPython 3.12, all threads are told that an exception is pending for one of them, and remain so after it has
+    been withdrawn, until one is raised in any thread.  That makes them slower.  In CPython 3.11, a thread with a trace
+    function (that of a debugger or of coverage) cannot even call a Python function meanwhile.  Hence the timeout, the
+    exception that clears this state at the end, and the rule that nothing in between calls a Python function.
 
     Args:
-        thread_id: The thread, which has at most one exception pending in this way.
+        thread_id: The thread.
         error: The class of the exception.
+        until: A lock that is released when there is nothing left to interrupt, and taken here.
+        timeout: Seconds to wait for the lock.
 
     Returns:
-        Whether it will be raised; `False` if the thread has ended, or if the interpreter has no such function.
+        Whether the exception may have been raised; `False` if the thread has ended, or if the interpreter cannot do it.
     """
     import ctypes
 
-    return _set_async_exc(thread_id, ctypes.py_object(error))
-
-
-def cancel_raise_in_thread(thread_id: int) -> None:
-    """Undo `raise_in_thread`, if the exception has not been raised yet."""
-    _set_async_exc(thread_id, None)
-
-
-def _set_async_exc(thread_id: int, error: Any) -> bool:
-    import ctypes
-
-    function = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
-    return function is not None and bool(function(ctypes.c_ulong(thread_id), error))
+    set_exception = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
+    if set_exception is None:
+        return False
+    thread, own = ctypes.c_ulong(thread_id), ctypes.c_ulong(threading.get_ident())
+    raised, cleared = ctypes.py_object(error), ctypes.py_object(_Cleared)
+    if not set_exception(thread, raised):
+        return False
+    until.acquire(True, timeout)
+    set_exception(thread, None)
+    try:
+        while set_exception(own, cleared):  # again, if a trace function or a finalizer swallowed it
+            pass
+    except _Cleared:
+        pass
+    return True

@@ -1,8 +1,9 @@
 """`Interruption`: ends the code of one turn from another thread, and nothing but that code.
 
-The exception is raised in the thread of the turn (`_interpreter.raise_in_thread`) while the executor runs there.  It is
-set by the watchdog's thread under a lock, under which the thread of the turn ends the period in which that is allowed.
-What is still pending then is cancelled, so it can reach neither the worker's own code nor the next turn.
+The exception is raised in the thread of the turn (`_interpreter.raise_in_thread`) while the executor runs there.  The
+watchdog's thread holds a lock meanwhile, and withdraws what has not been raised before it releases the lock.  The
+thread of the turn takes the same lock at the end, so an exception reaches neither the worker's own code nor the next
+turn.
 
 What the interrupted code does with the exception has no effect: the history does not have it, so a replay would do
 something else.  The turn fails in any case.
@@ -18,6 +19,9 @@ from durabletask_aio.worker import _interpreter
 
 T = TypeVar("T")
 
+_TIMEOUT = 0.1
+"""Seconds that code has to end when it is interrupted, before `request` returns."""
+
 
 class TurnInterrupted(BaseException):
     """Raised in the code of a turn that has run for too long.
@@ -30,8 +34,12 @@ class Interruption:
     """The code of one turn, which another thread can interrupt."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._requesting = threading.Lock()
+        """Held by `request`."""
+        self._running = threading.Lock()
+        """Held while the code runs."""
         self._thread_id: int | None = None
+        """The thread that runs the code; `None` if there is nothing to interrupt."""
         self._is_requested = False
 
     def run(self, function: Callable[[], T]) -> T:
@@ -48,17 +56,22 @@ class Interruption:
         outcome: Any = None
         error: BaseException | None = None
         try:
-            self._begin()
-            outcome = function()
-        except BaseException as raised:
-            error = raised
-        while True:
-            # The exception can be raised in here as well.  Calling `_end` twice does nothing.
             try:
-                self._end()
-                break
-            except TurnInterrupted:
-                continue
+                self._running.acquire()
+                self._thread_id = threading.get_ident()
+                outcome = function()
+            finally:
+                # A request that has begun can still raise its exception up to the end of this block; no other one can.
+                self._thread_id = None
+                self._running.release()
+                self._wait_for_request()
+        except BaseException as raised:
+            self._thread_id = None
+            error = raised
+        # Again, in case that the block above was interrupted.
+        if self._running.locked():
+            self._running.release()
+        self._wait_for_request()
         try:
             if self._is_requested:
                 _interpreter.set_running_loop(loop)  # in case that the code that does this was interrupted
@@ -73,21 +86,20 @@ class Interruption:
     def request(self) -> bool:
         """Interrupt the code, from another thread.
 
+        Code that executes a call outside of Python, waits for a lock, or catches the exception, continues.  Whenever it
+        ends, `run` raises `TurnInterrupted`.
+
         Returns:
-            Whether it will be interrupted, at the latest when it returns to Python code; `False` if it does not run.
+            Whether that is so; `False` if the code does not run, or if the interpreter cannot interrupt it.
         """
-        with self._lock:
-            if self._thread_id is None or not _interpreter.raise_in_thread(self._thread_id, TurnInterrupted):
+        with self._requesting:
+            if self._thread_id is None or not _interpreter.raise_in_thread(
+                self._thread_id, TurnInterrupted, until=self._running, timeout=_TIMEOUT
+            ):
                 return False
             self._is_requested = True
             return True
 
-    def _begin(self) -> None:
-        with self._lock:
-            self._thread_id = threading.get_ident()
-
-    def _end(self) -> None:
-        with self._lock:
-            self._thread_id = None
-        if self._is_requested:
-            _interpreter.cancel_raise_in_thread(threading.get_ident())
+    def _wait_for_request(self) -> None:
+        with self._requesting:
+            pass
