@@ -17,7 +17,7 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry, _RuntimeOrchestrationContext
 from workflows import started
 
-from durabletask_aio.core import _upstream, _upstream_events, _upstream_retries, retries
+from durabletask_aio.core import _upstream, _upstream_activities, _upstream_events, _upstream_retries, retries
 from durabletask_aio.core.divergence import describe_action, describe_event
 
 T = TypeVar("T")
@@ -86,11 +86,11 @@ async def typed(context, value: int) -> Listener:
 def test_scheduling_an_activity_leaves_in_a_context_what_upstreams_own_method_leaves(activity, options):
     given = {"input": None, "retry_policy": None, "tags": None, "return_type": None, **options}
     ours, theirs = new_context(), new_context()
-    made = _upstream.call_activity(ours, activity, *given.values())
+    made = _upstream_activities.call_activity(ours, activity, *given.values())
     theirs.call_activity(activity, **given)
 
-    assert type(ours) is _upstream._known_context, (
-        "upstream's call_activity has changed, so it is called as it is, which is slower: see _upstream.call_activity"
+    assert type(ours) is _upstream_activities._known_context, (
+        "upstream's call_activity has changed, so it is called as it is, which is slower: see _upstream_activities"
     )
     assert made is ours._pending_tasks[1]
     assert scheduled_state(ours) == scheduled_state(theirs)
@@ -105,7 +105,7 @@ def test_a_context_with_a_call_activity_of_its_own_is_asked(context):
 
     other = Host("i", _Registry(), JsonDataConverter())
     for each in (context, other, context, other):
-        _upstream.call_activity(each, "a", 1, None, {"k": "v"}, None)
+        _upstream_activities.call_activity(each, "a", 1, None, {"k": "v"}, None)
     names = [action.scheduleTask.name for action in other._pending_actions.values()]
     assert names == ["hosted-a", "hosted-a"]
     assert [action.scheduleTask.name for action in context._pending_actions.values()] == ["a", "a"]
@@ -121,11 +121,11 @@ def _activity(x: int) -> str:
 @pytest.mark.parametrize("trace", [None, pb.TraceContext(traceParent="00-1-2-00", spanID="2")], ids=["none", "trace"])
 def test_the_action_of_an_activity_is_upstreams(is_replaying, tags, activity, trace):
     actions = []
-    for call in (_upstream.call_activity, _RuntimeOrchestrationContext.call_activity):
+    for call in (_upstream_activities.call_activity, _RuntimeOrchestrationContext.call_activity):
         context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
         context._is_replaying = is_replaying
         context._parent_trace_context = trace
-        if call is _upstream.call_activity:
+        if call is _upstream_activities.call_activity:
             made = call(context, activity, {"x": [1]}, None, tags, None)
         else:
             made = call(context, activity, input={"x": [1]}, tags=tags)
@@ -142,12 +142,12 @@ def test_a_task_that_upstream_makes_otherwise_is_left_to_upstream(context, monke
             self.new_in_this_version = True
 
     monkeypatch.setattr(task, "CompletableTask", Task)
-    monkeypatch.setattr(_upstream, "_known_context", None)
-    _upstream._is_known.cache_clear()
+    monkeypatch.setattr(_upstream_activities, "_known_context", None)
+    _upstream_activities._is_known.cache_clear()
     try:
-        made = _upstream.call_activity(context, "a", 1, None, None, None)
+        made = _upstream_activities.call_activity(context, "a", 1, None, None, None)
     finally:
-        _upstream._is_known.cache_clear()
+        _upstream_activities._is_known.cache_clear()
     assert type(made) is Task
 
 

@@ -63,7 +63,7 @@ For other packages and for upstream:
     hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
-    _upstream, _upstream_events, _upstream_retries: the adapters to `durabletask`.
+    _upstream, _upstream_activities, _upstream_events, _upstream_retries: the adapters to `durabletask`.
     _upstream_registry: that to the registry of a worker.
     _upstream_client, _upstream_data: those to its clients and to its data converter, for `client` and `converters`.
     _interpreter, _compat_anyio: the adapters to CPython and anyio.

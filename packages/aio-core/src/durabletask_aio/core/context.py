@@ -20,10 +20,10 @@ from durabletask_aio.core._upstream import (
     ActivityContext,
     EntityInstanceId,
     RetryPolicy,
-    call_activity,
     sequence_number,
     task,
 )
+from durabletask_aio.core._upstream_activities import call_activity
 from durabletask_aio.core.call_sites import call_site
 from durabletask_aio.core.continuation import Continuation
 from durabletask_aio.core.declared_failures import Types
