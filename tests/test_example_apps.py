@@ -23,6 +23,7 @@ ORDER = ROOT / "examples" / "order.py"
 WEB = ROOT / "examples" / "web"
 
 
+@pytest.mark.slow
 def test_the_order_is_charged_once_although_its_process_is_killed() -> None:
     done = subprocess.run(
         [sys.executable, str(ORDER), "--demo"], capture_output=True, text=True, check=False, timeout=60
@@ -110,6 +111,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the application uses asyncio.timeout")
+@pytest.mark.slow
 def test_the_web_application_continues_after_it_is_killed(server: Server) -> None:
     for number in range(20):
         assert server.call("POST", f"/orders/o{number}?amount={number}")[0] == 202
@@ -131,6 +133,7 @@ def test_the_web_application_continues_after_it_is_killed(server: Server) -> Non
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the application uses asyncio.timeout")
+@pytest.mark.slow
 def test_the_web_application_has_the_page_of_its_engine(server: Server) -> None:
     assert server.call("POST", "/orders/o1?amount=1")[0] == 202
 

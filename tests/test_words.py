@@ -24,6 +24,7 @@ def test_documentation_avoids_the_listed_words(prose: Any) -> None:
     assert prose.check(prose.DOCUMENTATION) == []
 
 
+@pytest.mark.slow
 def test_docstrings_and_comments_avoid_the_listed_words(prose: Any) -> None:
     assert prose.check(prose.SOURCES) == []
 

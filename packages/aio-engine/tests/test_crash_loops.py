@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import grpc
+import pytest
 from durabletask.aio.engine import Engine
 from durabletask.client import OrchestrationStatus
 
 from durabletask_aio.engine._upstream import pb, pb_grpc
 from durabletask_aio.engine.crash_loops import MAX_CRASHES
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import logging, os, sys

@@ -155,6 +155,7 @@ def test_markdown_is_a_table_whose_cells_are_escaped(local_backend, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the command line is split as a shell on POSIX does")
+@pytest.mark.slow
 def test_an_engine_that_is_started_by_a_command_is_killed_and_started_again_and_stopped(unused_port):
     address = f"localhost:{unused_port}"
     command = f"{sys.executable} -m durabletask_aio dev --port {unused_port}"
@@ -186,6 +187,7 @@ def test_an_address_without_an_engine_is_an_error(unused_port):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process of its own cannot be sent Ctrl-C there")
+@pytest.mark.slow
 def test_ctrl_c_ends_the_scenarios_and_removes_their_instances(local_backend, wait_until):
     psutil = pytest.importorskip("psutil")
     process = subprocess.Popen(

@@ -157,7 +157,7 @@ def test_a_bad_deployment_of_a_child_is_healed_by_its_rollback_and_its_parent_ha
 
     bad = shop.worker(backend, bad=True, logger=records.logger)
     own_client.raise_orchestration_event("child", "go")
-    assert wait_until(lambda: bad.extended_session_stats.diverged_turns >= 5)
+    assert wait_until(lambda: bad.extended_session_stats.diverged_turns >= 3)
     states = [own_client.get_orchestration_state(each) for each in ("parent", "child")]
     bad.stop()
     good = shop.worker(backend)
