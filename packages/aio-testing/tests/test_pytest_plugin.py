@@ -95,6 +95,53 @@ def test_that(workflow_env):
 """)
         pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio").assert_outcomes(passed=2)
 
+    @pytest.mark.parametrize(
+        "others", [("-p", "no:asyncio", "-p", "no:anyio"), ("-o", "asyncio_mode=strict"), ("-o", "asyncio_mode=auto")]
+    )
+    def test_async_tests_need_no_configuration(self, pytester, others):
+        pytester.makepyfile("""
+import asyncio
+import contextvars
+import pytest
+
+names = contextvars.ContextVar("names", default="none")
+runs = []
+
+async def order(ctx, value):
+    await ctx.sleep(86_400)
+    return value
+
+@pytest.mark.parametrize("value", [1, 2])
+class TestOrder:
+    async def test_it(self, workflow_env, value, tmp_path):
+        runs.append(value)
+        async with workflow_env(orchestrators=[order]) as env:
+            assert await env.execute(order, input=value) == value
+
+async def test_that_fails(workflow_env):
+    await asyncio.sleep(0)
+    assert runs == []
+
+@pytest.mark.asyncio
+async def test_that_is_marked(workflow_env):
+    runs.append("marked")
+
+def test_each_was_run_once():
+    assert runs == [1, 2, "marked"]
+""")
+        result = pytester.runpytest_subprocess(
+            "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestUnknownMarkWarning", *others
+        )
+        result.assert_outcomes(passed=4, failed=1)
+        result.stdout.fnmatch_lines(["*assert*1, 2*== *"])
+
+    @pytest.mark.parametrize("others", [("-p", "no:asyncio", "-p", "no:anyio")])
+    def test_other_async_tests_are_left_to_pytest_which_refuses_them(self, pytester, others):
+        pytester.makepyfile("async def test_it(tmp_path): ...")
+        result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *others)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*async def functions are not natively supported*"])
+
     def test_a_run_without_workflows_imports_one_small_module(self, run, pytester):
         result = run(
             """

@@ -2,12 +2,13 @@
 
 Its entry point loads it in every pytest run of an environment that has this package, so it imports nothing of
 `durabletask` until a fixture is used.  No fixture is async: they work with pytest-asyncio, with anyio, and with
-neither.
+neither.  An async test that uses one of them and that no other plugin runs is run by this one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,7 @@ _MODES = ("off", "best_effort", "strict")
 _SANDBOX_GROUP = "durabletask.aio.sandbox"
 _environments: pytest.StashKey[list[Any]] = pytest.StashKey()
 _backends: pytest.StashKey[Any] = pytest.StashKey()
+_FIXTURES = frozenset({"workflow_env", "local_backend", "grpc_worker"})
 _MAX_TREES = 5
 """Workflows that a failure report shows."""
 _MAX_TREE_LINES = 30
@@ -59,6 +61,23 @@ def pytest_configure(config: pytest.Config) -> None:
     mode = config.getini("workflow_sandbox")
     if mode and mode not in _MODES:
         raise pytest.UsageError(f"workflow_sandbox = {mode}: use one of {', '.join(_MODES)}")
+
+
+@pytest.hookimpl
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an async test that uses a fixture of this plugin, where no other plugin runs it.
+
+    pytest-asyncio and anyio come before: one replaces the function, the other asks to be called first.  pytest itself,
+    which refuses async tests, asks to be called last.
+    """
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function) or _FIXTURES.isdisjoint(pyfuncitem.fixturenames):
+        return None
+    import asyncio
+
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(function).parameters}
+    asyncio.run(function(**arguments))
+    return True
 
 
 def _sandbox_mode(request: pytest.FixtureRequest) -> str | None:
