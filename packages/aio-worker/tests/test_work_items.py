@@ -9,6 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -24,7 +26,7 @@ from worker_support import QUIET, call_one, run, wait_until
 
 from durabletask_aio.engine.channel import InProcessChannel
 from durabletask_aio.testing.local import LocalBackend
-from durabletask_aio.worker import _upstream
+from durabletask_aio.worker import _upstream, deliveries
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
@@ -171,6 +173,102 @@ def start(hub: Hub, jobs: Jobs) -> Iterator[Start]:
     jobs.is_free.set()
     for worker in workers:
         worker.stop()
+
+
+class BusyHub(Hub):
+    """An engine that answers with no result before it has received as many as `parties`."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__()
+        self.received = threading.Barrier(parties)
+
+    def CompleteActivityTask(self, request: Any, context: Any) -> Any:
+        self.received.wait(30)
+        return super().CompleteActivityTask(request, context)
+
+
+class WaitingInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+    """An interceptor that waits for the outcome of each call, and notes on which thread."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        outcome = continuation(details, request)
+        outcome.exception()
+        if "CompleteActivityTask" in str(details.method):
+            self.threads.add(threading.current_thread().name)
+        return outcome
+
+
+@contextmanager
+def over_grpc(hub: Hub, jobs: Jobs, **options: Any) -> Iterator[None]:
+    """Serve `hub` over gRPC to a worker."""
+    server = grpc.server(ThreadPoolExecutor(50))
+    grpc_stubs.add_TaskHubSidecarServiceServicer_to_server(hub, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    worker = TaskHubGrpcWorker(host_address=address, logger=QUIET, resiliency_options=QUICK, **options)
+    worker.add_activity(jobs.wait_async)
+    worker.start()
+    try:
+        yield
+    finally:
+        jobs.is_free.set()
+        worker.stop()
+        server.stop(None).wait()
+
+
+class TestResultsOfAsyncActivities:
+    def test_do_not_wait_for_each_other(self, jobs: Jobs) -> None:
+        hub = BusyHub(30)
+        jobs.is_free.set()
+        with over_grpc(hub, jobs):
+            hub.activity("wait_async", *range(30))
+            assert wait_until(hub.answered(*(f"{number} done" for number in range(30))))
+
+        assert set(hub.answers.values()) == {1}
+
+    def test_are_so_many_in_flight_at_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deliveries, "MAX_CALLS", 3)
+        calls: list[Future[None]] = []
+        outcomes: queue.Queue[Exception | None] = queue.Queue()
+        closed = ValueError("the channel is closed")
+
+        def start() -> Future[None]:
+            calls.append(Future())
+            if len(calls) == 5:
+                raise closed
+            return calls[-1]
+
+        sending = deliveries.Deliveries()
+        for _ in range(7):
+            sending.send(start, outcomes.put)
+        assert len(calls) == 3
+        refused = RuntimeError("refused")
+        calls[1].set_exception(refused)
+        assert outcomes.get(timeout=30) is refused
+        assert len(calls) == 4
+        calls[0].set_result(None)  # The next call cannot be started; the one after that takes its place.
+        assert {outcomes.get(timeout=30), outcomes.get(timeout=30)} == {None, closed}
+        assert wait_until(lambda: len(calls) == 6)
+        for each in (2, 3, 5):
+            calls[each].set_result(None)
+        assert wait_until(lambda: len(calls) == 7)
+        calls[6].set_result(None)
+        sending.close()
+
+        assert [outcomes.get(timeout=30) for _ in range(4)] == [None] * 4
+
+    def test_do_not_have_the_event_loop_wait_for_an_interceptor(self, hub: Hub, jobs: Jobs) -> None:
+        interceptor = WaitingInterceptor()
+        jobs.is_free.set()
+        with over_grpc(hub, jobs, interceptors=[interceptor]):
+            hub.activity("wait_async", 1)
+            assert wait_until(hub.answered("1 done"))
+            assert wait_until(lambda: len(interceptor.threads) > 0)
+
+        assert all(name.startswith("durabletask-aio-delivery") for name in interceptor.threads)
 
 
 class TestLimits:

@@ -60,6 +60,8 @@ __all__ = [
 # `Any`, because upstream chooses the class at run time: OpenTelemetry may not be installed.
 SERVER: Any = cast(Any, tracing).SpanKind.SERVER
 
+_METADATA_INTERCEPTOR: Any = getattr(cast(Any, upstream), "DefaultClientInterceptorImpl", None)
+
 Worker: TypeAlias = TaskHubGrpcWorker
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
@@ -392,6 +394,11 @@ def limits_of(worker: Worker) -> dict[str, int]:
 def owns_channel(worker: Worker) -> bool:
     """Whether this worker opens its channels itself."""
     return worker._owns_channel
+
+
+def has_interceptors(worker: Worker) -> bool:
+    """Whether the channels of this worker have interceptors, other than that of upstream's which adds metadata."""
+    return any(type(each) is not _METADATA_INTERCEPTOR for each in worker._interceptors or ())
 
 
 def reconnect_quickly(worker: Worker) -> None:

@@ -10,9 +10,8 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durabletask_aio.core.hosting import activity_failure_details, describe_unregistered
@@ -21,14 +20,15 @@ from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, p
 from durabletask_aio.worker.activity_context import ActivityContext
 from durabletask_aio.worker.activity_functions import call_to_future, is_async, may_return_awaitable
 from durabletask_aio.worker.activity_tracing import ActivitySpan, ActivityTracing, set_span_error
+from durabletask_aio.worker.deliveries import Deliveries
 from durabletask_aio.worker.foreign_engines import Answers, StubWith
+from durabletask_aio.worker.leases import is_retried
 
 if TYPE_CHECKING:
     import logging
 
     from durabletask_aio.worker.activity_loop import ActivityLoop
-
-_DELIVERY_THREADS = 4
+    from durabletask_aio.worker.leases import Leases
 
 _request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("durabletask_aio_activity_request")
 
@@ -62,9 +62,12 @@ HANDLED = _Handled()
 class Activities:
     """Executes the activities of one worker."""
 
-    def __init__(self, worker: _upstream.Worker, loop: ActivityLoop) -> None:
+    def __init__(self, worker: _upstream.Worker, loop: ActivityLoop, leases: Leases) -> None:
         self._worker = worker
         self._loop = loop
+        self._leases = leases
+        self._sends_futures = _upstream.owns_channel(worker) and not _upstream.has_interceptors(worker)
+        """Whether the results of async activities leave as futures; an interceptor of the user's may wait for them."""
         self._logger = _upstream.logger_of(worker)
         self._answers = Answers(self._logger)
         self._execute_sync: Callable[..., None] = (
@@ -76,17 +79,13 @@ class Activities:
                 new_failure_details=self._failure_details,
             ).__get__(worker)
         )
-        self._delivery: ThreadPoolExecutor | None = None
-        self._delivery_lock = threading.Lock()
+        self.deliveries = Deliveries()
         self._registered: dict[str, _Registered] = {}
         self.is_stopping = False
 
     def close(self) -> None:
         """End the delivery threads; called when the worker has stopped."""
-        with self._delivery_lock:
-            delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            delivery.shutdown(wait=True)
+        self.deliveries.close()
 
     # -- sync or async -------------------------------------------------------------------------------------------
 
@@ -157,19 +156,22 @@ class Activities:
             ended.set_result(False)
             return
 
-        def deliver(outcome: pb.ActivityResponse) -> None:
-            self._deliver(outcome, request, stub)
+        def deliver(error: Exception | None) -> None:
+            self._deliver(outcome, request, stub, error)
             ended.set_result(True)
 
-        # Not in upstream's pool: it may be full of sync activities, and the result would wait for them.
-        self.run_in_delivery_thread(deliver, outcome)
+        if not self._sends_futures or _upstream.payload_store_of(self._worker) is not None:
+            self.deliveries.run_in_thread(deliver, None)
+            return
 
-    def run_in_delivery_thread(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function that calls the engine, on another thread."""
-        with self._delivery_lock:
-            if self._delivery is None:
-                self._delivery = ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="durabletask-aio-delivery")
-            self._delivery.submit(function, *arguments)
+        def sent(error: Exception | None) -> None:
+            if error is not None:
+                deliver(error)
+            else:
+                ended.set_result(True)
+
+        interceptor = self._leases.interceptor
+        self.deliveries.send(lambda: interceptor.start(lambda: stub.CompleteActivityTask.future(outcome)), sent)
 
     async def _respond(self, request: pb.ActivityRequest, completion_token: Any) -> pb.ActivityResponse | None:
         """Return the response to `request`, or `None` if the worker stopped before there was one.
@@ -290,18 +292,24 @@ class Activities:
             completionToken=token,
         )
 
-    def _deliver(self, response: pb.ActivityResponse, request: pb.ActivityRequest, stub: Any) -> None:
+    def _deliver(
+        self, response: pb.ActivityResponse, request: pb.ActivityRequest, stub: Any, error: Exception | None = None
+    ) -> None:
+        """Send a response; `error` is that of a first attempt, which was not tried again."""
         instance_id = request.orchestrationInstance.instanceId
         try:
             store = _upstream.payload_store_of(self._worker)
             if store is not None:
                 payload_helpers.externalize_payloads(response, store, instance_id=instance_id)
-            self._answers.complete_activity(stub, response, request.name)
-        except Exception as error:
+            if error is None or is_retried(response.completionToken, error):
+                self._answers.complete_activity(stub, response, request.name)
+            else:
+                self._answers.complete_refused_activity(stub, response, request.name, error)
+        except Exception as failure:
             self._logger.exception(
                 "Failed to deliver activity response for '%s#%s' of orchestration ID '%s' to sidecar: %s",
                 request.name,
                 request.taskId,
                 instance_id,
-                error,
+                failure,
             )

@@ -50,8 +50,8 @@ class Binding:
         self.loop = ActivityLoop(self.logger)
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
         self.turns = Turns(worker, settings, self._watchdog, self.threads)
-        self.activities = Activities(worker, self.loop)
         self.leases = Leases(self.logger)
+        self.activities = Activities(worker, self.loop, self.leases)
         self.leases.on_refusal = self._refused
         self.refusal: Future[None] = Future()
         """Has the error once the worker has found that it cannot work with what is at its address."""

@@ -102,10 +102,18 @@ class Answers:
         try:
             return stub.CompleteActivityTask(response)
         except Exception as error:
-            refusal = _refusal(error)
-            if refusal is None:
-                raise
-            message = _too_large(f"the result of activity {name!r}", refusal)
+            return self.complete_refused_activity(stub, response, name, error)
+
+    def complete_refused_activity(self, stub: Any, response: pb.ActivityResponse, name: str, error: Exception) -> Any:
+        """Send a failure in place of a response that the engine has answered with `error`.
+
+        Raises:
+            Exception: `error`, if the size of the response is not the reason.
+        """
+        refusal = _refusal(error)
+        if refusal is None:
+            raise error
+        message = _too_large(f"the result of activity {name!r}", refusal)
         failed = pb.ActivityResponse(
             instanceId=response.instanceId, taskId=response.taskId, completionToken=response.completionToken
         )

@@ -83,6 +83,16 @@ def lease_of(token: str) -> str | None:
     return None if found is None else found[1]
 
 
+def is_retried(token: str, error: Exception) -> bool:
+    """Whether the delivery of a result that has failed with `error` is tried again."""
+    status: Any = error
+    return (
+        lease_of(token) is not None
+        and isinstance(error, grpc.RpcError)
+        and status.code() is grpc.StatusCode.UNAVAILABLE
+    )
+
+
 class Leases:
     """The leases of one worker.  Thread-safe."""
 
@@ -351,9 +361,20 @@ class LeaseInterceptor(_Interceptors):
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
+        self._starting = threading.local()
+
+    def start(self, call: Callable[[], Any]) -> Any:
+        """Start a call that returns a future, and return it; the interceptor does not wait for it or try it again."""
+        self._starting.is_future = True
+        try:
+            return call()
+        finally:
+            self._starting.is_future = False
 
     def intercept_unary_unary(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
         """Note from `Hello` which engine this is; retry what delivers a result."""
+        if getattr(self._starting, "is_future", False):
+            return continuation(details, request)
         method = _name(details.method)
         if method in _RETRIED and lease_of(request.completionToken) is not None:
             return self._leases.deliver(lambda: continuation(details, request))

@@ -152,6 +152,7 @@ class WorkItems:
         self._worker = worker
         self._turns = turns
         self._activities = activities
+        self._deliveries = activities.deliveries
         self._threads = threads
         self._leases = leases
         self._logger = _upstream.logger_of(worker)
@@ -210,7 +211,7 @@ class WorkItems:
                 self._parked.append(item)
                 return True
         # Between the end of `drain` and that of the stream.
-        self._activities.run_in_delivery_thread(self._drop_item, item)
+        self._deliveries.run_in_thread(self._drop_item, item)
         return True
 
     def call_when_finished(self, function: Callable[[], None] | None) -> None:
@@ -253,7 +254,7 @@ class WorkItems:
             left = [each for each in self._left if each[0].stream is stream]
             self._left = [each for each in self._left if each[0].stream is not stream]
         for item, give_back in left:
-            self._activities.run_in_delivery_thread(give_back, item)
+            self._deliveries.run_in_thread(give_back, item)
 
     def _report_if_finished(self) -> None:
         with self._lock:
@@ -320,7 +321,7 @@ class WorkItems:
         if self._leases is not None and (lease := lease_of(token)) is not None:
             if not self._leases.hold(lease):
                 # Received after the worker has said that it leaves: the engine has given the item to another one.
-                self._activities.run_in_delivery_thread(self._drop_item, item)
+                self._deliveries.run_in_thread(self._drop_item, item)
                 return
             item.lease = lease
         if not token:
@@ -335,7 +336,7 @@ class WorkItems:
                 self._started_turns.add(item)
                 is_left = self._leaves_turns
             if is_left:
-                self._leave(item, lambda item: self._activities.run_in_delivery_thread(self._return_item, item))
+                self._leave(item, lambda item: self._deliveries.run_in_thread(self._return_item, item))
                 return
         try:
             if item.kind == ACTIVITY and self._activities.is_async(item.request.name):
@@ -365,7 +366,7 @@ class WorkItems:
         """Abandon what came by a stream that has ended and waits in a queue; the engine has given it to others."""
         for queue in self._queues.values():
             for item in queue.take(lambda item: item.stream is stream and item.lease is None):
-                self._activities.run_in_delivery_thread(self._drop_item, item)
+                self._deliveries.run_in_thread(self._drop_item, item)
 
     def _drop_item(self, item: WorkItem) -> None:
         self._give_back(item)
@@ -396,18 +397,18 @@ class WorkItems:
             ended = self._activities.begin(item.request, item.stub, item.token)
             ended.add_done_callback(lambda ended: self._async_ended(ended, item))
         else:
-            self._activities.run_in_delivery_thread(self._return_item, item)
+            self._deliveries.run_in_thread(self._return_item, item)
 
     def _async_ended(self, ended: Future[bool], item: WorkItem) -> None:
         error = ended.exception()
         if error is not None:
-            self._activities.run_in_delivery_thread(self._abandon_after, error, item)
+            self._deliveries.run_in_thread(self._abandon_after, error, item)
         elif ended.result():
             if item.release is None:
                 item.execute(HANDLED, item.stub, item.token)
             self._finish(item)
         else:
-            self._activities.run_in_delivery_thread(self._return_item, item)
+            self._deliveries.run_in_thread(self._return_item, item)
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
