@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
-import itertools
 import socket
 import threading
 import time
@@ -465,18 +464,25 @@ class TestRetries:
         assert len(answers) == 1
 
     def test_end_after_the_period_with_the_last_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "RETRY_PERIOD", 0.2)
-        monkeypatch.setattr(module, "jittered", lambda pause: pause)
+        leases, now = Leases(QUIET), 0.0
         calls: list[float] = []
 
+        def wait(seconds: float) -> bool:
+            nonlocal now
+            now += seconds
+            return False
+
         def call() -> Any:
-            calls.append(time.monotonic())
+            calls.append(round(now, 6))
             return Outcome(grpc.StatusCode.UNAVAILABLE)
 
-        assert Leases(QUIET).deliver(call).code() is grpc.StatusCode.UNAVAILABLE
-        pauses = [second - first for first, second in itertools.pairwise(calls)]
-        assert len(calls) == 4  # after 0, 0.05, 0.15 and 0.2 seconds
-        assert pauses[1] > pauses[0] >= 0.05
+        monkeypatch.setattr(leases, "_stopping", SimpleNamespace(wait=wait))
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(module, "RETRY_PERIOD", 0.2)
+        monkeypatch.setattr(module, "jittered", lambda pause: pause)
+
+        assert leases.deliver(call).code() is grpc.StatusCode.UNAVAILABLE
+        assert calls == [0, 0.05, 0.15, 0.2]
 
     def test_pauses_have_a_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
         leases = Leases(QUIET)

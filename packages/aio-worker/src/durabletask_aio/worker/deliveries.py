@@ -52,9 +52,12 @@ class Deliveries:
         self._start(start, done)
 
     def _start(self, start: Callable[[], Any], done: Callable[[Exception | None], None]) -> None:
-        try:
+        def ended(call: Any) -> None:
             # gRPC calls back on the thread that serves its channel, where the channel must not be closed.
-            start().add_done_callback(lambda call: self.run_in_thread(self._ended, call, done))
+            self.run_in_thread(self._ended, call, done)
+
+        try:
+            start().add_done_callback(ended)
         except Exception as error:  # The channel is closed.
             self.run_in_thread(self._has_ended, error, done)
 
