@@ -7,7 +7,6 @@ import gc
 import logging
 import sys
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -271,9 +270,11 @@ class TestWarnings:
     ) -> None:
         logger = logging.getLogger("test.slow")
 
+        pause = threading.Event()
+
         async def blocking(ctx: Any, _: Any) -> None:
             while "has been running" not in caplog.text:
-                time.sleep(0.01)  # the line
+                pause.wait(0.01)  # one of the two lines
 
         with caplog.at_level(logging.WARNING, logger="test.slow"):
             worker = started(engine, orchestrators=[blocking], logger=logger, slow_turn_warning=0.1)
@@ -286,8 +287,33 @@ class TestWarnings:
         message = record.getMessage()
         assert message.startswith(f"{state.instance_id}: a turn of orchestrator blocking has been running for ")
         assert f"{__file__}:" in message
-        assert "in blocking" in message
+        assert "in blocking (" in message
         assert "ctx.now() does not change within a turn" in message
+
+    def test_of_a_turn_that_waits_for_a_lock_say_so(
+        self, engine: LocalBackend, client: TaskHubGrpcClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lock = threading.Lock()
+
+        async def locking(ctx: Any, _: Any) -> None:
+            with lock:
+                pass
+
+        logger = logging.getLogger("test.locking")
+        with caplog.at_level(logging.WARNING, logger="test.locking"):
+            worker = started(engine, orchestrators=[locking], logger=logger, slow_turn_warning=0.1)
+            try:
+                with lock:
+                    instance_id = client.schedule_new_orchestration("locking")
+                    assert wait_until(lambda: "has been running" in caplog.text)
+                finished(client, instance_id)
+            finally:
+                worker.stop()
+
+        assert "in locking (with lock:); workflow code must not block" in caplog.text
+        assert (
+            "use asyncio.Lock within an instance, 'async with ctx.lock_entities(...)' between instances" in caplog.text
+        )
 
     def test_of_a_large_history_name_continue_as_new_and_come_at_each_doubling(
         self, caplog: pytest.LogCaptureFixture

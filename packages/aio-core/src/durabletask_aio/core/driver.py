@@ -12,7 +12,7 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
 from durabletask_aio.core import _interpreter, _upstream, disposal, failures, plugins
@@ -64,6 +64,7 @@ class WorkflowRun:
             self._guard = guard.begin(self.execution)
             if self._guard is not None and guard.context_type is not None:
                 context_type = guard.context_type
+        self._check_suspended: Any = getattr(self._guard, "check_suspended", None)
         self.context = context_type(self.execution, self.loop)
         self._main: WorkflowTask[Any] | None = None
         self.is_finished = False
@@ -161,6 +162,8 @@ class WorkflowRun:
         violation: BaseException | None = None
         try:
             self.loop.run_ready()
+            if self._check_suspended is not None:
+                self._check_suspended(self._suspended())
         finally:
             violation = guard.exit()
         if violation is not None:
@@ -168,6 +171,10 @@ class WorkflowRun:
                 raise violation
             finally:
                 del violation  # its traceback refers to this frame
+
+    def _suspended(self) -> Iterator[Any]:
+        for waiting in self.loop.tasks:
+            yield from _interpreter.await_chain(waiting.get_coro())
 
     def _finish(self) -> None:
         self.is_finished = True

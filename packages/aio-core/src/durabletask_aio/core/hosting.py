@@ -35,6 +35,7 @@ from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
 from durabletask_aio.core.registration_checks import (
+    annotated_kind,
     check_is_function,
     check_is_no_activity,
     check_is_no_workflow,
@@ -71,6 +72,7 @@ __all__ = [
     "Wait",
     "WorkflowRun",
     "activity_failure_details",
+    "annotated_kind",
     "cancel_payload",
     "cancellation_reason",
     "check_functions",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -90,6 +90,18 @@ class ExecutionGuard(Protocol):
 
         Returns:
             A violation that fails the turn even if the workflow caught it, or `None`.
+        """
+        ...
+
+
+class SuspensionGuard(ExecutionGuard, Protocol):
+    """A guard that also looks at the code of its execution while that waits; it need not be of this kind."""
+
+    def check_suspended(self, coroutines: Iterable[Any]) -> None:
+        """Check code that waits; called before `exit` unless workflow code has raised.
+
+        Args:
+            coroutines: the coroutines and generators that tasks of the workflow are suspended in.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import threading
 import time
 import traceback
@@ -138,12 +139,12 @@ class TurnWatchdog:
     def _warn(self, turn: RunningTurn, duration: float) -> None:
         self._logger.warning(
             "%s: a turn of orchestrator %s has been running for %.1f s and is at %s; workflow code must not block "
-            "or compute for long: do that in an activity. ctx.now() does not change within a turn, so a loop that "
-            "compares it never ends: wait with 'await ctx.sleep(seconds)'",
+            "or compute for long: do that in an activity. %s",
             turn.instance_id,
             turn.workflow_name,
             duration,
-            place_of(turn),
+            place_of(turn, with_source=True),
+            _hint(turn),
         )
 
     def _interrupt(self, turn: RunningTurn, duration: float) -> None:
@@ -178,12 +179,40 @@ class TurnWatchdog:
             )
 
 
-def place_of(turn: RunningTurn) -> str:
-    """Return the innermost line of the workflow's file that the turn is on, or else its innermost line."""
+def place_of(turn: RunningTurn, *, with_source: bool = False) -> str:
+    """Return the innermost line of the workflow's file that the turn is on, or else its innermost line.
+
+    Args:
+        turn: The turn.
+        with_source: Whether to add the text of the line.
+    """
     found = _frame_of_workflow(turn) or _interpreter.frame_of(turn.thread_id)
     if found is None:
         return "an unknown line"
-    return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}"
+    source = _source_of(found) if with_source else ""
+    shown = f" ({source})" if source else ""
+    return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}{shown}"
+
+
+def _source_of(frame: FrameType) -> str:
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno, frame.f_globals).strip()
+
+
+def _hint(turn: RunningTurn) -> str:
+    """Return what to write in place of the line that the turn is on."""
+    found = _frame_of_workflow(turn)
+    source = "" if found is None else _source_of(found)
+    if source.startswith("with ") or ".acquire(" in source:
+        return (
+            "If it waits for a lock of threading, another instance may hold it over an await: use asyncio.Lock within "
+            "an instance, 'async with ctx.lock_entities(...)' between instances, or take the lock in an activity"
+        )
+    if ".sleep(" in source:
+        return "Sleep with 'await ctx.sleep(seconds)', which takes no thread"
+    return (
+        "ctx.now() does not change within a turn, so a loop that compares it never ends: wait with "
+        "'await ctx.sleep(seconds)'"
+    )
 
 
 def stack_of(turn: RunningTurn) -> str:

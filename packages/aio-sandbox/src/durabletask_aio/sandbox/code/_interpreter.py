@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import inspect
 import sys
 import types
@@ -39,6 +41,29 @@ def frame(depth: int) -> types.FrameType | None:
         return sys._getframe(depth + 1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     except ValueError:
         return None
+
+
+def entered_managers(suspended: Any, suspended_frame: types.FrameType | None) -> Iterator[Any]:
+    """The context managers of the `with` blocks in which a coroutine or generator is suspended.
+
+    CPython keeps the bound `__exit__` of each on the stack of values, which the garbage collector sees: on 3.10 that of
+    the frame, later that of the coroutine.
+    """
+    for value in gc.get_referents(suspended_frame if not HAS_POSITIONS else suspended):
+        if isinstance(value, (types.MethodType, types.BuiltinMethodType)) and value.__name__ == "__exit__":
+            yield value.__self__
+
+
+def inner_managers(manager: Any) -> Iterator[Any]:
+    """The managers that are entered inside of one of `contextlib`: by its generator, or on its stack."""
+    generator = getattr(manager, "gen", None)
+    if isinstance(generator, types.GeneratorType):
+        yield from entered_managers(generator, generator.gi_frame)
+    if isinstance(manager, contextlib.ExitStack):
+        callbacks: Any = getattr(cast("Any", manager), "_exit_callbacks", ())
+        for _is_sync, callback in list(callbacks):
+            if isinstance(callback, (types.MethodType, types.BuiltinMethodType)):
+                yield callback.__self__
 
 
 def implementations(dispatcher: Any) -> Iterator[Any]:

@@ -182,7 +182,8 @@ _BLOCKS: Final[tuple[tuple[str, str], ...]] = (
     (
         "DET804",
         """
-        threading.Lock.acquire threading.RLock.acquire threading.Event.wait threading.Condition.wait
+        threading.Lock.acquire threading.RLock.acquire threading.Event.wait threading.Condition.acquire
+        threading.Condition.wait
         threading.Condition.wait_for threading.Semaphore.acquire threading.Barrier.wait threading.Thread.join
         queue.Queue.get queue.Queue.put queue.Queue.join queue.SimpleQueue.get queue.LifoQueue.get
         queue.PriorityQueue.get concurrent.futures.Future.result concurrent.futures.wait

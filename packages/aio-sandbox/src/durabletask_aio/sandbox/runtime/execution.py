@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from threading import get_ident
 from typing import Any, Final
 
@@ -22,9 +23,10 @@ from durabletask_aio.sandbox.code.sources import position_of, source_of
 from durabletask_aio.sandbox.rules import allowance
 from durabletask_aio.sandbox.rules.catalogue import Call, Category, Severity, allows
 from durabletask_aio.sandbox.rules.conditions import ArgumentSummary, condition_holds, summary_of_call, unwrap_partial
+from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
-from durabletask_aio.sandbox.runtime import eval_exec
+from durabletask_aio.sandbox.runtime import eval_exec, held_locks
 from durabletask_aio.sandbox.runtime.frame_findings import finding_for_frame
 from durabletask_aio.sandbox.runtime.substitutes import SUBSTITUTES
 
@@ -51,6 +53,8 @@ class Policy:
         """Watches code that is created while the workflow runs."""
         self.functions: dict[int, tuple[str, ...]] = {}
         """By id of a code object: the names that `@allow(...)` on that function allows."""
+        self.has_with_blocks = False
+        """Whether code of the workflow has a `with` statement, in which it might hold a lock."""
 
 
 class WatchedExecution:
@@ -167,6 +171,67 @@ class WatchedExecution:
         if inner is frame:
             return found
         return replace(found, inside=f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_name}()")
+
+    def check_suspended(self, coroutines: Iterable[Any]) -> None:
+        """Report a lock of `threading` that suspended code of the user's holds."""
+        if not self.policy.has_with_blocks:
+            return
+        for suspended in islice(coroutines, held_locks.MAX_CHECKED):
+            code = held_locks.code_of(suspended)
+            if code is None or not OWNERSHIP.is_user_file(code.co_filename) or not held_locks.has_with_block(code):
+                continue
+            lock, frame = held_locks.held_lock(suspended), held_locks.frame_of(suspended)
+            if lock is not None and frame is not None:
+                self._report_held(lock, frame)
+
+    def _report_held(self, lock: str, frame: types.FrameType) -> None:
+        code, call = frame.f_code, default_catalogue().calls["threading.Lock.acquire"]
+        line, source = held_locks.line_of_block(frame), source_of(code.co_filename, frame.f_globals)
+        pragmas = source.allowed_at(line, line) if source is not None else ()
+        if self._is_allowed(call, frame) or any(allows(each.names, call.rule, call.name) for each in pragmas):
+            return
+        site = (code.co_filename, line, lock)
+        if not self.strict and (site in self.policy.warned or self.execution.is_replaying):
+            return
+        self.policy.warned.add(site)
+        finding = Finding(
+            rule=call.rule,
+            file=code.co_filename,
+            line=line,
+            column=None,
+            function=code.co_name,
+            reached=(),
+            detail=f"A `{lock}` is held while the workflow waits at line {frame.f_lineno}, and blocks other instances",
+            advice="`asyncio.Lock` within an instance, `ctx.lock_entities` between instances, or a lock in an activity",
+            source_line=source.line(line) if source is not None else "",
+        )
+        if self.strict:
+            self.fail(finding.text())
+        else:
+            warn(finding, self.policy.workflow_name, self.execution.instance_id)
+
+    def check_direct_call(self, function: Any) -> None:
+        """Report an activity that the code of the workflow calls like any function."""
+        frame = user_frame(_interpreter.frame(1))
+        if frame is None:
+            return
+        site = (frame.f_code.co_filename, frame.f_lineno, function.__qualname__)
+        if not self.strict and (site in self.policy.warned or self.execution.is_replaying):
+            return
+        self.policy.warned.add(site)
+        source = source_of(frame.f_code.co_filename, frame.f_globals)
+        shown = source.line(frame.f_lineno).strip() if source is not None else ""
+        name, context = function.__name__, self.policy.context or "ctx"
+        message = (
+            f"`{name}` is an activity and is called directly, so it runs as a part of the workflow, and again on each"
+            f" replay.\n"
+            f"  at {site[0]}:{site[1]} in {frame.f_code.co_name}()\n" + (f"      {shown}\n" if shown else "") + f"  Use"
+            f" `await {context}.call_activity({name}, input=...)`."
+        )
+        if self.strict:
+            raise self.fail(message)
+        where = f"workflow {self.policy.workflow_name!r}, instance {self.execution.instance_id!r}"
+        warnings.warn_explicit(f"{message}\n  [{where}]", NonDeterminismWarning, site[0], site[1], registry=None)
 
     def _is_allowed(self, call: Call, frame: types.FrameType) -> bool:
         allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())

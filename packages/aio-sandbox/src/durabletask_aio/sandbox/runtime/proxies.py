@@ -56,6 +56,20 @@ def make_proxy(
     return proxy
 
 
+def make_direct_call_proxy(original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
+    """A function in place of an activity, where workflow code calls it; the call is reported before it is made."""
+
+    def proxy(*args: Any, **kwargs: Any) -> Any:
+        target = look_up()
+        execution = ACTIVE.get(get_ident()) if ACTIVE else None
+        if execution is not None and target is original:
+            execution.check_direct_call(target)
+        return target(*args, **kwargs)
+
+    functools.update_wrapper(proxy, original, updated=())
+    return proxy
+
+
 def _eval_exec_proxy(call: Call, original: Any, look_up: Callable[[], Any]) -> Callable[..., Any]:
     """A proxy of `eval` or `exec`, which look at the frame of their caller; that frame is passed on."""
 

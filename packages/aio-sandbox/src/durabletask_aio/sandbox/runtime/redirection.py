@@ -16,8 +16,9 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from durabletask_aio.core.hosting import annotated_kind
 from durabletask_aio.sandbox.code import _interpreter, bytecode
 from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
@@ -26,9 +27,12 @@ from durabletask_aio.sandbox.runtime.proxies import (
     MappingProxy,
     NamespaceProxy,
     can_be_proxied,
+    make_direct_call_proxy,
     make_proxy,
 )
 from durabletask_aio.sandbox.static.call_index import PROXY_ATTRIBUTE, CallIndex, call_index
+
+_ProxyFactory: TypeAlias = Callable[[Callable[[], Any]], Any]
 
 _PREFIX: Final = "__dt_"
 _MISSING: Final = object()
@@ -108,9 +112,12 @@ class Redirector:
                 if current is _MISSING:
                     return None
             call = self._index.find(current)
+            if chain.called[depth] and is_activity(current):
+                is_own = OWNERSHIP.is_user_file(filename)
+                return _install(module, chain, depth, _direct_call_proxy_of(current)) if is_own else None
             if call is not None and _needs_proxy(current, is_called=chain.called[depth]):
                 concerned = can_be_proxied(call) and OWNERSHIP.applies(filename, call.rule)
-                return _install(module, chain, depth, current, call, filename) if concerned else None
+                return _install(module, chain, depth, _proxy_of(current, call, filename)) if concerned else None
         return None
 
     def _rewrite_defaults(self, function: types.FunctionType) -> None:
@@ -142,18 +149,27 @@ def _needs_proxy(value: Any, *, is_called: bool) -> bool:
     return is_called if isinstance(value, type) else True
 
 
-def _install(
-    module: dict[str, Any], chain: bytecode.Chain, depth: int, original: Any, call: Call, filename: str
-) -> str:
-    """Make sure that the module contains the proxy; return the name for the redirected load."""
+def _proxy_of(original: Any, call: Call, filename: str) -> _ProxyFactory:
+    """A function that makes the proxy of a call of the catalogue, given one that looks up what it stands for."""
+    if _is_mapping(original):
+        return lambda look_up: MappingProxy(call, original, look_up)
     watched_file = filename if OWNERSHIP.is_installed(filename) else None
+    return lambda look_up: make_proxy(call, original, look_up, filename=watched_file)
+
+
+def _direct_call_proxy_of(activity: Any) -> _ProxyFactory:
+    return lambda look_up: make_direct_call_proxy(activity, look_up)
+
+
+def is_activity(value: Any) -> bool:
+    """Whether `value` is a function that is annotated as an activity."""
+    return isinstance(value, types.FunctionType) and bool(value.__annotations__) and annotated_kind(value) == "activity"
+
+
+def _install(module: dict[str, Any], chain: bytecode.Chain, depth: int, make: _ProxyFactory) -> str:
+    """Make sure that the module contains the proxy; return the name for the redirected load."""
     path = chain.attributes[:depth]
-    look_up = _looks_up(module, chain.name, path)
-    leaf: Any = (
-        MappingProxy(call, original, look_up)
-        if _is_mapping(original)
-        else make_proxy(call, original, look_up, filename=watched_file)
-    )
+    leaf: Any = make(_looks_up(module, chain.name, path))
     if depth == 0:
         name = f"{_PREFIX}{chain.name}"
         module.setdefault(name, leaf)

@@ -21,9 +21,10 @@ from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
 from durabletask_aio.sandbox.runtime import monitoring, profiling, redirection
 from durabletask_aio.sandbox.runtime.execution import Policy, WatchedExecution, warn
+from durabletask_aio.sandbox.runtime.held_locks import has_with_block
 from durabletask_aio.sandbox.static import analysis
 from durabletask_aio.sandbox.static.call_index import call_index
-from durabletask_aio.sandbox.static.reachability import functions_of, reachable
+from durabletask_aio.sandbox.static.reachability import codes_of, functions_of, reachable
 
 
 class Layer(enum.Enum):
@@ -137,6 +138,8 @@ class WorkflowSandbox:
         functions = list({id(function): function for function in reached}.values())
         if Layer.REDIRECT in self._layers:
             _redirector.redirect(functions)
+        codes = (code for function in functions for code in codes_of(function.__code__))
+        policy.has_with_blocks = any(has_with_block(code) for code in codes)
         for helper in functions:
             names = allowance.of_function(helper)
             if names:

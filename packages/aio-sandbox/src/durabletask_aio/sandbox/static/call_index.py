@@ -23,6 +23,8 @@ from durabletask_aio.sandbox.rules.default import default_catalogue
 
 _DATE_METHODS: Final = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 _IGNORED_METHODS: Final = frozenset({"__repr__", "__init__", "__class_getitem__", "__subclasshook__", "__reversed__"})
+_LOCK_METHODS: Final = {"lock": "threading.Lock.acquire", "RLock": "threading.RLock.acquire"}
+"""By the name of the type of a lock: the entry for its method."""
 _TIMEZONE_METHODS: Final = frozenset({"astimezone"})
 _MISSING: Final = object()
 
@@ -187,6 +189,9 @@ class CallIndex:
         if isinstance(owner, type) and name in _DATE_METHODS and issubclass(owner, dt.date):
             kind = "datetime" if issubclass(owner, dt.datetime) else "date"
             return self.catalogue.calls.get(f"datetime.{kind}.{name}")
+        if name == "acquire":
+            # A method of a lock, which is of a type without a public name; that of a `Condition` is its lock's.
+            return self.catalogue.calls.get(_LOCK_METHODS.get(type(owner).__name__, ""))
         if name in _TIMEZONE_METHODS and isinstance(owner, dt.datetime):
             return self.catalogue.calls.get(f"datetime.datetime.{name}")
         return None
