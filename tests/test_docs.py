@@ -113,6 +113,7 @@ PAGES = {
     ),
     "docs/clients.md": Page(),
     "docs/data.md": Page(),
+    "docs/requests.md": Page(),
     "docs/sandbox.md": Page(),
     "docs/reference/libraries.md": Page(),
     "docs/testing.md": Page(),
@@ -322,6 +323,13 @@ async def test_the_program_on_the_page_about_clients_returns_what_the_page_says(
     lines = await page["main"]()
     assert lines == ["order-7 cost 60", "terminated: too many"]
     assert f"`{json.dumps(lines)}`" in (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+
+
+async def test_the_program_on_the_page_about_requests_returns_what_the_page_says(tmp_path: Path) -> None:
+    page = execute(write_module("docs/requests.md", tmp_path))
+    lines = await page["main"]()
+    assert lines == ["the limit is 100", "thank you", "approved by Grace"]
+    assert f"`{json.dumps(lines)}`" in (ROOT / "docs/requests.md").read_text(encoding="utf-8")
 
 
 async def test_the_program_on_the_page_about_data_returns_what_the_page_says(tmp_path: Path) -> None:

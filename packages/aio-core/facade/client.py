@@ -6,6 +6,8 @@ The implementation is in `durabletask_aio.core.client`; this file is its public 
 from durabletask_aio.core.client import (
     AsyncWorkflowClient,
     AsyncWorkflowHandle,
+    RequestRefusedError,
+    RequestUnansweredError,
     WorkflowClient,
     WorkflowFailedError,
     WorkflowHandle,
@@ -16,6 +18,8 @@ from durabletask_aio.core.client import (
 __all__ = [
     "AsyncWorkflowClient",
     "AsyncWorkflowHandle",
+    "RequestRefusedError",
+    "RequestUnansweredError",
     "WorkflowClient",
     "WorkflowFailedError",
     "WorkflowHandle",

@@ -19,6 +19,7 @@ SUPPORT = Path(planted_defects.__file__).parent
 
 TWINS = "proof/test_twins.py::test_the_first_random_programs_act_alike_as_generators_and_as_coroutines"
 CONCURRENT = "proof/test_concurrent_programs.py::"
+REQUESTS = "test_requests.py::"
 CANCELLATION = "test_graceful_cancellation.py::"
 SURFACE = "asyncio_surface/"
 VALUES = "proof/test_deterministic_values.py::"
@@ -55,6 +56,10 @@ FOUND_BY = {
     + "TestTheWorkflow::test_takes_back_what_it_waits_for",
     "cancel_requests_not_carried_over": CANCELLATION
     + "TestContinueAsNew::test_carries_a_request_over_that_came_after_it",
+    "requests_not_carried_over": REQUESTS + "TestEnd::test_continue_as_new_carries_over_what_was_not_taken",
+    "open_requests_not_told_of_the_end": REQUESTS + "TestEnd::test_clients_are_told_that_the_workflow_has_completed",
+    "wait_for_a_request_not_taken_back": REQUESTS + "TestStream::test_a_wait_that_was_cancelled_takes_no_request",
+    "requests_answered_more_than_once": REQUESTS + "TestAnswer::test_a_second_answer_is_an_error_that_names_the_first",
     "children_not_asked_to_cancel": CANCELLATION
     + "TestChildren::test_that_nothing_waits_for_get_the_request_when_the_parent_ends",
     "messages_of_cancellations_dropped": SURFACE

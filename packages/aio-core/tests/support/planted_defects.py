@@ -33,6 +33,8 @@ from durabletask_aio.core import (
     execution,
     failures,
     loop,
+    open_requests,
+    requests,
     retries,
 )
 from durabletask_aio.core.deterministic import Streams
@@ -312,6 +314,32 @@ def cancel_requests_delivered_inside_of_upstreams_event() -> None:
 @defect
 def cancel_requests_not_carried_over() -> None:
     set_(_upstream_events, "carry_over", nothing)
+
+
+@defect
+def requests_not_carried_over() -> None:
+    set_(open_requests.OpenRequests, "carry_over", nothing)
+
+
+@defect
+def open_requests_not_told_of_the_end() -> None:
+    set_(open_requests.OpenRequests, "end", nothing)
+
+
+@defect
+def wait_for_a_request_not_taken_back() -> None:
+    set_(requests.RequestOperation, "_take_back", nothing)
+
+
+@defect
+def requests_answered_more_than_once() -> None:
+    original = requests.Request._send
+
+    def send(self: Any, payload: Any, call: str) -> None:
+        self._answered_at = ""
+        original(self, payload, call)
+
+    set_(requests.Request, "_send", send)
 
 
 @defect

@@ -8,6 +8,7 @@ What workflow code uses:
     children: sub-orchestrations that are cancelled together with their operation.
     combinators: `when_all`, `when_any`, `gather`, `with_timeout`.
     events: `ctx.events`, external events as an async iterator.
+    requests: `ctx.requests`, requests of clients as an async iterator, and their answers.
     calls: the longer methods of the context.
     arguments, timers: checks of what the context's methods are given.
     cleanup, deterministic, metadata, workflow_logger: what `ctx.add_cleanup`, `ctx.random`, `ctx.get_metadata` and
@@ -27,6 +28,8 @@ What runs it:
     detached: what stands in for upstream's context while no workflow code runs.
     cancellation: the request to cancel an instance, as an event, and the failure that the instance ends with.
     cancel_requests: recognises the requests on arrival, and cancels the main task.
+    open_requests: the requests of clients that an execution has not answered, and what becomes of them at its end.
+    replies: reserved names and payloads of requests and answers, and the workflow that passes on an answer.
     continuation: the arguments of `continue_as_new` until the function returns.
     retries: `RetryPolicy`, and when a failed activity is tried again.
     rewinding: what a rewind takes out of the history of a failed instance.
@@ -35,6 +38,7 @@ What runs it:
 What clients use, with the public import path `durabletask.aio.client`:
     client: `WorkflowClient` and `AsyncWorkflowClient`, which start workflows.
     handles: the handles of instances that they return.
+    asking: `ask` of the handles, a request to an instance and its answer.
     client_errors: how an instance can end for those who wait for its result.
 
 How data is written and read, with the public import path `durabletask.aio.data`:
@@ -65,7 +69,7 @@ For other packages and for upstream:
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
     _upstream, _upstream_activities, _upstream_events, _upstream_retries: the adapters to `durabletask`.
     _upstream_registry: that to the registry of a worker.
-    _upstream_client, _upstream_data: those to its clients and to its data converter, for `client` and `converters`.
+    _upstream_client, _upstream_data: those to its clients and to its data converters.
     _interpreter, _compat_anyio: the adapters to CPython and anyio.
 """
 
@@ -99,6 +103,7 @@ from durabletask_aio.core.errors import (
 from durabletask_aio.core.events import EventStream
 from durabletask_aio.core.operations import HeldLock, Operation
 from durabletask_aio.core.orchestrator import as_orchestrator
+from durabletask_aio.core.requests import Request, RequestStream
 from durabletask_aio.core.retries import RetryPolicy
 from durabletask_aio.core.settings import SandboxMode
 from durabletask_aio.core.workflow import WorkflowFunction
@@ -115,6 +120,8 @@ __all__ = [
     "NonDeterminismWarning",
     "NonDeterministicUseError",
     "Operation",
+    "Request",
+    "RequestStream",
     "RetryPolicy",
     "SandboxMode",
     "SandboxViolationError",
@@ -137,6 +144,8 @@ for _public in (
     EventStream,
     HeldLock,
     Operation,
+    Request,
+    RequestStream,
     RetryPolicy,
     SandboxMode,
     WorkflowFunction,

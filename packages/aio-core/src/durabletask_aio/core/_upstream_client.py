@@ -27,11 +27,14 @@ __all__ = [
     "OrchestrationFailedError",
     "OrchestrationState",
     "OrchestrationStatus",
+    "RpcError",
     "TaskHubGrpcClient",
     "has_ended",
     "not_found_as",
     "output_of",
 ]
+
+RpcError = grpc.RpcError
 
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from durabletask_aio.core._upstream import pb
@@ -20,8 +21,20 @@ def return_event(context: Any, name: str, payload: Any) -> None:
     buffered.insert(0, (index, encoded))
 
 
-def carry_over(context: Any, name: str) -> None:
-    """Carry the events of that name over to the next execution, which is to get no other event.
+def take_events(context: Any, is_taken: Callable[[str], bool]) -> list[Any]:
+    """Take events out of the buffer, and return their payloads as plain data.
+
+    Args:
+        context: upstream's context.
+        is_taken: whether the events of a name, in lower case, are taken.
+    """
+    names = [name for name in context._received_events if is_taken(name)]
+    encoded = [payload for name in names for _, payload in context._received_events.pop(name)]
+    return [None if payload is None else context._data_converter.deserialize(payload) for payload in encoded]
+
+
+def carry_over(context: Any, is_carried: Callable[[str], bool]) -> None:
+    """Carry events over to the next execution, which is to get no other event; `is_carried` decides by the name.
 
     `context` is about to continue as new.  Events of the same turn that come after that are in the buffer by the time
     the actions are asked for.
@@ -30,10 +43,11 @@ def carry_over(context: Any, name: str) -> None:
 
     def get_actions() -> list[pb.OrchestratorAction]:
         actions = cast("list[pb.OrchestratorAction]", original())
-        payloads = [payload for _, payload in context._received_events.get(name, ())]
+        received = context._received_events
+        events = [(name, payload) for name in received if is_carried(name) for _, payload in received[name]]
         for action in actions:
             if action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-                carried = [_event_raised(name, payload) for payload in payloads]
+                carried = [_event_raised(name, payload) for name, payload in events]
                 action.completeOrchestration.carryoverEvents.extend(carried)
         return actions
 

@@ -13,6 +13,7 @@ from durabletask_aio.core.declared_failures import Types, checked, declared_by
 from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
 from durabletask_aio.core.errors import AsyncWorkflowError, shown
 from durabletask_aio.core.functions import function_name
+from durabletask_aio.core.replies import REQUEST_PREFIX, is_request
 from durabletask_aio.core.serialization import SERIALIZABLE, SERIALIZABLE_VALUES, find_unserializable
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def check_text(execution: Execution, value: object, what: str, call: str) -> Non
 def check_event_name(execution: Execution, name: object, call: str) -> None:
     """Refuse what is not the name of an event that workflow code can wait for; `call` is the call up to it."""
     check_text(execution, name, "the name of an event", call)
+    if is_request(cast(str, name)):
+        raise execution.usage_error(
+            f"the event {name!r} is reserved: it is a request, and answered as one",
+            f"await {call}{name!r})",
+            f"async for request in ctx.requests({cast(str, name)[len(REQUEST_PREFIX) :]!r}): request.answer(...)",
+        )
     if name == CANCEL_EVENT:
         raise execution.usage_error(
             f"the event {CANCEL_EVENT!r} is reserved: it cancels the workflow, which need not wait for it",

@@ -14,7 +14,13 @@ from typing import Any, Generic, TypeVar, overload
 
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core._upstream_client import AsyncTaskHubGrpcClient, TaskHubGrpcClient
-from durabletask_aio.core.client_errors import WorkflowFailedError, WorkflowNotFoundError, WorkflowTerminatedError
+from durabletask_aio.core.client_errors import (
+    RequestRefusedError,
+    RequestUnansweredError,
+    WorkflowFailedError,
+    WorkflowNotFoundError,
+    WorkflowTerminatedError,
+)
 from durabletask_aio.core.context import AsyncWorkflowContext
 from durabletask_aio.core.errors import WorkflowValidationError, shown
 from durabletask_aio.core.functions import function_name
@@ -23,6 +29,8 @@ from durabletask_aio.core.handles import AsyncWorkflowHandle, WorkflowHandle, re
 __all__ = [
     "AsyncWorkflowClient",
     "AsyncWorkflowHandle",
+    "RequestRefusedError",
+    "RequestUnansweredError",
     "WorkflowClient",
     "WorkflowFailedError",
     "WorkflowHandle",

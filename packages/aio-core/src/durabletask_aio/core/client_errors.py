@@ -76,7 +76,32 @@ class WorkflowNotFoundError(AsyncWorkflowError, LookupError):
     """There is no instance with this id: it was never started, or it has been purged."""
 
 
+class RequestRefusedError(AsyncWorkflowError, RuntimeError):
+    """The workflow has refused a request of `ask`, or its data.
+
+    Attributes:
+        reason: why, as the workflow says.
+    """
+
+    def __init__(self, name: str, reason: str, *, instance_id: str) -> None:
+        """Create the error of a request that was refused.
+
+        Args:
+            name: the name of the request.
+            reason: why it was refused.
+            instance_id: the instance that was asked.
+        """
+        self.reason = reason
+        super().__init__(f"the request {name!r} was refused: {reason}", instance_id=instance_id)
+
+
+class RequestUnansweredError(AsyncWorkflowError, RuntimeError):
+    """A request of `ask` will not be answered: the instance has ended, or its execution has."""
+
+
 CLIENT_ERRORS: tuple[type[AsyncWorkflowError], ...] = (
+    RequestRefusedError,
+    RequestUnansweredError,
     WorkflowFailedError,
     WorkflowNotFoundError,
     WorkflowTerminatedError,

@@ -42,6 +42,7 @@ from durabletask_aio.core.operations import (
     ScheduledOperation,
     TaskOperation,
 )
+from durabletask_aio.core.requests import RequestStream
 from durabletask_aio.core.timers import fire_time, timeout_seconds, timer_too_long
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
 from durabletask_aio.core.wrong_calls import explained_attribute
@@ -445,6 +446,32 @@ class AsyncWorkflowContext:
         stream: EventStream[Any] = EventStream(name, lambda: self.wait_for_external_event(name, data_type=data_type))
         self._execution.event_streams.append(stream._return_unconsumed)  # noqa: SLF001 - hidden from users
         return stream
+
+    @overload
+    def requests(self, name: str, data_type: type[T]) -> RequestStream[T]: ...
+
+    @overload
+    def requests(self, name: str, data_type: None = ...) -> RequestStream[Any]: ...
+
+    def requests(self, name: str, data_type: type | None = None) -> RequestStream[Any]:
+        """Iterate over the requests of a name: `async for request in ctx.requests("approve"): request.answer(...)`.
+
+        A request comes from `ask` of a workflow handle, which waits for the answer.  What `continue_as_new` finds that
+        was not taken goes to the next execution; what was taken and not answered when the execution ends is refused.
+
+        Args:
+            name: the name of the requests; upper and lower case are the same.
+            data_type: the type of their data.  A request whose data is not of that type, for the worker's data
+                converter, is refused, and the workflow does not see it.
+
+        Returns:
+            The stream; it never ends by itself.
+
+        Raises:
+            WorkflowValidationError: if the name is not a string, or empty.
+        """
+        arguments.check_text(self._execution, name, "the name of a request", "ctx.requests(")
+        return RequestStream(self._execution, self._loop, name, data_type)
 
     def send_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Send an external event to another instance; if there is none of that id, it is dropped.

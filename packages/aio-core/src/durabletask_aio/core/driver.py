@@ -139,6 +139,7 @@ class WorkflowRun:
             if execution.cancellation is not None and isinstance(error, asyncio.CancelledError):
                 self._cancel_children(upstream, execution.cancellation)
             failure = failures.as_recorded(error, execution, type(self.context))
+        self._end_requests(upstream, failure)
         self._finish()
         if failure is not None:
             try:
@@ -215,6 +216,12 @@ class WorkflowRun:
                 child.request_cancellation(cancellation.reason)
         finally:
             self.execution.detach()
+
+    def _end_requests(self, upstream: task.OrchestrationContext, failure: Exception | None) -> None:
+        """Tell the clients that ask this instance, and have no answer, that there will be none."""
+        continues = failure is None and self.execution.continuation is not None
+        how = "failed" if failure is not None else "continued as new" if continues else "completed"
+        self.execution.requests.end(upstream, how, continues=continues)
 
     def _report_unawaited(self, unawaited: list[ScheduledOperation[Any]], upstream: task.OrchestrationContext) -> None:
         """Fail the workflow in strict mode, and otherwise log a warning, once: the logger is silent on replay."""

@@ -32,6 +32,8 @@ from durabletask_aio.core.detached import DetachedContext
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, StepBudgetError, WorkflowValidationError
 from durabletask_aio.core.metadata import WorkflowMetadata
+from durabletask_aio.core.open_requests import OpenRequests
+from durabletask_aio.core.replies import is_request
 from durabletask_aio.core.settings import DEFAULT_STEP_BUDGET
 from durabletask_aio.core.workflow_logger import ReplaySafeLogger
 
@@ -63,6 +65,7 @@ class Execution:
         "logger",
         "metadata",
         "parent_instance_id",
+        "requests",
         "sandbox_mode",
         "started_at",
         "step_budget",
@@ -91,6 +94,7 @@ class Execution:
         self.cleanups = Cleanups()
         self.event_streams: list[Callable[[task.OrchestrationContext], None]] = []
         """What returns the unconsumed events of each stream to upstream's buffer, in the order of their creation."""
+        self.requests = OpenRequests()
         self.metadata = WorkflowMetadata(metadata)
         self.continuation: Continuation | None = None
         self.cancellation: Cancellation | None = None
@@ -179,11 +183,12 @@ class Execution:
         assert continuation is not None
         self.attach(upstream)
         if not continuation.save_events:
-            _upstream_events.carry_over(upstream, CANCEL_EVENT)
+            _upstream_events.carry_over(upstream, lambda name: name == CANCEL_EVENT or is_request(name))
         self.metadata.carry(upstream, None)
         if continuation.save_events:
             for return_unconsumed in reversed(self.event_streams):
                 return_unconsumed(upstream)
+        self.requests.carry_over(upstream)
         upstream.continue_as_new(
             continuation.new_input, save_events=continuation.save_events, new_version=continuation.new_version
         )

@@ -24,6 +24,7 @@ from durabletask_aio.core._upstream_client import (
     not_found_as,
     output_of,
 )
+from durabletask_aio.core.asking import Asking, ask, ask_async, check_timeout, missing
 from durabletask_aio.core.cancellation import is_cancellation, request_cancellation
 from durabletask_aio.core.client_errors import WorkflowFailedError, WorkflowNotFoundError, WorkflowTerminatedError
 from durabletask_aio.core.errors import WorkflowCancelledError
@@ -71,7 +72,7 @@ class _Handle(Generic[TClient, TOutput]):
         return not_found_as(self._missing())
 
     def _missing(self) -> WorkflowNotFoundError:
-        return WorkflowNotFoundError(f"there is no instance {self.instance_id!r}; it was never started, or was purged")
+        return missing(self.instance_id)
 
     def _found(self, state: OrchestrationState | None) -> OrchestrationState:
         if state is None:
@@ -103,15 +104,6 @@ def _waits(timeout: float | None) -> Iterator[float]:
     end = math.inf if timeout is None else time.monotonic() + timeout
     while (remaining := end - time.monotonic()) > 0:
         yield min(remaining, _LONGEST_WAIT)
-
-
-def _check_timeout(timeout: object) -> None:
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds, or None for no limit, and not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout={timeout!r} is no number of seconds to wait")
 
 
 class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
@@ -149,7 +141,7 @@ class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
             ValueError: if `timeout` is negative.
             TypeError: if `timeout` is no number.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         if not self._is_known:
             self.status()
         for wait in _waits(timeout):
@@ -209,6 +201,39 @@ class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
         """
         with self._requiring_instance():
             self._client.raise_orchestration_event(self.instance_id, name, data=data)
+
+    @overload
+    def ask(self, name: str, data: Any = None, *, timeout: float | None = None) -> Any: ...
+
+    @overload
+    def ask(self, name: str, data: Any = None, *, timeout: float | None = None, return_type: type[T]) -> T: ...
+
+    def ask(self, name: str, data: Any = None, *, timeout: float | None = None, return_type: Any = None) -> Any:
+        """Send the instance a request, and wait for the answer: `ctx.requests` in the workflow gets it.
+
+        The request is kept if the workflow does not ask for requests yet, and while it is suspended.  It needs a worker
+        of `durabletask-aio-worker`, which also passes on the answer.
+
+        Args:
+            name: the name of the request; upper and lower case are the same.
+            data: what the workflow gets, encoded by the client's data converter.
+            timeout: how long to wait, in seconds; by default without limit.  The request is not withdrawn by it.
+            return_type: the type of the answer; by default plain data.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RequestRefusedError: if the workflow refuses the request, or its data.
+            RequestUnansweredError: if the instance has ended, or ends without answering.
+            WorkflowNotFoundError: if there is no such instance.
+            TimeoutError: if there is no answer in time.
+            WorkflowValidationError: if the name is no string, or empty.
+            ValueError: if `timeout` is negative.
+            TypeError: if `timeout` is no number, or the answer is not of `return_type`.
+        """
+        asking = Asking(self.instance_id, name, data, timeout)
+        return ask(self._client, asking, return_type)
 
     def cancel(self, reason: str | None = None) -> None:
         """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.
@@ -298,7 +323,7 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
             ValueError: if `timeout` is negative.
             TypeError: if `timeout` is no number.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         if not self._is_known:
             await self.status()
         for wait in _waits(timeout):
@@ -359,6 +384,39 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
         """
         with self._requiring_instance():
             await self._client.raise_orchestration_event(self.instance_id, name, data=data)
+
+    @overload
+    async def ask(self, name: str, data: Any = None, *, timeout: float | None = None) -> Any: ...
+
+    @overload
+    async def ask(self, name: str, data: Any = None, *, timeout: float | None = None, return_type: type[T]) -> T: ...
+
+    async def ask(self, name: str, data: Any = None, *, timeout: float | None = None, return_type: Any = None) -> Any:
+        """Send the instance a request, and wait for the answer: `ctx.requests` in the workflow gets it.
+
+        The request is kept if the workflow does not ask for requests yet, and while it is suspended.  It needs a worker
+        of `durabletask-aio-worker`, which also passes on the answer.
+
+        Args:
+            name: the name of the request; upper and lower case are the same.
+            data: what the workflow gets, encoded by the client's data converter.
+            timeout: how long to wait, in seconds; by default without limit.  The request is not withdrawn by it.
+            return_type: the type of the answer; by default plain data.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RequestRefusedError: if the workflow refuses the request, or its data.
+            RequestUnansweredError: if the instance has ended, or ends without answering.
+            WorkflowNotFoundError: if there is no such instance.
+            TimeoutError: if there is no answer in time.
+            WorkflowValidationError: if the name is no string, or empty.
+            ValueError: if `timeout` is negative.
+            TypeError: if `timeout` is no number, or the answer is not of `return_type`.
+        """
+        asking = Asking(self.instance_id, name, data, timeout)
+        return await ask_async(self._client, asking, return_type)
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.

@@ -42,6 +42,7 @@ from durabletask_aio.core.registration_checks import (
     check_name_is_free,
     check_takes_input,
 )
+from durabletask_aio.core.replies import REPLY_WORKFLOW, reply
 from durabletask_aio.core.stack_traces import describe_failure
 from durabletask_aio.core.turn_executor import (
     TurnAborted,
@@ -56,10 +57,12 @@ from durabletask_aio.core.waits import Wait, waits
 from durabletask_aio.core.workflow_logger import VisibleLogger
 
 if TYPE_CHECKING:
+    from durabletask_aio.core.asking import Asking
     from durabletask_aio.core.plugins import Registrar
 
 __all__ = [
     "CANCEL_EVENT",
+    "REPLY_WORKFLOW",
     "VERSION",
     "Execution",
     "FunctionKind",
@@ -94,6 +97,8 @@ __all__ = [
     "metadata_to_tags",
     "orchestrator_info",
     "recordable",
+    "reply",
+    "request_to",
     "require_version",
     "running_execution",
     "set_registrar",
@@ -127,6 +132,19 @@ def require_version(version: int, distribution: str) -> None:
         f"interface, and {core} {installation.version(core)} has version {VERSION}\n"
         f"  pip install --upgrade {core} {distribution}"
     )
+
+
+def request_to(instance_id: str, name: str, data: Any, timeout: float | None) -> Asking:
+    """Return a request to an instance, for a host that sends it and waits for the answer itself.
+
+    Raises:
+        WorkflowValidationError: if the name is no string, or empty.
+        TypeError, ValueError: if the timeout is no number of seconds to wait.
+    """
+    # Not above: it imports upstream's clients, which no worker needs.
+    from durabletask_aio.core.asking import Asking
+
+    return Asking(instance_id, name, data, timeout)
 
 
 def running_execution() -> Execution | None:

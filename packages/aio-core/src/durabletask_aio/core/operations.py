@@ -54,6 +54,7 @@ TIMER = "timer"
 EVENT = "external event"
 ENTITY = "entity operation"
 LOCK = "entity lock"
+REQUEST = "request"
 TASK = "task"
 
 METHODS = {
@@ -63,6 +64,7 @@ METHODS = {
     EVENT: "wait_for_external_event",
     ENTITY: "call_entity",
     LOCK: "lock_entities",
+    REQUEST: "requests",
     TASK: "wait_for_task",
 }
 """The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
@@ -101,8 +103,9 @@ class Operation(asyncio.Future[T]):
 
     Attributes:
         kind: `"activity"`, `"sub-orchestration"`, `"timer"`, `"external event"`, `"entity operation"`,
-            `"entity lock"`, `"task"`, or the name of the method that made a combination.
-        name: the name of the activity, orchestrator, event or entity; of a timer, when it fires; of a task, its class.
+            `"entity lock"`, `"request"`, `"task"`, or the name of the method that made a combination.
+        name: the name of the activity, orchestrator, event, request or entity; of a timer, when it fires; of a task,
+            its class.
         step: the sequence number under which the history records it; `None` for waits that are not recorded.
     """
 
@@ -322,7 +325,7 @@ class ScheduledOperation(Operation[T]):
     @property
     def call_text(self) -> str:
         """The call that made it, as its author may have written it."""
-        named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT)
+        named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT, REQUEST)
         return f"ctx.{METHODS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
 
     @property

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 
 from durabletask_aio.core._upstream import pb
+from durabletask_aio.core.replies import ANSWER_EVENT
 
 _FAILED_OPERATION = "TaskFailedError"
 _DIVERGENCE = "durabletask.aio.HistoryDivergenceError"
@@ -58,11 +59,13 @@ def events_to_remove(history: Sequence[pb.HistoryEvent], instance_id: str) -> se
     removed = set(ends)
     for step in steps:
         removed |= _last_attempt(history, step)
+    begin = max(
+        (at for at, event in enumerate(history[: ends[-1]]) if event.HasField("orchestratorStarted")), default=0
+    )
+    # The clients of open requests have been told of the end; code that continues does not tell them, and may answer.
+    removed |= {at for at in range(begin, ends[-1]) if history[at].eventSent.name == ANSWER_EVENT}
     if failure.errorType == _DIVERGENCE:
         # Code that does not fit has asked for these; they have the numbers of steps that the history has already.
-        begin = max(
-            (at for at, event in enumerate(history[: ends[-1]]) if event.HasField("orchestratorStarted")), default=0
-        )
         removed |= {at for at in range(begin, ends[-1]) if (history[at].WhichOneof("eventType") or "") in REQUESTS}
     return removed
 

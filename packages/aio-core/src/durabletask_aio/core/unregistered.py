@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 
+from durabletask_aio.core.replies import REPLY_WORKFLOW
+
 _MAX_LISTED = 20
 
 _UNREGISTERED = (
@@ -35,6 +37,7 @@ def describe_unregistered(
         if name in known:
             call = _CALLS[other].format(name=name)
             return f"no {kind} {name!r} is registered here; there is an {other} of that name: {call}"
+    names = [each for each in names if each != REPLY_WORKFLOW]  # which no program registers, or calls, by itself
     if not names:
         return f"no {kind} {name!r} is registered here, nor any other {kind}"
     close = difflib.get_close_matches(name, names, n=1)

@@ -68,7 +68,7 @@ def waits(context: Any, runs: Sequence[WorkflowRun]) -> list[Wait]:
         if not operations and name not in shown:
             found.append(Wait(f"{EVENT} {name!r}", name, "", ()))
         found += [
-            Wait(_what(each), each.name, "", (each.frame_summary,)) for each in operations if id(each) not in awaited
+            Wait(_what(each), _event(each), "", (each.frame_summary,)) for each in operations if id(each) not in awaited
         ]
     return found
 

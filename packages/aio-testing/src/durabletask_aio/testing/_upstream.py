@@ -55,7 +55,10 @@ class UpstreamRegistry(_worker._Registry):  # pyright: ignore[reportPrivateUsage
 
 
 class Registration(NamedTuple):
-    """What a worker has registered, and its settings that replays need."""
+    """What is registered with a worker, and its settings that replays need.
+
+    Without the workflow that answers requests, which each worker registers by itself.
+    """
 
     orchestrators: dict[str, Callable[..., Any]]
     data_converter: DataConverter
@@ -67,7 +70,10 @@ def registration_of(candidate: object) -> Registration | None:
     if not isinstance(candidate, _worker.TaskHubGrpcWorker):
         return None
     worker: Any = candidate
-    return Registration(dict(worker._registry.orchestrators), worker._data_converter, worker._maximum_timer_interval)
+    orchestrators = {
+        name: function for name, function in worker._registry.orchestrators.items() if name != hosting.REPLY_WORKFLOW
+    }
+    return Registration(orchestrators, worker._data_converter, worker._maximum_timer_interval)
 
 
 def generator_of(context: Any) -> Any:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from durabletask.client import OrchestrationFailedError, OrchestrationStatus
+from durabletask.client import (
+    OrchestrationFailedError,
+    OrchestrationState,
+    OrchestrationStatus,
+    parse_orchestration_state,
+)
 
-from durabletask_aio.core import request_cancellation
+from durabletask_aio.core import hosting, request_cancellation
 from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.frames import strip_frames
 from durabletask_aio.testing.history import History
@@ -118,6 +123,56 @@ class WorkflowHandle:
         """
         request = pb.RaiseEventRequest(instanceId=self.instance_id, name=name, input=self._encode(data))
         await self._runner.call(self._runner.service.RaiseEvent, request)
+
+    async def ask(
+        self, name: str, data: Any = None, *, timeout: float | None = None, return_type: type | None = None
+    ) -> Any:
+        """Send the instance a request, and wait for the answer: `ctx.requests` in the workflow gets it.
+
+        Time passes meanwhile, unless the environment was made with `auto_skip=False`.
+
+        Args:
+            name: the name of the request; upper and lower case are the same.
+            data: what the workflow gets, encoded by the data converter.
+            timeout: how long to wait on the environment's clock, in seconds; by default without limit.
+            return_type: the type of the answer; by default plain data.
+
+        Returns:
+            The answer.
+
+        Raises:
+            durabletask.aio.client.RequestRefusedError: if the workflow refuses the request, or its data.
+            durabletask.aio.client.RequestUnansweredError: if the instance has ended, or ends without answering.
+            TimeoutError: if there is no answer in time.
+            WorkflowStuckError: if the workflow waits for something that cannot happen without the test.
+            durabletask.aio.WorkflowValidationError: if the name is no string, or empty.
+        """
+        __tracebackhide__ = True
+        asking = hosting.request_to(self.instance_id, name, data, timeout)
+        asking.check_running(self._state(self.instance_id))
+        runner, reply_to = self._runner, asking.reply_to
+        service = runner.service
+        given = self._encode({**asking.reply_input, "limit": timeout})
+        request = pb.CreateInstanceRequest(instanceId=reply_to, name=hosting.REPLY_WORKFLOW, input=given)
+        await runner.call(service.StartInstance, request)
+        reply = WorkflowHandle(runner, reply_to)
+        try:
+            await self.raise_event(asking.event, asking.payload)
+            await runner.wait_until(lambda: reply.status in _ENDED or self.status in _ENDED, self._describe_waiting)
+            if reply.status not in _ENDED:
+                for _ in range(2):
+                    asking.look_again(self._state(self.instance_id))
+            state = self._state(reply_to)
+            if state.get_output() is None:
+                raise asking.timed_out(self._state(self.instance_id), state)
+            return asking.answer(state, return_type)
+        finally:
+            if reply.status not in _ENDED:
+                await reply.terminate()
+            await runner.call(service.PurgeInstances, pb.PurgeInstancesRequest(instanceId=reply_to))
+
+    def _state(self, instance_id: str) -> OrchestrationState:
+        return parse_orchestration_state(self._runner.instance(instance_id), self._runner.converter)
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask the instance to cancel itself: its main task gets `asyncio.CancelledError(reason)`, and can clean up.

@@ -6,6 +6,7 @@ from typing import Any
 
 from durabletask.worker import ActivityNotRegisteredError, EntityNotRegisteredError, OrchestratorNotRegisteredError
 
+from durabletask_aio.core import hosting
 from durabletask_aio.core.hosting import describe_unregistered
 from durabletask_aio.testing._upstream import UpstreamRegistry
 
@@ -14,6 +15,8 @@ class Registry(UpstreamRegistry):
     """Upstream's registry; a name that is not registered is an error with a suggestion."""
 
     def get_orchestrator(self, name: str) -> Any:
+        if name == hosting.REPLY_WORKFLOW:
+            return hosting.reply
         return self._require(super().get_orchestrator(name), "orchestrator", name, OrchestratorNotRegisteredError)
 
     def get_activity(self, name: str) -> Any:

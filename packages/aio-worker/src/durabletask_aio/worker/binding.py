@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
 
+from durabletask_aio.core.hosting import REPLY_WORKFLOW, reply
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker.activities import Activities
 from durabletask_aio.worker.activity_loop import ActivityLoop
@@ -220,6 +221,7 @@ def bind(worker: _upstream.Worker, settings: Settings | None = None, *, lifecycl
         settings = Settings.checked({"on_divergence": "fail"}, generator_sessions=False)
     binding = Binding(worker, settings)
     setattr(worker, _ATTRIBUTE, binding)
+    _upstream.register_orchestrator(worker, REPLY_WORKFLOW, reply)
     _upstream.set_turn(worker, binding.turns.execute)
     _upstream.set_activity(worker, binding.activities.execute)
     if _upstream.owns_channel(worker):
