@@ -1,4 +1,4 @@
-"""Static analysis of live functions: what is found, what is followed, and what is not."""
+"""Static analysis of loaded functions: what is found, what is followed, and what is not."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Final
 
-from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
 from durabletask_aio.sandbox.code.scopes import (
     Annotated,
@@ -30,7 +29,6 @@ from durabletask_aio.sandbox.code.values import (
     ContextValue,
     ExternalName,
     Instance,
-    ObjectValue,
     PartialFunction,
     SharedObject,
     SourceClass,
@@ -415,7 +413,7 @@ class Evaluator:
 
     def _returned(self, function: Value, node: ast.Call, scope: Scope | None) -> list[Value]:
         """The values that a function of the user returns, called with the arguments of `node`."""
-        if not isinstance(function, (SourceFunction, ObjectValue)):
+        if not isinstance(function, SourceFunction):
             return []
         return [
             found
@@ -497,8 +495,6 @@ class Evaluator:
 
 def as_unordered(value: Value) -> UnorderedValue | None:
     """`value` as a set or as a sequence in the order of a set; `None` if it is neither."""
-    if isinstance(value, ObjectValue) and _interpreter.type_of(value.value) in (set, frozenset):
-        return UnorderedValue(True, any(isinstance(each, (str, bytes)) for each in _interpreter.elements(value.value)))
     return value if isinstance(value, UnorderedValue) else None
 
 

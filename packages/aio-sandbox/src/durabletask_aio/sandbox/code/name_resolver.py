@@ -1,7 +1,7 @@
 """How the analysis finds out what names and attributes stand for: the interface of a resolver, and its results.
 
-There are two resolvers. `static.live_resolver` looks names up in live objects, `static.source_resolver` follows the
-import statements of source files. The analysis works with either.
+`static.source_resolver` follows the import statements of source files; `static.loaded_resolver` is the same for modules
+of this process, whose names it looks up in what they hold.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class FunctionBody:
     receiver: Value | None = None
     io_only: bool = False
     """Whether it belongs to a package that is followed for files, network, processes and threads only."""
+    field: str = ""
+    """The field for which it provides a value, if the object is created without one."""
 
 
 class NameResolver(Protocol):
-    """Looks up names in live objects (`static.live_resolver`) or in source files (`static.source_resolver`)."""
+    """Looks up names and attributes for the evaluator and the scanner; see `static.source_resolver`."""
 
     def look_up(self, name: str, scope: Scope) -> list[Value]:
         """The values of a name that no function around `scope` binds."""

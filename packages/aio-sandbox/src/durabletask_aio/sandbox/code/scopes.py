@@ -71,8 +71,8 @@ class Additions:
 class Scope:
     """A function, class or module, and the bindings of its names.
 
-    `namespace` belongs to the resolver: the globals of a live function, or the module of a checked file. Names at the
-    top of a module (`is_module`) are looked up by the resolver, because objects there outlive a workflow.
+    `namespace` belongs to the resolver: it is the module of a file, or one of this process. Names at the top of a
+    module (`is_module`) are looked up by the resolver, because objects there outlive a workflow.
 
     The bindings are collected when a name is first looked up; most functions of a checked file are never scanned.
     """

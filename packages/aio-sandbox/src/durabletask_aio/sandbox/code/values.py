@@ -24,19 +24,6 @@ class Value:
 
 
 @dataclass(frozen=True)
-class ObjectValue(Value):
-    """A live object, compared by identity. `receiver` is the object that a method was taken from."""
-
-    value: object = field(compare=False)
-    identity: int
-    receiver: Value | None = field(default=None, compare=False)
-
-    @staticmethod
-    def of(value: object, receiver: Value | None = None) -> ObjectValue:
-        return ObjectValue(value, id(value), receiver)
-
-
-@dataclass(frozen=True)
 class ExternalName(Value):
     """Something outside the checked source, by its full name: `datetime.datetime.now`."""
 
@@ -71,6 +58,8 @@ class Instance(Value):
     """Whether a variable outside of all functions holds it, so that it outlives the workflow."""
     arguments: tuple[tuple[str, Value], ...] = field(default=(), compare=False)
     """What is known about the arguments with which it was created, by parameter of `__init__` or by field."""
+    held: object = field(default=None, compare=False)
+    """The object itself, if it is one of this process."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +146,13 @@ def identity(value: Value | None, depth: int = 3) -> Hashable:
     """
     if depth == 0 or value is None:
         return type(value).__name__
-    if isinstance(value, ObjectValue):
-        return ("object", value.identity)
     if isinstance(value, SourceFunction):
         return ("function", id(value.node), value.scope.key(depth - 1), identity(value.receiver, depth - 1))
     if isinstance(value, SourceClass):
         return ("class", id(value.node))
     if isinstance(value, Instance):
         arguments = tuple((name, identity(each, depth - 1)) for name, each in value.arguments)
-        return ("instance", identity(value.cls, depth), value.is_shared, arguments)
+        return ("instance", identity(value.cls, depth), value.is_shared, arguments, id(value.held))
     if isinstance(value, (ContainerValue, SharedObject)):
         elements = tuple(identity(each, depth - 1) for each in value.elements)
         return (type(value), value.name if isinstance(value, SharedObject) else "", elements)

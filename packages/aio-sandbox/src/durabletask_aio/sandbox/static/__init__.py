@@ -1,5 +1,6 @@
 """Finding non-determinism without running the workflow: name resolvers, reachability, the analysis and its rules.
 
-The names of an imported function are resolved through live objects, those of a source file through its import
-statements. The same analysis works on both and produces findings. Registration, `check(...)` and the command use it.
+One resolver follows the names of source files through import statements, and one scanner goes through functions and
+produces findings. For functions of this process, `loaded_resolver` adds what their modules and objects hold.
+Registration, `check(...)` and the command use them.
 """

@@ -1,4 +1,4 @@
-"""Static analysis of live functions, as used by registration and by `check(...)` in tests."""
+"""Static analysis of loaded functions, as used by registration and by `check(...)` in tests."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from typing import Any
 
 from durabletask_aio.core import WorkflowValidationError
 from durabletask_aio.core.hosting import orchestrator_info, require_version
-from durabletask_aio.sandbox.code.values import ObjectValue
 from durabletask_aio.sandbox.rules import allowance
-from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
 from durabletask_aio.sandbox.static import reachability
 from durabletask_aio.sandbox.static.call_index import call_index
 from durabletask_aio.sandbox.static.checker import Settings, check_sources
-from durabletask_aio.sandbox.static.live_resolver import LiveResolver
-from durabletask_aio.sandbox.static.loaded_sources import definition_of
+from durabletask_aio.sandbox.static.loaded_resolver import LoadedResolver
 from durabletask_aio.sandbox.static.scanner import Analysis
 
 require_version(1, "durabletask-aio-sandbox")
@@ -68,42 +65,32 @@ def check(target: Callable[..., Any] | str | Path, *, allow: Iterable[str] = (),
 
 
 def analyse(target: Any, allowed: tuple[str, ...] = (), *, notes: bool = False) -> Result:
-    """Analyse a function that is already unwrapped; the result also has the functions reached."""
+    """Analyse a function that is already unwrapped; the result also has the functions reached.
+
+    What only the files show is found too, but is not certain, since a program may have replaced what its files define:
+    strict mode warns about it at registration, and refuses the call when it is made.
+    """
     for function in reachability.functions_of(target):
         OWNERSHIP.add_user_package(function.__code__.co_filename)
     index = call_index()
     index.refresh()
-    resolver = LiveResolver(index)
-    findings: dict[tuple[object, ...], Finding] = {}
-    for body in resolver.bodies(ObjectValue.of(target)):
-        run = Analysis(resolver, default_catalogue(), (*allowed, *allowance.everywhere()), notes=notes)
-        for finding in run.run(body):
-            findings.setdefault(finding.key, finding)
-    known = {_place(each) for each in findings.values()}
-    for finding in _from_source(target, allowed, notes=notes):
-        if _place(finding) not in known:
-            findings.setdefault(finding.key, finding)
-    methods = [method for kind in resolver.classes.values() for method in reachability.methods_of(kind)]
-    return Result(list(findings.values()), [*resolver.functions_by_node.values(), *methods])
-
-
-def _from_source(target: Any, allowed: tuple[str, ...], *, notes: bool) -> list[Finding]:
-    """What the checker finds in the files of a loaded function, and the analysis of loaded objects does not.
-
-    A program may have replaced what its files define, so these findings are not certain: strict mode warns about them
-    at registration, and refuses the call when it is made.
-    """
-    resolver, function = definition_of(target)
-    if resolver is None or function is None:
-        return []
-    catalogue, names = default_catalogue(), (*allowed, *allowance.everywhere())
-    found: list[Finding] = []
-    # A file with expressions nested a thousand levels deep must not hide what the loaded objects show.
-    with contextlib.suppress(RecursionError):
-        for body in resolver.bodies(function):
-            found += Analysis(resolver, catalogue, names, notes=notes).run(body)
-    return [replace(finding, certain=False) for finding in found]
-
-
-def _place(finding: Finding) -> tuple[str, int, str]:
-    return (os.path.realpath(finding.file), finding.line, finding.rule.code)
+    names = (*allowed, *allowance.everywhere())
+    findings: dict[tuple[str, int, str], list[Finding]] = {}
+    functions: list[types.FunctionType] = []
+    for is_certain in (True, False):
+        resolver = LoadedResolver(index, is_certain=is_certain)
+        found: list[Finding] = []
+        # A file with expressions nested a thousand levels deep must not keep a workflow from being registered.
+        with contextlib.suppress(RecursionError):
+            for definition in resolver.definitions_of(target):
+                for body in resolver.bodies(definition):
+                    found += Analysis(resolver, index.catalogue, names, notes=notes).run(body)
+        known = set(findings)
+        for each in found:
+            place = (os.path.realpath(each.file), each.line, each.rule.code)
+            if place not in known:
+                findings.setdefault(place, []).append(each if is_certain else replace(each, certain=False))
+        functions += resolver.scanned.values()
+        functions += [method for kind in resolver.classes.values() for method in reachability.methods_of(kind)]
+    unique = {each.key: each for group in findings.values() for each in reversed(group)}
+    return Result(list(unique.values()), functions)

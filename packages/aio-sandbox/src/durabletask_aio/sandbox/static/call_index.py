@@ -1,4 +1,4 @@
-"""Look-up of live objects in the catalogue.
+"""Look-up of loaded objects in the catalogue.
 
 The look-up is by identity and never by name alone: a function called `time` is reported only if it is the one of the
 `time` module, whatever name it is bound to. Two kinds of objects need more than a dictionary by identity. A built-in
@@ -50,7 +50,6 @@ class CallIndex:
         self._codes_of_methods: set[int] = set()
         self._closures: dict[int, list[tuple[types.FunctionType, Call]]] = {}
         """By id of a code object: the functions with closures that share it. See `of_frame`."""
-        self._owners: set[int] = set()
         self._references: list[object] = []
         self._pending: set[str] = set()
         self._modules_seen = -1
@@ -58,6 +57,8 @@ class CallIndex:
         self.watched_codes: set[int] = set()
         """Ids of the code objects for which `of_frame` may find an entry."""
         self.leaf_names: frozenset[str] = frozenset()
+        self.class_names: dict[int, str] = {}
+        """By id of a class to which calls belong: its name in the catalogue."""
         self.builtin_names: set[str] = set()
         """The `__name__` of each built-in function for which `find` may find an entry."""
         self.refresh()
@@ -78,23 +79,21 @@ class CallIndex:
         self._modules_seen = len(sys.modules)
         # An object may have two names (`open` and `io.open`); messages use the one that is entered first.
         for name in sorted(self._pending, key=lambda name: (name.startswith("_"), name)):
-            found = _imported_object(name)
+            found = imported_object(name)
             if found is not None:
                 self._pending.discard(name)
+                if isinstance(found, type):
+                    self.class_names.setdefault(id(found), name)
                 self._enter_methods(found, name)
                 call = self.catalogue.calls.get(name)
                 if call is None:
                     continue
                 self._enter(found, call)
-                owner = _imported_object(name.rpartition(".")[0])
-                self._owners.add(id(owner))
+                owner = imported_object(name.rpartition(".")[0])
                 self._references.append(owner)
+                if isinstance(owner, type):
+                    self.class_names.setdefault(id(owner), name.rpartition(".")[0])
         self.watched_codes.update(self._by_code, self._closures, self._codes_of_methods)
-
-    def owns_calls(self, owner: object) -> bool:
-        """Whether `owner` is a module or class to which a call in the catalogue belongs."""
-        self.refresh()
-        return id(owner) in self._owners
 
     def _enter(self, found: object, call: Call) -> None:
         self._references.append(found)
@@ -218,7 +217,7 @@ def _has_closure_of(frame: types.FrameType, function: types.FunctionType) -> boo
     )
 
 
-def _imported_object(name: str) -> Any | None:
+def imported_object(name: str) -> Any | None:
     """The object with the full name `name`, if its module is imported."""
     parts = name.split(".")
     for split in range(len(parts), 0, -1):

@@ -123,7 +123,7 @@ class FunctionScan:
 
     def _context_name(self) -> str | None:
         names = [*self.scope.bindings, *self.scope.argument_values]
-        if self.scope.parent is not None:
+        if self.scope.parent is not None and not self.scope.parent.is_module:
             names += [*self.scope.parent.bindings, *self.scope.parent.argument_values]
         return next((name for name in names if ContextValue() in self.analysis.evaluator.name(name, self.scope)), None)
 
@@ -160,6 +160,7 @@ class FunctionScan:
         generator = self.analysis.is_generator
         if advice is None:
             advice = call.advice(generator=generator) if call is not None else ""
+            advice += f", given as `{self.body.field}=`" if call is not None and self.body.field else ""
         self.analysis.report(
             Finding(
                 rule=rule,

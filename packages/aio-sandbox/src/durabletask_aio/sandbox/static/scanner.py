@@ -7,7 +7,6 @@ schedules a scan of each function that is called, explicitly or implicitly.
 from __future__ import annotations
 
 import ast
-import functools
 from dataclasses import replace
 from typing import Final
 
@@ -31,7 +30,6 @@ from durabletask_aio.sandbox.code.values import (
     ExternalName,
     ImportTimeValue,
     Instance,
-    ObjectValue,
     PartialFunction,
     SharedObject,
     SourceClass,
@@ -46,7 +44,6 @@ from durabletask_aio.sandbox.rules.conditions import (
     combined,
     condition_holds,
     summary_of_node,
-    with_partial,
 )
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static import structural_rules
@@ -202,12 +199,8 @@ class Scanner(FunctionScan):
         for factory in self.resolver.factories(made):
             if factory.position < len(node.args) or {factory.name, *factory.aliases} & given:
                 continue
-            call = self.resolver.call(factory.function)
-            if call is None:
-                self._scan_bodies(factory.function, None)
-            elif condition_holds(call.condition, ArgumentSummary()):
-                advice = f"{call.advice(generator=self.analysis.is_generator)}, given as `{factory.name}=`"
-                self.report(node, call.rule, call=call, advice=advice, is_made_here=False)
+            for body in self.resolver.bodies(factory.function):
+                self._enqueue_body(replace(body, field=factory.name), ())
 
     def _is_number(self, node: ast.expr) -> bool:
         """Whether `node` is certainly a number, or made of numbers, so that its hash is the same in each process."""
@@ -234,8 +227,7 @@ class Scanner(FunctionScan):
             if isinstance(value, (SourceClass, Instance)) or (is_kept and call is not None and call.condition):
                 continue
             self._report_call(argument, value, arguments)
-            if not (isinstance(value, ObjectValue) and isinstance(value.value, type)):
-                self._follow_call(value, None)
+            self._follow_call(value, None)
 
     def _calls_its_arguments(self, value: Value, node: ast.Call) -> bool:
         name = self.resolver.full_name(value)
@@ -247,8 +239,6 @@ class Scanner(FunctionScan):
         if isinstance(value, PartialFunction):
             arguments = combined(value.arguments, arguments)
             value, is_made_here = value.function, False
-        elif isinstance(value, ObjectValue) and isinstance(value.value, functools.partial):
-            arguments, is_made_here = with_partial(arguments, value.value), False  # pyright: ignore[reportUnknownMemberType]
         call = self.resolver.call(value)
         if call is None:
             return structural_rules.check_shared_random(self, node, value)
@@ -301,7 +291,7 @@ class Scanner(FunctionScan):
             (name, value)
             for name, argument in pairs
             for value in self.values(argument)
-            if isinstance(value, _PASSED_ON) or _is_callable_object(value)
+            if isinstance(value, _PASSED_ON)
         )
 
     def _read(self, node: ast.Attribute | ast.Name) -> None:
@@ -314,7 +304,7 @@ class Scanner(FunctionScan):
                 structural_rules.report_import_time_value(self, node, value)
                 continue
             call = self.resolver.call(value) if not isinstance(value, SourceClass) else None
-            if call is not None and not _is_callable(value, call):
+            if call is not None and not _is_callable(call):
                 self.report(node, call.rule, call=call)
 
     def _implicit_calls(self, node: ast.BinOp | ast.Compare | ast.Subscript | ast.For) -> None:
@@ -342,7 +332,7 @@ class Scanner(FunctionScan):
                     self._follow_method(value, method)
 
     def _follow_method(self, value: Value, method: str) -> None:
-        if isinstance(value, (Instance, ObjectValue)):
+        if isinstance(value, Instance):
             for found in self.resolver.attribute(value, method):
                 self._scan_bodies(found, None)
 
@@ -363,11 +353,5 @@ def is_generator(node: FunctionNode) -> bool:
     return any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own)
 
 
-def _is_callable(value: Value, call: Call) -> bool:
-    if isinstance(value, ObjectValue):
-        return callable(value.value)
+def _is_callable(call: Call) -> bool:
     return call.name not in {"os.environ", "os.environb"}
-
-
-def _is_callable_object(value: Value) -> bool:
-    return isinstance(value, ObjectValue) and callable(value.value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from durabletask_aio.sandbox.code.scopes import Scope
 from durabletask_aio.sandbox.code.sources import Source, decoded, parse, source_of
@@ -25,8 +26,8 @@ class SourceModule(Value):
     """The folder from which its top-level package is imported."""
     io_only: bool = False
     """Whether it belongs to a package that is followed for files, network, processes and threads only."""
-    is_loaded: bool = False
-    """Whether it is a module of this process, whose source is shared with the analysis of loaded functions."""
+    names: dict[str, Any] | None = field(default=None, repr=False)
+    """What its variables hold, if it is a module of this process."""
 
     def parsed(self) -> Source:
         """Parse without keeping the result: a syntax tree takes many times the memory of its text."""
@@ -34,7 +35,7 @@ class SourceModule(Value):
 
     @cached_property
     def source(self) -> Source:
-        loaded = source_of(self.filename) if self.is_loaded else None
+        loaded = None if self.names is None else source_of(self.filename, self.names)
         return loaded if loaded is not None else self.parsed()
 
     @cached_property
@@ -59,11 +60,10 @@ class SourceModules:
     below the root of the importing file first, and then below all `roots`.
     """
 
-    def __init__(self, roots: list[Path], followed: Mapping[str, bool], *, is_loaded: bool = False) -> None:
+    def __init__(self, roots: list[Path], followed: Mapping[str, bool]) -> None:
         self._roots = roots
         self._followed = followed
         """Installed packages to follow, by import name; the value says whether for I/O only."""
-        self._is_loaded = is_loaded
         self._by_file: dict[Path, SourceModule] = {}
         self._imported: set[int] = set()
         self._by_name: dict[tuple[Path | None, str], SourceModule | None] = {}
@@ -71,7 +71,7 @@ class SourceModules:
     def add(self, name: str, path: Path, text: str) -> SourceModule:
         """Add a file that is to be checked."""
         root = _root_of(name, path)
-        module = SourceModule(name, str(path), text, path.name == "__init__.py", root, is_loaded=self._is_loaded)
+        module = SourceModule(name, str(path), text, path.name == "__init__.py", root)
         self._by_file[_key(path)] = module
         self._by_name[module.root, name] = module
         return module

@@ -60,12 +60,9 @@ class SourceResolver:
         catalogue: Catalogue,
         roots: list[Path],
         followed: Mapping[str, bool] = MappingProxyType({}),
-        *,
-        is_loaded: bool = False,
     ) -> None:
-        """`is_loaded` says that the modules are those of this process, so that their sources are parsed once."""
         self._catalogue = catalogue
-        self._modules = SourceModules(roots, followed, is_loaded=is_loaded)
+        self._modules = SourceModules(roots, followed)
         self._evaluator = Evaluator(self)
         self._shared_values = SharedValues(self, self._evaluator, catalogue)
         self._depth = 0

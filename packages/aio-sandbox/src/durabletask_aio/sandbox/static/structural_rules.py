@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import random
-import types
-from collections.abc import Iterator
 from typing import Final
 
-from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.evaluator import as_unordered
 from durabletask_aio.sandbox.code.scopes import own_nodes
 from durabletask_aio.sandbox.code.values import (
@@ -16,9 +12,9 @@ from durabletask_aio.sandbox.code.values import (
     ContextMethod,
     ImportTimeValue,
     Instance,
-    ObjectValue,
     SharedObject,
     SourceClass,
+    SourceFunction,
     UnawaitedValue,
     UnorderedValue,
     Value,
@@ -26,7 +22,7 @@ from durabletask_aio.sandbox.code.values import (
 from durabletask_aio.sandbox.rules.allowance import ALLOW_NAMES
 from durabletask_aio.sandbox.rules.catalogue import Rule
 from durabletask_aio.sandbox.static.function_scan import FunctionScan
-from durabletask_aio.sandbox.static.live_resolver import MUTABLE, is_foreign
+from durabletask_aio.sandbox.static.source_modules import SourceModule
 
 _MUTATORS: Final = frozenset(
     [
@@ -225,13 +221,7 @@ def _as_completed(scan: FunctionScan, node: ast.Call) -> None:
 
 def check_shared_random(scan: FunctionScan, node: ast.expr, value: Value) -> bool:
     """Report a method call on a random generator that outlives the execution; return whether it is one."""
-    receiver = value.receiver if isinstance(value, ObjectValue) else None
-    held = receiver.value if isinstance(receiver, ObjectValue) else None
-    name = receiver.name if isinstance(receiver, SharedObject) and receiver.is_random else None
-    is_shared = isinstance(value, SharedObject) and value.is_random
-    if not is_shared and name is None and not isinstance(held, random.Random):
-        return False
-    if isinstance(held, random.SystemRandom):
+    if not (isinstance(value, SharedObject) and value.is_random):
         return False
     text = ast.unparse(node.func if isinstance(node, ast.Call) else node)
     detail = f"`{text}()` draws from a generator that is kept outside of the workflow"
@@ -266,9 +256,7 @@ def _is_call_of(scan: FunctionScan, node: ast.Call, name: str) -> bool:
 
 
 def _is_shared_iterator(value: Value) -> bool:
-    if isinstance(value, SharedObject):
-        return value.is_iterator
-    return isinstance(value, ObjectValue) and isinstance(value.value, Iterator)
+    return isinstance(value, SharedObject) and value.is_iterator
 
 
 def _assignment(scan: FunctionScan, node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete) -> None:
@@ -293,24 +281,17 @@ def _report_state(scan: FunctionScan, node: ast.expr, owner: ast.expr, detail: s
 def _shared_kind(value: Value, by_method: bool) -> str | None:
     if isinstance(value, SharedObject) and not value.is_random and not value.is_iterator:
         return value.kind
-    if isinstance(value, SourceClass) and value.scope.is_module and not by_method:
-        return f"the class {value.node.name}"
-    if isinstance(value, Instance) and value.is_shared and isinstance(value.cls, SourceClass) and not by_method:
-        return f"an object of the class {value.cls.node.name}"
-    return _kind_of_known(value.value, by_method) if isinstance(value, ObjectValue) else None
-
-
-def _kind_of_known(held: object, by_method: bool) -> str | None:
-    kind = _interpreter.type_of(held)
-    if isinstance(held, MUTABLE):
-        return f"a {kind.__name__}"
     if by_method:
         return None
-    if isinstance(held, types.ModuleType):
-        return f"the module {held.__name__}"
-    if isinstance(held, (type, types.FunctionType)):
-        return f"the {'class' if isinstance(held, type) else 'function'} {held.__name__}"
-    return None if is_foreign(kind) else f"an object of the class {kind.__name__}"
+    if isinstance(value, SourceModule):
+        return f"the module {value.name}"
+    if isinstance(value, SourceClass) and value.scope.is_module:
+        return f"the class {value.node.name}"
+    if isinstance(value, SourceFunction) and value.scope.is_module and not isinstance(value.node, ast.Lambda):
+        return f"the function {value.node.name}"
+    if isinstance(value, Instance) and value.is_shared and isinstance(value.cls, SourceClass):
+        return f"an object of the class {value.cls.node.name}"
+    return None
 
 
 # Operations and cancellation --------------------------------------------------------------------------------------
