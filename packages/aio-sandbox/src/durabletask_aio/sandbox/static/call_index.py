@@ -57,8 +57,8 @@ class CallIndex:
         self.watched_codes: set[int] = set()
         """Ids of the code objects for which `of_frame` may find an entry."""
         self.leaf_names: frozenset[str] = frozenset()
-        self.class_names: dict[int, str] = {}
-        """By id of a class to which calls belong: its name in the catalogue."""
+        self.owner_names: dict[int, str] = {}
+        """By id of a module or class to which calls belong: its name in the catalogue."""
         self.builtin_names: set[str] = set()
         """The `__name__` of each built-in function for which `find` may find an entry."""
         self.refresh()
@@ -83,7 +83,7 @@ class CallIndex:
             if found is not None:
                 self._pending.discard(name)
                 if isinstance(found, type):
-                    self.class_names.setdefault(id(found), name)
+                    self.owner_names.setdefault(id(found), name)
                 self._enter_methods(found, name)
                 call = self.catalogue.calls.get(name)
                 if call is None:
@@ -91,8 +91,8 @@ class CallIndex:
                 self._enter(found, call)
                 owner = imported_object(name.rpartition(".")[0])
                 self._references.append(owner)
-                if isinstance(owner, type):
-                    self.class_names.setdefault(id(owner), name.rpartition(".")[0])
+                if owner is not None:
+                    self.owner_names.setdefault(id(owner), name.rpartition(".")[0])
         self.watched_codes.update(self._by_code, self._closures, self._codes_of_methods)
 
     def _enter(self, found: object, call: Call) -> None:

@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody
@@ -114,7 +114,7 @@ class LoadedResolver(SourceResolver):
         if call is not None:
             return [ExternalName(call.name)]
         if isinstance(held, types.ModuleType):
-            return [self._module_of(held) or ExternalName(held.__name__)]
+            return [self._module_of(held) or ExternalName(self._index.owner_names.get(id(held), held.__name__))]
         if isinstance(held, type):
             return [ExternalName(self._class_name(held)) if is_foreign(held) else self._class(held)]
         if isinstance(held, _FUNCTIONS):
@@ -173,7 +173,7 @@ class LoadedResolver(SourceResolver):
         return known
 
     def _of_data(self, held: Any, name: str, depth: int) -> list[Value]:
-        kind = _interpreter.type_of(held)
+        kind, plain = _interpreter.type_of(held), cast("object", held)
         if isinstance(held, random.Random) and not isinstance(held, random.SystemRandom):
             return [SharedObject(name, "a random generator", is_random=True)]
         if isinstance(held, (*_MUTABLE, frozenset, tuple)):
@@ -181,18 +181,19 @@ class LoadedResolver(SourceResolver):
         if kind.__module__ == "builtins" and not isinstance(held, Iterator):
             return []
         if not is_foreign(kind):
-            return [Instance(self._class(kind), is_shared=True, held=held)]
-        if isinstance(held, Iterator):
-            return [SharedObject(name, "an iterator", is_iterator=True)]
-        return [Instance(ExternalName(self._class_name(kind)), is_shared=True, held=held)]
+            return [Instance(self._class(kind), is_shared=True, held=plain)]
+        iterators = [SharedObject(name, "an iterator", is_iterator=True)] if isinstance(held, Iterator) else []
+        return [*iterators, Instance(ExternalName(self._class_name(kind)), is_shared=True, held=plain)]
 
     def _of_collection(self, held: Any, name: str, depth: int) -> list[Value]:
         found: list[Value] = []
         if isinstance(held, (set, frozenset)):
             texts = any(isinstance(each, (str, bytes)) for each in _interpreter.elements(held))
             found.append(UnorderedValue(True, texts))
-        parts = held.values() if isinstance(held, dict) else held if isinstance(held, (list, tuple, deque)) else ()
-        nested = _interpreter.elements(parts)[:_TABLE_LIMIT] if depth < _NESTED_TABLES else []
+        table = cast("Any", held)
+        parts = table.values() if isinstance(held, dict) else table
+        is_table = isinstance(held, (dict, list, tuple, deque)) and depth < _NESTED_TABLES
+        nested = _interpreter.elements(parts)[:_TABLE_LIMIT] if is_table else []
         elements = tuple(distinct(each for part in nested for each in self.values_of(part, name, depth=depth + 1)))
         if isinstance(held, tuple):
             return [ContainerValue(elements)]
@@ -201,7 +202,7 @@ class LoadedResolver(SourceResolver):
         return found
 
     def _class_name(self, kind: type[Any]) -> str:
-        known = (self._index.class_names.get(id(base)) for base in _interpreter.bases(kind))
+        known = (self._index.owner_names.get(id(base)) for base in _interpreter.bases(kind))
         return next(filter(None, known), None) or _full_name(kind)
 
     # Modules -----------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class LoadedResolver(SourceResolver):
         if not self._is_certain:
             return distinct([*found, *super()._in_module(module, name)])
         if not found:
-            found = [each for each in super()._in_module(module, name) if isinstance(each, ImportTimeValue)]
+            found += [each for each in super()._in_module(module, name) if isinstance(each, ImportTimeValue)]
         return found
 
     # Attributes --------------------------------------------------------------------------------------------------
@@ -297,7 +298,8 @@ class LoadedResolver(SourceResolver):
                 found = self.values_of(static, name, None if isinstance(static, staticmethod) else receiver)
                 if any(isinstance(each, SourceFunction) for each in found):
                     return found
-            bound = getattr(held, name, static) if isinstance(static, (*_FUNCTIONS, *_BUILT_IN)) else None
+            is_method = isinstance(static, (*_FUNCTIONS, *_BUILT_IN))
+            bound: Any = getattr(held, name, None) if is_method else None
             call = self._index.find(bound)
             if call is not None:
                 return [ExternalName(call.name, kind)]
