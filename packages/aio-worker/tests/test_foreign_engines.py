@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -338,22 +339,31 @@ def metadata(version: str) -> bytes:
 class Sidecar(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
     """Answers as a Dapr sidecar does: to `Hello` and `GetMetadata`, and with a stream that brings nothing."""
 
+    def __init__(self, version: str) -> None:
+        self._version = version
+
     def service(self, details: Any) -> Any:
         if details.method == dapr.METADATA_METHOD:
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: metadata("1.16.2"))
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: metadata(self._version))
         if details.method.endswith("/Hello"):
             return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
         return None
 
 
-@pytest.fixture
-def sidecar() -> Iterator[str]:
+@contextmanager
+def running_sidecar(version: str) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers((Sidecar(),))
+    server.add_generic_rpc_handlers((Sidecar(version),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
     server.stop(0)
+
+
+@pytest.fixture
+def sidecar() -> Iterator[str]:
+    with running_sidecar("1.16.2") as address:
+        yield address
 
 
 class TestADaprSidecar:
@@ -384,6 +394,25 @@ class TestADaprSidecar:
         assert dapr.runtime_version(metadata("1.17.0")[:-3]) == "1.1"
         assert dapr.runtime_version(b"\x80") == ""
         assert "that of a Dapr sidecar, which" in dapr.refusal("")
+
+    def test_of_a_version_that_speaks_this_protocol_is_named_in_a_warning(
+        self, start: Any, warnings: list[str]
+    ) -> None:
+        with running_sidecar("1.15.3") as address:
+            worker = start(hurried, host_address=address)
+            assert wait_until(lambda: bool(warnings))
+            binding = binding_of(worker)
+            assert binding is not None
+            worker.stop()
+
+        assert not binding.refusal.done()
+        assert warnings[0].startswith("The engine is a Dapr sidecar (1.15.3): it drops the events that ctx.send_event")
+
+    def test_speaks_this_protocol_in_two_versions(self) -> None:
+        speak = ("1.14.0", "1.15.9", "v1.15.0-rc.2", "1.14")
+        do_not = ("", "1.13.0", "1.16.0", "1.18.2", "1.140.0", "2.14.0", "edge", "11.14.0")
+
+        assert [dapr.speaks_this_protocol(version) for version in (*speak, *do_not)] == [True] * 4 + [False] * 8
 
     def test_another_engine_is_asked_once(self, start: Any, client: TaskHubGrpcClient) -> None:
         worker = start(output)

@@ -10,7 +10,7 @@
 * **Stopping.**  An engine that knows no names of workers drops the results of a stream that has ended.  So what runs is
   finished first, and the stream ends then (`WorkItems.drain`).
 * **Dapr.**  A Dapr sidecar answers the first call and sends no work items to this protocol's workers.  It is recognised
-  and refused (`dapr`).
+  and refused, except for old versions, which speak this protocol (`dapr`).
 
 An engine of this project has completion tokens that name a lease; all of this is for the others.
 """

@@ -112,7 +112,7 @@ class Leases:
         """Set unless the last stream has ended; without one to an engine of this project, too."""
         self._connected.set()
         self._is_checked = False
-        """Whether the engine has been found to be no Dapr sidecar."""
+        """Whether the engine has been found to be no Dapr sidecar, or one that speaks this protocol."""
         self.on_refusal: Callable[[RuntimeError], None] = lambda error: None
         """Called with the error if the worker cannot work with what is at its address."""
         self._waiting: list[Callable[[], None]] = []
@@ -259,18 +259,25 @@ class Leases:
     def refuse_dapr(self, ask: Callable[[], Any]) -> None:
         """Look whether an engine that is not of this project is a Dapr sidecar; once for each start.
 
+        One that speaks this protocol is named in a warning.
+
         Args:
             ask: Asks for the metadata of the sidecar, and returns the outcome.
 
         Raises:
-            RuntimeError: It is one.
+            RuntimeError: It is one that does not speak this protocol.
         """
         if not self._is_checked:
             outcome = ask()
             if outcome.code() is not grpc.StatusCode.OK:
                 self._is_checked = True  # Every engine of this protocol answers that it does not know the call.
                 return
-            message = dapr.refusal(dapr.runtime_version(outcome.result().SerializeToString()))
+            version = dapr.runtime_version(outcome.result().SerializeToString())
+            if dapr.speaks_this_protocol(version):
+                self._is_checked = True
+                self._logger.warning(dapr.warning(version))
+                return
+            message = dapr.refusal(version)
             self._logger.error(message)
             self.on_refusal(RuntimeError(message))
             raise RuntimeError(message)
