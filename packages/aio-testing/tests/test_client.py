@@ -1,4 +1,7 @@
-"""Both workflow clients and their handles: on this project's engine, in process and over gRPC, and on upstream's."""
+"""Both workflow clients and their handles: on this project's engine, in process and over gRPC, and on upstream's.
+
+The same tests run on the client of a `WorkflowEnvironment`, whose time is virtual.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import contextlib
 import enum
 import functools
 import inspect
+import itertools
 import logging
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -28,9 +32,10 @@ from durabletask.aio.client import (
     WorkflowTerminatedError,
 )
 from durabletask.aio.engine import Engine
-from durabletask.aio.testing import WorkflowEnvironment, local_backend
+from durabletask.aio.testing import WorkflowEnvironment, WorkflowStuckError, local_backend
 from durabletask.aio.worker import TaskHubGrpcWorker
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationFailedError, OrchestrationStatus, TaskHubGrpcClient
+from durabletask.entities import EntityInstanceId
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
 
 from durabletask_aio.core import handles
@@ -80,6 +85,16 @@ async def wrapping(ctx: AsyncWorkflowContext) -> None:
         await ctx.call_activity(charge, input=Order("declined"))
     except Exception as error:
         raise LookupError("no receipt") from error
+
+
+async def answering(ctx: AsyncWorkflowContext) -> None:
+    async for request in ctx.requests("count", data_type=int):
+        request.answer(2 * request.data)
+
+
+async def slow(ctx: AsyncWorkflowContext, days: int) -> int:
+    await ctx.sleep(timedelta(days=days))
+    return days
 
 
 async def facts(ctx: AsyncWorkflowContext) -> list[Any]:
@@ -149,15 +164,26 @@ def upstreams_engine() -> Iterator[Clients]:
         backend.stop()
 
 
-@pytest.fixture(scope="module", params=[engine_in_process, engine_over_grpc, upstreams_engine])
-def engine(request: pytest.FixtureRequest) -> Iterator[Clients]:
-    with request.param() as clients:
-        worker = clients.worker()
-        worker.add_orchestrators(buy, buy_all, approval, wrapping, patient, facts, generator, decorated)
-        worker.add_activities(charge)
-        worker.start()
-        yield clients
-        worker.stop()
+ENGINES = [engine_in_process, engine_over_grpc, upstreams_engine]
+ORCHESTRATORS = [buy, buy_all, approval, wrapping, patient, facts, generator, decorated]
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Callable[[Any], Clients]]:
+    """Starts each engine when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        running: dict[Any, Clients] = {}
+
+        def start(engine: Any) -> Clients:
+            if engine not in running:
+                clients = running[engine] = stack.enter_context(engine())
+                worker = stack.enter_context(clients.worker())
+                worker.add_orchestrators(*ORCHESTRATORS)
+                worker.add_activities(charge)
+                worker.start()
+            return running[engine]
+
+        yield start
 
 
 class Case:
@@ -182,14 +208,32 @@ class Case:
             await asyncio.sleep(0.02)
 
 
-@pytest.fixture(params=["sync", "async"])
-async def case(request: pytest.FixtureRequest, engine: Clients) -> Any:
-    if request.param == "sync":
-        with engine.client() as upstream:
-            yield Case(WorkflowClient(upstream))
-    else:
-        async with engine.async_client() as upstream:
-            yield Case(AsyncWorkflowClient(upstream))
+@contextlib.asynccontextmanager
+async def environment() -> AsyncIterator[Case]:
+    now = datetime.now(timezone.utc)  # as on the machine's clock, which a test of scheduled starts uses
+    async with WorkflowEnvironment(orchestrators=ORCHESTRATORS, activities=[charge], start_time=now) as env:
+        yield Case(env.client)
+
+
+@contextlib.asynccontextmanager
+async def synchronous(clients: Clients) -> AsyncIterator[Case]:
+    with clients.client() as upstream:
+        yield Case(WorkflowClient(upstream))
+
+
+@contextlib.asynccontextmanager
+async def asynchronous(clients: Clients) -> AsyncIterator[Case]:
+    async with clients.async_client() as upstream:
+        yield Case(AsyncWorkflowClient(upstream))
+
+
+@pytest.fixture(
+    params=[*itertools.product([synchronous, asynchronous], ENGINES), None],
+    ids=lambda param: "environment" if param is None else "-".join(each.__name__ for each in param),
+)
+async def case(request: pytest.FixtureRequest, started: Callable[[Any], Clients]) -> AsyncIterator[Case]:
+    async with environment() if request.param is None else request.param[0](started(request.param[1])) as case:
+        yield case
 
 
 class TestResult:
@@ -369,8 +413,8 @@ class TestAnUnknownInstance:
 
 
 class TestMistakes:
-    def test_an_async_client_in_place_of_the_other_one(self, engine: Clients) -> None:
-        with engine.client() as upstream:
+    def test_an_async_client_in_place_of_the_other_one(self) -> None:
+        with Engine() as engine, engine.client() as upstream:
             wrong: Any = AsyncWorkflowClient
             with pytest.raises(WorkflowValidationError) as caught:
                 wrong(upstream)
@@ -397,6 +441,86 @@ class TestMistakes:
     async def test_what_is_no_id(self, case: Case, wrong: Any) -> None:
         with pytest.raises(WorkflowValidationError, match=r"get_handle\(\) takes the id of an instance, and not"):
             case.client.get_handle(wrong)
+
+
+class TestOnAVirtualClock:
+    async def test_time_passes_while_a_result_is_waited_for(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[slow, approval], stuck_timeout=0.05) as env:
+            started = env.now
+            handle = await env.client.start(slow, input=30)
+            assert (handle.instance_id, await handle.status()) == ("slow-1", OrchestrationStatus.RUNNING)
+            with pytest.raises(TimeoutError, match="has not ended within 3600 seconds; it is RUNNING"):
+                await handle.result(timeout=3600)
+            assert env.now - started == timedelta(hours=1)
+            assert await handle.result() == 30
+            assert env.now - started == timedelta(days=30)
+            # The limits of the waits are gone with them: no time passes for what cannot happen.
+            assert await handle.result(timeout=5) == 30
+            await env.client.client.wait_for_orchestration_completion(handle.instance_id, timeout=5)
+            waiting = await env.client.start(approval)
+            with pytest.raises(WorkflowStuckError, match="waits for the event 'approved'"):
+                await env.client.get_handle(waiting.instance_id).result()
+            assert env.now - started == timedelta(days=30)
+
+    async def test_a_request_is_answered_and_waited_for_in_virtual_time(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[answering, slow]) as env:
+            handle = await env.client.start(answering)
+            assert await handle.ask("count", 2, return_type=int) == 4
+            started = env.now
+            silent = await env.client.start(slow, input=30)
+            with pytest.raises(TimeoutError, match="has not answered the request 'count' within 3600 seconds"):
+                await silent.ask("count", 2, timeout=3600)
+            assert env.now - started == timedelta(hours=1)
+            with pytest.raises(WorkflowNotFoundError):
+                await env.client.get_handle("nobody").ask("count", 2)
+
+    async def test_limits_of_several_waits_are_kept_in_order(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[slow]) as env:
+            started = env.now
+            handles = [await env.client.start(slow, input=days) for days in (1, 2, 9)]
+            results = [handle.result(timeout=5 * 86_400) for handle in handles]
+            outcomes = await asyncio.gather(*results, return_exceptions=True)
+            assert outcomes[:2] == [1, 2]
+            assert isinstance(outcomes[2], TimeoutError)
+            assert env.now - started == timedelta(days=5)
+
+    async def test_without_skipping_time_is_the_tests(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[slow], auto_skip=False, stuck_timeout=0.05) as env:
+            handle = await env.client.start(slow, input=2)
+            with pytest.raises(WorkflowStuckError, match="auto_skip is off, so time has to be advanced"):
+                await handle.result(timeout=60)
+            waiting = asyncio.ensure_future(handle.result(timeout=86_400))
+            await asyncio.sleep(0)
+            await env.advance(timedelta(days=1))
+            with pytest.raises(TimeoutError):
+                await waiting
+            await env.advance(timedelta(days=1))
+            assert await handle.result() == 2
+
+    async def test_a_failure_has_the_exception_of_the_workflow_and_the_histories(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[wrapping], activities=[charge]) as env:
+            handle = await env.client.start(wrapping)
+            with pytest.raises(WorkflowFailedError, match="no receipt") as caught:
+                await handle.result()
+            assert isinstance(caught.value.__cause__, LookupError)
+            assert [each.instance_id for each in vars(caught.value)["workflow_histories"]] == ["wrapping-1"]
+
+    async def test_names_that_are_not_registered_are_refused_at_once(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[approval]) as env:
+            with pytest.raises(LookupError, match="no orchestrator 'aproval' is registered here; .* mean 'approval'"):
+                await env.client.start("aproval")
+            with pytest.raises(LookupError, match="no entity 'counter' is registered here"):
+                await env.client.client.signal_entity(EntityInstanceId("counter", "a"), "add")
+
+    async def test_what_has_happened_can_be_read_when_the_environment_is_closed(self) -> None:
+        async with WorkflowEnvironment(orchestrators=[approval]) as env:
+            handle = await env.client.start(approval, instance_id="a")
+            assert (await env.client.client.wait_for_orchestration_start("a", timeout=5)) is not None
+            assert env.client is env.client
+        assert await handle.status() is OrchestrationStatus.RUNNING
+        assert (await env.client.client.get_all_orchestration_states())[0].instance_id == "a"
+        with pytest.raises(RuntimeError, match="this workflow environment has been closed"):
+            await handle.raise_event("approved")
 
 
 async def test_a_handle_of_an_environment_cancels_as_one_of_a_client() -> None:

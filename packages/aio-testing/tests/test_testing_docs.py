@@ -15,7 +15,7 @@ from durabletask.task import RetryPolicy
 from durabletask_aio.testing.timeline_text import render_text
 
 ROOT = Path(__file__).parents[3]
-PAGES = {"docs/testing.md": 5, "packages/aio-testing/README.md": 1}
+PAGES = {"docs/testing.md": 7, "packages/aio-testing/README.md": 1}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").exists(), reason="the documentation is in the repository only")
 

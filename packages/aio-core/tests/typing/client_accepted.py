@@ -18,6 +18,7 @@ from durabletask.aio.client import (
     WorkflowNotFoundError,
     WorkflowTerminatedError,
 )
+from durabletask.aio.testing import WorkflowEnvironment
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationState, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.history import HistoryEvent
 from typing_extensions import assert_type
@@ -98,6 +99,17 @@ def synchronous(upstream: TaskHubGrpcClient) -> None:
     assert_type(client.get_handle("a", nightly), WorkflowHandle[list[Receipt]])
     assert_type(client.get_handle("a", generator), WorkflowHandle[int])
     assert_type(client.get_handle("a", decorated), WorkflowHandle[bytes])
+
+
+async def in_a_test(env: WorkflowEnvironment) -> None:
+    client = env.client
+    assert_type(client, AsyncWorkflowClient)
+    assert_type(client.client, AsyncTaskHubGrpcClient)
+    handle = await client.start(order, input=Order("1"))
+    assert_type(handle, AsyncWorkflowHandle[Receipt])
+    assert_type(await handle.result(timeout=5), Receipt)
+    assert_type(await handle.history(), list[HistoryEvent])
+    assert_type(client.get_handle("a", nightly), AsyncWorkflowHandle[list[Receipt]])
 
 
 async def asynchronous(upstream: AsyncTaskHubGrpcClient) -> Receipt | None:

@@ -376,9 +376,10 @@ class AsyncWorkflowClient(_Client[AsyncTaskHubGrpcClient]):
         Raises:
             WorkflowValidationError: if `workflow` is neither a function nor a name.
         """
-        options = _options(instance_id, start_at, version, tags)
-        started = await self._client.schedule_new_orchestration(_name(workflow, "start"), input=input, **options)
-        return AsyncWorkflowHandle(self._client, started, result_type(workflow), is_known=True)
+        name = _name(workflow, "start")
+        options = _options(instance_id or self._new_id(name), start_at, version, tags)
+        started = await self._client.schedule_new_orchestration(name, input=input, **options)
+        return self._handle(started, result_type(workflow), is_known=True)
 
     @overload
     def get_handle(self, instance_id: str, workflow: str | None = ...) -> AsyncWorkflowHandle[Any]: ...
@@ -411,7 +412,16 @@ class AsyncWorkflowClient(_Client[AsyncTaskHubGrpcClient]):
         Raises:
             WorkflowValidationError: if `instance_id` is no text or empty.
         """
-        return AsyncWorkflowHandle(self._client, _checked_id(instance_id), result_type(workflow))
+        return self._handle(_checked_id(instance_id), result_type(workflow), is_known=False)
+
+    # What the test kit's client does in another way.
+
+    def _new_id(self, name: str) -> str | None:
+        """Return the id of an instance that is started without one; `None` leaves the choice to upstream's client."""
+        return None
+
+    def _handle(self, instance_id: str, expected_type: Any, *, is_known: bool) -> AsyncWorkflowHandle[Any]:
+        return AsyncWorkflowHandle(self._client, instance_id, expected_type, is_known=is_known)
 
 
 def _checked_id(instance_id: object) -> str:

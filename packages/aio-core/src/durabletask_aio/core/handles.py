@@ -99,7 +99,7 @@ class _Handle(Generic[TClient, TOutput]):
         )
 
 
-def _waits(timeout: float | None) -> Iterator[float]:
+def waits_of(timeout: float | None) -> Iterator[float]:
     """Return the timeouts of the calls that wait, one after the other, until `timeout` seconds have passed."""
     end = math.inf if timeout is None else time.monotonic() + timeout
     while (remaining := end - time.monotonic()) > 0:
@@ -144,7 +144,7 @@ class WorkflowHandle(_Handle[TaskHubGrpcClient, TOutput]):
         check_timeout(timeout)
         if not self._is_known:
             self.status()
-        for wait in _waits(timeout):
+        for wait in waits_of(timeout):
             try:
                 state = self._client.wait_for_orchestration_completion(self.instance_id, timeout=wait)
             except TimeoutError:
@@ -326,7 +326,7 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
         check_timeout(timeout)
         if not self._is_known:
             await self.status()
-        for wait in _waits(timeout):
+        for wait in self._waits(timeout):
             try:
                 state = await self._client.wait_for_orchestration_completion(self.instance_id, timeout=wait)
             except TimeoutError:
@@ -336,6 +336,10 @@ class AsyncWorkflowHandle(_Handle[AsyncTaskHubGrpcClient, TOutput]):
         if not has_ended(state):
             raise self._still_running(state, timeout)
         return self._result(state, return_type)
+
+    def _waits(self, timeout: float | None) -> Iterator[float]:
+        """Return the timeouts of the calls that wait for the end; the test kit's are seconds of another clock."""
+        return waits_of(timeout)
 
     async def status(self) -> OrchestrationStatus:
         """Return the status of the instance.

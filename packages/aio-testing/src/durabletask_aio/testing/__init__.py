@@ -5,6 +5,7 @@ The modules, from what tests use to what they never see (a test compares this li
 Workflows in a test:
     environment: `WorkflowEnvironment`, workflows in process on a virtual clock.
     handle: `WorkflowHandle`, one instance in it.
+    environment_client, environment_channel: the async client of workflows, on the engine of an environment.
     stubs: stubs of activities, and the record of activity calls.
     runner: drives the engine of an environment on the event loop of the test.
     virtual_time: the clock of an environment, with all that is due on it.

@@ -13,9 +13,11 @@ from durabletask.entities import EntityInstanceId
 from durabletask.serialization import DataConverter, JsonDataConverter
 
 from durabletask_aio.core import SandboxMode
+from durabletask_aio.core.client import AsyncWorkflowClient
 from durabletask_aio.core.hosting import describe_unregistered
 from durabletask_aio.testing._upstream import helpers, pb
 from durabletask_aio.testing.divergence import ReplayError
+from durabletask_aio.testing.environment_client import EnvironmentClient
 from durabletask_aio.testing.functions import AnyFunction, FunctionsByName, new_registry, registered_name
 from durabletask_aio.testing.handle import MAX_HISTORIES, WorkflowHandle, attach_histories
 from durabletask_aio.testing.history import History
@@ -112,6 +114,7 @@ class WorkflowEnvironment:
             maximum_timer_interval,
             self,
         )
+        self._client: AsyncWorkflowClient | None = None
 
     # -- lifecycle ------------------------------------------------------------------------------------------------
 
@@ -225,7 +228,7 @@ class WorkflowEnvironment:
         if name not in names:
             raise LookupError(describe_unregistered("orchestrator", name, names))
         request = pb.CreateInstanceRequest(
-            instanceId=instance_id or f"{name}-{next(self._numbers)}",
+            instanceId=instance_id or self._new_instance_id(name),
             name=name,
             input=self._encode(input),
             version=helpers.get_string_value(version),
@@ -235,6 +238,22 @@ class WorkflowEnvironment:
             request.scheduledStartTimestamp.FromDatetime(start_at)
         await self._runner.call(self._runner.service.StartInstance, request)
         return WorkflowHandle(self._runner, request.instanceId)
+
+    def _new_instance_id(self, name: str) -> str:
+        return f"{name}-{next(self._numbers)}"
+
+    @property
+    def client(self) -> AsyncWorkflowClient:
+        """A client of the workflows of this environment, for code under test that takes an `AsyncWorkflowClient`.
+
+        Its handles have the methods and the types of [`AsyncWorkflowClient`][durabletask.aio.client.AsyncWorkflowClient],
+        and raise its errors.  They act as those of the environment do: time passes while a result is waited for, and
+        timeouts are seconds of the environment's clock.  `client.client` is upstream's client, for queries, purging,
+        entities and everything else.
+        """
+        if self._client is None:
+            self._client = EnvironmentClient(self._runner, self._new_instance_id)
+        return self._client
 
     def handle(self, instance_id: str) -> WorkflowHandle:
         """Return the handle of an instance that the test did not start itself, such as a sub-orchestration.

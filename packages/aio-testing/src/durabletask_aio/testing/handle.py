@@ -32,6 +32,43 @@ def attach_histories(error: BaseException, histories: list[History]) -> None:
     vars(error).setdefault("workflow_histories", histories)
 
 
+def cause_of_failure(runner: InProcessRunner, instance_id: str) -> BaseException | None:
+    """Return the exception that failed an instance; `None` if it failed in another way, or not at all."""
+    cause = runner.turns.errors.get(instance_id)
+    # The frames of the driver and of upstream do not help the author of the workflow.
+    return cause and cause.with_traceback(strip_frames(cause.__traceback__, _LIBRARIES))
+
+
+def histories_of_failure(runner: InProcessRunner, instance_id: str) -> list[History]:
+    """Return the history of an instance and those of the failed sub-orchestrations below it."""
+    found = {instance_id: runner.history(instance_id)}
+    to_visit = [*found.values()]
+    while to_visit and len(found) < MAX_HISTORIES:
+        for event in to_visit.pop(0).protobuf:
+            child_id = event.subOrchestrationInstanceCreated.instanceId
+            if runner.status(child_id) == pb.ORCHESTRATION_STATUS_FAILED and child_id not in found:
+                found[child_id] = runner.history(child_id)
+                to_visit.append(found[child_id])
+    return list(found.values())[:MAX_HISTORIES]
+
+
+def describe_waiting(runner: InProcessRunner, instance_id: str) -> str:
+    """Say what an instance waits for, and why it does not come."""
+    instance = runner.instance(instance_id)
+    operations = ", ".join(_outstanding(runner, instance_id)) or "nothing that the history shows"
+    reason = {
+        pb.ORCHESTRATION_STATUS_SUSPENDED: "it is suspended; call resume()",
+        pb.ORCHESTRATION_STATUS_PENDING: "it has not started",
+    }.get(instance.orchestrationStatus, "nothing is running and no timer is set that could bring it")
+    if not runner.settings.auto_skip and runner.time.is_anything_due:
+        reason = "auto_skip is off, so time has to be advanced: await env.advance(...)"
+    return f"workflow {instance.name!r}, instance {instance_id!r}, waits for {operations}: {reason}"
+
+
+def _outstanding(runner: InProcessRunner, instance_id: str) -> list[str]:
+    return describe_outstanding(runner.history(instance_id).protobuf, runner.turns.awaited_events(instance_id))
+
+
 class WorkflowTerminatedError(RuntimeError):
     """The result of an instance was requested that has been terminated.
 
@@ -81,7 +118,7 @@ class WorkflowHandle:
             await self._runner.wait_until(lambda: self.status in _ENDED, self._describe_waiting)
             return self._outcome(return_type)
         except (OrchestrationFailedError, WorkflowTerminatedError, WorkflowStuckError) as error:
-            attach_histories(error, self._histories_of_failure())
+            attach_histories(error, histories_of_failure(self._runner, self.instance_id))
             raise
 
     def _outcome(self, return_type: type | None) -> Any:
@@ -92,27 +129,10 @@ class WorkflowHandle:
             details = helpers.failure_details_from_protobuf(instance.failureDetails)
             reason = f"{details.error_type}: {details.message}" if details.message else details.error_type
             message = f"workflow {instance.name!r} failed, instance {self.instance_id!r}: {reason}"
-            cause = self._runner.turns.errors.get(self.instance_id)
-            # The frames of the driver and of upstream do not help the author of the workflow.
-            raise OrchestrationFailedError(message, details) from (
-                cause and cause.with_traceback(strip_frames(cause.__traceback__, _LIBRARIES))
-            )
+            raise OrchestrationFailedError(message, details) from cause_of_failure(self._runner, self.instance_id)
         if self.status is OrchestrationStatus.TERMINATED:
             raise WorkflowTerminatedError(self.instance_id, output)
         return output
-
-    def _histories_of_failure(self) -> list[History]:
-        """Return the history of this instance and those of the failed sub-orchestrations below it."""
-        runner = self._runner
-        found = {self.instance_id: self.history}
-        to_visit = [self.history]
-        while to_visit and len(found) < MAX_HISTORIES:
-            for event in to_visit.pop(0).protobuf:
-                child_id = event.subOrchestrationInstanceCreated.instanceId
-                if runner.status(child_id) == pb.ORCHESTRATION_STATUS_FAILED and child_id not in found:
-                    found[child_id] = runner.history(child_id)
-                    to_visit.append(found[child_id])
-        return list(found.values())[:MAX_HISTORIES]
 
     async def raise_event(self, name: str, data: Any = None) -> None:
         """Send the instance an external event; it is kept if the instance does not wait for it yet.
@@ -242,19 +262,10 @@ class WorkflowHandle:
     @property
     def waiting_for(self) -> list[str]:
         """Descriptions of the operations and events that the instance waits for, in the order of scheduling."""
-        awaited = self._runner.turns.awaited_events(self.instance_id)
-        return describe_outstanding(self.history.protobuf, awaited)
+        return _outstanding(self._runner, self.instance_id)
 
     def _describe_waiting(self) -> str:
-        instance = self._instance
-        operations = ", ".join(self.waiting_for) or "nothing that the history shows"
-        reason = {
-            OrchestrationStatus.SUSPENDED: "it is suspended; call resume()",
-            OrchestrationStatus.PENDING: "it has not started",
-        }.get(self.status, "nothing is running and no timer is set that could bring it")
-        if not self._runner.settings.auto_skip and self._runner.time.is_anything_due:
-            reason = "auto_skip is off, so time has to be advanced: await env.advance(...)"
-        return f"workflow {instance.name!r}, instance {self.instance_id!r}, waits for {operations}: {reason}"
+        return describe_waiting(self._runner, self.instance_id)
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle of {self._instance.name!r} {self.instance_id!r}: {self.status.name}>"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, Protocol
 
+import grpc
 from durabletask.serialization import DataConverter
 
 from durabletask_aio.engine import events
@@ -47,10 +48,18 @@ _SEED = 1
 _logger = logging.getLogger("durabletask.aio.testing")
 
 
-class _CallContext:
-    """The gRPC context of a call in process: aborting raises `ValueError`."""
+class CallContext(Protocol):
+    """What the engine uses of the gRPC context of a call in process."""
 
-    def abort(self, code: Any, details: str) -> NoReturn:
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """Raise the error of a call that the engine refuses."""
+        ...
+
+
+class _CallContext:
+    """The gRPC context of a method of the environment: aborting raises `ValueError`."""
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         raise ValueError(details)
 
 
@@ -178,15 +187,16 @@ class InProcessRunner:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    async def call(self, method: Callable[[Any, Any], Any], request: Any) -> None:
-        """Call a method of the engine, as a client would, and run everything that follows from it."""
+    async def call(self, method: Callable[[Any, Any], Any], request: Any, context: CallContext = _CALL_CONTEXT) -> Any:
+        """Call a method of the engine, as a client would, run everything that follows, and return the response."""
         __tracebackhide__ = True
         self.check_usable()
         self._turns_per_instance.clear()
         self._resume(getattr(request, "instanceId", ""))
-        method(request, _CALL_CONTEXT)
+        response = method(request, context)
         self._changed.set()
         await self.settle()
+        return response
 
     async def settle(self) -> None:
         """Run everything that can run without time passing, except activities that wait for something outside."""
@@ -205,6 +215,27 @@ class InProcessRunner:
             await asyncio.sleep(0)
             if self.activities.is_threaded and not await self._wait_for_change(self.settings.stuck_timeout):
                 return
+
+    async def wait_until_time(self, condition: Callable[[], bool], describe: Callable[[], str], end: datetime) -> bool:
+        """Wait as `wait_until` does, up to a time of the virtual clock; returns whether `condition()` is true.
+
+        Raises:
+            WorkflowStuckError: if time cannot pass because `auto_skip` is off.
+        """
+        __tracebackhide__ = True
+        has_passed = self.time.now() >= end
+
+        def pass_end() -> None:
+            nonlocal has_passed
+            has_passed = True
+            self._changed.set()
+
+        cancel = self.time.call_at(end, pass_end)
+        try:
+            await self.wait_until(lambda: has_passed or condition(), describe)
+        finally:
+            cancel()
+        return condition()
 
     async def wait_until(self, condition: Callable[[], bool], describe: Callable[[], str]) -> None:
         """Run, and let time pass if `auto_skip` allows it, until `condition()` is true.

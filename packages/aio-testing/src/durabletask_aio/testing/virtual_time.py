@@ -40,9 +40,21 @@ class VirtualTime:
         """Return the time; aware, UTC."""
         return to_datetime(self._clock.now())
 
-    def call_at(self, when: datetime, callback: Callable[[], None]) -> None:
-        """Call a function at a time; those of one time are called in the order of registration."""
-        heapq.heappush(self._callbacks, (to_microseconds(when), next(self._numbers), callback))
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call a function at a time; those of one time are called in the order of registration.
+
+        Returns:
+            A function that cancels the call, if it has not happened.
+        """
+        entry = (to_microseconds(when), next(self._numbers), callback)
+        heapq.heappush(self._callbacks, entry)
+
+        def cancel() -> None:
+            if entry in self._callbacks:
+                self._callbacks.remove(entry)
+                heapq.heapify(self._callbacks)
+
+        return cancel
 
     @property
     def is_anything_due(self) -> bool:
