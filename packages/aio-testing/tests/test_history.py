@@ -153,7 +153,7 @@ class TestFormat:
             ('{"version": null, "events": []}', "this release reads durabletask-history"),
             (
                 '[{"event_type": "TaskScheduledEvent", "event_id": 1e400}]',
-                "event 0 of the history cannot be read: cannot",
+                "event 0 of the history cannot be read: its event_id cannot be inf",
             ),
             ("[3]", "event 0 of the history cannot be read: an event is an object with event_type, event_id and"),
             ('[{"event_type": "TaskSheduledEvent", "event_id": 1}]', "did you mean 'TaskScheduledEvent'"),
@@ -179,14 +179,80 @@ class TestFormat:
             ("lines.jsonl.gz", gzip.compress(b"{}\n{"), "this is not a history: not one JSON object a line"),
             ("empty.jsonl.gz", gzip.compress(b""), "this is not a history: its first line does not say"),
             ("plain.jsonl.gz", b"{}", "this is not a history: not compressed with gzip"),
-            ("cut.jsonl.gz", gzip.compress(b"{}\n{}\n")[:-9], "this is not a history: not compressed with gzip"),
+            ("cut.jsonl.gz", gzip.compress(b"{}\n{}\n")[:-9], "this is not a history: its compressed data are cut off"),
+            ("empty.json", b"", "this is not a history: it is empty"),
+            ("utf-16.json", "[]".encode("utf-16"), "this is not a history: not text in UTF-8 (it looks like UTF-16)"),
+            ("latin.json", '"ü"'.encode("latin-1"), "this is not a history: not text in UTF-8 (byte 1 is 0xfc)"),
+            ("deep.json", b"[" * 200_000, "this is not a history: not JSON that can be read (nested too deeply)"),
+            ("deep.jsonl.gz", gzip.compress(b"{}\n" + b"[" * 200_000), "this is not a history: not one JSON object a"),
+            ("digits.json", b"[" + b"9" * 5000 + b"]", "this is not a history: not JSON (Exceeds the limit"),
+            ("id.json", b'{"instance_id": {}, "events": []}', "its instance_id is {}, and not text"),
         ],
-        ids=["json", "picture", "event", "lines", "empty", "plain", "cut"],
+        ids=[
+            *("json", "picture", "event", "lines", "empty", "plain", "cut", "nothing", "utf-16", "latin-1", "deep"),
+            *("deep line", "digits", "instance id"),
+        ],
     )
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(HistoryFormatError, match=re.escape(f"{name}: {message}")):
             History.load(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"event_id": 1.5}, "its event_id cannot be 1.5 (expected a whole number)"),
+            ({"event_id": None}, "its event_id cannot be None (expected a whole number)"),
+            ({"event_id": 2**63}, "its event_id cannot be 9223372036854775808 ("),
+            ({"timestamp": 5}, "its timestamp cannot be 5 (expected a time in ISO format)"),
+            ({"timestamp": "9999-12-31T23:59:59-14:00"}, "its timestamp cannot be '9999-12-31T23:59:59-14:00' ("),
+            ({"event_type": "x" * 100_000}, "its event_type is not the name of a type of events"),
+            ({"input": 5}, "its input cannot be 5 ("),
+            ({"input": "\ud800"}, "its input cannot be '\\ud800' ("),
+            ({"tags": {"a": 1}}, "its tags cannot be {'a': 1} ("),
+            ({"tags": "abc"}, "its tags cannot be 'abc' ("),
+            ({"parent_trace_context": []}, "its parent_trace_context cannot be [] (expected an object, not list)"),
+            (
+                {"event_type": "ExecutionCompletedEvent", "orchestration_status": 99},
+                "its orchestration_status cannot be 99 (99 is not a valid OrchestrationStatus)",
+            ),
+            (
+                {"event_type": "TaskFailedEvent", "failure_details": "no"},
+                "its failure_details cannot be 'no' (",
+            ),
+        ],
+        ids=lambda value: re.sub(r"\W+", "-", str(value))[:40],
+    )
+    def test_an_event_that_cannot_be_read_is_named_with_its_field(self, change, message):
+        start = {"event_type": "TaskScheduledEvent", "event_id": 1, "timestamp": "2024-01-01", "name": "charge"}
+        History.from_dicts([start])
+        with pytest.raises(HistoryFormatError) as caught:
+            History.from_dicts([start, {**start, **change}])
+        assert str(caught.value).startswith(f"event 1 of the history cannot be read: {message}")
+
+    @pytest.mark.parametrize("levels", [90, 400])
+    def test_causes_are_nested_as_deeply_as_messages_can_be(self, levels):
+        failure: dict[str, Any] = {"message": "m", "error_type": "t"}
+        for _ in range(levels - 1):
+            failure = {"message": "m", "error_type": "t", "inner_failure": failure}
+        event = {"event_type": "TaskFailedEvent", "event_id": -1, "timestamp": "2024-01-01", "failure_details": failure}
+        if levels == 90:
+            message = History.from_dicts([event]).protobuf[0]
+            assert pb.HistoryEvent.FromString(message.SerializeToString()) == message
+        else:
+            with pytest.raises(HistoryFormatError, match=r"event 0 .* its failure_details .* at most 90 causes"):
+                History.from_dicts([event])
+
+    def test_a_file_is_read_up_to_a_size(self, tmp_path):
+        bomb = tmp_path / "bomb.jsonl.gz"
+        bomb.write_bytes(gzip.compress(b" " * 3_000_000, compresslevel=1))
+        plain = tmp_path / "plain.json"
+        plain.write_text("[]".ljust(1000))
+        with pytest.raises(HistoryFormatError, match=r"bomb.*: decompressed, it has more than 2,000,000 bytes"):
+            History.load(bomb, max_size=2_000_000)
+        with pytest.raises(HistoryFormatError, match=r"plain.*: it has more than 999 bytes; .* --max-size"):
+            History.load(plain, max_size=999)
+        assert len(History.load(plain, max_size=1000)) == 0
 
 
 class TestRedaction:
@@ -219,9 +285,10 @@ class TestRedaction:
         event.taskCompleted.result.value = ""
         assert History([event]).redacted().protobuf[0].taskCompleted.result.value == ""
 
-    def test_a_payload_that_is_not_json_is_replaced_as_a_whole(self):
+    @pytest.mark.parametrize("payload", ["<xml>secret</xml>", "[" * 100_000 + "]" * 100_000], ids=["xml", "deep"])
+    def test_a_payload_that_cannot_be_read_as_json_is_replaced_as_a_whole(self, payload):
         event = event_of("eventRaised")
-        event.eventRaised.input.value = "<xml>secret</xml>"
+        event.eventRaised.input.value = payload
         (redacted,) = cast(Any, History([event]).redacted().events)
         assert redacted.input == "***"
 

@@ -17,6 +17,7 @@ Workflows in a test:
 Recorded histories:
     history: `History`, which can be fetched, saved, loaded, compared and redacted.
     history_codec, event_types: conversion of events to plain data and back.
+    history_files: reads the files, with a limit of their size.
     replayer: `replay`, today's code over a recorded history.
     verify: `verify_deterministic`, the same under different conditions.
     divergence: `ReplayError`, where code and history differ.

@@ -246,10 +246,10 @@ class WorkflowEnvironment:
     def client(self) -> AsyncWorkflowClient:
         """A client of the workflows of this environment, for code under test that takes an `AsyncWorkflowClient`.
 
-        Its handles have the methods and the types of [`AsyncWorkflowClient`][durabletask.aio.client.AsyncWorkflowClient],
-        and raise its errors.  They act as those of the environment do: time passes while a result is waited for, and
-        timeouts are seconds of the environment's clock.  `client.client` is upstream's client, for queries, purging,
-        entities and everything else.
+        Its handles have the methods, the types and the errors of
+        [`AsyncWorkflowClient`][durabletask.aio.client.AsyncWorkflowClient].  They act as those of the environment do:
+        time passes while a result is waited for, and timeouts are seconds of the environment's clock.  `client.client`
+        is upstream's client, for queries, purging, entities and everything else.
         """
         if self._client is None:
             self._client = EnvironmentClient(self._runner, self._new_instance_id)

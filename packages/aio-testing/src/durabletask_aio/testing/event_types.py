@@ -15,6 +15,9 @@ import durabletask.history as typed
 
 from durabletask_aio.testing._upstream import pb
 
+_LONGEST_NAME = 100
+"""Characters of the names for which one that is like it is looked for."""
+
 
 @lru_cache
 def _field_names() -> dict[str, str]:
@@ -23,8 +26,10 @@ def _field_names() -> dict[str, str]:
     return {f"{name[0].upper()}{name[1:]}Event".replace("EventEvent", "Event"): name for name in names}
 
 
-def field_of_type(event_type: str) -> str:
+def field_of_type(event_type: object) -> str:
     """Return the protobuf field of an event type; raises `ValueError` with a suggestion for an unknown one."""
+    if not isinstance(event_type, str) or len(event_type) > _LONGEST_NAME:
+        raise ValueError("its event_type is not the name of a type of events")
     try:
         return _field_names()[event_type]
     except KeyError:

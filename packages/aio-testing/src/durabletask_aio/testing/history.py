@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import unified_diff
 from inspect import isawaitable
@@ -16,7 +14,15 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus, Task
 from durabletask.history import HistoryEvent
 
 from durabletask_aio.testing._upstream import pb, typed_event
-from durabletask_aio.testing.history_codec import PAYLOAD_FIELDS, HistoryFormatError, from_plain, from_typed, to_plain
+from durabletask_aio.testing.history_codec import (
+    PAYLOAD_FIELDS,
+    HistoryFormatError,
+    from_plain,
+    from_typed,
+    shown,
+    to_plain,
+)
+from durabletask_aio.testing.history_files import MAX_SIZE, parse, read_text
 
 FORMAT = "durabletask-history"
 VERSION = 1
@@ -123,10 +129,7 @@ class History:
         Raises:
             HistoryFormatError: if the text is not a history, or one of a newer format.
         """
-        try:
-            document: Any = json.loads(text)
-        except ValueError as error:
-            raise HistoryFormatError(f"this is not a history: not JSON ({error})") from error
+        document = parse(text, "JSON")
         if isinstance(document, list):
             return cls.from_dicts(cast("list[dict[str, Any]]", document))
         fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
@@ -135,50 +138,43 @@ class History:
                 'this is not a history: expected a JSON object with a list of "events", or the list itself'
             )
         version = fields.get("version", VERSION)
-        if fields.get("format", FORMAT) != FORMAT or not isinstance(version, int) or version > VERSION:
+        if fields.get("format", FORMAT) != FORMAT or not isinstance(version, int) or not 1 <= version <= VERSION:
             raise HistoryFormatError(
-                f"this history is in the format {fields.get('format')} {fields.get('version')}; "
+                f"this history is in the format {shown(fields.get('format'))} {shown(fields.get('version'))}; "
                 f"this release reads {FORMAT} up to {VERSION}"
             )
-        return cls.from_dicts(fields["events"], instance_id=fields.get("instance_id"))
+        return cls.from_dicts(fields["events"], instance_id=_instance_id_of(fields))
 
     @classmethod
-    def load(cls, path: str | Path) -> History:
+    def load(cls, path: str | Path, *, max_size: int = MAX_SIZE) -> History:
         """Read a history from a file.
 
         Args:
             path: a file written by `save`, or by upstream's history export (`.json` or `.jsonl.gz`).
+            max_size: the number of bytes that the history may have, decompressed; 256 MiB by default.  A small file can
+                be made that fills the memory when it is decompressed.
 
         Returns:
             The history.
 
         Raises:
-            HistoryFormatError: if the file is not a history; the message names the file.
+            HistoryFormatError: if the file is not a history, or a larger one; the message names the file.
             OSError: if the file cannot be read.
         """
         path = Path(path)
         try:
-            if path.suffix == ".gz":
-                return cls._from_lines(gzip.decompress(path.read_bytes()).decode("utf-8"))
-            return cls.from_json(path.read_text(encoding="utf-8-sig"))  # Editors on Windows write a byte order mark.
-        except UnicodeDecodeError:
-            raise HistoryFormatError(f"{path}: this is not a history: not text in UTF-8") from None
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise HistoryFormatError(f"{path}: this is not a history: not compressed with gzip ({error})") from error
+            text = read_text(path, max_size)
+            return cls._from_lines(text) if path.suffix == ".gz" else cls.from_json(text)
         except HistoryFormatError as error:
             raise HistoryFormatError(f"{path}: {error}") from error
 
     @classmethod
     def _from_lines(cls, text: str) -> History:
         """Make a history of JSON lines: first a header with the instance, then one line for each event."""
-        try:
-            lines: list[Any] = [json.loads(line) for line in text.splitlines()]
-        except ValueError as error:
-            raise HistoryFormatError(f"this is not a history: not one JSON object a line ({error})") from error
+        lines = [parse(line, "one JSON object a line") for line in text.splitlines()]
         if not lines or not isinstance(lines[0], dict):
             raise HistoryFormatError("this is not a history: its first line does not say which instance it is of")
-        header = cast("dict[str, Any]", lines[0])
-        return cls.from_dicts(lines[1:], instance_id=header.get("instance_id"))
+        return cls.from_dicts(lines[1:], instance_id=_instance_id_of(cast("dict[str, Any]", lines[0])))
 
     # -- formats --------------------------------------------------------------------------------------------------
 
@@ -313,6 +309,13 @@ class History:
         return f"<History of {self.workflow_name} {self.instance_id!r}: {len(self)} events, {self.status.name}>"
 
 
+def _instance_id_of(fields: Mapping[str, Any]) -> str | None:
+    instance_id = fields.get("instance_id")
+    if instance_id is not None and not isinstance(instance_id, str):
+        raise HistoryFormatError(f"its instance_id is {shown(instance_id)}, and not text")
+    return instance_id
+
+
 def _redact_event(plain: dict[str, Any], replace: _Replace) -> dict[str, Any]:
     event_type = plain["event_type"]
     redacted = dict(plain)
@@ -328,10 +331,9 @@ def _redact_payload(path: str, encoded: str, replace: _Replace) -> str:
     if not encoded:
         return encoded  # An empty payload means that there is no value.
     try:
-        decoded = json.loads(encoded)
-    except ValueError:
+        return json.dumps(_redact_value(path, json.loads(encoded), replace))
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return str(replace(path, encoded))
-    return json.dumps(_redact_value(path, decoded, replace))
 
 
 def _redact_value(path: str, value: Any, replace: _Replace) -> Any:

@@ -29,6 +29,7 @@ from durabletask_aio.testing import replayer
 from durabletask_aio.testing.divergence import ReplayError
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
+from durabletask_aio.testing.history_files import MAX_SIZE
 from durabletask_aio.testing.orchestrators import OrchestratorLookupError, load_orchestrators
 from durabletask_aio.testing.verify import OtherProcessError, replay_under_hash_seeds, verify_deterministic
 
@@ -81,6 +82,14 @@ class _Outcome:
     help="Compare names and targets only, not inputs, results and times: for redacted histories.",
 )
 @click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    default=MAX_SIZE // 2**20,
+    show_default=True,
+    metavar="MIB",
+    help="Refuse histories that are larger, decompressed.",
+)
+@click.option(
     "--format", "format_", type=click.Choice(["text", "json", "junit"]), help="Format of the report; default: text."
 )
 @json_option
@@ -92,6 +101,7 @@ def replay(
     orchestrators: tuple[str, ...],
     twice: bool,
     structure_only: bool,
+    max_size: int,
     format_: str | None,
     as_json: bool,
     output: Path | None,
@@ -105,7 +115,9 @@ def replay(
     try:
         # Modules print while they are imported, and workflows while they run; that must not end up in a report.
         with nullcontext() if report_format == "text" else redirect_stdout(sys.stderr):
-            outcomes = _replay_all(histories, orchestrators, twice=twice, payloads=not structure_only)
+            outcomes = _replay_all(
+                histories, orchestrators, twice=twice, payloads=not structure_only, max_size=max_size * 2**20
+            )
     except (OrchestratorLookupError, HistoryFormatError, OtherProcessError) as error:
         raise CommandError(str(error)) from error
     write_report(_FORMATS[report_format](outcomes, time.perf_counter() - began), output)
@@ -114,10 +126,10 @@ def replay(
 
 
 def _replay_all(
-    patterns: Sequence[str], references: Sequence[str], *, twice: bool, payloads: bool
+    patterns: Sequence[str], references: Sequence[str], *, twice: bool, payloads: bool, max_size: int
 ) -> Sequence[_Outcome]:
     orchestrators = load_orchestrators(references)
-    histories = [(path, _load(path, orchestrators)) for path in _history_files(patterns)]
+    histories = [(path, _load(path, orchestrators, max_size)) for path in _history_files(patterns)]
     outcomes: list[_Outcome] = []
     last_line = time.perf_counter()
     for number, (path, history) in enumerate(histories, start=1):
@@ -171,8 +183,8 @@ def _history_files(patterns: Sequence[str]) -> list[str]:
     return paths
 
 
-def _load(path: str, orchestrators: dict[str, Callable[..., object]]) -> History:
-    history = History.load(path)
+def _load(path: str, orchestrators: dict[str, Callable[..., object]], max_size: int) -> History:
+    history = History.load(path, max_size=max_size)
     name = history.workflow_name
     if name is None:
         raise CommandError(f"{path} does not say which workflow was started; is it the whole history?")
@@ -197,6 +209,8 @@ def _replay_one(
             steps = replayer.replay(history, orchestrator, payloads=payloads).steps
     except ReplayError as found:
         error = str(found)
+    except HistoryFormatError as found:
+        raise HistoryFormatError(f"{path}: {found}") from found
     return _Outcome(path, history.workflow_name or "", steps, time.perf_counter() - began, error)
 
 

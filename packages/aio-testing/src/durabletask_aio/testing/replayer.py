@@ -22,6 +22,7 @@ from durabletask_aio.testing.divergence import CallSite, Divergence, ReplayError
 from durabletask_aio.testing.executor import VirtualTimeExecutor
 from durabletask_aio.testing.functions import to_orchestrator
 from durabletask_aio.testing.history import History
+from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.steps import Step, step_of_action, step_of_event
 
@@ -75,6 +76,7 @@ def replay(
 
     Raises:
         ReplayError: at the first step where it does not.
+        HistoryFormatError: for a history with two operations of one number.
         ValueError: for a history without a start.
     """
     __tracebackhide__ = True
@@ -159,6 +161,7 @@ def _replay(
 ) -> ReplayReport:
     """Replay a history; what the code waits for in the end is added to `waits`."""
     __tracebackhide__ = True
+    _check_numbers(history.protobuf)
     name = history.workflow_name
     if name is None:
         raise ValueError(f"{history!r} does not say which workflow was started; is it the whole history?")
@@ -171,6 +174,23 @@ def _replay(
     except ReplayError as error:
         # The message has the line of the workflow; the traceback would only show this library.
         raise error.with_traceback(None) from None
+
+
+def _check_numbers(events: Sequence[pb.HistoryEvent]) -> None:
+    """Check that no two operations have the same number, by which their outcomes refer to them."""
+    positions: dict[int, int] = {}
+    for position, event in enumerate(events):
+        if event.HasField("taskFailed"):  # It is tried again under its number.
+            positions.pop(event.taskFailed.taskScheduledId, None)
+        elif event.HasField("subOrchestrationInstanceFailed"):
+            positions.pop(event.subOrchestrationInstanceFailed.taskScheduledId, None)
+        elif step_of_event(event) is not None:
+            first = positions.setdefault(event.eventId, position)
+            if first != position:
+                raise HistoryFormatError(
+                    f"events {first} and {position} of the history are operations with the same event_id, "
+                    f"{event.eventId}"
+                )
 
 
 @dataclass

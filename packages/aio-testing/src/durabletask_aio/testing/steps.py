@@ -69,7 +69,12 @@ class Step:
 
     def same_payload(self, other: Step) -> bool:
         """Return whether the payloads are equal; JSON documents are compared as data."""
-        return self.payload == other.payload or _decode(self.payload) == _decode(other.payload)
+        if self.payload == other.payload:
+            return True
+        try:
+            return bool(_decode(self.payload) == _decode(other.payload))
+        except RecursionError:  # nested too deeply to be compared as data
+            return False
 
 
 def truncate(text: str, length: int = _MAX_PAYLOAD_LENGTH) -> str:

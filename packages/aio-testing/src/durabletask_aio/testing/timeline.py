@@ -374,6 +374,7 @@ def payload_text(payload: str, length: int = 60) -> str:
     """Return a payload without the escapes of JSON, cut to `length` characters."""
     try:
         text = json.dumps(json.loads(payload), ensure_ascii=False) if payload else ""
-    except ValueError:
+        text.encode()
+    except (ValueError, RecursionError):  # not JSON, without a form in UTF-8, or nested too deeply
         text = payload
     return text if len(text) <= length else f"{text[: length - 1]}…"
