@@ -31,7 +31,7 @@ LITERALS: list[Any] = [
 
 
 def load_workflows() -> Any:
-    """Import the module beside this one, which the tests' folder is not on the path for."""
+    """Import the module next to this one, which the tests' folder is not on the path for."""
     file = Path(__file__).with_name("replayed_workflows.py")
     spec = importlib.util.spec_from_file_location("workflows_of_damaged_histories", file)
     assert spec is not None
