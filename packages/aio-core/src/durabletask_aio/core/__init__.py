@@ -22,6 +22,7 @@ What runs it:
     async_generators: the asynchronous generators of an instance, which are closed with it.
     cancel_deliveries: keeps a cancel scope of anyio from keeping a turn busy.
     unawaited: operations that a workflow never awaited.
+    usage_refusals: mistakes that are refused, except in code whose run has been recorded.
     refusals: the methods of an event loop that a workflow's loop refuses.
     asyncio_order: uses of asyncio whose order would depend on memory addresses.
     execution: `Execution`, identity, clock, lifecycle and the connection to upstream's context.

@@ -31,6 +31,7 @@ from durabletask_aio.core.operation_log import OperationLog
 from durabletask_aio.core.operations import ScheduledOperation
 from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled, step_budget
 from durabletask_aio.core.unawaited import unawaited_error, unawaited_operations
+from durabletask_aio.core.usage_refusals import warn_of_recorded
 
 
 class WorkflowRun:
@@ -119,6 +120,8 @@ class WorkflowRun:
                 execution.run_attached(upstream, run_ready)
                 if main.done():
                     break
+                if execution.refusal is not None:
+                    raise execution.refusal
                 if execution.continuation is not None:
                     raise self._awaiting_after_continuation(main)
                 if not loop.outstanding:
@@ -199,6 +202,9 @@ class WorkflowRun:
             self.loop.clear_ready()
 
     def _result(self, main: WorkflowTask[Any], upstream: task.OrchestrationContext) -> Any:
+        refusal = self.execution.refusal
+        if refusal is not None and (main.cancelled() or main.exception() is not refusal):
+            raise refusal
         result = main.result()
         if isinstance(result, (task.Task, *AWAITABLES)):
             raise failures.unawaited_result(self.execution, result)
@@ -227,7 +233,9 @@ class WorkflowRun:
         """Fail the workflow in strict mode, and otherwise log a warning, once: the logger is silent on replay."""
         error = unawaited_error(self.execution, unawaited)
         if self._guard is not None and self.execution.sandbox_mode is SandboxMode.STRICT:
-            raise error
+            if not upstream.is_replaying:
+                raise error
+            warn_of_recorded(error)
         self.execution.run_attached(upstream, lambda: self.execution.logger.warning("%s", error.message))
 
     def _awaiting_after_continuation(self, main: WorkflowTask[Any]) -> AsyncWorkflowError:

@@ -65,6 +65,7 @@ class Execution:
         "logger",
         "metadata",
         "parent_instance_id",
+        "refusal",
         "requests",
         "sandbox_mode",
         "started_at",
@@ -99,6 +100,8 @@ class Execution:
         self.continuation: Continuation | None = None
         self.cancellation: Cancellation | None = None
         """The request to cancel this instance that is in progress: its main task has not called `uncancel()`."""
+        self.refusal: WorkflowValidationError | None = None
+        """What fails the instance, even if its code catches it; see `usage_refusals`."""
         self.logger = ReplaySafeLogger(self)
         self.evicted = False
         """Whether the coroutines are being closed, or have been."""

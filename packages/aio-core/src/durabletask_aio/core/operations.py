@@ -33,6 +33,7 @@ from durabletask_aio.core.call_sites import first_foreign_frame, line_of
 from durabletask_aio.core.declared_failures import Types, new_failure
 from durabletask_aio.core.errors import ActivityFailedError, SubOrchestrationFailedError, WorkflowValidationError
 from durabletask_aio.core.unregistered import is_unregistered
+from durabletask_aio.core.usage_refusals import refuse_unless_recorded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -392,11 +393,15 @@ class ScheduledOperation(Operation[T]):
         __pow__ = __rpow__ = __neg__ = __abs__ = __round__ = __or__ = __and__ = _used_without_await
         __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _used_without_await
 
-        def _formatted_without_await(self, *args: Any) -> Any:
-            # `repr()` stays: debuggers and asyncio's own messages use it.
-            raise self._unawaited("as text")
+        # `repr()` stays: debuggers and asyncio's own messages use it.
 
-        __str__ = __format__ = _formatted_without_await
+        def __str__(self) -> str:
+            refuse_unless_recorded(self._loop.execution, self._unawaited("as text"))
+            return repr(self)
+
+        def __format__(self, spec: str) -> str:
+            refuse_unless_recorded(self._loop.execution, self._unawaited("as text"))
+            return super().__format__(spec)
 
         def __iter__(self) -> Any:
             """Refuse iteration and unpacking; `yield from` in a generator is an `await`."""
@@ -406,8 +411,10 @@ class ScheduledOperation(Operation[T]):
 
         def __eq__(self, other: object) -> bool:
             # `if ctx.call_activity("check") == "ok"` would always take the wrong branch, and silently.
-            if isinstance(other, _PLAIN_VALUES) or any(hasattr(type(other), mark) for mark in _DATA_CLASS_MARKS):
+            if isinstance(other, _PLAIN_VALUES):
                 raise self._unawaited(f"in a comparison with {other!r}")
+            if any(hasattr(type(other), mark) for mark in _DATA_CLASS_MARKS):
+                refuse_unless_recorded(self._loop.execution, self._unawaited(f"in a comparison with {other!r}"))
             return True if self is other else NotImplemented
 
 

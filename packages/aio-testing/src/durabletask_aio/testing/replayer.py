@@ -16,7 +16,7 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 from durabletask.serialization import DataConverter, JsonDataConverter
 
-from durabletask_aio.core import SandboxMode, hosting
+from durabletask_aio.core import SandboxMode, WorkflowValidationError, hosting
 from durabletask_aio.testing._upstream import pb, suppress_spans
 from durabletask_aio.testing.divergence import CallSite, Divergence, ReplayError, site_of_caller, site_of_wait
 from durabletask_aio.testing.executor import VirtualTimeExecutor
@@ -25,6 +25,8 @@ from durabletask_aio.testing.history import History
 from durabletask_aio.testing.history_codec import HistoryFormatError
 from durabletask_aio.testing.registry import Registry
 from durabletask_aio.testing.steps import Step, step_of_action, step_of_event
+
+_REFUSAL = f"{WorkflowValidationError.__module__}.{WorkflowValidationError.__qualname__}"
 
 _ENDS_WITHOUT_RESULT = ("TERMINATED", "CONTINUED_AS_NEW")
 
@@ -280,6 +282,7 @@ class _Replayer:
 
     def _replay_turn(self, turn: _Turn) -> None:
         confirmations = {id(event) for event, _ in turn.steps}
+        is_live = _ends_with_refusal(turn)
         for offset, event in enumerate(turn.events):
             if (
                 id(event) in confirmations
@@ -287,7 +290,8 @@ class _Replayer:
                 or event.HasField("orchestratorCompleted")
             ):
                 continue
-            self._executor.set_replaying(self._live_from is None or turn.first_event + offset < self._live_from)
+            is_past = self._live_from is None or turn.first_event + offset < self._live_from
+            self._executor.set_replaying(is_past and not is_live)
             self._executor.feed(event)
         self._compare_steps(turn)
         for event, step in turn.steps:
@@ -382,6 +386,15 @@ class _Replayer:
                 same_code=self._same_code,
             )
         )
+
+
+def _ends_with_refusal(turn: _Turn) -> bool:
+    """Whether a mistake was refused in this turn; code that replays may continue after one."""
+    return any(
+        event.executionCompleted.failureDetails.errorType == _REFUSAL
+        for event in turn.events
+        if event.HasField("executionCompleted")
+    )
 
 
 def _describe_end(completion: Any) -> str:
