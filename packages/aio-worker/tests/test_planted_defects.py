@@ -247,7 +247,7 @@ DEFECTS = {
     ),
     "a worker that stops does not wait for what it has taken": Defect(
         "worker/work_items.py",
-        "if self._unfinished or not self._is_shut_down:",
+        "if not self._is_shut_down or (self._unfinished and not self._is_left):",
         "if not self._is_shut_down:",
         "test_work_items.py::TestStopping::test_waits_for_all_that_the_worker_has_taken",
     ),

@@ -16,7 +16,7 @@ import pytest
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
 from durabletask.worker import ConcurrencyOptions
-from worker_support import QUIET, call_one, finished, run, started, wait_until
+from worker_support import QUIET, call_one, finished, leaked, run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker import binding
@@ -249,6 +249,42 @@ def test_a_second_ctrl_c_ends_the_process_quietly(own_engine: LocalBackend) -> N
     assert output == "ended\n"
     assert "the worker stops without waiting any longer for a turn of orchestrator stuck" in said + rest
     assert "Traceback" not in said + rest
+
+
+@pytest.mark.parametrize("moment", ["at its begin", "while it waits"])
+def test_a_stop_that_a_second_ctrl_c_interrupts_waits_for_no_activity(
+    engine: LocalBackend, client: TaskHubGrpcClient, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The process would wait for upstream's thread, which waits for the work items."""
+    monkeypatch.setattr(binding, "INTERRUPTED_STOP_PERIOD", 0.1)
+    before, running, release = set(threading.enumerate()), threading.Event(), threading.Event()
+
+    async def blocking(ctx: Any, _: Any) -> None:
+        running.set()
+        assert release.wait(60)
+
+    worker = started(engine, blocking, orchestrators=[call_one], stop_grace_period=3600)
+    bound = binding.binding_of(worker)
+    assert bound is not None
+    client.schedule_new_orchestration(call_one, input=["blocking", None])
+    assert running.wait(30)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    owner, name = (bound.leases, "stop") if moment == "at its begin" else (bound.work_items, "drain")
+    monkeypatch.setattr(owner, name, interrupted)
+    upstreams = worker._runLoop
+    try:
+        with pytest.raises(KeyboardInterrupt), worker:
+            pass
+        upstreams.join(30)
+        assert not upstreams.is_alive()
+    finally:
+        release.set()
+    assert wait_until(lambda: not bound.leases.held)
+    bound.activities.close()
+    assert wait_until(lambda: not leaked(before))
 
 
 class TestDaemonThreads:

@@ -171,8 +171,12 @@ class ActivityLoop:
         for task in list(self._tasks):
             task.cancel()
 
-    def close(self) -> None:
-        """End the worker's own loop and its thread, if there is one, and cancel the tasks that are left on it."""
+    def close(self, *, timeout: float | None = None) -> None:
+        """End the worker's own loop and its thread, if there is one, and cancel the tasks that are left on it.
+
+        Args:
+            timeout: Seconds to wait for the thread; `None` to wait until it has ended.
+        """
         with self._lock:
             loop, thread = self._own, self._thread
             self._own = self._thread = None
@@ -193,4 +197,4 @@ class ActivityLoop:
             loop.stop()
 
         loop.call_soon_threadsafe(lambda: loop.create_task(cancel_remaining()))
-        thread.join()
+        thread.join(timeout)

@@ -33,6 +33,9 @@ _MAX_EVICTION_INTERVAL = 30.0
 TURN_GRACE_PERIOD = 2.0
 """Seconds that running turns have to finish when the worker stops, at least."""
 
+INTERRUPTED_STOP_PERIOD = 2.0
+"""Seconds that cancelled async activities have to end when the stop of the worker was interrupted."""
+
 CANCELLATION_WARNING_DELAY = 5.0
 """Seconds from the cancellation of the async activities to the warning that names those that are still running."""
 
@@ -121,33 +124,37 @@ class Binding:
         with self._stop_lock:
             if not _upstream.is_running(self.worker):
                 return
-            self.activities.is_stopping = True
-            self.leases.stop()
-            self.turns.diverged.close()
             stopped = threading.Event()
             self._end_of_grace.clear()
             grace = threading.Thread(
                 target=self._end_grace, args=(stopped,), name="durabletask-aio-grace-period", daemon=True
             )
-            grace.start()
             has_stopped = False
+            # Ctrl-C can raise an exception at any point of this.
             try:
+                self.activities.is_stopping = True
+                self.leases.stop()
+                self.turns.diverged.close()
+                grace.start()
                 self.work_items.drain()
                 upstream_stop()
                 has_stopped = True
             finally:
                 stopped.set()
                 self._end_of_grace.set()
-                grace.join()
-                if not has_stopped:  # Ctrl-C in the main thread: the process is about to end.
+                if grace.ident is not None:
+                    grace.join()
+                if not has_stopped:  # The process is about to end.
                     self._leave_turns()
                     _upstream.end_stream(self.worker)
                 self.leases.close()
                 self._watchdog.stop()
                 self._dispose(self.turns.sessions.close())
                 self.threads.close(wait=has_stopped)
+                self.loop.close(timeout=None if has_stopped else INTERRUPTED_STOP_PERIOD)
+                if not has_stopped:
+                    self.work_items.leave()
                 self.activities.close()
-                self.loop.close()
 
     def _end_grace(self, stopped: threading.Event) -> None:
         """Cancel the async activities that are running when the grace period ends, and leave turns behind."""

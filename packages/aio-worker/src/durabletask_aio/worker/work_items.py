@@ -165,6 +165,8 @@ class WorkItems:
         self._left: list[tuple[WorkItem, Callable[[WorkItem], None]]] = []
         """Turns that are given back when their stream has ended."""
         self._is_shut_down = False
+        self._is_left = False
+        """Whether the items that have not ended are not waited for."""
         self._when_finished: Callable[[], None] | None = None
         self._draining = threading.Condition()
         self.is_draining = False
@@ -179,7 +181,7 @@ class WorkItems:
     def open(self) -> None:
         """Accept items; called when the worker begins to run."""
         with self._lock:
-            self._is_shut_down = self._leaves_turns = False
+            self._is_shut_down = self._leaves_turns = self._is_left = False
             self._when_finished = None
         with self._draining:
             self.is_draining = False
@@ -256,9 +258,15 @@ class WorkItems:
         for item, give_back in left:
             self._deliveries.run_in_thread(give_back, item)
 
+    def leave(self) -> None:
+        """Wait no longer for any item: the process is about to end."""
+        with self._lock:
+            self._is_left = True
+        self._report_if_finished()
+
     def _report_if_finished(self) -> None:
         with self._lock:
-            if self._unfinished or not self._is_shut_down:
+            if not self._is_shut_down or (self._unfinished and not self._is_left):
                 return
             when_finished, self._when_finished = self._when_finished, None
         if when_finished is not None:
