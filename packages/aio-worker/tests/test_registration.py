@@ -254,7 +254,7 @@ async def order(ctx: AsyncWorkflowContext, amount: int) -> str:
 
 
 def old_order(ctx: task.OrchestrationContext, amount: int) -> Any:
-    return (yield ctx.call_activity(charge, input=amount))
+    return (yield ctx.call_activity(charge, input=amount))  # type: ignore[arg-type]
 
 
 def sync_order(ctx: AsyncWorkflowContext, amount: int) -> str:
@@ -325,9 +325,9 @@ class TestTheOtherKindOfFunction:
     def test_is_refused_by_upstreams_class_too_if_it_has_our_context(self) -> None:
         worker = UpstreamWorker(logger=QUIET)
         with pytest.raises(WorkflowValidationError, match=r"right: async def sync_order\(ctx, input\)"):
-            worker.add_orchestrator(sync_order)
+            worker.add_orchestrator(sync_order)  # type: ignore[arg-type]
         with pytest.raises(WorkflowValidationError, match=r"right: worker\.add_orchestrator\(sync_order\)"):
-            worker.add_activity(sync_order)
+            worker.add_activity(sync_order)  # type: ignore[arg-type]
 
     def test_is_not_guessed(self, worker: Any) -> None:
         assert worker.add_orchestrator(charging_order) == "charge"
