@@ -709,3 +709,78 @@ def test_a_result_that_the_converter_fails_on_in_another_way_fails_the_instance_
         return nested
 
     assert failure_of(workflow).errorType.endswith("RecursionError")
+
+
+# -- mistakes of the first day ----------------------------------------------------------------------------------------
+
+
+def test_a_workflow_that_runs_an_event_loop_is_told_to_await():
+    async def work():
+        return 1
+
+    async def runs(ctx):
+        coroutine = work()
+        try:
+            asyncio.run(coroutine)  # runs
+        finally:
+            coroutine.close()
+
+    async def runs_until_complete(ctx):
+        loop, coroutine = asyncio.SelectorEventLoop(), work()
+        try:
+            loop.run_until_complete(coroutine)  # runs
+        finally:
+            coroutine.close()
+            loop.close()
+
+    for workflow, call in ((runs, "asyncio.run"), (runs_until_complete, "loop.run_until_complete")):
+        details = failure_of(workflow)
+        assert details.errorType == VALIDATION
+        assert details.errorMessage.startswith(
+            f"{call}() cannot be used in a workflow, whose loop is run by its worker ({line_in(workflow, '# runs')})"
+        )
+        assert details.errorMessage.endswith(f"]\n  wrong: {call}(work())\n  right: await work()")
+
+
+@dataclass
+class Order:
+    amount: int
+
+
+async def uses_input(ctx, order: Order):
+    return order.amount  # uses
+
+
+async def uses_input_as_mapping(ctx, order: dict):
+    return order["amount"]  # uses
+
+
+@pytest.mark.parametrize(("workflow", "kind"), [(uses_input, AttributeError), (uses_input_as_mapping, TypeError)])
+def test_a_workflow_started_without_its_input_says_so_under_the_type_of_the_failure(workflow, kind):
+    details = failure_of(workflow)
+    name = workflow.__name__
+    assert details.errorType == f"builtins.{kind.__name__}"
+    first, *form = details.errorMessage.splitlines()
+    assert first.startswith("'NoneType' object ")
+    assert first.endswith(
+        f" ({line_in(workflow, '# uses')}): the workflow {name!r} was started without an input, which is its parameter "
+        "'order'"
+    )
+    assert form == [
+        f"  wrong: client.schedule_new_orchestration({name!r})",
+        f"  right: client.schedule_new_orchestration({name!r}, input=...)",
+    ]
+
+
+async def admits_none(ctx, order: Order | None):
+    return order.amount  # type: ignore[union-attr]
+
+
+async def fails_elsewhere(ctx, order: Order):
+    found = {}.get("order")
+    return found.amount
+
+
+@pytest.mark.parametrize("workflow", [admits_none, fails_elsewhere])
+def test_other_uses_of_none_keep_their_message(workflow):
+    assert failure_of(workflow).errorMessage == "'NoneType' object has no attribute 'amount'"

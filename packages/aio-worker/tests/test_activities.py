@@ -76,6 +76,11 @@ class TestResponses:
         async def async_unserialisable(ctx: Any, _: Any) -> Any:
             return object()
 
+        # The message names the function and its line.
+        line = unserialisable.__code__.co_firstlineno
+        async_unserialisable.__code__ = async_unserialisable.__code__.replace(co_firstlineno=line)
+        async_unserialisable.__qualname__ = unserialisable.__qualname__
+
         def large(ctx: Any, _: Any) -> str:
             return "x" * 2000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from durabletask.client import TaskHubGrpcClient
+from durabletask.client import OrchestrationFailedError, TaskHubGrpcClient
 from durabletask.task import RetryPolicy
 from worker_support import QUIET, run, started, wait_until
 
 from durabletask_aio.core import SubOrchestrationFailedError
+from durabletask_aio.testing.environment import WorkflowEnvironment
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.log_filter import UpstreamLogFilter
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
@@ -301,3 +303,55 @@ def test_the_switch_must_be_a_bool() -> None:
     wrong: Any = "no"
     with pytest.raises(TypeError, match=r"^reword_upstream_log must be a bool, not str$"):
         TaskHubGrpcWorker(logger=QUIET, reword_upstream_log=wrong)
+
+
+def returns_set(ctx: Any, _: Any) -> Any:
+    return {"tags": [{1, 2}]}
+
+
+async def returns_set_async(ctx: Any, _: Any) -> Any:
+    return {"tags": [{1, 2}]}
+
+
+def forgets_await(ctx: Any, _: Any) -> Any:
+    return {"receipt": lookup_async(ctx, "a")}
+
+
+RETURNED = [
+    (returns_set, "result['tags'][0]", "cannot be serialised: its type is 'set'", "set(...)", "sorted(value)"),
+    (returns_set_async, "result['tags'][0]", "cannot be serialised: its type is 'set'", "set(...)", "sorted(value)"),
+    (
+        forgets_await,
+        "result['receipt']",
+        "is a coroutine, lookup_async(...), that",
+        "work()",
+        "await work()",
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "part", "why", "wrong", "right"), RETURNED)
+def test_a_result_that_cannot_be_serialised_is_named_with_its_part_and_what_to_return(
+    engine: LocalBackend, client: TaskHubGrpcClient, function: Any, part: str, why: str, wrong: str, right: str
+) -> None:
+    worker = started(engine, function, orchestrators=[child])
+    try:
+        state = run(client, "child", function.__name__)
+    finally:
+        worker.stop()
+
+    async def in_environment() -> str:
+        async with WorkflowEnvironment(orchestrators=[child], activities=[function]) as environment:
+            handle = await environment.start(child, input=function.__name__)
+            with pytest.raises(OrchestrationFailedError) as failed:
+                await handle.result()
+            return str(failed.value)
+
+    assert state.failure_details is not None
+    first, *form = state.failure_details.message.splitlines()
+    place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+    failed = f"failed with builtins.TypeError: {part} of activity {function.__name__!r} ({place}) {why}"
+    assert failed in first
+    assert form[0] == f"  wrong: return {wrong}"
+    assert form[1].startswith(f"  right: return {right}")
+    assert failed in asyncio.run(in_environment())

@@ -85,6 +85,7 @@ class TestReboundCopies:
             lambda *args: None,
             SimpleNamespace(),
             new_failure_details=lambda *args: None,
+            make_converter=lambda converter: converter,
         )
 
         assert dict(vars(upstream)) == before

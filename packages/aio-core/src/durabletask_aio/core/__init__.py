@@ -56,6 +56,7 @@ What is said about it:
     unregistered: names that no function is registered under.
     divergence: the error for a history that does not fit the code.
     waits: what the code of a suspended instance waits for, and where.
+    activity_results: results of activities that cannot be serialised.
     serialization, descriptions, call_sites, operation_log: parts of messages and of the debug info.
 
 What is checked before it runs:

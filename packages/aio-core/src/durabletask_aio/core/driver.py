@@ -32,6 +32,7 @@ from durabletask_aio.core.operations import ScheduledOperation
 from durabletask_aio.core.settings import SandboxMode, debug_enabled, detection_disabled, step_budget
 from durabletask_aio.core.unawaited import unawaited_error, unawaited_operations
 from durabletask_aio.core.usage_refusals import warn_of_recorded
+from durabletask_aio.core.wrong_calls import missing_input
 
 
 class WorkflowRun:
@@ -141,7 +142,8 @@ class WorkflowRun:
                 raise
             if execution.cancellation is not None and isinstance(error, asyncio.CancelledError):
                 self._cancel_children(upstream, execution.cancellation)
-            failure = failures.as_recorded(error, execution, type(self.context))
+            missing = missing_input(function, arguments, self.workflow_name)
+            failure = failures.as_recorded(error, execution, type(self.context), missing)
         self._end_requests(upstream, failure)
         self._finish()
         if failure is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from durabletask_aio.core import _upstream
 from durabletask_aio.core._upstream import task
+from durabletask_aio.core.activity_results import is_unserializable_result
 from durabletask_aio.core.call_sites import user_lines
 from durabletask_aio.core.descriptions import AWAITABLES, call_of, close_if_coroutine, describe_awaitable
 from durabletask_aio.core.divergence import divergence
@@ -33,7 +34,7 @@ from durabletask_aio.core.functions import describe_function
 from durabletask_aio.core.operations import UnawaitedResultError
 from durabletask_aio.core.serialization import SERIALIZABLE, UnserializablePart, find_unserializable
 from durabletask_aio.core.stack_traces import own_traceback, set_description
-from durabletask_aio.core.wrong_calls import corrected_call
+from durabletask_aio.core.wrong_calls import MissingInput, corrected_call, explained_missing_input, runs_loop
 
 if TYPE_CHECKING:
     from durabletask_aio.core.execution import Execution
@@ -56,15 +57,20 @@ _OPERATION = re.compile(r"\b(Retried|Lock)?Operation\b")
 """The type name in Python's message for a builtin function that was given an operation."""
 
 
-def as_recorded(error: BaseException, execution: Execution, context: type = object) -> Exception:
+def as_recorded(
+    error: BaseException, execution: Execution, context: type = object, missing: MissingInput | None = None
+) -> Exception:
     """Return the exception to raise to upstream for `error`: the same one wherever that is possible.
 
     Args:
         error: what left the workflow function.
         execution: the execution of the workflow.
         context: the class of the workflow's context, whose methods may have been called wrongly.
+        missing: the parameter for the input, if the instance was started without one.
     """
     recorded = _recorded(error, execution, context)
+    if missing is not None and recorded is error:
+        recorded = explained_missing_input(error, missing) or recorded
     if recorded is not error:
         recorded.__traceback__ = error.__traceback__
     _plain_chain(recorded)
@@ -83,6 +89,13 @@ def _recorded(error: BaseException, execution: Execution, context: type) -> Exce
         return explained
     if type(error) is asyncio.InvalidStateError and message_of(error) in _NOT_DONE:
         return _asked_too_early(error, execution)
+    if type(error) is RuntimeError and (run := runs_loop(message_of(error))) is not None:
+        return execution.usage_error(
+            f"{run} cannot be used in a workflow, whose loop is run by its worker",
+            f"{run.replace('()', '(work())')}",
+            "await work()",
+            place=_place(error),
+        )
     if type(error) is TypeError and (explained := _wrong_call(error, execution, context)) is not None:
         return explained
     if type(error) is TypeError and _OPERATION.search(message_of(error)):
@@ -281,6 +294,8 @@ def of_activity(error: BaseException) -> BaseException:
 
     Its traceback begins with the first frame of the activity.
     """
+    if is_unserializable_result(error):
+        return error.with_traceback(None)
     # Not the method of an exception type of the user's, which may override it.
     error = BaseException.with_traceback(error, own_traceback(error))
     if _is_group(error) and type(error).__name__ == "ExceptionGroup":

@@ -14,6 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core import installation, registration
+from durabletask_aio.core.activity_results import serialize_activity_result
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.cancellation import CANCEL_EVENT, cancel_payload, cancellation_reason, is_cancellation
 from durabletask_aio.core.disposal import TurnScope, turn_scope
@@ -101,6 +102,7 @@ __all__ = [
     "request_to",
     "require_version",
     "running_execution",
+    "serialize_activity_result",
     "set_registrar",
     "turn_scope",
     "unset_registrar",

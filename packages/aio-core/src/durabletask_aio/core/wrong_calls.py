@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import linecache
 import re
+import traceback
 from collections.abc import Iterable
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,6 +41,68 @@ _ELSEWHERE = {
     "wait_for_signal": "wait_for_external_event",
 }
 """Names that similar libraries have, and those of this one."""
+
+
+_RUNNING_LOOP = {
+    "asyncio.run() cannot be called from a running event loop": "asyncio.run()",
+    "Runner.run() cannot be called from a running event loop": "asyncio.Runner().run()",
+    "Cannot run the event loop while another loop is running": "loop.run_until_complete()",
+    "Already running asyncio in this thread": "anyio.run()",
+}
+"""The messages of asyncio and anyio for a second loop in a thread, and the calls that raise them."""
+
+
+def runs_loop(message: str) -> str | None:
+    """Return the call that has raised a `RuntimeError` with this message, if it was to run an event loop."""
+    return _RUNNING_LOOP.get(message)
+
+
+class MissingInput(NamedTuple):
+    """The parameter of a workflow function for the input, which an instance was started without."""
+
+    parameter: str
+    code: CodeType
+    """That of the function."""
+    workflow_name: str
+
+
+def missing_input(function: Any, arguments: tuple[Any, ...], workflow_name: str) -> MissingInput | None:
+    """Return the parameter for the input; `None` if there was an input, or it may be absent by its annotation."""
+    code = getattr(function, "__code__", None)
+    if arguments != (None,) or code is None or code.co_argcount < 2:
+        return None
+    name = code.co_varnames[code.co_argcount - 1]
+    try:
+        parameter = inspect.signature(function, follow_wrapped=False).parameters[name]
+    except (TypeError, ValueError, KeyError):
+        return None
+    annotation = str(parameter.annotation)
+    if parameter.default is not inspect.Parameter.empty or re.search(r"\b(None|NoneType|Optional|Any)\b", annotation):
+        return None
+    return MissingInput(name, code, workflow_name)
+
+
+def explained_missing_input(error: BaseException, missing: MissingInput) -> Exception | None:
+    """Return a better error for one that using the absent input as an object has raised; `None` for others."""
+    kind = type(error)
+    if (kind is not AttributeError and kind is not TypeError) or "NoneType" not in str(error):
+        return None
+    last = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        last = (frame, line)
+    if last is None or last[0].f_code is not missing.code or last[0].f_locals.get(missing.parameter) is not None:
+        return None
+    file, line = missing.code.co_filename, last[1]
+    source = linecache.getline(file, line, last[0].f_globals)
+    if source and not re.search(rf"\b{missing.parameter}\b", source):
+        return None
+    name = missing.workflow_name
+    return kind(
+        f"{error} ({file}:{line}): the workflow {name!r} was started without an input, which is its parameter "
+        f"{missing.parameter!r}\n"
+        f"  wrong: client.schedule_new_orchestration({name!r})\n"
+        f"  right: client.schedule_new_orchestration({name!r}, input=...)"
+    )
 
 
 class Correction(NamedTuple):

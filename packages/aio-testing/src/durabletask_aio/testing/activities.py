@@ -52,7 +52,9 @@ class Activities:
         try:
             # A future, because StopIteration cannot leave a coroutine: Python makes a RuntimeError of it.
             call.result = (await self._outcome(request, call)).result()
-            encoded = self._converter.serialize(call.result)
+            encoded = hosting.serialize_activity_result(
+                self._converter, call.result, call.name, self._function_of(call.name)
+            )
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             if self.is_stopping or isinstance(error, KeyboardInterrupt):
                 raise
@@ -105,6 +107,13 @@ class Activities:
             if asyncio.iscoroutine(answer.result()):
                 return _completed(await cast("Awaitable[Any]", answer.result()))
         return answer
+
+    def _function_of(self, name: str) -> Callable[..., Any] | None:
+        """Return the function that runs as an activity, `None` for a stub that is none."""
+        stub = self.stubs.get(name)
+        if stub is not None:
+            return stub.function
+        return cast("Callable[..., Any]", self._registry.get_activity(name))
 
     def _registered(self, name: str) -> Callable[..., Any]:
         names = self._registry.names("activity")

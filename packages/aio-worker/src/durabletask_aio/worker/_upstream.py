@@ -151,7 +151,11 @@ def orchestrator_turn(make_executor: Callable[..., Any]) -> Callable[..., None]:
 
 
 def activity_execution(
-    make_context: Callable[[str, int], task.ActivityContext], spans: Any, *, new_failure_details: Callable[..., Any]
+    make_context: Callable[[str, int], task.ActivityContext],
+    spans: Any,
+    *,
+    new_failure_details: Callable[..., Any],
+    make_converter: Callable[[DataConverter], Any],
 ) -> Callable[..., None]:
     """Copy `TaskHubGrpcWorker._execute_activity`.
 
@@ -159,14 +163,17 @@ def activity_execution(
         make_context: Makes the activity's context of instance id and task id.
         spans: Takes the place of the module `tracing`.
         new_failure_details: Takes the place of `helpers.new_failure_details`.
+        make_converter: Makes the data converter of an activity of the worker's.
 
     Returns:
         The copy, as a function whose first argument is the worker.
     """
 
     class Executor(upstream._ActivityExecutor):
-        # Assigned below: a function in the class body would add a frame to every traceback an activity reports.
-        pass
+        # `execute` is assigned below: one in the class body would add a frame to every traceback an activity reports.
+
+        def __init__(self, registry: Any, logger: logging.Logger, data_converter: DataConverter) -> None:
+            super().__init__(registry, logger, make_converter(data_converter))
 
     cast(Any, Executor).execute = rebind_globals(
         upstream._ActivityExecutor.execute, task=SimpleNamespace(ActivityContext=make_context)

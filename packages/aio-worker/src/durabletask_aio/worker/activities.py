@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durabletask_aio.core.hosting import activity_failure_details, describe_unregistered
+from durabletask_aio.core.hosting import activity_failure_details, describe_unregistered, serialize_activity_result
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import SERVER, helpers, payload_helpers, pb, tracing, type_discovery
 from durabletask_aio.worker.activity_context import ActivityContext
@@ -59,6 +59,22 @@ class _Handled:
 HANDLED = _Handled()
 
 
+class _ResultConverter:
+    """A data converter for upstream's executor that says what cannot be serialised of a result, and where.
+
+    Args:
+        converter: The worker's.
+        serialize: Serialises a result.
+    """
+
+    def __init__(self, converter: Any, serialize: Callable[[Any], str | None]) -> None:
+        self._converter = converter
+        self.serialize = serialize
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._converter, name)
+
+
 class Activities:
     """Executes the activities of one worker."""
 
@@ -77,6 +93,7 @@ class Activities:
                 lambda _instance_id, _task_id: self._make_context(_request.get()),
                 ActivityTracing(),
                 new_failure_details=self._failure_details,
+                make_converter=self._result_converter,
             ).__get__(worker)
         )
         self.deliveries = Deliveries()
@@ -239,7 +256,7 @@ class Activities:
             if self._loop.is_cancelling(asyncio.current_task()):
                 raise _Cancelled from None
             raise  # The activity cancelled itself, which is a failure.
-        encoded_output = converter.serialize(output)
+        encoded_output = serialize_activity_result(converter, output, name, function)
         self._logger.debug(
             "%s/%s: Activity '%s' completed successfully with %d char(s) of encoded output.",
             instance_id,
@@ -273,6 +290,11 @@ class Activities:
         return await output
 
     # -- responses -----------------------------------------------------------------------------------------------
+
+    def _result_converter(self, converter: Any) -> _ResultConverter:
+        name = _request.get().name
+        function = _upstream.find_activity(self._worker, name)
+        return _ResultConverter(converter, lambda result: serialize_activity_result(converter, result, name, function))
 
     def _failure_details(self, error: BaseException, provider: Any, logger: logging.Logger) -> pb.TaskFailureDetails:
         """Describe a failure of a sync activity; of one that is not registered, with the names of those that are."""
