@@ -29,6 +29,7 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker import leases as module
 from durabletask_aio.worker.binding import binding_of
 from durabletask_aio.worker.leases import Leases, lease_of
+from durabletask_aio.worker.work_item import WorkItem
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 QUICK = GrpcWorkerResiliencyOptions(reconnect_backoff_base_seconds=0.05, reconnect_backoff_cap_seconds=0.2)
@@ -519,7 +520,8 @@ class Submission:
     def submit(self, *, is_async: bool = False) -> None:
         kind = _upstream.ACTIVITY if is_async else _upstream.ENTITY_BATCH
         request = pb.ActivityRequest(name="async") if is_async else pb.EntityBatchRequest()
-        self.binding.work_items.submit(kind, self.execute, self.cancel, request, self, OURS, release=lambda: None)
+        item = WorkItem(kind, self.execute, self.cancel, request, self, OURS, release=lambda: None)
+        self.binding.work_items.submit(item)
 
     def execute(self, *_: Any) -> None:
         self.held_meanwhile.append(self.leases.held)

@@ -31,6 +31,7 @@ from durabletask.worker import TaskHubGrpcWorker
 
 from durabletask_aio.worker import reconnecting
 from durabletask_aio.worker.rebind import rebind_globals
+from durabletask_aio.worker.work_item import WorkItem
 
 if TYPE_CHECKING:
     from durabletask.exception_properties import ExceptionPropertiesProvider as ExceptionPropertiesProvider
@@ -297,13 +298,13 @@ class _Manager(upstream._AsyncWorkerManager):
     # Called by the run loop of a class that overrides upstream's; the copy below does not call them.
 
     def submit_orchestration(self, *item: Any) -> None:
-        self._work_items.submit(TURN, *item)
+        self._work_items.submit(WorkItem(TURN, *item))
 
     def submit_activity(self, *item: Any) -> None:
-        self._work_items.submit(ACTIVITY, *item)
+        self._work_items.submit(WorkItem(ACTIVITY, *item))
 
     def submit_entity_batch(self, *item: Any) -> None:
-        self._work_items.submit(ENTITY_BATCH, *item)
+        self._work_items.submit(WorkItem(ENTITY_BATCH, *item))
 
 
 def set_work_items(worker: Worker, work_items: WorkItems) -> None:
@@ -336,14 +337,16 @@ def set_work_items(worker: Worker, work_items: WorkItems) -> None:
             release = of_run.acquire(channel)
             try:
                 work_items.submit(
-                    kind,
-                    getattr(worker, execute),
-                    getattr(worker, cancel),
-                    getattr(message, name),
-                    stub,
-                    message.completionToken,
-                    stream=stream,
-                    release=release,
+                    WorkItem(
+                        kind,
+                        getattr(worker, execute),
+                        getattr(worker, cancel),
+                        getattr(message, name),
+                        stub,
+                        message.completionToken,
+                        stream=stream,
+                        release=release,
+                    )
                 )
             except BaseException:
                 release()

@@ -27,6 +27,7 @@ from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import ACTIVITY, ENTITY_BATCH, TURN
 from durabletask_aio.worker.activities import HANDLED
 from durabletask_aio.worker.leases import ENGINE, lease_of
+from durabletask_aio.worker.work_item import WorkItem
 from durabletask_aio.worker.work_stream import WorkStream
 
 if TYPE_CHECKING:
@@ -40,52 +41,6 @@ if TYPE_CHECKING:
 
 SESSIONS = "durabletask-aio-sessions"
 """Metadata of a stream by which an engine of this project sends less than the whole history of a live instance."""
-
-
-class WorkItem:
-    """One work item: how it is executed and abandoned, and what it came with."""
-
-    __slots__ = (
-        "cancel",
-        "execute",
-        "has_ended",
-        "is_bound_to_stream",
-        "kind",
-        "lease",
-        "outlives_stream",
-        "release",
-        "request",
-        "stream",
-        "stub",
-        "token",
-    )
-
-    def __init__(
-        self,
-        kind: str,
-        execute: Callable[..., Any],
-        cancel: Callable[..., Any],
-        request: Any,
-        stub: Any,
-        token: str,
-        stream: WorkStream | None,
-        release: Callable[[], None] | None,
-    ) -> None:
-        self.kind = kind
-        self.execute = execute
-        self.cancel = cancel
-        self.request = request
-        self.stub = stub
-        self.token = token
-        self.stream = stream
-        self.release = release
-        """Called when nothing needs the channel of this item any more."""
-        self.lease: str | None = None
-        self.outlives_stream = lease_of(token) is not None
-        """Whether the engine takes its result after the stream has ended."""
-        self.has_ended = False
-        self.is_bound_to_stream = False
-        """Whether the end of the stream waits for it."""
 
 
 class WorkQueue:
@@ -294,48 +249,26 @@ class WorkItems:
             logger=self._logger,
         )
 
-    def submit(
-        self,
-        kind: str,
-        execute: Callable[..., Any],
-        cancel: Callable[..., Any],
-        request: Any,
-        stub: Any,
-        token: str,
-        *,
-        stream: WorkStream | None = None,
-        release: Callable[[], None] | None = None,
-    ) -> None:
+    def submit(self, item: WorkItem) -> None:
         """Take a work item.
-
-        Args:
-            kind: `TURN`, `ACTIVITY` or `ENTITY_BATCH`.
-            execute: Executes it; called with the three that follow `cancel`.
-            cancel: Returns it to the engine; called with the same.
-            request: What the engine asks for.
-            stub: Where the outcome goes.
-            token: The completion token of the item.
-            stream: The stream that it came by, if that is known.
-            release: Called when nothing needs the channel of this item any more.
 
         Raises:
             RuntimeError: If the worker has stopped.
         """
-        item = WorkItem(kind, execute, cancel, request, stub, token, stream, release)
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("Cannot submit new work items after shutdown has been initiated.")
             self._unfinished += 1
-        if self._leases is not None and (lease := lease_of(token)) is not None:
+        if self._leases is not None and (lease := lease_of(item.token)) is not None:
             if not self._leases.hold(lease):
                 # Received after the worker has said that it leaves: the engine has given the item to another one.
                 self._deliveries.run_in_thread(self._drop_item, item)
                 return
             item.lease = lease
-        if not token:
-            self._turns.foreign_engine.note(token)
+        if not item.token:
+            self._turns.foreign_engine.note(item.token)
         if not self._is_parked(item):
-            self._queues[kind].put(item)
+            self._queues[item.kind].put(item)
 
     def _start(self, item: WorkItem) -> None:
         """Start an item, without waiting, on the thread that reads the stream or that has ended another item."""
