@@ -324,6 +324,8 @@ class Evaluator:
             return self._next_or_type(short, node.args[0], scope)
         if short in _LOOPS:
             return [Instance(ExternalName("asyncio.AbstractEventLoop"))]
+        if short == "logging.getLogger":
+            return [Instance(ExternalName("logging.Logger"))]
         if short in _CONSUMERS:
             return []
         made = self._collection(short, node, scope)

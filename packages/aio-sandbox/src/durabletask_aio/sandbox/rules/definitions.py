@@ -397,6 +397,95 @@ RULES: Final = (
         "await ctx.sleep(60)\nawait ctx.call_activity(poll)\nctx.continue_as_new(None)",
     ),
     Rule(
+        "DET808",
+        "unknown-name",
+        Category.STRUCTURE,
+        _WARNING,
+        "An activity or workflow is called by a name that nothing is registered under",
+        "A name in quotes is looked up when the call is made, on the worker that takes it. One that resembles a"
+        " registered name, or that is registered as the other kind, is probably misspelt; other names may belong to"
+        " another program and are not reported.",
+        "the registered name, or the function itself in place of its name",
+        "the registered name, or the function itself in place of its name",
+        "def charge(ctx, order): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    await ctx.call_activity('chrage', input=order)",
+        "def charge(ctx, order): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    await ctx.call_activity('charge', input=order)",
+    ),
+    Rule(
+        "DET809",
+        "duplicate-name",
+        Category.STRUCTURE,
+        _ERROR,
+        "A name is registered twice",
+        "A worker has one activity and one workflow of a name. Registering a second one raises an error when the"
+        " program starts.",
+        "another name, as in `add_activity(function, name=...)`",
+        "another name, as in `add_named_activity(name, function)`",
+        "def charge(ctx, order): ...\n\nworker.add_activity(charge)\n"
+        "worker.add_activity(refund, name='charge')\n\nasync def workflow(ctx, order): ...",
+        "def charge(ctx, order): ...\n\nworker.add_activity(charge)\n"
+        "worker.add_activity(refund, name='refund')\n\nasync def workflow(ctx, order): ...",
+    ),
+    Rule(
+        "DET810",
+        "lock-over-await",
+        Category.THREAD,
+        _WARNING,
+        "A thread's lock is held while the workflow waits",
+        "A workflow may wait for days, and is suspended in the meantime. Other workflows on the same thread that want"
+        " the lock then stop the thread, so that the one that holds it never continues.",
+        "an `asyncio.Lock` of the workflow's own, an entity, or a block that ends before the `await`",
+        "an entity, or a block that ends before the `yield`",
+        "lock = threading.Lock()\nwith lock:\n    await ctx.call_activity(pay)",
+        "lock = asyncio.Lock()\nasync with lock:\n    await ctx.call_activity(pay)",
+    ),
+    Rule(
+        "DET811",
+        "workflow-context-in-activity",
+        Category.STRUCTURE,
+        _WARNING,
+        "An activity gets the context of a workflow",
+        "An activity runs elsewhere, perhaps on another machine, with an `ActivityContext`, which starts no operations."
+        " The workflow's context cannot be written to the history as an input.",
+        "the values that the activity needs as its input, and `ActivityContext` as its annotation",
+        "the values that the activity needs as its input, and `ActivityContext` as its annotation",
+        "await ctx.call_activity(charge, input=ctx)",
+        "await ctx.call_activity(charge, input=ctx.instance_id)",
+    ),
+    Rule(
+        "DET812",
+        "unmatched-except",
+        Category.STRUCTURE,
+        _WARNING,
+        "An exception is caught that the call cannot raise",
+        "A failed activity or workflow raises `ActivityFailedError` or `SubOrchestrationFailedError`, since the one who"
+        " waits may be another process. `raises=` makes the failure an instance of the types that it lists. Adding it"
+        " changes the branch that a recorded failure takes; see [upgrading running workflows](../upgrading.md).",
+        "`raises=(...)` in the call, or `except ActivityFailedError`",
+        "`except task.TaskFailedError`",
+        "class Declined(Exception): ...\n\nasync def workflow(ctx, order):\n    try:\n"
+        "        await ctx.call_activity('charge', input=order)\n    except Declined:\n        return 'declined'",
+        "class Declined(Exception): ...\n\nasync def workflow(ctx, order):\n    try:\n"
+        "        await ctx.call_activity('charge', input=order, raises=(Declined,))\n    except Declined:\n"
+        "        return 'declined'",
+    ),
+    Rule(
+        "DET813",
+        "repeated-log",
+        Category.STRUCTURE,
+        _NOTE,
+        "A line of a log is written again on each replay",
+        "The code before an `await` runs again whenever the workflow continues from its history, and what it logs is"
+        " written again.",
+        "`ctx.logger`, or `ctx.create_replay_safe_logger(logger)`",
+        "`ctx.create_replay_safe_logger(logger)`",
+        "import logging\nlogger = logging.getLogger(__name__)\n\nasync def workflow(ctx, order):\n"
+        "    logger.info('started')",
+        "import logging\nlogger = logging.getLogger(__name__)\n\nasync def workflow(ctx, order):\n"
+        "    ctx.create_replay_safe_logger(logger).info('started')",
+    ),
+    Rule(
         "DET901",
         "allowance-without-reason",
         Category.CHECKER,
@@ -420,5 +509,18 @@ RULES: Final = (
         "Python that the interpreter running the checker understands",
         "async def workflow(ctx)\n    ...",
         "async def workflow(ctx):\n    ...",
+    ),
+    Rule(
+        "DET903",
+        "unused-allowance",
+        Category.CHECKER,
+        _NOTE,
+        "A pragma allows nothing that the checker finds",
+        "The line may have been corrected since, or the name may be another rule's. A pragma may still be needed for"
+        " what the sandbox finds while a workflow runs.",
+        "the line without the comment",
+        "the line without the comment",
+        "started = ctx.now()  # determinism: allow[DET101] only for a log line",
+        "started = ctx.now()",
     ),
 )

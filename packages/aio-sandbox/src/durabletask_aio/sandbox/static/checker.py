@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from durabletask_aio.core import WorkflowValidationError
-from durabletask_aio.sandbox.code.sources import Source, pragmas_of
-from durabletask_aio.sandbox.rules.catalogue import Catalogue, Severity, allows
+from durabletask_aio.sandbox.code.sources import Pragma, Source, pragmas_of
+from durabletask_aio.sandbox.rules.catalogue import Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.static.discovery import (
@@ -20,6 +20,7 @@ from durabletask_aio.sandbox.static.discovery import (
     may_have_orchestrators,
     orchestrators,
 )
+from durabletask_aio.sandbox.static.registrations import Registrations
 from durabletask_aio.sandbox.static.scanner import Analysis
 from durabletask_aio.sandbox.static.source_modules import SourceModule, read_source
 from durabletask_aio.sandbox.static.source_resolver import SourceResolver
@@ -114,16 +115,25 @@ def check_files(
     ]
     found: list[Finding] = []
     checked: dict[int, Orchestrator] = {}
+    registrations = Registrations()
     for module in modules:
         found.extend(_check_pragmas(module, catalogue))
         if may_have_orchestrators(module, settings.orchestrators):
-            for each in orchestrators(module, resolver, settings.orchestrators):
+            for each in orchestrators(module, resolver, settings.orchestrators, registrations):
                 checked.setdefault(id(each.function.node), each)
         elif module.filename in named:
             # The syntax tree is not kept, since it takes many times the memory of the text.
             found.extend(_check_syntax(module.parsed(), catalogue))
+    found.extend(registrations.findings)
+    used: set[tuple[str, int]] = set()
+    scanned: set[tuple[str, int, int]] = set()
     for each in checked.values():
-        found.extend(_check_orchestrator(each, resolver, catalogue, settings))
+        analysis = Analysis(resolver, catalogue, settings.allow, notes=settings.notes, registrations=registrations)
+        found.extend(_check_orchestrator(each, resolver, analysis))
+        used |= analysis.used_pragmas
+        scanned |= analysis.scanned
+    if settings.notes:
+        found.extend(_unused_pragmas(modules, catalogue, used, scanned))
     for module in resolver.parsed_modules():
         found.extend(_check_syntax(module.source, catalogue))
     recognised = [RecognisedOrchestrator(each.name, each.module.name, each.found_by) for each in checked.values()]
@@ -144,18 +154,12 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(_deduplicated(findings), key=lambda each: (each.file, each.line, each.column or 0, each.rule.code))
 
 
-def _check_orchestrator(
-    each: Orchestrator, resolver: SourceResolver, catalogue: Catalogue, settings: Settings
-) -> list[Finding]:
+def _check_orchestrator(each: Orchestrator, resolver: SourceResolver, analysis: Analysis) -> list[Finding]:
     try:
-        return [
-            finding
-            for body in resolver.bodies(each.function)
-            for finding in Analysis(resolver, catalogue, settings.allow, notes=settings.notes).run(body)
-        ]
+        return [finding for body in resolver.bodies(each.function) for finding in analysis.run(body)]
     except RecursionError:
         # A generated file with expressions nested a thousand levels deep must not end the check of all other files.
-        rule = catalogue.rules["DET902"]
+        rule = analysis.catalogue.rules["DET902"]
         node, file = each.function.node, each.module.source.filename
         detail = "The function is nested too deeply to be analysed"
         return [
@@ -196,21 +200,37 @@ def _check_pragmas(module: SourceModule, catalogue: Catalogue) -> Iterator[Findi
         details = [f"The pragma allows `{name}`, which is not a rule, category or call" for name in unknown]
         if pragma.needs_reason and not pragma.reason:
             details.append("The pragma does not say why the line may be different on replay")
-        line = pragma.source_line
-        column = line.index("#") + 1 if "#" in line else 1
         for detail in details[:1]:  # one finding per place
-            advice = rule.alternative
-            yield Finding(
-                rule,
-                module.filename,
-                pragma.line,
-                column,
-                "<module>",
-                (),
-                detail=detail,
-                advice=advice,
-                source_line=line,
-            )
+            yield _about_pragma(pragma, module, rule, detail)
+
+
+def _unused_pragmas(
+    modules: list[SourceModule], catalogue: Catalogue, used: set[tuple[str, int]], scanned: set[tuple[str, int, int]]
+) -> Iterator[Finding]:
+    """Notes about pragmas in functions that were analysed, which have allowed nothing."""
+    for module in modules:
+        ranges = [(first, last) for filename, first, last in scanned if filename == module.filename]
+        for line, pragma in pragmas_of(module.text).items() if ranges else ():
+            is_scanned = any(first <= line <= last for first, last in ranges)
+            if is_scanned and (module.filename, line) not in used:
+                detail = f"Nothing on the line needs `{pragma.names[0] if pragma.names[0] != '*' else 'allow'}`"
+                yield _about_pragma(pragma, module, catalogue.rules["DET903"], detail)
+
+
+def _about_pragma(pragma: Pragma, module: SourceModule, rule: Rule, detail: str) -> Finding:
+    line = pragma.source_line
+    column = line.index("#") + 1 if "#" in line else 1
+    return Finding(
+        rule,
+        module.filename,
+        pragma.line,
+        column,
+        "<module>",
+        (),
+        detail=detail,
+        advice=rule.alternative,
+        source_line=line,
+    )
 
 
 def _error_of(source: Source) -> str:

@@ -11,6 +11,8 @@ from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
 from durabletask_aio.sandbox.code.values import ContextValue, Instance, SourceClass, SourceFunction, Value
 from durabletask_aio.sandbox.static.annotations import CONTEXT_NAMES
+from durabletask_aio.sandbox.static.registrations import WORDS as REGISTERING_WORDS
+from durabletask_aio.sandbox.static.registrations import RegistrationFinder, Registrations
 from durabletask_aio.sandbox.static.scanner import is_generator
 from durabletask_aio.sandbox.static.source_classes import is_static
 from durabletask_aio.sandbox.static.source_modules import SourceModule
@@ -32,6 +34,7 @@ _ORCHESTRATOR_WORDS: Final = (
     *_AMBIGUOUS_DECORATORS,
     *_CREATORS,
     *CONTEXT_NAMES,
+    *REGISTERING_WORDS,
 )
 
 
@@ -50,15 +53,19 @@ class Orchestrator:
 
 
 def orchestrators(
-    module: SourceModule, resolver: SourceResolver, wanted: frozenset[str] = frozenset()
+    module: SourceModule,
+    resolver: SourceResolver,
+    wanted: frozenset[str] = frozenset(),
+    registrations: Registrations | None = None,
 ) -> list[Orchestrator]:
     """The orchestrators that `module` defines or registers, each once.
 
-    `wanted` has names given by the user: `function`, or `module:function`.
+    `wanted` has names given by the user: `function`, or `module:function`. What the module registers is entered into
+    `registrations`.
     """
     if not may_have_orchestrators(module, wanted) or module.source.tree is None:
         return []
-    finder = _Finder(module, resolver, wanted)
+    finder = _Finder(module, resolver, wanted, registrations or Registrations())
     finder.visit(module.source.tree.body, module.scope, None)
     return sorted(finder.found.values(), key=lambda each: each.function.node.lineno)
 
@@ -89,24 +96,30 @@ def imports_an_sdk(text: str) -> bool:
 
 
 class _Finder:
-    def __init__(self, module: SourceModule, resolver: SourceResolver, wanted: frozenset[str]) -> None:
+    def __init__(
+        self, module: SourceModule, resolver: SourceResolver, wanted: frozenset[str], registrations: Registrations
+    ) -> None:
         self._module = module
         self._resolver = resolver
         self._evaluator = Evaluator(resolver)
+        self._registrations = RegistrationFinder(module, self._evaluator, resolver.catalogue, registrations)
         self._wanted = wanted
         self.found: dict[int, Orchestrator] = {}
 
     def visit(self, statements: list[ast.stmt], scope: Scope, owner: SourceClass | None) -> None:
+        self._registrations.duplicates(statements, scope)
         for statement in statements:
             for node in own_nodes(statement):
                 if isinstance(node, ast.Call):
                     self._registration(node, scope)
+                    self._registrations.call(node, scope)
                 elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     self._function(node, scope, owner)
                 elif isinstance(node, ast.ClassDef):
                     self.visit(node.body, scope, SourceClass(node, scope))
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: SourceClass | None) -> None:
+        self._registrations.decorated(node)
         how = self._recognise(node, scope, is_method=owner is not None)
         if how is not None:
             receiver = Instance(owner) if owner is not None and not is_static(node) else None

@@ -15,11 +15,12 @@ from typing import Final, TypeAlias
 from durabletask_aio.sandbox.code.evaluator import Evaluator
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
-from durabletask_aio.sandbox.code.sources import Source
+from durabletask_aio.sandbox.code.sources import Pragma, Source
 from durabletask_aio.sandbox.code.values import ContextValue, Value, identity
 from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
 from durabletask_aio.sandbox.rules.findings import Finding, column_of
 from durabletask_aio.sandbox.rules.fixes import Fix, fix_of_call
+from durabletask_aio.sandbox.static.registrations import Registrations
 
 LocatedNode: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
 """Syntax nodes that have a line and a column."""
@@ -53,7 +54,13 @@ class AnalysisState:
     """What the scans of one workflow share: its findings, its settings, and the functions still to be scanned."""
 
     def __init__(
-        self, resolver: NameResolver, catalogue: Catalogue, allowed: tuple[str, ...] = (), *, notes: bool = False
+        self,
+        resolver: NameResolver,
+        catalogue: Catalogue,
+        allowed: tuple[str, ...] = (),
+        *,
+        notes: bool = False,
+        registrations: Registrations | None = None,
     ) -> None:
         self.resolver = resolver
         self.catalogue = catalogue
@@ -63,6 +70,12 @@ class AnalysisState:
         self.is_generator = False
         """Whether the workflow is a generator orchestrator, for which the advice differs."""
         self._allowed = allowed
+        self.registrations = registrations
+        """What the project registers, if its files are checked."""
+        self.used_pragmas: set[tuple[str, int]] = set()
+        """The pragmas, by file and line, that have allowed something."""
+        self.scanned: set[tuple[str, int, int]] = set()
+        """The functions that were scanned, by file, first and last line."""
         self.queue: deque[Visit] = deque()
         self.scheduled: set[object] = set()
 
@@ -79,6 +92,7 @@ class AnalysisState:
         if key not in self.scheduled:
             self.scheduled.add(key)
             self.queue.append(Visit(body, (*reached, body.label), arguments, crossing))
+            self.scanned.add((body.source.filename, body.node.lineno, body.node.end_lineno or body.node.lineno))
 
     def report(self, finding: Finding) -> None:
         """Record a finding; notes are dropped unless they were asked for, and each place is recorded once."""
@@ -153,7 +167,7 @@ class FunctionScan:
                 self._report_crossing(node, call)
             return
         source = self.body.source
-        if self.analysis.is_allowed(rule, name, (*self.allowed, *self.pragma_names(node))):
+        if self.analysis.is_allowed(rule, name, self.allowed) or self._is_allowed_here(node, rule, name):
             return
         line = source.line(node.lineno)
         fix = self._fix(node, call) if call is not None and isinstance(node, ast.Call) and is_made_here else None
@@ -217,15 +231,22 @@ class FunctionScan:
         )
 
     def pragma_names(self, node: LocatedNode) -> Iterator[str]:
-        """The names that pragmas on the lines of `node`, or of the statement around it, allow."""
-        for names in self._pragmas(node):
-            yield from names
+        """The names that pragmas on the lines of `node`, or of the statement around it, allow to what it calls."""
+        for pragma in self._pragmas(node):
+            self.analysis.used_pragmas.add((self.body.source.filename, pragma.line))
+            yield from pragma.names
 
-    def _pragmas(self, node: LocatedNode) -> Iterator[tuple[str, ...]]:
+    def _is_allowed_here(self, node: LocatedNode, rule: Rule, call: str | None) -> bool:
+        for pragma in self._pragmas(node):
+            if allows(pragma.names, rule, call):
+                self.analysis.used_pragmas.add((self.body.source.filename, pragma.line))
+                return True
+        return False
+
+    def _pragmas(self, node: LocatedNode) -> Iterator[Pragma]:
         first, last = node.lineno, node.end_lineno or node.lineno
         if isinstance(node, (*COMPOUND_STATEMENTS, ast.ExceptHandler)):
             last = first
         elif self.current_statement is not None:
             first, last = self.current_statement.lineno, self.current_statement.end_lineno or last
-        for pragma in self.body.source.allowed_at(first, last):
-            yield pragma.names
+        yield from self.body.source.allowed_at(first, last)

@@ -46,13 +46,12 @@ from durabletask_aio.sandbox.rules.conditions import (
     summary_of_node,
 )
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.static import structural_rules
+from durabletask_aio.sandbox.static import operation_rules, structural_rules
 from durabletask_aio.sandbox.static.function_scan import (
     COMPOUND_STATEMENTS,
     AnalysisState,
     Crossing,
     FunctionScan,
-    Visit,
 )
 
 _PASSED_ON: Final = (
@@ -84,7 +83,7 @@ class Analysis(AnalysisState):
         self.is_generator = is_generator(body.node)
         if names:
             arguments = ((names[0], ContextValue()), *((name, Argument()) for name in names[1:2]))
-        self.queue.append(Visit(body, (body.label,), arguments))
+        self.enqueue(body, (), arguments)
         while self.queue and len(self.scheduled) < BODY_LIMIT:
             visit = self.queue.popleft()
             Scanner(self, visit).scan()
@@ -134,6 +133,7 @@ class Scanner(FunctionScan):
         elif isinstance(node, ast.Dict):
             self._follow_methods([key for key in node.keys if key is not None], "__hash__")
         structural_rules.check(self, node)
+        operation_rules.check(self, node)
 
     def _nested_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """Scan a nested function where it is mentioned, unless only by reference, as for `call_activity`."""

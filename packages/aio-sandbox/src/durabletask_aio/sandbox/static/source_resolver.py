@@ -61,7 +61,7 @@ class SourceResolver:
         roots: list[Path],
         followed: Mapping[str, bool] = MappingProxyType({}),
     ) -> None:
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._modules = SourceModules(roots, followed)
         self._evaluator = Evaluator(self)
         self._shared_values = SharedValues(self, self._evaluator, catalogue)
@@ -133,7 +133,7 @@ class SourceResolver:
         return found
 
     def _is_catalogued(self, name: str) -> bool:
-        return self._catalogue.find(name) is not None or name in self._catalogue.owners
+        return self.catalogue.find(name) is not None or name in self.catalogue.owners
 
     def _of_binding(self, binding: Binding, module: SourceModule, name: str) -> list[Value]:
         if isinstance(binding, Imported):
@@ -305,7 +305,7 @@ class SourceResolver:
             return self._of_external(f"{value.cls.name}.__call__", value)
         if not isinstance(value, ExternalName):
             return []
-        if value.owner is not None and value.name in self._catalogue.creators:
+        if value.owner is not None and value.name in self.catalogue.creators:
             return [Instance(value.owner)]
         if value.name in _PATH_MAKERS:
             return [Instance(ExternalName(_PATH))]
@@ -313,7 +313,7 @@ class SourceResolver:
         return made or ([Instance(value)] if is_class_name(value) else [])
 
     def _of_external(self, name: str, value: Value) -> list[Value]:
-        made = self._catalogue.results.get(name)
+        made = self.catalogue.results.get(name)
         is_shared = isinstance(value, Instance) and value.is_shared
         return [Instance(ExternalName(made), is_shared)] if made is not None else []
 
@@ -322,17 +322,17 @@ class SourceResolver:
     def call(self, value: Value) -> Call | None:
         if isinstance(value, SourceClass):
             bases = [each for kind in self._lineage(value) for each in self._bases(kind)]
-            found = [self._catalogue.inherited.get(each.name) for each in bases if isinstance(each, ExternalName)]
+            found = [self.catalogue.inherited.get(each.name) for each in bases if isinstance(each, ExternalName)]
             return next(filter(None, found), None)
-        return self._catalogue.find(value.name) if isinstance(value, ExternalName) else None
+        return self.catalogue.find(value.name) if isinstance(value, ExternalName) else None
 
     def owns_calls(self, value: Value) -> bool:
-        return isinstance(value, ExternalName) and value.name in self._catalogue.owners
+        return isinstance(value, ExternalName) and value.name in self.catalogue.owners
 
     def bodies(self, value: Value) -> list[FunctionBody]:
         if isinstance(value, SourceFunction):
             return [self.body_of(each) for each in (value, *self._implementations(value), *self._wrappers(value))]
-        if isinstance(value, ExternalName) and value.owner is not None and value.name in self._catalogue.creators:
+        if isinstance(value, ExternalName) and value.owner is not None and value.name in self.catalogue.creators:
             value = value.owner
         if isinstance(value, SourceClass):
             instance = Instance(value)
@@ -347,7 +347,7 @@ class SourceResolver:
         return []
 
     def factories(self, value: Value) -> list[DefaultFactory]:
-        if isinstance(value, ExternalName) and value.owner is not None and value.name in self._catalogue.creators:
+        if isinstance(value, ExternalName) and value.owner is not None and value.name in self.catalogue.creators:
             value = value.owner
             models = self._models(value)
             # Which fields the data has is not known, so that none counts as given.

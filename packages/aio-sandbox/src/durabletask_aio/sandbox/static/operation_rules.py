@@ -1,0 +1,242 @@
+"""Rules about durable operations: their names, what becomes of their results, and the errors that they raise."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Final
+
+from durabletask_aio.sandbox.code.scopes import own_nodes
+from durabletask_aio.sandbox.code.values import (
+    ContextMethod,
+    ContextValue,
+    ExternalName,
+    Instance,
+    SourceClass,
+    SourceFunction,
+    UnawaitedValue,
+    Value,
+)
+from durabletask_aio.sandbox.static.function_scan import FunctionScan
+from durabletask_aio.sandbox.static.registrations import ACTIVITY, WORKFLOW, takes_workflow_context
+
+_CALLS: Final = {"call_activity": ACTIVITY, "call_sub_orchestrator": WORKFLOW}
+_LOCKS: Final = frozenset(
+    {
+        *(f"threading.{name}" for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition")),
+        *("multiprocessing.Lock", "multiprocessing.RLock", "_thread.lock", "_thread.RLock"),
+    }
+)
+_LOGS: Final = frozenset({"debug", "info", "warning", "warn", "error", "exception", "critical", "log"})
+
+
+def check(scan: FunctionScan, node: ast.AST) -> None:
+    """Apply every rule that concerns `node`."""
+    if isinstance(node, ast.Call):
+        _name(scan, node)
+        _log(scan, node)
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+        _unused_result(scan, node)
+    elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.FormattedValue, ast.If, ast.IfExp, ast.While)):
+        _used_without_await(scan, node)
+    elif isinstance(node, ast.With):
+        _lock(scan, node)
+    elif isinstance(node, ast.Try):
+        _unmatched_except(scan, node)
+
+
+def _report(
+    scan: FunctionScan, node: ast.expr | ast.stmt | ast.ExceptHandler, code: str, detail: str, advice: str | None = None
+) -> None:
+    scan.report(node, scan.analysis.catalogue.rules[code], detail=detail, advice=advice)
+
+
+def _operation(scan: FunctionScan, node: ast.expr) -> UnawaitedValue | None:
+    """The operation or coroutine that a call starts; `None` for anything else."""
+    if not isinstance(node, ast.Call):
+        return None
+    return next((each for each in scan.values(node) if isinstance(each, UnawaitedValue)), None)
+
+
+# Names and contexts ----------------------------------------------------------------------------------------------
+
+
+def _name(scan: FunctionScan, node: ast.Call) -> None:
+    methods = [each.name for each in scan.values(node.func) if isinstance(each, ContextMethod)]
+    kind = next((_CALLS[name] for name in methods if name in _CALLS), None)
+    if kind is None or not node.args:
+        return
+    called = node.args[0]
+    if isinstance(called, ast.Constant) and isinstance(called.value, str):
+        known = scan.analysis.registrations
+        suggestion = None if known is None else known.suggestion(kind, called.value)
+        if suggestion is not None:
+            article = "activity" if kind == ACTIVITY else "workflow"
+            _report(scan, called, "DET808", f"There is no {article} `{called.value}`; {suggestion}")
+    elif kind == ACTIVITY:
+        functions = (each for each in scan.values(called) if isinstance(each, SourceFunction))
+        if any(takes_workflow_context(each, scan.resolver) for each in functions):
+            detail = f"The activity `{ast.unparse(called)}` is annotated with the context of a workflow"
+            _report(scan, called, "DET811", detail)
+    for argument in [*node.args[1:], *(keyword.value for keyword in node.keywords)]:
+        if ContextValue() in scan.values(argument):
+            detail = f"The context `{ast.unparse(argument)}` is given to `{ast.unparse(node.func)}()`"
+            _report(scan, argument, "DET811", detail)
+
+
+# What becomes of results ----------------------------------------------------------------------------------------
+
+
+def _unused_result(scan: FunctionScan, node: ast.Assign | ast.AnnAssign) -> None:
+    """Report an operation that is kept in a variable which nothing reads."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    target = targets[0]
+    if len(targets) != 1 or not isinstance(target, ast.Name) or target.id.startswith("_") or node.value is None:
+        return
+    if target.id in scan.scope.global_names:
+        return
+    value = node.value
+    parts = value.elts if isinstance(value, (ast.List, ast.Tuple)) else [getattr(value, "elt", value)]
+    started = next((each for part in parts if (each := _operation(scan, part)) is not None), None)
+    if started is None or _is_read(scan, target.id):
+        return
+    waits = target.id if parts == [value] else f"ctx.when_all({target.id})"
+    detail = f"The result of `{started.description}` is kept in `{target.id}`, which nothing reads"
+    _report(scan, node, "DET802", detail, f"`{_word(scan)} {waits}` before the end of the function")
+
+
+def _is_read(scan: FunctionScan, name: str) -> bool:
+    everything = (each for statement in scan.statements for each in ast.walk(statement))
+    return any(
+        (isinstance(each, ast.Name) and each.id == name and not isinstance(each.ctx, ast.Store))
+        or (isinstance(each, (ast.Global, ast.Nonlocal)) and name in each.names)
+        or (isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id in {"locals", "vars"})
+        for each in everything
+    )
+
+
+def _used_without_await(scan: FunctionScan, node: ast.AST) -> None:
+    """Report an operation of which the value is used as if it were its result."""
+    for used in _used(node):
+        started = _operation(scan, used)
+        if started is not None:
+            detail = f"The result of `{started.description}` is used before it is there"
+            _report(scan, used, "DET802", detail, f"`({_word(scan)} {ast.unparse(used)})`")
+
+
+def _used(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp):
+        yield from (node.left, node.right)
+    elif isinstance(node, ast.Compare):
+        yield from (node.left, *node.comparators)
+    elif isinstance(node, (ast.Subscript, ast.FormattedValue)):
+        yield node.value
+    elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
+        yield node.test.operand if isinstance(node.test, ast.UnaryOp) else node.test
+
+
+def _word(scan: FunctionScan) -> str:
+    return "yield" if scan.analysis.is_generator else "await"
+
+
+# Locks, logs and errors -----------------------------------------------------------------------------------------
+
+
+def _lock(scan: FunctionScan, node: ast.With) -> None:
+    waits = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+    if not any(isinstance(each, waits) for statement in node.body for each in own_nodes(statement)):
+        return
+    for item in node.items:
+        if any(_class_name(value) in _LOCKS for value in scan.values(item.context_expr)):
+            detail = f"The thread's lock `{ast.unparse(item.context_expr)}` is held over an `{_word(scan)}`"
+            _report(scan, item.context_expr, "DET810", detail)
+
+
+def _class_name(value: Value) -> str:
+    if isinstance(value, Instance) and isinstance(value.cls, ExternalName):
+        return value.cls.name
+    return ""
+
+
+def _log(scan: FunctionScan, node: ast.Call) -> None:
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in _LOGS or _is_guarded(scan, node):
+        return
+    for value in scan.values(node.func.value):
+        if _class_name(value) in {"logging.Logger", "logging.RootLogger"} or value == ExternalName("logging"):
+            _report(scan, node, "DET813", f"`{ast.unparse(node.func)}()` writes again on each replay")
+            return
+
+
+def _is_guarded(scan: FunctionScan, node: ast.Call) -> bool:
+    """Whether the call is in an `if` statement about `ctx.is_replaying`."""
+    return any(
+        isinstance(each, ast.If)
+        and each.lineno <= node.lineno <= (each.end_lineno or 0)
+        and "is_replaying" in ast.unparse(each.test)
+        for statement in scan.statements
+        for each in own_nodes(statement)
+    )
+
+
+def _unmatched_except(scan: FunctionScan, node: ast.Try) -> None:
+    """Report an exception of the user's that the only call in a `try` block cannot raise."""
+    call = _only_call(scan, node.body)
+    if call is None or any(keyword.arg in {"raises", None} for keyword in call.keywords):
+        return
+    called = call.args[0] if call.args else None
+    if called is None or not _declares_nothing(scan, called):
+        return
+    for handler in node.handlers:
+        kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        for kind in kinds:
+            if kind is not None and _is_own_error(scan, kind):
+                name = ast.unparse(kind)
+                detail = (
+                    f"`except {name}` does not match a failure of `{ast.unparse(call.func)}({ast.unparse(called)})`"
+                )
+                advice = None if scan.analysis.is_generator else f"`raises=({name},)` in the call"
+                _report(scan, handler, "DET812", detail, advice)
+                return
+
+
+def _only_call(scan: FunctionScan, body: list[ast.stmt]) -> ast.Call | None:
+    """The call of an activity or workflow, if it is the only thing in a block that may raise an error."""
+    calls = [each for statement in body for each in own_nodes(statement) if isinstance(each, ast.Call)]
+    simple = (ast.Expr, ast.Assign, ast.AnnAssign, ast.Return)
+    if len(body) != 1 or len(calls) != 1 or not isinstance(body[0], simple):
+        return None
+    value = body[0].value
+    is_waited = isinstance(value, (ast.Await, ast.Yield)) and value.value is calls[0]
+    methods = {each.name for each in scan.values(calls[0].func) if isinstance(each, ContextMethod)}
+    return calls[0] if is_waited and methods & set(_CALLS) else None
+
+
+def _declares_nothing(scan: FunctionScan, called: ast.expr) -> bool:
+    """Whether what is called declares no exception types; a name that is text declares none."""
+    if isinstance(called, ast.Constant):
+        return True
+    functions = scan.values(called)
+    return bool(functions) and all(
+        isinstance(each, SourceFunction)
+        and not isinstance(each.node, ast.Lambda)
+        and not any("raises" in ast.unparse(decorator) for decorator in each.node.decorator_list)
+        for each in functions
+    )
+
+
+def _is_own_error(scan: FunctionScan, kind: ast.expr) -> bool:
+    values = scan.values(kind)
+    return bool(values) and all(isinstance(each, SourceClass) and _derives_only_from(scan, each) for each in values)
+
+
+def _derives_only_from(scan: FunctionScan, kind: SourceClass, depth: int = 5) -> bool:
+    """Whether a class is an exception of the user's, not based on the errors of durable operations."""
+    if depth == 0 or not kind.node.bases:
+        return False
+    bases = [value for base in kind.node.bases for value in scan.analysis.evaluator.values(base, kind.scope)]
+    return len(bases) >= len(kind.node.bases) and all(
+        _derives_only_from(scan, base, depth - 1)
+        if isinstance(base, SourceClass)
+        else isinstance(base, ExternalName) and base.name.startswith("builtins.")
+        for base in bases
+    )
