@@ -86,8 +86,11 @@ class Evaluator:
         self._resolver = resolver
         self._busy: set[tuple[int, int]] = set()
         self._returns: dict[Hashable, list[Value]] = {}
+        self._running: set[Hashable] = set()
         self._calls = 0
         self._creations = 0
+        self.cut_off = 0
+        """How often something was left out because it leads back to itself, or too deep."""
 
     def values(self, node: ast.expr, scope: Scope) -> list[Value]:
         """The values that `node` may have; empty if nothing is known."""
@@ -95,6 +98,7 @@ class Evaluator:
         # value.
         key = (id(node), id(scope))
         if key in self._busy or len(self._busy) > _DEPTH * 4:
+            self.cut_off += 1
             return []
         self._busy.add(key)
         try:
@@ -402,7 +406,10 @@ class Evaluator:
 
     def _arguments(self, function: SourceClass, node: ast.Call, scope: Scope | None) -> tuple[tuple[str, Value], ...]:
         """What is known about the arguments with which an object is created, by name."""
-        if scope is None or not (node.args or node.keywords) or self._creations > _NESTED_CALLS:
+        if scope is None or not (node.args or node.keywords):
+            return ()
+        if self._creations > _NESTED_CALLS:
+            self.cut_off += 1
             return ()
         self._creations += 1
         try:
@@ -425,17 +432,24 @@ class Evaluator:
 
     def returned_by(self, body: FunctionBody, given: tuple[tuple[str, Value], ...] = ()) -> list[Value]:
         """The values that a function returns when it is called with the arguments `given`."""
-        if body.io_only or self._calls > _NESTED_CALLS:
+        if body.io_only:
+            return []
+        if self._calls > _NESTED_CALLS:
+            self.cut_off += 1
             return []
         key = (body.key, identity(body.receiver), tuple((name, identity(value)) for name, value in given))
         if key not in self._returns:
             # A recursive call contributes nothing to the result of its own function.
             self._returns[key] = []
+            self._running.add(key)
             self._calls += 1
             try:
                 self._returns[key] = self._of_returns(body, given)
             finally:
                 self._calls -= 1
+                self._running.discard(key)
+        elif key in self._running:
+            self.cut_off += 1
         return self._returns[key]
 
     def _known_arguments(

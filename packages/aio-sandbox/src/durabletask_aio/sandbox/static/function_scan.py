@@ -115,6 +115,7 @@ class FunctionScan:
         self.reached = visit.reached
         self.allowed = visit.body.allowed
         self.crossing = visit.crossing
+        self._values: dict[int, tuple[ast.expr, list[Value]]] = {}
         self.current_statement: ast.stmt | None = None
         self.current_node: LocatedNode = visit.body.node
         self.order_insensitive: set[int] = set()
@@ -143,7 +144,11 @@ class FunctionScan:
 
     def values(self, node: ast.expr) -> list[Value]:
         """The possible values of an expression of this function; empty if nothing is known."""
-        return self.analysis.evaluator.values(node, self.scope)
+        # Several rules ask for the same expression. The node is kept, so that its id is not used again.
+        known = self._values.get(id(node))
+        if known is None:
+            known = self._values[id(node)] = (node, self.analysis.evaluator.values(node, self.scope))
+        return known[1]
 
     def report(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from durabletask_aio.sandbox.code.name_resolver import DefaultFactory
-from durabletask_aio.sandbox.code.scopes import Annotated, Scope, own_nodes, parameters
+from durabletask_aio.sandbox.code.scopes import Annotated, Scope, dotted_name, own_nodes, parameters
 from durabletask_aio.sandbox.code.sources import FunctionNode
 from durabletask_aio.sandbox.code.values import SourceClass, SourceFunction, Value
 
@@ -25,7 +25,10 @@ _VALIDATORS: Final = frozenset(
 _FACTORIES: Final = frozenset({"default_factory", "factory"})
 _CONVERTERS: Final = frozenset({"converter", "validator"})
 _VALIDATOR_TYPES: Final = frozenset({"BeforeValidator", "AfterValidator", "PlainValidator", "WrapValidator"})
+_Assigned: TypeAlias = "tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.expr | Annotated]"
 _LAMBDA: Final = "durabletask_aio_lambda"
+_ON_SELF: Final = "durabletask_aio_on_self"
+"""Attribute of the syntax of a class: what its methods assign to attributes of `self`, by name."""
 _ALIASES: Final = frozenset({"alias", "validation_alias"})
 
 
@@ -85,35 +88,30 @@ def values_in_body(kind: SourceClass, name: str) -> Iterator[ast.expr | Annotate
 
 def values_on_self(kind: SourceClass, name: str) -> Iterator[tuple[SourceFunction, ast.expr | Annotated]]:
     """What the methods of the class assign to `self.name`, each with its method."""
-    for method in kind.node.body:
-        if not isinstance(method, FunctionDefinition) or not method.args.args:
-            continue
-        receiver = parameters(method.args)[0].arg
-        for statement in method.body:
-            for node in own_nodes(statement):
-                targets = (
-                    node.targets
-                    if isinstance(node, ast.Assign)
-                    else [node.target]
-                    if isinstance(node, ast.AnnAssign)
-                    else []
-                )
-                if not any(_is_attribute(target, receiver, name) for target in targets):
-                    continue
-                function = SourceFunction(method, kind.scope)
-                if isinstance(node, ast.AnnAssign):
-                    yield function, Annotated(node.annotation)
-                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                    yield function, node.value
+    held: dict[str, list[_Assigned]] | None = getattr(kind.node, _ON_SELF, None)
+    if held is None:
+        held = {}
+        for method in kind.node.body:
+            if isinstance(method, FunctionDefinition) and method.args.args:
+                for attribute, value in _assigned_on_self(method):
+                    held.setdefault(attribute, []).append((method, value))
+        setattr(kind.node, _ON_SELF, held)
+    for method, value in held.get(name, ()):
+        yield SourceFunction(method, kind.scope), value
 
 
-def _is_attribute(target: ast.expr, receiver: str, name: str) -> bool:
-    return (
-        isinstance(target, ast.Attribute)
-        and target.attr == name
-        and isinstance(target.value, ast.Name)
-        and target.value.id == receiver
-    )
+def _assigned_on_self(method: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, ast.expr | Annotated]]:
+    receiver = parameters(method.args)[0].arg
+    for statement in method.body:
+        for node in own_nodes(statement):
+            if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+                continue
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Attribute) and dotted_name(target) == f"{receiver}.{target.attr}":
+                    if isinstance(node, ast.AnnAssign):
+                        yield target.attr, Annotated(node.annotation)
+                    if node.value is not None:
+                        yield target.attr, node.value
 
 
 def validators(kind: SourceClass) -> list[SourceFunction]:

@@ -66,6 +66,8 @@ class SourceResolver:
         self._evaluator = Evaluator(self)
         self._shared_values = SharedValues(self, self._evaluator, catalogue)
         self._depth = 0
+        self._names: dict[tuple[int, str], list[Value]] = {}
+        """By id of a module and name: the values of its variables, as far as they do not depend on who asks."""
 
     # Modules -----------------------------------------------------------------------------------------------------
 
@@ -108,11 +110,21 @@ class SourceResolver:
         """One more step along imports and base classes, which may form a circle; false if there were too many."""
         self._depth += 1
         try:
+            self._evaluator.cut_off += self._depth > _FOLLOWED
             yield self._depth <= _FOLLOWED
         finally:
             self._depth -= 1
 
     def _in_module(self, module: SourceModule, name: str) -> list[Value]:
+        known = self._names.get((id(module), name))
+        if known is None:
+            before = self._evaluator.cut_off
+            known = self._bound_in(module, name)
+            if self._evaluator.cut_off == before:
+                self._names[id(module), name] = known
+        return [*known]
+
+    def _bound_in(self, module: SourceModule, name: str) -> list[Value]:
         with self._deeper() as is_possible:
             if not is_possible:
                 return []
