@@ -30,7 +30,7 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "a misspelt name of a list": ("await ctx.call_activity('pack_order')", "DET808", "did you mean `pack_orders`?"),
     "a misspelt given name": ("await ctx.call_activity('sent_mail')", "DET808", "did you mean `send_mail`?"),
     "a misspelt workflow": ("await ctx.call_sub_orchestrator('workflows')", "DET808", "did you mean `workflow`?"),
-    "a workflow as an activity": ("await ctx.call_activity('workflow')", "DET808", "is registered as a workflow"),
+    "a workflow as an activity": ("await ctx.call_activity('workflow')", "DET808", "`workflow` is registered as a workflow"),
     "a variable that nothing reads": ("kept = ctx.call_activity(charge)", "DET802", "kept in `kept`"),
     "a list that nothing reads": ("kept = [ctx.call_activity(charge)]", "DET802", "ctx.when_all(kept)"),
     "a comprehension that nothing reads": ("kept = [ctx.sleep(n) for n in order]", "DET802", "kept in `kept`"),

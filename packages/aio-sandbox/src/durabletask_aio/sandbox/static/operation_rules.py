@@ -72,7 +72,7 @@ def _name(scan: FunctionScan, node: ast.Call) -> None:
         suggestion = None if known is None else known.suggestion(kind, called.value)
         if suggestion is not None:
             article = "activity" if kind == ACTIVITY else "workflow"
-            _report(scan, called, "DET808", f"There is no {article} `{called.value}`; {suggestion}")
+            _report(scan, called, "DET808", f"No {article} `{called.value}` is registered; {suggestion}")
     elif kind == ACTIVITY:
         functions = (each for each in scan.values(called) if isinstance(each, SourceFunction))
         if any(takes_workflow_context(each, scan.resolver) for each in functions):
