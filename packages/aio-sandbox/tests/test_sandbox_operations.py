@@ -30,7 +30,11 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "a misspelt name of a list": ("await ctx.call_activity('pack_order')", "DET808", "did you mean `pack_orders`?"),
     "a misspelt given name": ("await ctx.call_activity('sent_mail')", "DET808", "did you mean `send_mail`?"),
     "a misspelt workflow": ("await ctx.call_sub_orchestrator('workflows')", "DET808", "did you mean `workflow`?"),
-    "a workflow as an activity": ("await ctx.call_activity('workflow')", "DET808", "`workflow` is registered as a workflow"),
+    "a workflow as an activity": (
+        "await ctx.call_activity('workflow')",
+        "DET808",
+        "`workflow` is registered as a workflow",
+    ),
     "a variable that nothing reads": ("kept = ctx.call_activity(charge)", "DET802", "kept in `kept`"),
     "a list that nothing reads": ("kept = [ctx.call_activity(charge)]", "DET802", "ctx.when_all(kept)"),
     "a comprehension that nothing reads": ("kept = [ctx.sleep(n) for n in order]", "DET802", "kept in `kept`"),
@@ -52,6 +56,7 @@ FOUND: dict[str, tuple[str, str, str]] = {
         "DET812",
         "`except Declined` does not match a failure of `ctx.call_activity(charge)`",
     ),
+    "an input of another type": ("await ctx.call_activity('count', input='3')", "DET814", "`count` takes `int`"),
     "a log": ("LOGGER.info('started')", "DET813", "`LOGGER.info()` writes again"),
     "an unused pragma": ("await ctx.sleep(1)  # determinism: allow[clock] not read", "DET903", "needs `clock`"),
 }
@@ -79,6 +84,8 @@ RIGHT: dict[str, str] = {
     ),
     "an error of a helper": "try:\n        await helper(ctx)\n    except Declined: pass",
     "a failure": "try:\n        await ctx.call_activity(charge)\n    except (ValueError, TimeoutError): pass",
+    "an input of the type": "await ctx.call_activity('count', input=3)",
+    "an input that is converted": "await ctx.call_activity('count', input=True)",
     "a log that replays do not repeat": "ctx.create_replay_safe_logger(LOGGER).info('started')",
     "a guarded log": "if not ctx.is_replaying:\n        LOGGER.info('started')",
     "a pragma that is used": ("import time\n    return time.time()  # determinism: allow[clock] only printed"),
@@ -90,7 +97,8 @@ def pack_orders(ctx, order): ...
 def wrong(ctx: AsyncWorkflowContext, order): ...
 @raises(Declined)
 def declaring(ctx, order): ...
-STEPS = [pack_orders]
+def count(ctx, amount: int): ...
+STEPS = [pack_orders, count]
 async def helper(ctx):
     raise Declined
 """

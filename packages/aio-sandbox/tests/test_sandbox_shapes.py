@@ -675,6 +675,22 @@ class TestRegistration:
         with pytest.warns(NonDeterminismWarning, match="DET703"):
             as_orchestrator(workflow, sandbox_mode="strict")
 
+    def test_what_an_object_holds_now_is_followed(self, load: Callable[[str], ModuleType]) -> None:
+        module = load(
+            """
+            import time
+            class Service:
+                pass
+            service = Service()
+            setattr(service, "read", time.time)
+            async def workflow(ctx: AsyncWorkflowContext, order):
+                return service.read()
+            """
+        )
+
+        assert [(finding.call, finding.certain) for finding in check(module.workflow)] == [("time.time", True)]
+        assert check(str(module.__file__)) == []
+
     def test_a_name_that_the_program_has_replaced_is_taken_from_the_file_too(
         self, load: Callable[[str], ModuleType]
     ) -> None:

@@ -486,6 +486,21 @@ RULES: Final = (
         "    ctx.create_replay_safe_logger(logger).info('started')",
     ),
     Rule(
+        "DET814",
+        "input-type",
+        Category.STRUCTURE,
+        _WARNING,
+        "A call by name gives an input of another type than the function takes",
+        "A type checker sees nothing of a call by name, and the input is converted to JSON. The activity or workflow"
+        " fails, or goes on with a value of the wrong type.",
+        "a value of the annotated type, or the function itself in place of its name",
+        "a value of the annotated type, or the function itself in place of its name",
+        "def charge(ctx, amount: int): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    await ctx.call_activity('charge', input='3')",
+        "def charge(ctx, amount: int): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    await ctx.call_activity('charge', input=3)",
+    ),
+    Rule(
         "DET901",
         "allowance-without-reason",
         Category.CHECKER,

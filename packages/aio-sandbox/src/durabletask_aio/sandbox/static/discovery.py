@@ -119,7 +119,7 @@ class _Finder:
                     self.visit(node.body, scope, SourceClass(node, scope))
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: SourceClass | None) -> None:
-        self._registrations.decorated(node)
+        self._registrations.decorated(SourceFunction(node, scope))
         how = self._recognise(node, scope, is_method=owner is not None)
         if how is not None:
             receiver = Instance(owner) if owner is not None and not is_static(node) else None

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-from durabletask_aio.sandbox.code.scopes import own_nodes
+from durabletask_aio.sandbox.code.scopes import own_nodes, parameters
 from durabletask_aio.sandbox.code.values import (
     ContextMethod,
     ContextValue,
@@ -27,6 +27,8 @@ _LOCKS: Final = frozenset(
         *("multiprocessing.Lock", "multiprocessing.RLock", "_thread.lock", "_thread.RLock"),
     }
 )
+_TYPES: Final = frozenset({"str", "bytes", "int", "float", "bool", "list", "dict"})
+_CONVERTED: Final = frozenset({("int", "float"), ("bool", "int"), ("bool", "float")})
 _LOGS: Final = frozenset({"debug", "info", "warning", "warn", "error", "exception", "critical", "log"})
 
 
@@ -73,6 +75,8 @@ def _name(scan: FunctionScan, node: ast.Call) -> None:
         if suggestion is not None:
             article = "activity" if kind == ACTIVITY else "workflow"
             _report(scan, called, "DET808", f"No {article} `{called.value}` is registered; {suggestion}")
+        elif known is not None:
+            _input(scan, node, called.value, known.functions.get((kind, called.value)))
     elif kind == ACTIVITY:
         functions = (each for each in scan.values(called) if isinstance(each, SourceFunction))
         if any(takes_workflow_context(each, scan.resolver) for each in functions):
@@ -82,6 +86,31 @@ def _name(scan: FunctionScan, node: ast.Call) -> None:
         if ContextValue() in scan.values(argument):
             detail = f"The context `{ast.unparse(argument)}` is given to `{ast.unparse(node.func)}()`"
             _report(scan, argument, "DET811", detail)
+
+
+def _input(scan: FunctionScan, node: ast.Call, name: str, function: SourceFunction | None) -> None:
+    """Report a constant as the input of a function, registered under a name, that takes another built-in type."""
+    if function is None:
+        return
+    names = parameters(function.node.args)[1 if function.receiver is None else 2 :]
+    annotation = names[0].annotation if names else None
+    given = [*(each.value for each in node.keywords if each.arg == "input"), *node.args[1:2]]
+    if annotation is None or not given:
+        return
+    kind = annotation.value if isinstance(annotation, ast.Subscript) else annotation
+    wanted = kind.id if isinstance(kind, ast.Name) else ""
+    found = _type_of(given[0])
+    if wanted in _TYPES and found in _TYPES and found != wanted and (found, wanted) not in _CONVERTED:
+        detail = f"`{name}` takes `{ast.unparse(annotation)}`, and `{ast.unparse(given[0])}` is given"
+        _report(scan, given[0], "DET814", detail, f"a value of the type `{ast.unparse(annotation)}`")
+
+
+def _type_of(node: ast.expr) -> str:
+    """The name of the built-in type of a constant or display; empty if it is not known."""
+    if isinstance(node, ast.Constant):
+        return type(node.value).__name__
+    names = {ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictComp: "dict", ast.JoinedStr: "str"}
+    return names.get(type(node), "")
 
 
 # What becomes of results ----------------------------------------------------------------------------------------

@@ -47,6 +47,10 @@ class Registrations:
     """What a project registers, by kind and name."""
 
     names: dict[str, set[str]] = field(default_factory=lambda: {ACTIVITY: set(), WORKFLOW: set()})
+    functions: dict[tuple[str, str], SourceFunction | None] = field(
+        default_factory=dict[tuple[str, str], "SourceFunction | None"]
+    )
+    """By kind and name: the function, or `None` if there are several."""
     open: set[str] = field(default_factory=set[str])
     """Kinds of which something is registered under a name that is not known."""
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -89,8 +93,10 @@ class RegistrationFinder:
                 for name, function in self._functions(keyword.value, scope):
                     self._enter(listed, name, function)
 
-    def decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def decorated(self, function: SourceFunction) -> None:
         """Enter what the decorators of a function register."""
+        node = function.node
+        assert not isinstance(node, ast.Lambda)
         for decorator in node.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             kind = _DECORATORS.get(called.attr) if isinstance(called, ast.Attribute) else None
@@ -100,8 +106,8 @@ class RegistrationFinder:
             for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
                 if keyword.arg in _NAMES:
                     name = _text(keyword.value)
-            self._enter(kind, name, None)
-            self._enter(kind, node.name, None)  # some SDKs register it under both
+            self._enter(kind, name, function)
+            self._enter(kind, node.name, function)  # some SDKs register it under both
 
     def duplicates(self, statements: list[ast.stmt], scope: Scope) -> None:
         """Report names that statements after one another register twice, for different functions."""
@@ -179,6 +185,9 @@ class RegistrationFinder:
             self._registrations.open.add(kind)
         else:
             self._registrations.names[kind].add(name)
+            known = self._registrations.functions.setdefault((kind, name), function)
+            if known is None or function is None or known.node is not function.node:
+                self._registrations.functions[kind, name] = None
         if function is not None:
             self._registrations.names[kind].add(getattr(function.node, "name", ""))
 
