@@ -19,6 +19,7 @@ from durabletask_aio.sandbox.code.values import (
 )
 from durabletask_aio.sandbox.static.function_scan import FunctionScan
 from durabletask_aio.sandbox.static.registrations import ACTIVITY, WORKFLOW, takes_workflow_context
+from durabletask_aio.sandbox.static.source_modules import SourceModule
 
 _CALLS: Final = {"call_activity": ACTIVITY, "call_sub_orchestrator": WORKFLOW}
 _LOCKS: Final = frozenset(
@@ -29,6 +30,7 @@ _LOCKS: Final = frozenset(
 )
 _TYPES: Final = frozenset({"str", "bytes", "int", "float", "bool", "list", "dict"})
 _CONVERTED: Final = frozenset({("int", "float"), ("bool", "int"), ("bool", "float")})
+_SDKS: Final = frozenset({"durabletask", "durabletask_aio", "dapr", "azure"})
 _LOGS: Final = frozenset({"debug", "info", "warning", "warn", "error", "exception", "critical", "log"})
 
 
@@ -260,7 +262,8 @@ def _is_own_error(scan: FunctionScan, kind: ast.expr) -> bool:
 
 def _derives_only_from(scan: FunctionScan, kind: SourceClass, depth: int = 5) -> bool:
     """Whether a class is an exception of the user's, not based on the errors of durable operations."""
-    if depth == 0 or not kind.node.bases:
+    module = kind.scope.namespace.name if isinstance(kind.scope.namespace, SourceModule) else ""
+    if depth == 0 or not kind.node.bases or module.partition(".")[0] in _SDKS:
         return False
     bases = [value for base in kind.node.bases for value in scan.analysis.evaluator.values(base, kind.scope)]
     return len(bases) >= len(kind.node.bases) and all(
