@@ -135,19 +135,6 @@ STRUCTURE_RULES: Final = (
     ),
     Rule(
         "DET810",
-        "lock-over-await",
-        Category.THREAD,
-        _WARNING,
-        "A thread's lock is held while the workflow waits",
-        "A workflow may wait for days, and is suspended in the meantime. Other workflows on the same thread that want"
-        " the lock then stop the thread, so that the one that holds it never continues.",
-        "an `asyncio.Lock` of the workflow's own, an entity, or a block that ends before the `await`",
-        "an entity, or a block that ends before the `yield`",
-        "lock = threading.Lock()\nwith lock:\n    await ctx.call_activity(pay)",
-        "lock = asyncio.Lock()\nasync with lock:\n    await ctx.call_activity(pay)",
-    ),
-    Rule(
-        "DET811",
         "workflow-context-in-activity",
         Category.STRUCTURE,
         _WARNING,
@@ -160,7 +147,7 @@ STRUCTURE_RULES: Final = (
         "await ctx.call_activity(charge, input=ctx.instance_id)",
     ),
     Rule(
-        "DET812",
+        "DET811",
         "unmatched-except",
         Category.STRUCTURE,
         _WARNING,
@@ -177,7 +164,7 @@ STRUCTURE_RULES: Final = (
         "        return 'declined'",
     ),
     Rule(
-        "DET813",
+        "DET812",
         "repeated-log",
         Category.STRUCTURE,
         _NOTE,
@@ -192,7 +179,7 @@ STRUCTURE_RULES: Final = (
         "    ctx.create_replay_safe_logger(logger).info('started')",
     ),
     Rule(
-        "DET814",
+        "DET813",
         "input-type",
         Category.STRUCTURE,
         _WARNING,

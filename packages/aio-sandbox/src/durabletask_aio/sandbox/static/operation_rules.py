@@ -22,11 +22,17 @@ from durabletask_aio.sandbox.static.registrations import ACTIVITY, WORKFLOW, tak
 from durabletask_aio.sandbox.static.source_modules import SourceModule
 
 _CALLS: Final = {"call_activity": ACTIVITY, "call_sub_orchestrator": WORKFLOW}
-_LOCKS: Final = frozenset(
-    {
-        *(f"threading.{name}" for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition")),
-        *("multiprocessing.Lock", "multiprocessing.RLock", "_thread.lock", "_thread.RLock"),
-    }
+_LOCKS: Final = {
+    "threading.Lock": "threading.Lock",
+    "threading.RLock": "threading.RLock",
+    "threading.Condition": "threading.Condition",
+    "threading.Semaphore": "threading.Semaphore",
+    "threading.BoundedSemaphore": "threading.Semaphore",
+    "multiprocessing.Lock": "multiprocessing.Lock",
+}
+"""By the name of a class: the name that messages show."""
+_INSTEAD_OF_LOCK: Final = (
+    "`asyncio.Lock` within an instance, `ctx.lock_entities` between instances, or a lock in an activity"
 )
 _TYPES: Final = frozenset({"str", "bytes", "int", "float", "bool", "list", "dict"})
 _CONVERTED: Final = frozenset({("int", "float"), ("bool", "int"), ("bool", "float")})
@@ -83,11 +89,11 @@ def _name(scan: FunctionScan, node: ast.Call) -> None:
         functions = (each for each in scan.values(called) if isinstance(each, SourceFunction))
         if any(takes_workflow_context(each, scan.resolver) for each in functions):
             detail = f"The activity `{ast.unparse(called)}` is annotated with the context of a workflow"
-            _report(scan, called, "DET811", detail)
+            _report(scan, called, "DET810", detail)
     for argument in [*node.args[1:], *(keyword.value for keyword in node.keywords)]:
         if ContextValue() in scan.values(argument):
             detail = f"The context `{ast.unparse(argument)}` is given to `{ast.unparse(node.func)}()`"
-            _report(scan, argument, "DET811", detail)
+            _report(scan, argument, "DET810", detail)
 
 
 def _input(scan: FunctionScan, node: ast.Call, name: str, function: SourceFunction | None) -> None:
@@ -104,7 +110,7 @@ def _input(scan: FunctionScan, node: ast.Call, name: str, function: SourceFuncti
     found = _type_of(given[0])
     if wanted in _TYPES and found in _TYPES and found != wanted and (found, wanted) not in _CONVERTED:
         detail = f"`{name}` takes `{ast.unparse(annotation)}`, and `{ast.unparse(given[0])}` is given"
-        _report(scan, given[0], "DET814", detail, f"a value of the type `{ast.unparse(annotation)}`")
+        _report(scan, given[0], "DET813", detail, f"a value of the type `{ast.unparse(annotation)}`")
 
 
 def _type_of(node: ast.expr) -> str:
@@ -174,13 +180,18 @@ def _word(scan: FunctionScan) -> str:
 
 
 def _lock(scan: FunctionScan, node: ast.With) -> None:
+    """Report a thread's lock that is held over an `await`, in the checker; the sandbox finds it while a workflow runs."""
     waits = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
-    if not any(isinstance(each, waits) for statement in node.body for each in own_nodes(statement)):
+    if scan.analysis.registrations is None or not any(
+        isinstance(each, waits) for statement in node.body for each in own_nodes(statement)
+    ):
         return
     for item in node.items:
-        if any(_class_name(value) in _LOCKS for value in scan.values(item.context_expr)):
-            detail = f"The thread's lock `{ast.unparse(item.context_expr)}` is held over an `{_word(scan)}`"
-            _report(scan, item.context_expr, "DET810", detail)
+        names = {_LOCKS[name] for value in scan.values(item.context_expr) if (name := _class_name(value)) in _LOCKS}
+        if names:
+            detail = f"A `{min(names)}` is held while the workflow waits, and blocks other instances"
+            rule = scan.analysis.catalogue.rules["DET804"]
+            scan.report(item.context_expr, rule, detail=detail, advice=_INSTEAD_OF_LOCK, certain=False)
 
 
 def _class_name(value: Value) -> str:
@@ -194,7 +205,7 @@ def _log(scan: FunctionScan, node: ast.Call) -> None:
         return
     for value in scan.values(node.func.value):
         if _class_name(value) in {"logging.Logger", "logging.RootLogger"} or value == ExternalName("logging"):
-            _report(scan, node, "DET813", f"`{ast.unparse(node.func)}()` writes again on each replay")
+            _report(scan, node, "DET812", f"`{ast.unparse(node.func)}()` writes again on each replay")
             return
 
 
@@ -226,7 +237,7 @@ def _unmatched_except(scan: FunctionScan, node: ast.Try) -> None:
                     f"`except {name}` does not match a failure of `{ast.unparse(call.func)}({ast.unparse(called)})`"
                 )
                 advice = None if scan.analysis.is_generator else f"`raises=({name},)` in the call"
-                _report(scan, handler, "DET812", detail, advice)
+                _report(scan, handler, "DET811", detail, advice)
                 return
 
 
