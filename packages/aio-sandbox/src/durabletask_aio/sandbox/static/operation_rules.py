@@ -180,7 +180,7 @@ def _word(scan: FunctionScan) -> str:
 
 
 def _lock(scan: FunctionScan, node: ast.With) -> None:
-    """Report a thread's lock that is held over an `await`, in the checker; the sandbox finds it while a workflow runs."""
+    """Report a lock of `threading` that is held over an `await`; at run time the sandbox finds it by itself."""
     waits = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
     if scan.analysis.registrations is None or not any(
         isinstance(each, waits) for statement in node.body for each in own_nodes(statement)
