@@ -24,7 +24,7 @@ def frame_of(thread_id: int) -> FrameType | None:
 
 
 class _Cleared(BaseException):
-    """Raised and caught in `raise_in_thread`, and nowhere else."""
+    """Raised and caught in `raise_in_thread` only."""
 
 
 def raise_in_thread(thread_id: int, error: type[BaseException], *, until: LockType, timeout: float) -> bool:
