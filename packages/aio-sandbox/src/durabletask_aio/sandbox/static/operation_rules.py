@@ -117,8 +117,11 @@ def _type_of(node: ast.expr) -> str:
     """The name of the built-in type of a constant or display; empty if it is not known."""
     if isinstance(node, ast.Constant):
         return type(node.value).__name__
-    names = {ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictComp: "dict", ast.JoinedStr: "str"}
-    return names.get(type(node), "")
+    if isinstance(node, (ast.List, ast.ListComp)):
+        return "list"
+    if isinstance(node, (ast.Dict, ast.DictComp)):
+        return "dict"
+    return "str" if isinstance(node, ast.JoinedStr) else ""
 
 
 # What becomes of results ----------------------------------------------------------------------------------------

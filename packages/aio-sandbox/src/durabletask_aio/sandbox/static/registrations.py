@@ -172,7 +172,9 @@ class RegistrationFinder:
                 yield from self._functions(element, scope)
             return
         values = [*_elements(self._evaluator.values(node, scope))]
-        for value in values or [None]:
+        if not values:
+            yield None, None
+        for value in values:
             if isinstance(value, SourceFunction) and not isinstance(value.node, ast.Lambda):
                 yield value.node.name, value
             elif isinstance(value, Instance) and isinstance(value.cls, SourceClass):
