@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from durabletask.aio.engine import Engine
-from durabletask.aio.worker import TaskHubGrpcWorker
-from durabletask.client import TaskHubGrpcClient
 
 from durabletask_aio.engine import cli
 from durabletask_aio.engine.schema import VERSION
@@ -234,31 +232,3 @@ def test_ages_that_are_none(text: str) -> None:
 
     assert result.exit_code == 2
     assert "is not a duration such as" in result.output
-
-
-def test_cancel_asks_an_instance(database: Path, server: tuple[subprocess.Popen[str], str]) -> None:
-    _, address = server
-    code, output, errors = run("cancel", "w", "--reason", "no longer wanted", "--address", address)
-    assert (code, output, errors) == (0, "Asked w to cancel itself.\n", "")
-
-    async def waits(ctx, _):
-        return await ctx.wait_for_external_event("go")
-
-    with TaskHubGrpcClient(host_address=address) as client, TaskHubGrpcWorker(host_address=address) as worker:
-        worker.add_orchestrator(waits)
-        worker.start()
-        state = client.wait_for_orchestration_completion("w", timeout=30)
-    assert state is not None
-    assert state.failure_details is not None
-    assert state.failure_details.error_type == "durabletask.aio.WorkflowCancelledError"
-    assert state.failure_details.message == "no longer wanted"
-
-
-@pytest.mark.parametrize(
-    ("instance_id", "message"),
-    [("nobody", "there is no instance 'nobody'"), ("o/00", "the instance 'o/00' has ended already: completed")],
-)
-def test_cancel_says_why_it_cannot(database: Path, instance_id: str, message: str) -> None:
-    code, output, errors = run("cancel", instance_id, "--db", database)
-    assert (code, output) == (2, "")
-    assert message in errors

@@ -29,6 +29,7 @@ __all__ = [
     "ExitCode",
     "json_option",
     "print_error",
+    "printable",
     "run_command",
     "select_format",
     "write",
@@ -131,7 +132,7 @@ def print_error(message: str) -> None:
         message: What is wrong and what to do about it; may have several lines.
     """
     color = False if os.environ.get("NO_COLOR") else None  # None: if it is a terminal
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {_without_controls(message)}", err=True, color=color)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True, color=color)
 
 
 def write(text: str) -> None:
@@ -144,7 +145,7 @@ def write(text: str) -> None:
         text: The text, with its newlines.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(_without_controls(text).encode(encoding, errors="replace").decode(encoding), end="")
+    print(printable(text).encode(encoding, errors="replace").decode(encoding), end="")
 
 
 def write_json(document: object, *, indent: int | None = 2) -> None:
@@ -207,7 +208,15 @@ def select_format(given: str | None, as_json: bool) -> str:
     return "json" if as_json else given or "text"
 
 
-def _without_controls(text: str) -> str:
+def printable(text: str) -> str:
+    r"""Replace the characters that would move a terminal's cursor or change its colour.
+
+    Args:
+        text: Any text, such as an id, a payload or the message of a failure.
+
+    Returns:
+        The text, with these characters written as `\x1b`.
+    """
     return _CONTROL_CHARACTERS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

@@ -49,8 +49,11 @@ For the outside:
     bearer: the bearer token of clients.
     embedded: the engine in a program of one's own.
     exporting: histories as JSON documents.
+    failure_texts: failures as the second service writes them.
     serving: what the commands that run an engine share.
-    cli: `durabletask-aio serve`, `backup`, `purge` and `retention`.
+    cli: `durabletask-aio serve`, `backup`, `export`, `purge` and `retention`.
+    instance_commands: `durabletask-aio start`, `list`, `show`, `raise`, `suspend`, `resume`, `cancel`, `terminate`.
+    command_targets: which engine a command is for.
 
 The page, with the extra `ui`:
     web.app: the ASGI application.

@@ -21,6 +21,9 @@ __all__ = [
     "SERVICE_NAME",
     "AsyncTaskHubGrpcClient",
     "HistoryEvent",
+    "OrchestrationQuery",
+    "OrchestrationState",
+    "OrchestrationStatus",
     "Servicer",
     "TaskHubGrpcClient",
     "pb",
@@ -119,7 +122,13 @@ def self_check(messages: Any = pb) -> None:
 self_check()
 
 # After the check, whose message is clearer than that of an import that fails.
-from durabletask.client import AsyncTaskHubGrpcClient, TaskHubGrpcClient  # noqa: E402
+from durabletask.client import (  # noqa: E402
+    AsyncTaskHubGrpcClient,
+    OrchestrationQuery,
+    OrchestrationState,
+    OrchestrationStatus,
+    TaskHubGrpcClient,
+)
 from durabletask.history import HistoryEvent, to_dict  # noqa: E402
 
 SERVICE: Any = cast(Any, pb).DESCRIPTOR.services_by_name[SERVICE_NAME]

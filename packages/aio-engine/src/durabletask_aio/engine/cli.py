@@ -6,33 +6,23 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import click
-import grpc
 
-from durabletask_aio.core import request_cancellation
 from durabletask_aio.core.command_line import CommandError, json_option, write_json
 from durabletask_aio.engine._upstream import TaskHubGrpcClient
-from durabletask_aio.engine.bearer import with_token
+from durabletask_aio.engine.command_targets import STATUSES, Target, target_options
 from durabletask_aio.engine.dispatch import RECONNECT_PERIOD
 from durabletask_aio.engine.embedded import Engine
 from durabletask_aio.engine.exporting import silent_logger, write_history
 from durabletask_aio.engine.management.client import EngineClient
 from durabletask_aio.engine.server import Access, Server
 from durabletask_aio.engine.serving import DEFAULT_PORT, DEFAULT_UI_PORT, Page, make_page, until_signal, wait_for
-from durabletask_aio.engine.store import FileInUseError, StoreError
-
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-
-STATUSES = {"pending": 6, "running": 0, "suspended": 7, "completed": 1, "failed": 3, "terminated": 5}
-"""Names of statuses, with the numbers of upstream's `OrchestrationStatus`."""
-
-_ENDED = {STATUSES[name] for name in ("completed", "failed", "terminated")}
+from durabletask_aio.engine.store import StoreError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -206,126 +196,22 @@ def _count(number: int, noun: str, plural: str = "") -> str:
 # -- commands for an engine that runs, or for its file -------------------------------------------------------------
 
 
-def _target_options(command: _Decorated) -> _Decorated:
-    """Add the options that say which engine."""
-    for option in (
-        click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="File with the bearer token."),
-        click.option(
-            "--tls-ca", type=click.Path(path_type=Path, exists=True), help="PEM file with the CA of the engine."
-        ),
-        click.option("--db", type=click.Path(path_type=Path, exists=True), help="A file that no engine uses now."),
-        click.option("--address", help=f"A running engine.  [default: localhost:{DEFAULT_PORT}]"),
-    ):
-        command = option(command)
-    return command
-
-
-@contextmanager
-def _connected(
-    address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None
-) -> Iterator[grpc.Channel]:
-    """Give a channel to a running engine, or to one that is started on a file for the moment."""
-    if address is not None and db is not None:
-        raise CommandError("give --address for a running engine or --db for a file that none uses, not both")
-    try:
-        if db is not None:
-            with Engine(db) as engine:
-                yield engine.channel
-            return
-        with _channel(address or f"localhost:{DEFAULT_PORT}", tls_ca, token_file) as channel:
-            yield channel
-    except FileInUseError as error:
-        raise CommandError(
-            f"{error}.\nWithout --db, the command asks a running engine: --address, by default localhost:{DEFAULT_PORT}"
-        ) from error
-    except StoreError as error:
-        raise CommandError(str(error)) from error
-    except grpc.RpcError as error:
-        raise CommandError(_explain(error, address)) from error
-
-
-@contextmanager
-def _management(
-    address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None
-) -> Iterator[EngineClient]:
-    """Give a client of what the protocol has no call for."""
-    with _connected(address, db, tls_ca, token_file) as channel:
-        yield EngineClient(channel)
-
-
-def _channel(address: str, tls_ca: Path | None, token_file: Path | None) -> grpc.Channel:
-    if tls_ca is not None:
-        credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes())
-        channel: grpc.Channel = grpc.secure_channel(address, credentials)
-    else:
-        channel = grpc.insecure_channel(address)
-    if token_file is None:
-        return channel
-    return with_token(channel, token_file.read_text(encoding="utf-8").strip())
-
-
-def _explain(error: grpc.RpcError, address: str | None) -> str:
-    call = cast("Any", error)  # every error of a call is a `grpc.Call` too
-    code, details = call.code(), call.details()
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return f"no engine answers on {address or f'localhost:{DEFAULT_PORT}'}: {details}"
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the engine on {address} is not a durabletask-aio engine: it does not know this command"
-    return str(details)
-
-
-@click.command("cancel", short_help="Ask an instance to clean up and end.")
-@click.argument("instance_id")
-@click.option("--reason", help="Why; the workflow sees it, and its failure has it as the message.")
-@_target_options
-@json_option
-def cancel(
-    instance_id: str,
-    reason: str | None,
-    address: str | None,
-    db: Path | None,
-    tls_ca: Path | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Ask the instance INSTANCE_ID to cancel itself: its workflow can clean up, and then ends.
-
-    Any engine can be asked. A generator orchestrator ignores the request.
-    """
-    with (
-        _connected(address, db, tls_ca, token_file) as channel,
-        TaskHubGrpcClient(channel=channel, logger=silent_logger) as client,
-    ):
-        state = client.get_orchestration_state(instance_id)
-        if state is None:
-            raise CommandError(f"there is no instance {instance_id!r}")
-        if state.runtime_status.value in _ENDED:
-            raise CommandError(f"the instance {instance_id!r} has ended already: {state.runtime_status.name.lower()}")
-        request_cancellation(client, instance_id, reason)
-    if as_json:
-        write_json({"instance_id": instance_id, "reason": reason})
-    else:
-        click.echo(f"Asked {instance_id} to cancel itself.")
-
-
 @click.command("backup", short_help="Copy a durable engine's database while it runs.")
-@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-@_target_options
+@click.argument("destination", metavar="TARGET", type=click.Path(path_type=Path, dir_okay=False))
+@target_options
 @json_option
-def backup(
-    target: Path, address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None, as_json: bool
-) -> None:
+def backup(destination: Path, target: Target, as_json: bool) -> None:
     """Copy a durable engine's database into the new file TARGET while it runs.
 
     The file is written by the engine, on its machine. A copy of the database made by other means misses what is still
     in its write-ahead log.
     """
-    with _management(address, db, tls_ca, token_file) as client:
-        size = client.backup(str(target.absolute()))
+    with target.management() as client:
+        size = client.backup(str(destination.absolute()))
     if as_json:
-        write_json({"target": str(target), "bytes": size})
+        write_json({"target": str(destination), "bytes": size})
     else:
-        click.echo(f"{target}: {size:,} bytes")
+        click.echo(f"{destination}: {size:,} bytes")
 
 
 @click.command("purge", short_help="Delete instances that ended long ago.")
@@ -339,22 +225,19 @@ def backup(
 )
 @click.option("--dry-run", is_flag=True, help="Only count them, without their children.")
 @click.option("--vacuum", is_flag=True, help="Give the space back to the file system; everything waits meanwhile.")
-@_target_options
+@target_options
 @json_option
 def purge(
     older_than: timedelta,
     statuses: tuple[str, ...],
     dry_run: bool,
     vacuum: bool,
-    address: str | None,
-    db: Path | None,
-    tls_ca: Path | None,
-    token_file: Path | None,
+    target: Target,
     as_json: bool,
 ) -> None:
     """Delete instances that ended long ago, with their children."""
     sizes: tuple[int, int] | None = None
-    with _management(address, db, tls_ca, token_file) as client:
+    with target.management() as client:
         count = client.purge_older(older_than, statuses=[STATUSES[each] for each in statuses], dry_run=dry_run)
         if vacuum and not dry_run:
             sizes = client.vacuum()
@@ -368,17 +251,15 @@ def purge(
 
 @click.command("retention", short_help="Set how long instances stay that have ended.")
 @click.argument("age", metavar="AGE|off")
-@_target_options
+@target_options
 @json_option
-def retention(
-    age: str, address: str | None, db: Path | None, tls_ca: Path | None, token_file: Path | None, as_json: bool
-) -> None:
+def retention(age: str, target: Target, as_json: bool) -> None:
     """Set how long instances stay that have ended: AGE is such as 30d, or off.
 
     It holds until it is changed, over restarts of the engine.
     """
     wanted = None if age == "off" else Age().convert(age, None, None)
-    with _management(address, db, tls_ca, token_file) as client:
+    with target.management() as client:
         client.set_retention(wanted)
     if as_json:
         write_json({"seconds": None if wanted is None else int(wanted.total_seconds())})
@@ -392,7 +273,7 @@ def retention(
 @click.option("--name", "names", multiple=True, help="Instances of this orchestrator; may be repeated.")
 @click.option("--status", "statuses", type=click.Choice(list(STATUSES)), multiple=True, help="Of this status only.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most the newest of them.")
-@_target_options
+@target_options
 @json_option
 def export(
     folder: Path,
@@ -400,17 +281,14 @@ def export(
     names: tuple[str, ...],
     statuses: tuple[str, ...],
     limit: int,
-    address: str | None,
-    db: Path | None,
-    tls_ca: Path | None,
-    token_file: Path | None,
+    target: Target,
     as_json: bool,
 ) -> None:
     """Write the histories of instances to FOLDER, one JSON file each.
 
     `durabletask-aio replay FOLDER` then says whether today's code fits them. Histories hold inputs and results.
     """
-    with _connected(address, db, tls_ca, token_file) as channel:
+    with target.channel() as channel:
         found: Iterable[str] = instance_ids
         if not instance_ids:
             search = EngineClient(channel).search(

@@ -50,6 +50,7 @@ class EngineClient:
         only_roots: bool = False,
         newest_first: bool = True,
         page_size: int = 100,
+        with_outcome: bool = False,
     ) -> Iterator[messages.InstanceSummary]:
         """Find instances.
 
@@ -67,6 +68,7 @@ class EngineClient:
             only_roots: leave out what has a parent.
             newest_first: the order of their creation, or the other way round.
             page_size: how many to ask for at once.
+            with_outcome: with the number of their children, and the failure or the beginning of the result.
 
         Yields:
             The instances; the next page is asked for when it is needed.
@@ -91,6 +93,7 @@ class EngineClient:
                     only_roots=only_roots,
                     newest_first=newest_first,
                     page_size=page_size,
+                    with_outcome=with_outcome,
                     page_token=token,
                 )
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from markupsafe import Markup
 
-from durabletask_aio.core.hosting import cancellation_reason, is_cancellation
 from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.failure_texts import cancellation_text, is_cancelled
 
 
 class Status(Enum):
@@ -127,26 +127,6 @@ def short_failure(text: str) -> str:
     """Return a failure, written as type and message, with the type without its module."""
     kind, separator, message = text.partition(": ")
     return f"{kind.rpartition('.')[2]}{separator}{message}"
-
-
-class _Failure(NamedTuple):
-    error_type: str
-    message: str
-
-
-def _as_failure(text: str) -> _Failure:
-    kind, _, message = text.partition(": ")
-    return _Failure(kind, message)
-
-
-def is_cancelled(text: str) -> bool:
-    """Whether a failure, written as type and message, is that of an instance that was cancelled."""
-    return is_cancellation(_as_failure(text))
-
-
-def cancellation_text(text: str) -> str:
-    """Return why an instance was cancelled, of a failure that is written as type and message."""
-    return cancellation_reason(_as_failure(text)) or "no reason was given"
 
 
 FILTERS: dict[str, Any] = {
