@@ -248,4 +248,4 @@ async def calls_as_it_should(ctx: AsyncWorkflowContext) -> str:
 def test_an_activity_that_is_passed_is_itself() -> None:
     assert reported(calls_as_it_should, "strict") == ("", [])
     assert reported(calls_as_it_should, "best_effort") == ("", [])
-    assert charge(None, 1) == "receipt"  # type: ignore[arg-type]  # outside of workflows
+    assert charge(None, 1) == "receipt"  # outside of workflows
