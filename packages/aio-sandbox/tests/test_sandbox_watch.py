@@ -24,7 +24,7 @@ import pytest
 
 from durabletask_aio.core import NonDeterminismWarning, SandboxMode, SandboxViolationError
 from durabletask_aio.sandbox.rules.allowance import allow
-from durabletask_aio.sandbox.runtime import monitoring
+from durabletask_aio.sandbox.runtime import execution, monitoring
 from durabletask_aio.sandbox.runtime.sandbox import Layer, WorkflowSandbox
 from durabletask_aio.sandbox.static.call_index import call_index
 
@@ -431,7 +431,7 @@ class TestMonitoring:
     def test_without_a_free_id_strict_warns_once_and_continues(self) -> None:
         api: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         monitoring.monitor(call_index).stop()
-        monitoring._warned.clear()
+        execution._warned.clear()
         taken = [number for number in (3, 4, 5) if api.get_tool(number) is None]
         for number in taken:
             api.use_tool_id(number, "another")

@@ -6,6 +6,7 @@ the state into the threads that run activities.
 
 from __future__ import annotations
 
+import logging
 import random
 import types
 import warnings
@@ -240,6 +241,8 @@ class WatchedExecution:
         names = self.policy.functions.get(id(frame.f_code))
         if names and allows(names, call.rule, call.name):
             return True
+        if _is_called_by_logging(frame):
+            return True
         source = source_of(frame.f_code.co_filename, frame.f_globals)
         if source is None or not source.pragmas:
             return False
@@ -287,6 +290,19 @@ def followed_frame(frame: types.FrameType | None) -> types.FrameType | None:
     return frame
 
 
+def _is_called_by_logging(frame: types.FrameType) -> bool:
+    """Whether `logging` runs this code, as it does formatters, filters and handlers: no workflow depends on them."""
+    current = frame.f_back
+    while current is not None and not OWNERSHIP.is_runtime_file(current.f_code.co_filename):
+        if current.f_globals is _LOGGING:
+            return True
+        current = current.f_back
+    return False
+
+
+_LOGGING: Final = logging.__dict__
+
+
 def stack_of(frame: types.FrameType) -> tuple[str, ...]:
     """The names of the user's functions on the stack, from the workflow to `frame`."""
     names: list[str] = []
@@ -295,6 +311,16 @@ def stack_of(frame: types.FrameType) -> tuple[str, ...]:
         names.append(current.f_code.co_name)
         current = current.f_back
     return tuple(reversed(names))
+
+
+_warned: Final[set[str]] = set()
+
+
+def warn_once(message: str) -> None:
+    """Issue a `NonDeterminismWarning` that the process has not had yet."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, NonDeterminismWarning, stacklevel=3)
 
 
 def warn(finding: Finding, workflow_name: str, instance_id: str | None = None) -> None:

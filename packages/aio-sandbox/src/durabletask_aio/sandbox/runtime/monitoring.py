@@ -12,16 +12,15 @@ import dis
 import functools
 import sys
 import types
-import warnings
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any, Final
 
-from durabletask_aio.core import NonDeterminismWarning
 from durabletask_aio.sandbox.code import _interpreter, bytecode
 from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary, with_partial
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
-from durabletask_aio.sandbox.runtime.execution import ACTIVE
+from durabletask_aio.sandbox.runtime.callbacks import functions_held_by
+from durabletask_aio.sandbox.runtime.execution import ACTIVE, warn_once
 from durabletask_aio.sandbox.static import reachability
 from durabletask_aio.sandbox.static.call_index import CallIndex
 
@@ -64,7 +63,7 @@ class Monitor:
                 self._api.register_callback(candidate, self._api.events.CALL, self._callback())
                 self.tool = candidate
                 return True
-        _warn_once(
+        warn_once(
             "All tool ids of sys.monitoring that durabletask-aio could use (3, 4, 5) are taken, so strict mode"
             " has static analysis and redirected names alone. Free one, or run strict workflows in another process."
         )
@@ -178,6 +177,7 @@ class Monitor:
 
     def _watch_new(self, functions: list[types.FunctionType]) -> None:
         """Redirect and watch functions that the analysis did not reach and that are about to run."""
+        functions = [*functions, *functions_held_by(functions)]
         self.prepare(functions)
         self.watch(functions)
 
@@ -229,15 +229,6 @@ def _passed_by(called: Any, count: int | None) -> ArgumentSummary:
 
 def no_preparation(_functions: Iterable[types.FunctionType]) -> None:
     """Default of `Monitor.prepare`: functions run unchanged."""
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(message, NonDeterminismWarning, stacklevel=2)
 
 
 _monitor: Monitor | None = None

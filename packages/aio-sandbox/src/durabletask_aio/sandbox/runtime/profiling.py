@@ -22,7 +22,7 @@ from durabletask_aio.sandbox.code import bytecode
 from durabletask_aio.sandbox.rules.catalogue import Call
 from durabletask_aio.sandbox.rules.conditions import UNKNOWN_ARGUMENTS, ArgumentSummary
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP, RuleScope
-from durabletask_aio.sandbox.runtime.execution import ACTIVE, Policy, WatchedExecution
+from durabletask_aio.sandbox.runtime.execution import ACTIVE, Policy, WatchedExecution, warn_once
 from durabletask_aio.sandbox.static.call_index import CallIndex, call_index
 
 IS_SUPPORTED: Final = sys.version_info < (3, 12)
@@ -51,6 +51,12 @@ class ProfiledExecution(WatchedExecution):
         self.is_hooked = sys.getprofile() is None
         if self.is_hooked:
             sys.setprofile(self.hook)
+        else:
+            warn_once(
+                "Another profiler has the profile hook of this thread, so calls of strict workflows are not watched:"
+                " on Python 3.10 and 3.11 strict mode then has static analysis and redirected names alone. Profile"
+                " without strict mode, or with Python 3.12 or later."
+            )
 
     def exit(self) -> BaseException | None:
         if self.is_hooked:

@@ -20,6 +20,7 @@ from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.rules.ownership import OWNERSHIP
 from durabletask_aio.sandbox.runtime import monitoring, profiling, redirection
+from durabletask_aio.sandbox.runtime.callbacks import functions_held_by
 from durabletask_aio.sandbox.runtime.execution import Policy, WatchedExecution, warn
 from durabletask_aio.sandbox.runtime.held_locks import has_with_block
 from durabletask_aio.sandbox.static import analysis
@@ -136,6 +137,7 @@ class WorkflowSandbox:
 
     def _instrument(self, reached: list[types.FunctionType], policy: Policy) -> None:
         functions = list({id(function): function for function in reached}.values())
+        functions += functions_held_by(functions)
         if Layer.REDIRECT in self._layers:
             _redirector.redirect(functions)
         codes = (code for function in functions for code in codes_of(function.__code__))
