@@ -165,7 +165,7 @@ def upstreams_engine() -> Iterator[Clients]:
 
 
 ENGINES = [engine_in_process, engine_over_grpc, upstreams_engine]
-ORCHESTRATORS = [buy, buy_all, approval, wrapping, patient, facts, generator, decorated]
+ORCHESTRATORS: list[Any] = [buy, buy_all, approval, wrapping, patient, facts, generator, decorated]
 
 
 @pytest.fixture(scope="module")

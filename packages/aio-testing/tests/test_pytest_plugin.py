@@ -382,3 +382,111 @@ async def test_it(local_backend, grpc_worker):
 """
         )
         result.stdout.fnmatch_lines(["order(13)  the order  FAILED after *"])
+
+
+VERIFIED = """
+import pytest
+
+pytestmark = pytest.mark.asyncio
+
+async def by_set(ctx, value):
+    for name in {"reserve", "charge", "ship", "mail", "pack", "wrap", "label"}:
+        await ctx.call_activity(name)
+
+async def sorted_set(ctx, value):
+    for name in sorted({"reserve", "charge", "ship", "mail", "pack", "wrap", "label"}):
+        await ctx.call_activity(name)
+
+async def record(workflow_env, workflow, **settings):
+    async with workflow_env(orchestrators=[workflow], sandbox_mode="off", **settings) as env:
+        for name in ("reserve", "charge", "ship", "mail", "pack", "wrap", "label"):
+            env.stub(name, returns=name)
+        await env.execute(workflow)
+"""
+
+
+class TestVerifyingASession:
+    """`durable_verify`: the histories of a session, replayed at its end under other hash seeds."""
+
+    @pytest.fixture
+    def session(self, pytester):
+        def session(body, *arguments, ini=""):
+            pytester.makeini(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}")
+            pytester.makepyfile(test_verified=VERIFIED + body)
+            return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:anyio", *arguments)
+
+        return session
+
+    def test_is_off_by_default(self, session):
+        result = session("async def test_it(workflow_env):\n    await record(workflow_env, by_set)\n")
+        result.assert_outcomes(passed=1)
+        result.stdout.no_fnmatch_line("*hash seeds*")
+
+    @pytest.mark.slow
+    def test_names_what_differs_and_what_cannot_be_imported(self, session):
+        result = session(
+            """
+async def test_by_set(workflow_env):
+    await record(workflow_env, by_set)
+
+async def test_sorted(workflow_env):
+    await record(workflow_env, sorted_set)
+
+async def test_local(workflow_env):
+    async def local(ctx, value):
+        return value
+    await record(workflow_env, local)
+
+async def test_converter(workflow_env):
+    from durabletask.serialization import JsonDataConverter
+    await record(workflow_env, converted, data_converter=JsonDataConverter())
+
+async def converted(ctx, value):
+    return value
+
+async def test_unverified(workflow_env):
+    await record(workflow_env, by_set, verify=False)
+""",
+            ini="durable_verify = importable",
+        )
+        result.assert_outcomes(passed=5)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(
+            [
+                "*durable workflows under other hash seeds*",
+                "2 histories replayed, 1 of them with a difference",
+                "DIFFERS test_verified.py::test_by_set",
+                "    with PYTHONHASHSEED=*, so probably by the order of a set:",
+                "not verified: converted: its data converter or its timers are those of the test",
+                "not verified: local: 'test_local.<locals>.local' is not a function of a module",
+            ]
+        )
+
+    def test_leaves_failed_tests_out(self, session):
+        body = "async def test_it(workflow_env):\n    await record(workflow_env, by_set)\n    assert False\n"
+        result = session(body, "--durable-verify=importable")
+        result.stdout.fnmatch_lines(["0 histories replayed, 0 of them with a difference"])
+
+    @pytest.mark.slow
+    def test_includes_the_local_engine_and_passes_on_what_is_the_same(self, session):
+        result = session(
+            """
+async def fine(ctx, value):
+    return value
+
+async def test_it(local_backend, grpc_worker):
+    from durabletask.client import AsyncTaskHubGrpcClient
+    grpc_worker(orchestrators={"named": fine})
+    async with AsyncTaskHubGrpcClient(host_address=local_backend.address) as client:
+        instance_id = await client.schedule_new_orchestration("named", input=13)
+        await client.wait_for_orchestration_completion(instance_id, timeout=60)
+""",
+            "--durable-verify=importable",
+        )
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(["1 histories replayed, 0 of them with a difference"])
+
+    def test_refuses_another_value(self, session):
+        result = session("", ini="durable_verify = always")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["ERROR: durable_verify = always: use one of off, importable"])

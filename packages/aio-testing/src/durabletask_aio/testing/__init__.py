@@ -20,6 +20,7 @@ Recorded histories:
     history_files: reads the files, with a limit of their size.
     replayer: `replay`, today's code over a recorded history.
     verify: `verify_deterministic`, the same under different conditions.
+    session_verify: the same for the histories of a pytest session.
     divergence: `ReplayError`, where code and history differ.
     steps: one durable operation, read from a history event or from an action.
     orchestrators: loads the orchestrators of a program.

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures, the sandbox mode of a test's workflows, recorded histories, failure reports.
+"""The pytest plugin: fixtures, sandbox modes, recorded histories, replays of a session's, failure reports.
 
 Its entry point loads it in every pytest run of an environment that has this package, so it imports nothing of
 `durabletask` until a fixture is used.  No fixture is async: they work with pytest-asyncio, with anyio, and with
@@ -7,6 +7,7 @@ neither.  An async test that uses one of them and that no other plugin runs is r
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import re
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 _MODES = ("off", "best_effort", "strict")
 _SANDBOX_GROUP = "durabletask.aio.sandbox"
+_VERIFY = ("off", "importable")
+_verified: pytest.StashKey[Any] = pytest.StashKey()
+"""Of a configuration: the histories to verify, and then what became of them; absent if nothing is to be verified."""
+_failed_tests: pytest.StashKey[set[str]] = pytest.StashKey()
+_orchestrators: pytest.StashKey[dict[str, tuple[Any, str | None, bool]]] = pytest.StashKey()
+"""Of a test with `grpc_worker`: for each workflow the function, its sandbox mode, whether the worker has settings."""
 _environments: pytest.StashKey[list[Any]] = pytest.StashKey()
 _backends: pytest.StashKey[Any] = pytest.StashKey()
 _FIXTURES = frozenset({"workflow_env", "local_backend", "grpc_worker"})
@@ -51,6 +58,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="save the history of every instance of workflow_env and local_backend there, for durabletask-aio replay",
     )
+    group.addoption(
+        "--durable-verify",
+        choices=_VERIFY,
+        default=None,
+        help="importable: replay the histories of the session at its end, in one process for each of two hash seeds",
+    )
+    parser.addini("durable_verify", "replay the histories of a session at its end: off (default) or importable")
     parser.addini("workflow_sandbox", "sandbox mode of async workflows in tests: off, best_effort or strict")
 
 
@@ -61,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
     mode = config.getini("workflow_sandbox")
     if mode and mode not in _MODES:
         raise pytest.UsageError(f"workflow_sandbox = {mode}: use one of {', '.join(_MODES)}")
+    verify = config.getoption("--durable-verify") or config.getini("durable_verify") or "off"
+    if verify not in _VERIFY:
+        raise pytest.UsageError(f"durable_verify = {verify}: use one of {', '.join(_VERIFY)}")
+    if verify != "off":
+        config.stash[_verified] = []
+        config.stash[_failed_tests] = set()
 
 
 @pytest.hookimpl
@@ -110,16 +130,22 @@ def workflow_env(request: pytest.FixtureRequest) -> Iterator[Callable[..., Workf
     from durabletask_aio.testing.environment import WorkflowEnvironment
 
     environments: list[WorkflowEnvironment] = []
+    all_settings: list[dict[str, Any]] = []
     request.node.stash[_environments] = environments
 
     def make(**settings: Any) -> WorkflowEnvironment:
         settings.setdefault("sandbox_mode", _sandbox_mode(request))
         environments.append(WorkflowEnvironment(**settings))
+        all_settings.append(settings)
         return environments[-1]
 
     yield make
-    for environment in environments:
+    for environment, settings in zip(environments, all_settings, strict=True):
         _record(request, environment.histories)
+        if settings.get("verify", True):
+            has_settings = settings.get("data_converter") is not None or "maximum_timer_interval" in settings
+            registered = _registered(settings.get("orchestrators", ()), settings["sandbox_mode"], has_settings)
+            _keep_to_verify(request, environment.histories, registered)
 
 
 @pytest.fixture
@@ -134,7 +160,9 @@ def local_backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
     with start_backend() as backend:
         request.node.stash[_backends] = backend
         yield backend
-        _record(request, [backend.history(instance_id) for instance_id in backend.instances()])
+        histories = [backend.history(instance_id) for instance_id in backend.instances()]
+        _record(request, histories)
+        _keep_to_verify(request, histories, request.node.stash.get(_orchestrators, {}))
 
 
 @pytest.fixture
@@ -159,6 +187,8 @@ def grpc_worker(
     from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
     workers: list[TaskHubGrpcWorker] = []
+    all_registered: dict[str, tuple[Any, str | None, bool]] = {}
+    request.node.stash[_orchestrators] = all_registered
 
     def start(
         *, orchestrators: Any = (), activities: Any = (), entities: Any = (), **settings: Any
@@ -167,6 +197,7 @@ def grpc_worker(
         for name, orchestrator in named_functions(orchestrators, "orchestrators"):
             mode = _sandbox_mode(request) if is_async(orchestrator) else None
             worker.add_orchestrator(orchestrator, name=name, sandbox_mode=mode)
+            all_registered.update(_registered({name: orchestrator} if name else [orchestrator], mode, bool(settings)))
         for name, activity in named_functions(activities, "activities"):
             worker.add_activity(activity, name=name)
         for name, entity in named_functions(entities, "entities"):
@@ -178,6 +209,75 @@ def grpc_worker(
     yield start
     for worker in reversed(workers):
         worker.stop()
+
+
+def _registered(
+    orchestrators: Any, sandbox_mode: str | None, has_settings: bool
+) -> dict[str, tuple[Any, str | None, bool]]:
+    from durabletask_aio.core.hosting import function_name
+    from durabletask_aio.testing.functions import named_functions
+
+    return {
+        name or function_name(function): (function, sandbox_mode, has_settings)
+        for name, function in named_functions(orchestrators, "orchestrators")
+    }
+
+
+def _keep_to_verify(
+    request: pytest.FixtureRequest, histories: list[History], registered: dict[str, tuple[Any, str | None, bool]]
+) -> None:
+    kept: list[Any] | None = request.config.stash.get(_verified, None)
+    if kept is None:
+        return
+    from durabletask_aio.testing.session_verify import Recorded
+
+    for history in histories:
+        function, mode, has_settings = registered.get(history.workflow_name or "", (None, None, False))
+        kept.append(Recorded(request.node.nodeid, history, function, mode, has_settings))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Replay the histories of the session; a difference fails it."""
+    config = session.config
+    if _verified not in config.stash:
+        return
+    from durabletask_aio.testing.session_verify import Verification, verify_session
+
+    kept = config.stash[_verified]
+    failed = config.stash[_failed_tests]
+    verification = verify_session(
+        each for each in kept if not isinstance(each, Verification) and each.test not in failed
+    )
+    for each in kept:
+        if isinstance(each, Verification):
+            verification.add(each)
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    if output is not None:  # a process of pytest-xdist, whose controller reports
+        output["durable_verify"] = dataclasses.asdict(verification)
+        return
+    config.stash[_verified] = verification
+    if verification.differences and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Keep what a process of pytest-xdist has found."""
+    found = getattr(node, "workeroutput", {}).get("durable_verify")
+    if found is not None:
+        from durabletask_aio.testing.session_verify import Verification
+
+        found["differences"] = [(test, difference) for test, difference in found["differences"]]
+        node.config.stash[_verified].append(Verification(**found))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    verification = config.stash.get(_verified, None)
+    if verification:
+        terminalreporter.section("durable workflows under other hash seeds")
+        for line in verification.lines():
+            terminalreporter.line(line)
 
 
 def _record(request: pytest.FixtureRequest, histories: list[History]) -> None:
@@ -211,6 +311,8 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and not item.config.getoption("fulltrace"):
         _hide_library_frames(call.excinfo)
     report = yield
+    if report.failed and _failed_tests in item.config.stash:
+        item.config.stash[_failed_tests].add(item.nodeid)
     if call.excinfo is not None and call.when == "call":
         for history in _histories_of(item, call.excinfo.value):
             report.sections.append(

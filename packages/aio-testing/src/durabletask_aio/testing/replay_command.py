@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import click
@@ -57,6 +58,15 @@ class _Outcome:
     error: str | None
 
 
+@dataclass(frozen=True)
+class _How:
+    """The options of the replays."""
+
+    twice: bool
+    payloads: bool
+    sandbox_mode: str | None
+
+
 @click.command(
     "replay", short_help="Replay recorded histories against today's code: is it safe to deploy?", epilog=_EPILOG
 )
@@ -82,6 +92,11 @@ class _Outcome:
     help="Compare names and targets only, not inputs, results and times: for redacted histories.",
 )
 @click.option(
+    "--sandbox-mode",
+    type=click.Choice(["off", "best_effort", "strict"]),
+    help="The sandbox mode of workflows that have none of their own; default: off.",
+)
+@click.option(
     "--max-size",
     type=click.IntRange(min=1),
     default=MAX_SIZE // 2**20,
@@ -101,6 +116,7 @@ def replay(
     orchestrators: tuple[str, ...],
     twice: bool,
     structure_only: bool,
+    sandbox_mode: str | None,
     max_size: int,
     format_: str | None,
     as_json: bool,
@@ -115,9 +131,8 @@ def replay(
     try:
         # Modules print while they are imported, and workflows while they run; that must not end up in a report.
         with nullcontext() if report_format == "text" else redirect_stdout(sys.stderr):
-            outcomes = _replay_all(
-                histories, orchestrators, twice=twice, payloads=not structure_only, max_size=max_size * 2**20
-            )
+            how = _How(twice=twice, payloads=not structure_only, sandbox_mode=sandbox_mode)
+            outcomes = _replay_all(histories, orchestrators, how, max_size=max_size * 2**20)
     except (OrchestratorLookupError, HistoryFormatError, OtherProcessError) as error:
         raise CommandError(str(error)) from error
     write_report(_FORMATS[report_format](outcomes, time.perf_counter() - began), output)
@@ -125,9 +140,7 @@ def replay(
         ctx.exit(ExitCode.FINDINGS)
 
 
-def _replay_all(
-    patterns: Sequence[str], references: Sequence[str], *, twice: bool, payloads: bool, max_size: int
-) -> Sequence[_Outcome]:
+def _replay_all(patterns: Sequence[str], references: Sequence[str], how: _How, *, max_size: int) -> Sequence[_Outcome]:
     orchestrators = load_orchestrators(references)
     histories = [(path, _load(path, orchestrators, max_size)) for path in _history_files(patterns)]
     outcomes: list[_Outcome] = []
@@ -135,12 +148,12 @@ def _replay_all(
     for number, (path, history) in enumerate(histories, start=1):
         orchestrator = orchestrators[history.workflow_name or ""]
         with _reraising_interrupts():
-            outcomes.append(_replay_one(path, history, orchestrator, twice=twice, payloads=payloads))
+            outcomes.append(_replay_one(path, history, orchestrator, how))
         if time.perf_counter() - last_line > _SECONDS_BETWEEN_PROGRESS_LINES:
             last_line = time.perf_counter()
             click.echo(f"{number} of {len(histories)} histories replayed", err=True)
-    if twice:
-        _replay_in_other_processes(outcomes, [history for _, history in histories], references, payloads=payloads)
+    if how.twice:
+        _replay_in_other_processes(outcomes, [history for _, history in histories], references, how)
     return outcomes
 
 
@@ -196,17 +209,16 @@ def _load(path: str, orchestrators: dict[str, Callable[..., object]], max_size: 
     return history
 
 
-def _replay_one(
-    path: str, history: History, orchestrator: Callable[..., object], *, twice: bool, payloads: bool
-) -> _Outcome:
+def _replay_one(path: str, history: History, orchestrator: Callable[..., object], how: _How) -> _Outcome:
     began = time.perf_counter()
     error: str | None = None
     steps = 0
     try:
-        if twice:
-            steps = verify_deterministic(history, orchestrator, payloads=payloads, hash_seeds=()).steps
+        options: Any = {"payloads": how.payloads, "sandbox_mode": how.sandbox_mode}
+        if how.twice:
+            steps = verify_deterministic(history, orchestrator, hash_seeds=(), **options).steps
         else:
-            steps = replayer.replay(history, orchestrator, payloads=payloads).steps
+            steps = replayer.replay(history, orchestrator, **options).steps
     except ReplayError as found:
         error = str(found)
     except HistoryFormatError as found:
@@ -215,11 +227,14 @@ def _replay_one(
 
 
 def _replay_in_other_processes(
-    outcomes: Sequence[_Outcome], histories: Sequence[History], references: Sequence[str], *, payloads: bool
+    outcomes: Sequence[_Outcome], histories: Sequence[History], references: Sequence[str], how: _How
 ) -> None:
     """Replay those that pass once more, in one process for each hash seed, since starting one takes longest."""
     passed = [(outcome, history) for outcome, history in zip(outcomes, histories, strict=True) if not outcome.error]
-    errors = replay_under_hash_seeds([history for _, history in passed], references, payloads=payloads)
+    options = () if how.sandbox_mode is None else ("--sandbox-mode", how.sandbox_mode)
+    errors = replay_under_hash_seeds(
+        [history for _, history in passed], references, payloads=how.payloads, options=options
+    )
     for (outcome, _), error in zip(passed, errors, strict=True):
         outcome.error = None if error is None else str(error)
 

@@ -96,7 +96,7 @@ def verify_deterministic(
         except ReplayError as difference:  # noqa: PERF203 - the first one ends the loop
             raise CutError(difference, cut) from None
     if hash_seeds:
-        reference = f"{_module_reference(orchestrator)}={history.workflow_name}"
+        reference = f"{module_reference(orchestrator)}={history.workflow_name}"
         for error in replay_under_hash_seeds([history], [reference], payloads=payloads, hash_seeds=hash_seeds):
             if error is not None:
                 raise error
@@ -109,7 +109,8 @@ def _cut_positions(length: int) -> list[int]:
     return sorted({round(n * (length - 1) / (MAX_CUTS - 1)) for n in range(MAX_CUTS)})
 
 
-def _module_reference(orchestrator: Any) -> str:
+def module_reference(orchestrator: Any) -> str:
+    """Return `module:function` for an orchestrator that another process can import; `ValueError` for another one."""
     name = getattr(orchestrator, "__qualname__", "<locals>")
     module = getattr(orchestrator, "__module__", "__main__")
     importable = getattr(sys.modules.get(module), name, None)
@@ -127,6 +128,7 @@ def replay_under_hash_seeds(
     *,
     payloads: bool = True,
     hash_seeds: Sequence[int] = HASH_SEEDS,
+    options: Sequence[str] = (),
 ) -> list[HashSeedError | None]:
     """Replay all histories in one new process for each hash seed.
 
@@ -135,6 +137,7 @@ def replay_under_hash_seeds(
         references: the orchestrators, as for `load_orchestrators`.
         payloads: whether to compare payloads and times.
         hash_seeds: the values of `PYTHONHASHSEED`.
+        options: more options for `durabletask-aio replay`.
 
     Returns:
         The first difference of each history, `None` for one without.
@@ -148,15 +151,17 @@ def replay_under_hash_seeds(
     with tempfile.TemporaryDirectory(prefix="durabletask-aio-") as directory:
         for number, history in enumerate(histories):
             history.save(Path(directory) / f"{number:09}.json")
+        if not payloads:
+            options = [*options, "--structure-only"]
         for seed in hash_seeds:
-            for number, message in enumerate(_replay_in_another_process(Path(directory), references, payloads, seed)):
+            for number, message in enumerate(_replay_in_another_process(Path(directory), references, options, seed)):
                 if message is not None and errors[number] is None:
                     errors[number] = HashSeedError(message, seed)
     return errors
 
 
 def _replay_in_another_process(
-    directory: Path, references: Sequence[str], payloads: bool, seed: int
+    directory: Path, references: Sequence[str], options: Sequence[str], seed: int
 ) -> Sequence[str | None]:
     """Return the errors of the histories in the directory, in the order of their names."""
     # The report is a file, since modules may print to standard output while they are imported.
@@ -165,7 +170,7 @@ def _replay_in_another_process(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "durabletask_aio.testing.replay_command", *orchestrators),
-            *(() if payloads else ("--structure-only",)),
+            *options,
             *("--format", "json", "-o", str(report), str(directory)),
         ],
         env={
