@@ -61,6 +61,11 @@ FOUND: dict[str, tuple[str, str, str]] = {
         "`except Declined` does not match a failure of `ctx.call_activity(charge)`",
     ),
     "an input of another type": ("await ctx.call_activity('count', input='3')", "DET813", "`count` takes `int`"),
+    "an early end before an operation": (
+        "if ctx.is_replaying:\n        return\n    await ctx.sleep(1)",
+        "DET806",
+        "What follows depends on `ctx.is_replaying`",
+    ),
     "a log": ("LOGGER.info('started')", "DET812", "`LOGGER.info()` writes again"),
     "an unused pragma": ("await ctx.sleep(1)  # determinism: allow[clock] not read", "DET903", "needs `clock`"),
 }
@@ -88,6 +93,7 @@ RIGHT: dict[str, str] = {
     ),
     "an error of a helper": "try:\n        await helper(ctx)\n    except Declined: pass",
     "a failure": "try:\n        await ctx.call_activity(charge)\n    except (ValueError, TimeoutError): pass",
+    "an early end before anything durable": "if ctx.is_replaying:\n        return\n    print(order)",
     "an input of the type": "await ctx.call_activity('count', input=3)",
     "an input that is converted": "await ctx.call_activity('count', input=True)",
     "a log that replays do not repeat": "ctx.create_replay_safe_logger(LOGGER).info('started')",

@@ -387,9 +387,19 @@ def _replaying_branch(scan: FunctionScan, node: ast.If | ast.IfExp) -> None:
                 detail = f"`{ast.unparse(each)}` depends on `{ast.unparse(node.test)}`"
                 scan.report(each, _rule(scan, "DET806"), detail=detail)
                 return
-    if isinstance(node, ast.If) and isinstance(node.body[-1], (ast.Return, ast.Continue, ast.Break)):
+    if isinstance(node, ast.If) and _leaves_out_operations(scan, node):
         detail = f"What follows depends on `{ast.unparse(node.test)}`"
         scan.report(node, _rule(scan, "DET806"), detail=detail)
+
+
+def _leaves_out_operations(scan: FunctionScan, node: ast.If) -> bool:
+    """Whether a branch ends the function or a round of a loop, so that operations or a result depend on it."""
+    last = node.body[-1]
+    if isinstance(last, ast.Return) and last.value is None:
+        end = node.end_lineno or node.lineno
+        after = (each for statement in scan.statements for each in own_nodes(statement))
+        return any(isinstance(each, ast.expr) and each.lineno > end and _starts_operation(scan, each) for each in after)
+    return isinstance(last, (ast.Return, ast.Continue, ast.Break))
 
 
 def _endless_loop(scan: FunctionScan, node: ast.While) -> None:
