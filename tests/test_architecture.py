@@ -94,7 +94,7 @@ def test_no_modules_import_each_other(part: str) -> None:
 
 
 ADAPTERS = {
-    "core": {"_upstream", "_upstream_client", "_upstream_data"},
+    "core": {"_upstream_client", "_upstream_data", "_upstream_microsoft"},
     "worker": {"_upstream"},
     "engine": {"_upstream"},
     "sandbox": {"rules.ownership"},  # which looks up the folder of durabletask, and uses nothing in it

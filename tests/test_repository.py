@@ -85,9 +85,9 @@ def test_one_range_of_durabletask_everywhere() -> None:
 
 
 def test_the_docs_name_the_last_tested_version_of_durabletask() -> None:
-    from durabletask_aio.core.installation import LAST_TESTED
+    from durabletask_aio.families import MICROSOFT
 
-    tested = "{}.{}".format(*LAST_TESTED)
+    tested = "{}.{}".format(*MICROSOFT.last_tested)
     assert f"| up to {tested}, the last tested minor version |" in text_of("docs/compatibility.md")
 
 

@@ -5,6 +5,11 @@ Importing it lets upstream's `TaskHubGrpcWorker` accept `async def` workflows, t
 that is installed, and otherwise makes it refuse them with a sentence.
 """
 
+from durabletask_aio import families as _families
+
+# First: the core takes its executor from the family that is chosen when it is imported.
+_families.choose(_families.MICROSOFT)
+
 from durabletask_aio.core import (
     ActivityFailedError,
     AsyncWorkflowContext,

@@ -11,6 +11,7 @@ from durabletask.aio import as_orchestrator
 from packaging.requirements import Requirement
 
 import durabletask_aio.core
+from durabletask_aio import families
 from durabletask_aio.core import _upstream, distributions, installation
 
 
@@ -45,7 +46,7 @@ def test_a_version_out_of_range_names_both_and_the_line_to_install(versions, fou
     )
 
 
-UNTESTED = f"{installation.LAST_TESTED[0]}.{installation.LAST_TESTED[1] + 1}"
+UNTESTED = f"{families.MICROSOFT.last_tested[0]}.{families.MICROSOFT.last_tested[1] + 1}"
 
 
 @pytest.mark.parametrize("found", [f"{UNTESTED}.0", "1.99", f"{UNTESTED}.0rc1", f"{UNTESTED}.0.dev3"])
@@ -53,7 +54,7 @@ def test_a_minor_version_above_the_tested_ones_is_accepted_with_one_warning(vers
     versions["durabletask"] = found
     for _ in range(3):
         installation.verify_installation()
-    tested = "{}.{}".format(*installation.LAST_TESTED)
+    tested = "{}.{}".format(*families.MICROSOFT.last_tested)
     warning = (
         f"durabletask {found} is newer than {tested}, the last minor version that durabletask-aio-core 0.1.0 was "
         "tested with; all private names of it that the core needs are there"
@@ -85,7 +86,7 @@ def test_threads_that_register_at_the_same_time_cause_one_warning(versions, capl
 
 @pytest.mark.parametrize("found", ["{}.{}.0", "{}.{}.7", "{}.{}", "{}.{}.1.post1"])
 def test_a_tested_minor_version_causes_no_warning(versions, caplog, found):
-    versions["durabletask"] = found.format(*installation.LAST_TESTED)
+    versions["durabletask"] = found.format(*families.MICROSOFT.last_tested)
     installation.verify_installation()
     assert caplog.records == []
 

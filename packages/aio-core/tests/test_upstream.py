@@ -6,7 +6,7 @@ import logging
 import re
 import textwrap
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from durabletask import task
@@ -121,10 +121,12 @@ def _activity(x: int) -> str:
 @pytest.mark.parametrize("trace", [None, pb.TraceContext(traceParent="00-1-2-00", spanID="2")], ids=["none", "trace"])
 def test_the_action_of_an_activity_is_upstreams(is_replaying, tags, activity, trace):
     actions = []
-    for call in (_upstream_activities.call_activity, _RuntimeOrchestrationContext.call_activity):
+    calls: list[Any] = [_upstream_activities.call_activity, _RuntimeOrchestrationContext.call_activity]
+    for call in calls:
         context = _RuntimeOrchestrationContext("i", _Registry(), JsonDataConverter())
         context._is_replaying = is_replaying
         context._parent_trace_context = trace
+        made: Any
         if call is _upstream_activities.call_activity:
             made = call(context, activity, {"x": [1]}, None, tags, None)
         else:

@@ -69,9 +69,10 @@ For other packages and for upstream:
     hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
-    _upstream, _upstream_activities, _upstream_events, _upstream_retries: the adapters to `durabletask`.
+    _upstream, _upstream_activities, _upstream_events, _upstream_retries: the adapters to upstream's executor.
     _upstream_registry: that to the registry of a worker.
-    _upstream_client, _upstream_data: those to its clients and to its data converters.
+    _upstream_dialect, _upstream_microsoft: what differs between the executors of Microsoft's SDK and of Dapr's.
+    _upstream_client, _upstream_data: the adapters to upstream's clients and to its data converters.
     _interpreter, _compat_anyio: the adapters to CPython and anyio.
 """
 

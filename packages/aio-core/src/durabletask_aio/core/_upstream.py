@@ -1,8 +1,9 @@
-"""The adapter to `durabletask`: the only module of the core that imports it, and the home of its private names.
+"""The adapter to upstream's executor: the home of its private names.
 
-Other modules take upstream's classes from here, so that another executor of the family can stand in this place.  Each
-function below says which private names it uses and why nothing public would do.  `self_check` runs when the core is
-imported: a name that is gone becomes one sentence there, and not an `AttributeError` in the middle of a workflow.
+Other modules take upstream's classes from here, and this one takes them from `_upstream_dialect`, where another
+executor of the family can stand in the place of Microsoft's.  Each function below says which private names it uses and
+why nothing public would do.  `self_check` runs when the core is imported: a name that is gone becomes one sentence
+there, and not an `AttributeError` in the middle of a workflow.
 """
 
 # pyright: reportPrivateUsage=false
@@ -13,17 +14,41 @@ import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, cast
+from typing import Any, NamedTuple, Protocol, TypeGuard, cast
 
-import durabletask.worker as worker
-from durabletask import task
-from durabletask.entities import EntityInstanceId, EntityOperationFailedException
-from durabletask.internal import helpers, type_discovery
-from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.internal.json_encode_output_exception import JsonEncodeOutputException
-from durabletask.task import CompletableTask, FailureDetails, RetryPolicy, TaskCancelledError, TaskFailedError
+from durabletask_aio.core import _upstream_dialect as dialect
+from durabletask_aio.core._upstream_dialect import (
+    ACTION_KIND,
+    CHILD,
+    CHILD_CREATED,
+    CHILD_FAILED,
+    END,
+    END_STATUS,
+    CompletableTask,
+    EntityInstanceId,
+    EntityOperationFailedException,
+    ExecutionResults,
+    ExecutorBase,
+    FailureDetails,
+    RetryPolicy,
+    TaskCancelledError,
+    TaskFailedError,
+    TaskHubGrpcWorker,
+    UnserializableResult,
+    activity_output_type,
+    new_failure_details,
+    new_schedule_task_action,
+    pb,
+    qualified_name,
+    self_check,
+    task,
+)
 
 __all__ = [
+    "ACTION_KIND",
+    "CHILD_CREATED",
+    "CHILD_FAILED",
+    "END",
     "ActivityContext",
     "CompletableTask",
     "EntityInstanceId",
@@ -40,6 +65,7 @@ __all__ = [
     "UnserializableResult",
     "WakeTask",
     "activity_output_type",
+    "converter_of",
     "new_failure_details",
     "new_schedule_task_action",
     "pb",
@@ -49,13 +75,6 @@ __all__ = [
 ]
 
 ActivityContext = task.ActivityContext
-ExecutionResults = worker.ExecutionResults
-TaskHubGrpcWorker = worker.TaskHubGrpcWorker
-UnserializableResult = JsonEncodeOutputException
-new_failure_details = helpers.new_failure_details
-qualified_name = helpers.get_qualified_name
-activity_output_type = type_discovery.activity_output_type
-new_schedule_task_action = helpers.new_schedule_task_action
 
 
 # -- being told when a task completes ---------------------------------------------------------------------------------
@@ -121,7 +140,7 @@ def name_of_task(context: Any, sequence: int) -> str:
         if isinstance(name, str):
             return name
     action = getattr(context._pending_tasks.get(sequence), "_action", None) or context._pending_actions.get(sequence)
-    kind = None if action is None else action.WhichOneof("orchestratorActionType")
+    kind = None if action is None else action.WhichOneof(ACTION_KIND)
     return str(getattr(getattr(action, kind), "name", "")) if kind else f"#{sequence}"
 
 
@@ -215,7 +234,7 @@ def sends_event_to(context: Any, sequence: int, instance_id: str) -> bool:
 
 def child_of_step(context: Any, sequence: int) -> str:
     """Return the id of the sub-orchestration that has just been scheduled under that number."""
-    child: str = context._pending_actions[sequence].createSubOrchestration.instanceId
+    child: str = getattr(context._pending_actions[sequence], CHILD).instanceId
     return child
 
 
@@ -243,6 +262,14 @@ def cancel_timer(context: Any, timer: task.TimerTask, sequence: int) -> None:
 # -- actions on their way out -----------------------------------------------------------------------------------------
 
 
+def action_continues_as_new(action: Any) -> bool:
+    """Whether an action ends an execution that has continued as new."""
+    return bool(action.HasField(END) and getattr(getattr(action, END), END_STATUS) == _CONTINUED_AS_NEW)
+
+
+_CONTINUED_AS_NEW = pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
+
+
 def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None:
     """Add `tags_of[sequence]` to the sub-orchestrations that `context` is about to send, now and at each retry.
 
@@ -254,15 +281,18 @@ def tag_actions(context: Any, tags_of: dict[int | None, dict[str, str]]) -> None
     def get_actions() -> list[pb.OrchestratorAction]:
         actions = cast("list[pb.OrchestratorAction]", original())
         for action in actions:
-            if action.HasField("createSubOrchestration"):
-                action.createSubOrchestration.tags.update(tags_of.get(action.id, {}))
-            elif action.HasField("completeOrchestration"):
-                end = action.completeOrchestration
-                if end.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-                    end.tags.update(tags_of.get(None, {}))
+            if action.HasField(CHILD):
+                getattr(action, CHILD).tags.update(tags_of.get(action.id, {}))
+            elif action_continues_as_new(action):
+                getattr(action, END).tags.update(tags_of.get(None, {}))
         return actions
 
     context.get_actions = get_actions
+
+
+def converter_of(owner: Any) -> Any:
+    """Return the data converter of upstream's context, or of the state of an instance that a client has returned."""
+    return owner._data_converter
 
 
 def serializer(context: Any) -> Any:
@@ -325,7 +355,7 @@ def is_finished(context: Any) -> bool:
 
 def has_continued_as_new(context: Any) -> bool:
     """Whether this execution has continued as new."""
-    return bool(context._completion_status == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW)
+    return bool(context._completion_status == _CONTINUED_AS_NEW)
 
 
 def generator_of(context: Any) -> Any:
@@ -342,7 +372,7 @@ def has_unsent_end(context: Any) -> bool:
     return (
         context._is_complete
         and context._completion_status == pb.ORCHESTRATION_STATUS_COMPLETED
-        and not any(action.HasField("completeOrchestration") for action in context._pending_actions.values())
+        and not any(action.HasField(END) for action in context._pending_actions.values())
     )
 
 
@@ -358,7 +388,7 @@ def is_mismatch(error: Any) -> bool:
         return True
     # When the code has ended at this step, upstream fails to name what it did (a `NotImplementedError`).
     action = mismatch_context(error).action if isinstance(error, NotImplementedError) else None
-    return action is not None and action.HasField("completeOrchestration")
+    return action is not None and action.HasField(END)
 
 
 def is_own_mismatch(error: BaseException) -> bool:
@@ -367,12 +397,12 @@ def is_own_mismatch(error: BaseException) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     raised_in = None if traceback is None else traceback.tb_frame.f_globals.get("__name__")
-    return raised_in == worker.__name__ and is_mismatch(error)
+    return raised_in == dialect.EXECUTOR_MODULE and is_mismatch(error)
 
 
 def is_unregistered(error: BaseException) -> bool:
     """Whether the worker has no orchestrator of the name that the history has."""
-    return isinstance(error, worker.OrchestratorNotRegisteredError)
+    return isinstance(error, dialect.OrchestratorNotRegisteredError)
 
 
 class MismatchContext(NamedTuple):
@@ -410,7 +440,7 @@ def _reopen(context: Any) -> None:
         return
     context._is_complete = False
     for sequence, action in list(context._pending_actions.items()):
-        if action.HasField("completeOrchestration"):
+        if action.HasField(END):
             del context._pending_actions[sequence]
 
 
@@ -469,20 +499,7 @@ class NullContext:
 # -- running turns ----------------------------------------------------------------------------------------------------
 
 
-def _summary(name: str) -> Callable[[Any], object]:
-    """Return upstream's helper of that name for a DEBUG line; counting stands in for one that is gone."""
-    found: Callable[[Any], object] = getattr(worker, name, len)
-    return found
-
-
-if TYPE_CHECKING:
-    _ExecutorBase = worker._OrchestrationExecutor
-else:
-    # `object` where it is gone, so that this module can be imported and `self_check` can report it.
-    _ExecutorBase = getattr(worker, "_OrchestrationExecutor", object)
-
-
-class HistoryExecutor(_ExecutorBase):
+class HistoryExecutor(ExecutorBase):
     """Upstream's executor of a history, with names for what its subclass `TurnExecutor` needs.
 
     `continue_live` is upstream's `execute` written out again, because a turn that continues a live instance must not
@@ -550,14 +567,7 @@ class HistoryExecutor(_ExecutorBase):
 
     def open(self, instance_id: str) -> None:
         """Make an empty context, marked as replaying, to which events are fed one by one."""
-        self.context = worker._RuntimeOrchestrationContext(
-            instance_id,
-            self._registry,
-            self._data_converter,
-            maximum_timer_interval=self._maximum_timer_interval,
-            exception_properties_provider=self._exception_properties_provider,
-            logger=self._logger,
-        )
+        self.context = dialect.new_context(self, instance_id)
         self.context._is_replaying = True
         self._orchestration_name = ""
 
@@ -626,7 +636,7 @@ class HistoryExecutor(_ExecutorBase):
             for event in unseen:
                 self.process_event(ctx, event)
             if self._logger.level <= logging.DEBUG:
-                summary = _summary("_get_new_event_summary")(new_events)
+                summary = dialect.summary("_get_new_event_summary")(new_events)
                 self._logger.debug("%s: Processing %d new event(s): %s", instance_id, len(new_events), summary)
             ctx._is_replaying = False
             for event in new_events:
@@ -646,18 +656,14 @@ class HistoryExecutor(_ExecutorBase):
                 len(ctx._pending_tasks),
                 len(self.awaited_events),
             )
-        elif ctx._completion_status and ctx._completion_status is not pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-            status = helpers.get_orchestration_status_str(ctx._completion_status)
+        elif ctx._completion_status and ctx._completion_status is not _CONTINUED_AS_NEW:
+            status = dialect.status_name(ctx._completion_status)
             self._logger.info("%s: Orchestration %s completed with status: %s", instance_id, name, status)
         actions = ctx.get_actions()
         if self._logger.level <= logging.DEBUG:
-            summary = _summary("_get_action_summary")(actions)
+            summary = dialect.summary("_get_action_summary")(actions)
             self._logger.debug("%s: Returning %d action(s): %s", instance_id, len(actions), summary)
-        return ExecutionResults(
-            actions=actions,
-            encoded_custom_status=ctx._encoded_custom_status,
-            orchestration_trace_context=ctx._orchestration_trace_context,
-        )
+        return dialect.new_results(ctx, actions)
 
     def _build_rewind_result(
         self,
@@ -721,40 +727,4 @@ def _copied(message: Any) -> Any:
 
 def is_executor(candidate: Any) -> bool:
     """Whether an object runs the turns of an instance, as upstream's executor or one of this project."""
-    return isinstance(candidate, _ExecutorBase)
-
-
-# -- the self-check ---------------------------------------------------------------------------------------------------
-
-
-def self_check() -> str | None:
-    """Compare `durabletask` with what this module expects.
-
-    Returns:
-        `None`, or the sentence that says which name is gone.
-    """
-    retryable = vars(task.RetryableTask)
-    timer = vars(task.TimerTask())
-    executor = getattr(worker, "_OrchestrationExecutor", None)
-    context = getattr(worker, "_RuntimeOrchestrationContext", None)
-    gone = [
-        name
-        for name, found in {
-            "Task._parents": "_parents" in timer,
-            "TimerTask._retryable_parent": "_retryable_parent" in timer,
-            "RetryableTask.compute_next_delay": "compute_next_delay" in retryable,
-            "CancellableTask.cancel": hasattr(task.CancellableTask, "cancel"),
-            "OrchestrationContext._exit_critical_section": hasattr(task.OrchestrationContext, "_exit_critical_section"),
-            "worker._OrchestrationExecutor.execute": hasattr(executor, "execute"),
-            "worker._OrchestrationExecutor.process_event": hasattr(executor, "process_event"),
-            "worker._RuntimeOrchestrationContext.set_failed": hasattr(context, "set_failed"),
-            "worker._RuntimeOrchestrationContext.get_actions": hasattr(context, "get_actions"),
-        }.items()
-        if not found
-    ]
-    if not gone:
-        return None
-    return (
-        f"durabletask has changed under durabletask-aio-core: {', '.join(gone)} is gone; install a version of "
-        "durabletask that this durabletask-aio-core supports, or a newer durabletask-aio-core"
-    )
+    return isinstance(candidate, ExecutorBase)

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from durabletask_aio.core._upstream import pb
+from durabletask_aio.core._upstream import action_continues_as_new, pb
+from durabletask_aio.core._upstream_dialect import END, buffered_event, encoded_event
 
 
 def return_event(context: Any, name: str, payload: Any) -> None:
@@ -16,9 +17,7 @@ def return_event(context: Any, name: str, payload: Any) -> None:
     `continue_as_new(save_events=True)` carries over what is in the buffer, and nothing else.
     """
     buffered = context._received_events.setdefault(name.casefold(), [])
-    index = buffered[0][0] - 1 if buffered else -1
-    encoded = None if payload is None else context._data_converter.serialize(payload)
-    buffered.insert(0, (index, encoded))
+    buffered.insert(0, buffered_event(context, buffered, payload))
 
 
 def take_events(context: Any, is_taken: Callable[[str], bool]) -> list[Any]:
@@ -29,7 +28,7 @@ def take_events(context: Any, is_taken: Callable[[str], bool]) -> list[Any]:
         is_taken: whether the events of a name, in lower case, are taken.
     """
     names = [name for name in context._received_events if is_taken(name)]
-    encoded = [payload for name in names for _, payload in context._received_events.pop(name)]
+    encoded = [encoded_event(context, entry) for name in names for entry in context._received_events.pop(name)]
     return [None if payload is None else context._data_converter.deserialize(payload) for payload in encoded]
 
 
@@ -44,11 +43,12 @@ def carry_over(context: Any, is_carried: Callable[[str], bool]) -> None:
     def get_actions() -> list[pb.OrchestratorAction]:
         actions = cast("list[pb.OrchestratorAction]", original())
         received = context._received_events
-        events = [(name, payload) for name in received if is_carried(name) for _, payload in received[name]]
+        names = [name for name in received if is_carried(name)]
+        events = [(name, encoded_event(context, entry)) for name in names for entry in received[name]]
         for action in actions:
-            if action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            if action_continues_as_new(action):
                 carried = [_event_raised(name, payload) for name, payload in events]
-                action.completeOrchestration.carryoverEvents.extend(carried)
+                getattr(action, END).carryoverEvents.extend(carried)
         return actions
 
     context.get_actions = get_actions

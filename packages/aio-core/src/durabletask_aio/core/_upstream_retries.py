@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any, NamedTuple, cast
 
 from durabletask_aio.core._upstream import (
+    CHILD_CREATED,
+    CHILD_FAILED,
     FailureDetails,
     RetryPolicy,
     TaskFailedError,
@@ -19,6 +21,7 @@ from durabletask_aio.core._upstream import (
     pb,
     task,
 )
+from durabletask_aio.core._upstream_dialect import CHILD
 
 
 def retryable_task(context: Any, sequence: int | None, key: int) -> task.Task[Any] | None:
@@ -106,7 +109,7 @@ class RetryState(NamedTuple):
     @property
     def version(self) -> str | None:
         """The version of a sub-orchestration; `None` if it has none."""
-        action = self.retryable._action.createSubOrchestration
+        action = getattr(self.retryable._action, CHILD)
         return action.version.value if action.HasField("version") else None
 
     @property
@@ -167,7 +170,7 @@ def control_retries(context: Any) -> None:
     context.call_activity_function_helper = call_activity_function_helper
 
 
-_FAILURES = ("taskFailed", "subOrchestrationInstanceFailed")
+_FAILURES = ("taskFailed", CHILD_FAILED)
 
 
 def is_failure(event: pb.HistoryEvent) -> bool:
@@ -184,7 +187,7 @@ def failure_of(event: Any) -> FailureDetails | None:
     """Return the details of the failure that `event` is; `None` if it is none."""
     if not isinstance(event, pb.HistoryEvent) or not is_failure(event):
         return None
-    failed = event.taskFailed if event.HasField("taskFailed") else event.subOrchestrationInstanceFailed
+    failed = event.taskFailed if event.HasField("taskFailed") else getattr(event, CHILD_FAILED)
     return TaskFailedError("", failed.failureDetails).details
 
 
@@ -201,8 +204,8 @@ def note_failure(context: Any, event: Any, retryable: Any = None) -> None:
     if event.HasField("taskFailed"):
         number, details = event.taskFailed.taskScheduledId, event.taskFailed.failureDetails
         message = f"{context.instance_id}: Activity task #{number} failed: {details.errorMessage}"
-    elif event.HasField("subOrchestrationInstanceFailed"):
-        failed = event.subOrchestrationInstanceFailed
+    elif event.HasField(CHILD_FAILED):
+        failed = getattr(event, CHILD_FAILED)
         number, details = failed.taskScheduledId, failed.failureDetails
         message = f"Sub-orchestration task #{number} failed: {details.errorMessage}"
     else:
@@ -220,7 +223,7 @@ def event_of_caller() -> Any:
     return sys._getframe(2).f_locals.get("event")
 
 
-_ATTEMPTS = ("taskScheduled", "subOrchestrationInstanceCreated")
+_ATTEMPTS = ("taskScheduled", CHILD_CREATED)
 
 
 def _is_recorded(retryable: Any, frame: FrameType | None) -> bool:

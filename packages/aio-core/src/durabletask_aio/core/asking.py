@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from durabletask_aio.core import replies
+from durabletask_aio.core._upstream import converter_of
 from durabletask_aio.core._upstream_client import (
     AsyncTaskHubGrpcClient,
     OrchestrationState,
@@ -22,7 +23,6 @@ from durabletask_aio.core._upstream_client import (
     has_ended,
     not_found_as,
 )
-from durabletask_aio.core._upstream_data import converter_of
 from durabletask_aio.core.client_errors import RequestRefusedError, RequestUnansweredError, WorkflowNotFoundError
 from durabletask_aio.core.errors import WorkflowValidationError, shown
 from durabletask_aio.core.requests import converted, type_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from durabletask_aio.core import _upstream
-from durabletask_aio.core._upstream import pb, task
+from durabletask_aio.core._upstream import ACTION_KIND, CHILD_CREATED, END, pb, task
 from durabletask_aio.core.call_sites import user_lines, waiting_line
 from durabletask_aio.core.errors import AsyncWorkflowError, HistoryDivergenceError, message_of
 from durabletask_aio.core.operations import ScheduledOperation
@@ -73,15 +73,16 @@ def describe_action(action: pb.OrchestratorAction | None) -> str:
     """Say what the code did at a step, where no operation can tell."""
     if action is None:
         return "scheduled nothing by that number"
-    if action.HasField("createTimer"):
+    kind = action.WhichOneof(ACTION_KIND)
+    if kind == "createTimer":
         return "started a timer, with asyncio.sleep or a timeout"
-    if action.HasField("sendEvent"):
+    if kind == "sendEvent":
         return f"sent event {action.sendEvent.name!r} to {action.sendEvent.instance.instanceId!r}"
-    if action.HasField("completeOrchestration"):
+    if kind == END:
         return "had ended by then"
-    if action.sendEntityMessage.HasField("entityOperationSignaled"):
+    if kind == "sendEntityMessage" and action.sendEntityMessage.HasField("entityOperationSignaled"):
         return f"signalled entity operation {action.sendEntityMessage.entityOperationSignaled.operation!r}"
-    return f"scheduled an action of type {action.WhichOneof('orchestratorActionType')!r}"
+    return f"scheduled an action of type {kind!r}"
 
 
 def describe_event(event: pb.HistoryEvent) -> str:
@@ -89,8 +90,8 @@ def describe_event(event: pb.HistoryEvent) -> str:
     kind = event.WhichOneof("eventType")
     if kind == "taskScheduled":
         return f"activity {event.taskScheduled.name!r}"
-    if kind == "subOrchestrationInstanceCreated":
-        return f"sub-orchestration {event.subOrchestrationInstanceCreated.name!r}"
+    if kind == CHILD_CREATED:
+        return f"sub-orchestration {getattr(event, CHILD_CREATED).name!r}"
     if kind == "timerCreated":
         return f"a timer for {event.timerCreated.fireAt.ToDatetime().isoformat()}Z"
     if kind == "entityOperationCalled":

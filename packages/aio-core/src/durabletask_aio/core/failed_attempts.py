@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from durabletask_aio.core import _upstream, _upstream_retries
-from durabletask_aio.core._upstream import pb
+from durabletask_aio.core._upstream import CHILD_FAILED, pb
 
 
 def log_failed_attempt(context: Any, event: pb.HistoryEvent, logger: logging.Logger) -> None:
@@ -20,8 +20,8 @@ def log_failed_attempt(context: Any, event: pb.HistoryEvent, logger: logging.Log
     failed: pb.TaskFailedEvent | pb.SubOrchestrationInstanceFailedEvent
     if event.HasField("taskFailed"):
         kind, failed = "activity", event.taskFailed
-    elif event.HasField("subOrchestrationInstanceFailed"):
-        kind, failed = "sub-orchestration", event.subOrchestrationInstanceFailed
+    elif event.HasField(CHILD_FAILED):
+        kind, failed = "sub-orchestration", getattr(event, CHILD_FAILED)
     else:
         return
     pending = _upstream.task_under(context, failed.taskScheduledId)

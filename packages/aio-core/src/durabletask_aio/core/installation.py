@@ -14,18 +14,10 @@ import re
 import sys
 import threading
 
+from durabletask_aio import families
 from durabletask_aio.core import distributions
 
 CORE = "durabletask-aio-core"
-UPSTREAM = "durabletask"
-CONFLICTING = ("durabletask-dapr",)
-"""Distributions that install a `durabletask` package of their own over Microsoft's."""
-
-LAST_TESTED = (1, 12)
-"""Newest minor version of `durabletask` that the tests of this version of the core have run on.
-
-The range that the metadata of the package allows goes further; `verify_installation` decides about the rest of it.
-"""
 
 _logger = logging.getLogger("durabletask.aio")
 _lock = threading.Lock()
@@ -45,13 +37,13 @@ def quick_check() -> None:
 
 
 def verify_installation() -> None:
-    """Check once per process that `durabletask` is Microsoft's, and a version this core works with.
+    """Check once per process that the SDK of this process is not replaced, and of a version this project works with.
 
-    A version above `LAST_TESTED` is accepted if all private names that the core needs are there, with one warning in
-    the log. A failed check is not remembered: the next call checks again.
+    A version above `Family.last_tested` is accepted if all private names that the core needs are there, with a warning
+    in the log. A failed check is not remembered: the next call checks again.
 
     Raises:
-        ImportError: `durabletask` is missing, replaced by another distribution, out of range, or lacks a private name
+        ImportError: the SDK is missing, replaced by another distribution, out of range, or lacks a private name
             that the core needs. The message says what to install or uninstall.
     """
     with _lock:  # the cache alone would let two threads check, and warn, at the same time
@@ -60,36 +52,38 @@ def verify_installation() -> None:
 
 @functools.cache  # exceptions are not cached
 def _verify_once() -> None:
-    for conflicting in CONFLICTING:
+    family = families.chosen()
+    sdk, own = family.distribution, family.required_by
+    for conflicting in family.conflicting:
         if version(conflicting) is not None:
             msg = (
-                f"{conflicting} is installed; it puts a 'durabletask' package of its own in the place of Microsoft's, "
-                f"which {CORE} extends\n"
+                f"{conflicting} is installed; it puts a '{sdk}' package of its own in the place of Microsoft's, "
+                f"which {own} extends\n"
                 f"  pip uninstall {conflicting}\n"
-                f"  pip install --force-reinstall --no-deps {UPSTREAM} {CORE}"
+                f"  pip install --force-reinstall --no-deps {sdk} {own}"
             )
             raise ImportError(msg)
-    found = version(UPSTREAM)
+    found = version(sdk)
     if found is None:
-        msg = f"durabletask.aio needs Microsoft's {UPSTREAM}, which is not installed\n  pip install {UPSTREAM}"
+        msg = f"{family.import_path} needs {family.title}, which is not installed\n  pip install {sdk}"
         raise ImportError(msg)
-    requirement = _requirement()
-    if requirement is not None and not _allows(requirement, found):
+    requirement = _requirement(family)
+    if requirement is not None and not _allows(requirement, sdk, found):
         wanted = _normalized(requirement)
-        msg = f"{CORE} {version(CORE)} works with {wanted}, and {found} is installed\n  pip install '{wanted}'"
+        msg = f"{own} {version(own)} works with {wanted}, and {found} is installed\n  pip install '{wanted}'"
         raise ImportError(msg)
     problem = _find_problem()
     if problem is not None:
-        raise ImportError(f"{problem} (found: {UPSTREAM} {found}, {CORE} {version(CORE)})")
-    if _is_untested(found):
+        raise ImportError(f"{problem} (found: {sdk} {found}, {own} {version(own)})")
+    if _is_newer(found, family.last_tested):
         _logger.warning(
             "%s %s is newer than %d.%d, the last minor version that %s %s was tested with; all private names of it "
             "that the core needs are there",
-            UPSTREAM,
+            sdk,
             found,
-            *LAST_TESTED,
-            CORE,
-            version(CORE),
+            *family.last_tested,
+            own,
+            version(own),
         )
 
 
@@ -99,35 +93,40 @@ def version(name: str) -> str | None:
 
 
 def _find_problem() -> str | None:
-    """Return the sentence about a private name of `durabletask` that is missing, or `None`."""
+    """Return the sentence about a private name of the SDK that is missing, or `None`."""
     try:
         from durabletask_aio.core import _upstream
 
         return _upstream.self_check()
     except (ImportError, AttributeError) as error:  # a version that lacks a module or a class that is needed
-        return f"{CORE} cannot use the installed {UPSTREAM}: {error}"
+        family = families.chosen()
+        return f"{family.required_by} cannot use the installed {family.distribution}: {error}"
 
 
 def _has_conflicting_metadata() -> bool:
-    """Look for the metadata folder of a conflicting distribution next to `durabletask`, which has been imported."""
-    patterns = [name.replace("-", "_") + "-*" for name in CONFLICTING]
-    folders = [os.path.dirname(folder) for folder in sys.modules[UPSTREAM].__path__]
+    """Look for the metadata folder of a conflicting distribution next to the SDK, which has been imported."""
+    family = families.chosen()
+    if not family.conflicting:
+        return False
+    patterns = [name.replace("-", "_") + "-*" for name in family.conflicting]
+    folders = [os.path.dirname(folder) for folder in sys.modules[family.distribution].__path__]
     return any(glob.glob(pattern, root_dir=folder) for folder in folders for pattern in patterns)
 
 
-def _requirement() -> str | None:
-    """Return the requirement on `durabletask` from our own metadata, its one home."""
+def _requirement(family: families.Family) -> str | None:
+    """Return the requirement on the SDK from our own metadata, its one home."""
     # There is none for a source tree that is not installed.
-    return next((line for line in distributions.requires(CORE) if re.match(rf"{UPSTREAM}\s*[(<>=!~;]", line)), None)
+    lines = distributions.requires(family.required_by)
+    return next((line for line in lines if re.match(rf"{family.distribution}\s*[(<>=!~;]", line)), None)
 
 
-def _allows(requirement: str, found: str) -> bool:
+def _allows(requirement: str, sdk: str, found: str) -> bool:
     """Return whether `found` is in the range.
 
     Plain bounds and plain versions, as those of this project and of nearly all releases, are compared without
     `packaging`: importing it would double the time of the first registration of a process.
     """
-    bounds = requirement.removeprefix(UPSTREAM).split(",")
+    bounds = requirement.removeprefix(sdk).split(",")
     plain = [re.fullmatch(r"(>=|<)([\d.]+)", bound.strip()) for bound in bounds]
     if re.fullmatch(r"[\d.]+", found) and all(plain):
         release = _release(found)
@@ -148,10 +147,10 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _is_untested(found: str) -> bool:
-    """Return whether `found` is of a newer minor version than `LAST_TESTED`; pre-releases of one count as newer."""
+def _is_newer(found: str, tested: tuple[int, int]) -> bool:
+    """Return whether `found` is of a newer minor version than `tested`; pre-releases of one count as newer."""
     numbers = re.match(r"(\d+)\.(\d+)", found)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) > LAST_TESTED
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) > tested
 
 
 def _normalized(requirement: str) -> str:

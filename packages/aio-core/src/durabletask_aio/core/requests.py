@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_origin
 
 from durabletask_aio.core import _upstream, _upstream_events, arguments
-from durabletask_aio.core._upstream import task
-from durabletask_aio.core._upstream_data import converter_of
+from durabletask_aio.core._upstream import converter_of, task
 from durabletask_aio.core.call_sites import call_site
 from durabletask_aio.core.errors import shown
 from durabletask_aio.core.operations import REQUEST, ScheduledOperation

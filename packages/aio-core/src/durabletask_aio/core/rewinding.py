@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from durabletask_aio.core._upstream import pb
+from durabletask_aio.core._upstream import CHILD_CREATED, CHILD_FAILED, pb
 from durabletask_aio.core.replies import ANSWER_EVENT
 
 _FAILED_OPERATION = "TaskFailedError"
@@ -28,7 +28,7 @@ REQUESTS = frozenset(
         "entityOperationSignaled",
         "entityUnlockSent",
         "eventSent",
-        "subOrchestrationInstanceCreated",
+        CHILD_CREATED,
         "taskScheduled",
         "timerCreated",
     }
@@ -101,8 +101,8 @@ def _last_attempt(history: Sequence[pb.HistoryEvent], step: int) -> set[int]:
     """
     for position in range(len(history) - 1, -1, -1):
         event = history[position]
-        if event.HasField("subOrchestrationInstanceFailed"):
-            if event.subOrchestrationInstanceFailed.taskScheduledId == step:
+        if event.HasField(CHILD_FAILED):
+            if getattr(event, CHILD_FAILED).taskScheduledId == step:
                 return {position}
         elif event.HasField("taskFailed") and event.taskFailed.taskScheduledId == step:
             before = range(position)

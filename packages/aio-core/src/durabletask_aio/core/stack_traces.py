@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from durabletask_aio.core import _upstream
-from durabletask_aio.core._upstream import pb, task
+from durabletask_aio.core._upstream import END, pb, task
 from durabletask_aio.core.recorded_types import record_bases
 
 _DESCRIPTION = "_durabletask_aio_description"
@@ -52,9 +52,10 @@ def describe_failure(actions: Iterable[pb.OrchestratorAction], error: BaseExcept
     if error is None:
         return
     for action in actions:
-        if action.completeOrchestration.HasField("failureDetails"):
-            record_bases(action.completeOrchestration.failureDetails, type(error))
-            _describe(action.completeOrchestration.failureDetails, error)
+        end = getattr(action, END)
+        if end.HasField("failureDetails"):
+            record_bases(end.failureDetails, type(error))
+            _describe(end.failureDetails, error)
 
 
 def _describe(details: pb.TaskFailureDetails, error: BaseException) -> None:

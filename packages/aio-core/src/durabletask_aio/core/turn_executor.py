@@ -160,7 +160,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     def feed(self, event: pb.HistoryEvent) -> None:
         """Process one event after `open`; an error fails the instance, as it does in `execute`."""
-        if self.is_complete and not event.HasField("executionRewound"):
+        if self.is_complete and event.WhichOneof("eventType") != "executionRewound":
             return
         try:
             self.process_event(self.context, event)
@@ -300,7 +300,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
             return _upstream.translated(ctx, error)
         if not ctx.is_replaying or type(error).__name__ == _VERSION_FAILURE:
             return None
-        if any(event.HasField("executionRewound") for events in self._events for event in events):
+        if any(event.WhichOneof("eventType") == "executionRewound" for events in self._events for event in events):
             return None
         if _upstream.is_unregistered(error):
             return error
