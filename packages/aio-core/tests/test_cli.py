@@ -114,6 +114,7 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         "conformance": "testing",
         "dev": "testing",
         "export": "engine",
+        "fork": "engine",
         "purge": "engine",
         "replay": "testing",
         "retention": "engine",

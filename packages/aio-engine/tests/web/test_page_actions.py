@@ -144,6 +144,10 @@ def test_fork(act: Any, start: Callable[..., str], client: Any) -> None:
     answer = act("fork", id="forked", turns="1", new_instance_id="fork/1")
     assert answer.json()["location"] == "/instance?id=fork%2F1"
     assert client.wait_for_orchestration_completion("fork/1", timeout=30).runtime_status.name == "COMPLETED"
+    answer = act("fork", id="forked", after="1", new_instance_id="fork/2")
+    assert answer.status_code == 409, "the first turn"
+    assert act("fork", id="forked", after="x").json()["error"] == "Enter the number of the event, and not 'x'."
+    assert act("fork", id="forked", after="").json()["error"] == "Enter the number of the event, and not ''."
     assert act("fork", id="forked", turns="99").status_code == 409
     assert act("fork", id="forked", turns="-1").json()["error"] == "Enter how many turns to keep, and not '-1'."
 

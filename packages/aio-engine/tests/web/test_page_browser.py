@@ -383,6 +383,27 @@ def test_rewind_restart_and_fork(open_page: Any, start: Callable[..., str], clie
     expect(page.locator("h1")).not_to_contain_text("again")
 
 
+def test_fork_after_an_event(open_page: Any, start: Callable[..., str], client: Any) -> None:
+    start("order", "repaired", input="bad", status="FAILED")
+    page = open_page("instance?id=repaired")
+    priced = page.locator("details.event", has_text="Activity completed").last
+    priced.locator("summary").click()
+    number = priced.locator(".event-number").inner_text()
+    priced.get_by_role("button", name="Fork after it").click()
+    dialog = page.locator("#dialog-fork-event")
+    assert dialog.locator("[name=after]").input_value() == number
+    dialog.locator("[name=new_instance_id]").fill("repaired/fork")
+    dialog.locator("[type=submit]").click()
+    expect(page.locator("h1")).to_contain_text("repaired/fork")
+    expect(page.locator("#toast")).to_contain_text(f"from repaired, up to event {number}.")
+
+    page.goto(page.url.replace("%2Ffork", ""))
+    scheduled = page.locator("details.event", has_text="Activity scheduled").first
+    scheduled.locator("summary").click()
+    expect(scheduled.locator(".event-facts")).to_be_visible()
+    expect(scheduled.get_by_role("button", name="Fork after it")).to_have_count(0)
+
+
 def test_a_dialog_asks_before_anything_happens(open_page: Any, start: Callable[..., str], client: Any) -> None:
     start("waiter", "asked", status="RUNNING")
     page = open_page("instance?id=asked")

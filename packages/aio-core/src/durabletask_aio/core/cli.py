@@ -30,6 +30,7 @@ _EXTRAS = {
     "conformance": "testing",
     "dev": "testing",
     "export": "engine",
+    "fork": "engine",
     "purge": "engine",
     "replay": "testing",
     "retention": "engine",

@@ -7,6 +7,7 @@ The state machine, which does no I/O:
     events: builds and frames encoded history events.
     transitions: what a command makes of an instance, as pure functions.
     turns: what the answer to a turn makes of an instance.
+    forking: where a fork cuts a history, and the instance that begins with the part before the cut.
     entity_transitions: what batches and lock requests change of entities.
 
 What is kept:
@@ -51,7 +52,7 @@ For the outside:
     exporting: histories as JSON documents.
     failure_texts: failures as the second service writes them.
     serving: what the commands that run an engine share.
-    cli: `durabletask-aio serve`, `backup`, `export`, `purge` and `retention`.
+    cli: `durabletask-aio serve`, `backup`, `export`, `fork`, `purge` and `retention`.
     instance_commands: `durabletask-aio start`, `list`, `show`, `raise`, `suspend`, `resume`, `cancel`, `terminate`.
     command_targets: which engine a command is for.
 

@@ -196,6 +196,33 @@ def _count(number: int, noun: str, plural: str = "") -> str:
 # -- commands for an engine that runs, or for its file -------------------------------------------------------------
 
 
+@click.command("fork", short_help="Start an instance from the beginning of another one's history.")
+@click.argument("instance_id")
+@click.option(
+    "--after",
+    help="The last to keep: the end of a step, by the name of the activity, child or event or by #ACTION; or an event, "
+    "by its number.",
+)
+@click.option("--turns", type=click.IntRange(1), help="The number of turns to keep.  [default: all but the last]")
+@click.option("--id", "new_id", default="", help="The id of the new instance.  [default: a random one]")
+@target_options
+@json_option
+def fork(instance_id: str, after: str | None, turns: int | None, new_id: str, target: Target, as_json: bool) -> None:
+    """Start an instance with the history of INSTANCE_ID up to a place, from where the code of today continues.
+
+    INSTANCE_ID stays as it is. What is kept is not run again.
+    """
+    if after is not None and turns is not None:
+        raise CommandError("give --after or --turns, not both")
+    place = int(after) if after is not None and after.isdecimal() else after
+    with target.management() as client:
+        started = client.fork(instance_id, new_id, turns=turns or 0, after=place)
+    if as_json:
+        write_json({"instance_id": started})
+    else:
+        click.echo(f"Started {started} from {instance_id}.")
+
+
 @click.command("backup", short_help="Copy a durable engine's database while it runs.")
 @click.argument("destination", metavar="TARGET", type=click.Path(path_type=Path, dir_okay=False))
 @target_options

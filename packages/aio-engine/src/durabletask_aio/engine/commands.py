@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from durabletask_aio.engine import entity_transitions, events, transitions, turns
+from durabletask_aio.engine import entity_transitions, events, forking, transitions, turns
 from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.forking import Cut
 from durabletask_aio.engine.state import (
     Changes,
     DeliverEvent,
@@ -162,30 +163,20 @@ class Transaction:
             lock = Lock(section, instance.instance_id, instance.execution_id)
             self.store.put_entity(entity_transitions.grant(entity, lock, self.context))
 
-    def fork(self, instance_id: str, new_id: str, keep: int) -> None:
-        """Start a new instance from the first turns of another one.
+    def fork(self, instance_id: str, new_id: str, cut: Callable[[Instance, Sequence[pb.HistoryEvent]], Cut]) -> None:
+        """Start a new instance from the beginning of another one's history.
 
         Args:
             instance_id: the other instance.
             new_id: the id of the new one.
-            keep: the number of turns to keep; 0 for all but the one that ended the instance.
+            cut: returns the part of the history that it begins with.
         """
         source = self._existing(instance_id)
         if self.store.instance(new_id) is not None:
             raise transitions.InstanceExistsError(new_id)
         history = events.past_events(self.store.history(source))
-        starts = [number for number, event in enumerate(history) if event.HasField("orchestratorStarted")]
-        available = len(starts) - (source.status in TERMINAL)
-        if not 0 <= keep <= len(starts) or available < 1:
-            raise transitions.NotAllowedError(
-                f"Orchestration instance '{instance_id}' has had {len(starts)} turns; keep from 1 to {len(starts)}"
-            )
-        end = keep or available
-        kept = history[: starts[end]] if end < len(starts) else history
-        kept = [event for event in kept if not event.HasField("executionCompleted")]
-        value = self.store.payloads(source).get("input")
-        changes = turns.fork(source, new_id, kept, self.context)
-        changes.payloads = {"input": value}
+        changes = forking.fork(source, new_id, cut(source, history), self.context)
+        changes.payloads = {"input": self.store.payloads(source).get("input")}
         self._apply(changes)
 
     def set_retention(self, age: int | None) -> None:

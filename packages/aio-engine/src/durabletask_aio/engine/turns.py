@@ -38,7 +38,6 @@ from durabletask_aio.engine.transitions import (
     SUSPENDED,
     TERMINAL,
     Context,
-    NotAllowedError,
     next_start,
     tell_parent,
     will_be_suspended,
@@ -93,44 +92,6 @@ def complete_turn(
             events.failure("InvalidAction", f"the engine cannot carry out what the turn asks for: {error}")
         )
         return _TurnCommit(instance, turn, started, is_outstanding, context).run([failed])
-
-
-def fork(source: Instance, new_id: str, history: Sequence[pb.HistoryEvent], context: Context) -> Changes:
-    """Start an instance whose history so far is the beginning of another one's.
-
-    Args:
-        source: the other instance.
-        new_id: the id of the new one.
-        history: whole turns of the history, from its beginning.
-        context: time and ids.
-
-    Raises:
-        NotAllowedError: if the history leaves a child or a critical section open: these belong to the other instance.
-    """
-    for event in unanswered(history):
-        if _is(event, "subOrchestrationInstanceCreated"):
-            child = event.subOrchestrationInstanceCreated.instanceId
-            raise NotAllowedError(f"cannot fork there: the sub-orchestration '{child}' is under way; keep other turns")
-    if held_locks(history):
-        raise NotAllowedError("cannot fork there: it is inside a critical section; keep other turns")
-    forked = source._replace(
-        key=0,
-        instance_id=new_id,
-        execution_id=context.new_id(),
-        turn_id=context.new_id(),
-        status=SUSPENDED if is_suspended(history) else RUNNING,
-        created_at=context.now,
-        turn_time=max(events.microseconds(event.timestamp) for event in history),
-        completed_at=None,
-        scheduled_at=None,
-        parent=None,
-        rewinding=False,
-    )
-    response = pb.OrchestratorResponse()
-    action = response.actions.add(id=-1)
-    action.rewindOrchestration.newHistory.extend(history)
-    turn = Turn((), (), forked.turn_time, response)
-    return complete_turn(forked, turn, pb.ExecutionStartedEvent, lambda event: False, context)
 
 
 class _TurnCommit:

@@ -137,20 +137,35 @@ class EngineClient:
         )
         return response
 
-    def fork(self, instance_id: str, new_instance_id: str = "", *, turns: int = 0) -> str:
-        """Start a new instance from the first turns of another one.
+    def fork(
+        self, instance_id: str, new_instance_id: str = "", *, turns: int = 0, after: int | str | None = None
+    ) -> str:
+        """Start a new instance with the history of another one up to a place, from where the code of today continues.
 
-        The turns that are kept are not run again: the new instance continues with what they left.
+        What is kept is not run again.  Activities that were under way there are, and timers are due when they were.
+        The new instance has no parent.
 
         Args:
             instance_id: the other instance, which stays as it is.
             new_instance_id: the new one; random if empty.
             turns: how many turns to keep; 0 for all but the one that ended the instance.
+            after: in place of `turns`, the last event to keep: its number from 0 in the history, as the page shows it;
+                or the step that it ended, by the name of the activity, child or external event, or by `#` and the
+                number of the action.  The turn that received it is run again; what a turn asked for is kept with the
+                whole turn.
 
         Returns:
             The id of the new instance.
+
+        Raises:
+            grpc.RpcError: if there is no such instance or place, or if a child of the instance was under way there, or
+                a lock of entities held.
         """
         request = messages.ForkInstanceRequest(instance_id=instance_id, new_instance_id=new_instance_id, turns=turns)
+        if isinstance(after, str):
+            request.after_step = after
+        elif after is not None:
+            request.after_event = after
         response: messages.ForkInstanceResponse = self._call("ForkInstance", request)
         return response.instance_id
 

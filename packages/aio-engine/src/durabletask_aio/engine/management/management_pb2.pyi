@@ -186,14 +186,18 @@ class InstanceDetails(_message.Message):
     def __init__(self, instance: _Optional[_Union[InstanceSummary, _Mapping[str, _Any]]] = ..., pending: _Optional[_Iterable[_Union[Pending, _Mapping[str, _Any]]]] = ..., children: _Optional[_Iterable[_Union[InstanceSummary, _Mapping[str, _Any]]]] = ..., inbox_count: _Optional[int] = ..., history_bytes: _Optional[int] = ..., worker: _Optional[str] = ..., is_queued: bool = ...) -> None: ...
 
 class ForkInstanceRequest(_message.Message):
-    __slots__ = ("instance_id", "new_instance_id", "turns")
+    __slots__ = ("instance_id", "new_instance_id", "turns", "after_event", "after_step")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     NEW_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_EVENT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     new_instance_id: str
     turns: int
-    def __init__(self, instance_id: _Optional[str] = ..., new_instance_id: _Optional[str] = ..., turns: _Optional[int] = ...) -> None: ...
+    after_event: int
+    after_step: str
+    def __init__(self, instance_id: _Optional[str] = ..., new_instance_id: _Optional[str] = ..., turns: _Optional[int] = ..., after_event: _Optional[int] = ..., after_step: _Optional[str] = ...) -> None: ...
 
 class ForkInstanceResponse(_message.Message):
     __slots__ = ("instance_id",)

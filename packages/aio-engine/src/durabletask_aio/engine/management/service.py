@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from durabletask_aio.engine import events, turns
+from durabletask_aio.engine import events, forking, turns
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.answering import answering
 from durabletask_aio.engine.commands import InstanceNotFoundError
@@ -152,9 +152,20 @@ class ManagementService:
 
     @answering
     def ForkInstance(self, request: messages.ForkInstanceRequest, context: grpc.ServicerContext) -> Any:
-        """Start a new instance from the first turns of another one."""
+        """Start a new instance from the beginning of another one's history."""
         new_id = request.new_instance_id or self.kernel.new_id() + self.kernel.new_id()
-        self.kernel.execute(lambda transaction: transaction.fork(request.instance_id, new_id, request.turns))
+        chosen = [bool(request.turns), request.HasField("after_event"), bool(request.after_step)]
+        if sum(chosen) > 1:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "fork after turns, after an event, or after a step")
+
+        def cut(source: Instance, history: Sequence[pb.HistoryEvent]) -> forking.Cut:
+            if request.HasField("after_event"):
+                return forking.after_event(source, history, request.after_event)
+            if request.after_step:
+                return forking.after_step(source, history, request.after_step)
+            return forking.after_turns(source, history, request.turns)
+
+        self.kernel.execute(lambda transaction: transaction.fork(request.instance_id, new_id, cut))
         return messages.ForkInstanceResponse(instance_id=new_id)
 
     # -- entities --------------------------------------------------------------------------------------------------

@@ -135,12 +135,14 @@ class Actions:
         return f"Started {instance_id} with the input of {_id(form)}.", instance_id
 
     def fork(self, form: Form) -> tuple[str, str]:
-        """Start a new instance from the first turns of another one."""
-        turns = form.get("turns", "").strip() or "0"
-        if not turns.isdecimal() or len(turns) > 9:
-            raise PageError(400, "Not a number", f"Enter how many turns to keep, and not {turns!r}.")
-        new_id = form.get("new_instance_id", "").strip()
-        instance_id = self._site.backend.management.fork(_id(form), new_id, turns=int(turns))
+        """Start a new instance from the beginning of another one's history: its first turns, or up to an event."""
+        new_id, management = form.get("new_instance_id", "").strip(), self._site.backend.management
+        if "after" in form:
+            after = _number(form, "after", "the number of the event")
+            instance_id = management.fork(_id(form), new_id, after=after)
+            return f"Started {instance_id} from {_id(form)}, up to event {after}.", instance_id
+        turns = _number(form, "turns", "how many turns to keep") if form.get("turns", "").strip() else 0
+        instance_id = management.fork(_id(form), new_id, turns=turns)
         return f"Started {instance_id} from the first turns of {_id(form)}.", instance_id
 
     def purge(self, form: Form) -> tuple[str, str]:
@@ -163,3 +165,10 @@ def _set_reason(request: pb.SuspendRequest | pb.ResumeRequest | pb.RewindInstanc
     reason = form.get("reason", "").strip()
     if reason:
         request.reason.value = reason
+
+
+def _number(form: Form, name: str, what: str) -> int:
+    text = form.get(name, "").strip()
+    if not text.isdecimal() or len(text) > 9:
+        raise PageError(400, "Not a number", f"Enter {what}, and not {text!r}.")
+    return int(text)

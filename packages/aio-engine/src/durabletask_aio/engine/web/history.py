@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from durabletask_aio.core.hosting import cancellation_reason, is_cancellation
 from durabletask_aio.engine._upstream import pb
+from durabletask_aio.engine.forking import RECEIVED
 from durabletask_aio.engine.web.formats import to_datetime
 
 TITLES = {
@@ -147,6 +148,11 @@ class Event:
     def is_turn(self) -> bool:
         """Whether it begins a turn."""
         return self.kind == "orchestratorStarted"
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether an instance can begin with it as the last event; otherwise one begins with its whole turn."""
+        return self.turn > 1 and self.kind in RECEIVED
 
     @property
     def is_child(self) -> bool:
