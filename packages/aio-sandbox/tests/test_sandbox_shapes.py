@@ -19,6 +19,36 @@ HEAD = "from durabletask.aio import AsyncWorkflowContext\n"
 WORKFLOW = "async def workflow(ctx: AsyncWorkflowContext, order):\n"
 
 FOUND: dict[str, tuple[str, str]] = {
+    # Followed once for each depth of the data, this would not end.
+    "functions that call themselves with parts of their arguments": (
+        "DET201",
+        """
+        import random
+        def merged(first, second):
+            result = dict(first)
+            for key, value in second.items():
+                if isinstance(value, dict):
+                    result[key] = merged(result.get(key, {}), value)
+                else:
+                    result[key] = [merged(each, value) for each in value]
+            return result
+        def expanded(part, root):
+            name = part.pop("ref", None)
+            if name:
+                return expanded({**root[name], **{key: value for key, value in part.items()}}, root)
+            for key, value in part["properties"].items():
+                part["properties"][key] = expanded(value, root)
+            for key in ("any", "all"):
+                part[key] = [expanded(each, root) for each in part[key]]
+            part["items"] = expanded(part["items"], merged(part, root))
+            if not part:
+                random.shuffle(part["items"])
+            return merged(part, expanded(root, part))
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            tables = {"a": {"b": [1, {"c": 2}]}, "d": [{"e": 3}, {"f": [4]}]}
+            return expanded(merged(order, tables), tables)
+        """,
+    ),
     # Attributes of objects
     "a client in an attribute": (
         "DET502",

@@ -85,7 +85,15 @@ class Evaluator:
     def __init__(self, resolver: NameResolver) -> None:
         self._resolver = resolver
         self._busy: set[tuple[int, int]] = set()
+        self._known: dict[tuple[int, int], tuple[ast.expr, Scope, list[Value]]] = {}
+        """The values of expressions; with the objects, because the key has their addresses."""
+        self._incomplete: dict[tuple[int, int], tuple[ast.expr, Scope, list[Value]]] = {}
+        """The same for expressions that lead back to one that is being evaluated, until that one is known.
+
+        Without it, names that are bound in terms of each other are evaluated once for each path through them.
+        """
         self._returns: dict[Hashable, list[Value]] = {}
+        self._scopes: dict[Hashable, Scope] = {}
         self._running: set[Hashable] = set()
         self._calls = 0
         self._creations = 0
@@ -97,15 +105,25 @@ class Evaluator:
         # A name may be bound in terms of itself: an expression that is being evaluated contributes nothing to its own
         # value.
         key = (id(node), id(scope))
-        if key in self._busy or len(self._busy) > _DEPTH * 4:
+        known = self._known.get(key)
+        if known is not None:
+            return list(known[2])
+        incomplete = self._incomplete.get(key)
+        if incomplete is not None or key in self._busy or len(self._busy) > _DEPTH * 4:
             self.cut_off += 1
-            return []
+            return [] if incomplete is None else list(incomplete[2])
+        before = self.cut_off
         self._busy.add(key)
         try:
-            found = self._values(node, scope)
+            found = distinct(self._values(node, scope))[:_DEPTH]
         finally:
             self._busy.discard(key)
-        return distinct(found)[:_DEPTH]
+        # What is at the beginning of all this leads back to nothing else, and is as complete as it can be.
+        is_complete = self.cut_off == before or not self._busy
+        (self._known if is_complete else self._incomplete)[key] = (node, scope, found)
+        if not self._busy:
+            self._incomplete.clear()
+        return list(found)
 
     def _values(self, node: ast.expr, scope: Scope) -> list[Value]:
         if isinstance(node, ast.Name):
@@ -252,14 +270,14 @@ class Evaluator:
             starred = [part.value for part in node.elts if isinstance(part, ast.Starred)]
             unordered: list[Value] = [*self._order_of(starred, scope)]
             elements = [value for part in node.elts for value in self.values(part, scope)]
-            return [*unordered, ContainerValue(tuple(elements[:_DEPTH]))]
+            return [*unordered, _container(elements)]
         if isinstance(node, ast.Dict):
             elements = [value for part in node.values for value in self.values(part, scope)]
-            return [ContainerValue(tuple(elements[:_DEPTH]))]
+            return [_container(elements)]
         if isinstance(node, (ast.ListComp, ast.GeneratorExp, ast.DictComp)):
             element = self.values(node.value if isinstance(node, ast.DictComp) else node.elt, scope)
             kept = [value for value in element if not isinstance(value, UnawaitedValue)]
-            return [*self._order_of([node.generators[0].iter], scope), ContainerValue(tuple(kept[:_DEPTH]))]
+            return [*self._order_of([node.generators[0].iter], scope), _container(kept)]
         return []
 
     def _order_of(self, nodes: list[ast.expr], scope: Scope) -> list[UnorderedValue]:
@@ -302,7 +320,7 @@ class Evaluator:
     def _of_collection(self, method: ast.Attribute, scope: Scope) -> list[Value]:
         """The result of a method of a list or dictionary with known elements."""
         held = [
-            ContainerValue(tuple(self._element(each)))
+            _container(self._element(each))
             for each in self.values(method.value, scope)
             if isinstance(each, (ContainerValue, SharedObject))
         ]
@@ -354,13 +372,13 @@ class Evaluator:
         if name == "collections.defaultdict" and node.args:
             call = ast.copy_location(ast.Call(node.args[0], [], []), node)
             made = [each for value in self.values(node.args[0], scope) for each in self.result(value, call, scope)]
-            return [ContainerValue(tuple(made))]
+            return [_container(made)]
         return None
 
     def _containers(self, nodes: list[ast.expr], scope: Scope) -> list[Value]:
         """The containers with known elements among the values of `nodes`."""
         found = (value for node in nodes for value in self.values(node, scope))
-        return [ContainerValue(tuple(self._element(each))) for each in found if isinstance(each, _CONTAINERS)]
+        return [_container(self._element(each)) for each in found if isinstance(each, _CONTAINERS)]
 
     def _extreme(self, node: ast.Call, scope: Scope) -> list[Value]:
         """`max(set, key=...)`: of several elements with the same key, the one that comes first."""
@@ -434,22 +452,21 @@ class Evaluator:
         """The values that a function returns when it is called with the arguments `given`."""
         if body.io_only:
             return []
-        if self._calls > _NESTED_CALLS:
+        key = _call_key(body, given)
+        known = self._returns.get(key)
+        if known is not None:
+            return known
+        # A recursive call, whatever its arguments, contributes nothing to the result of its own function.
+        if self._calls > _NESTED_CALLS or body.key in self._running:
             self.cut_off += 1
             return []
-        key = (body.key, identity(body.receiver), tuple((name, identity(value)) for name, value in given))
-        if key not in self._returns:
-            # A recursive call contributes nothing to the result of its own function.
-            self._returns[key] = []
-            self._running.add(key)
-            self._calls += 1
-            try:
-                self._returns[key] = self._of_returns(body, given)
-            finally:
-                self._calls -= 1
-                self._running.discard(key)
-        elif key in self._running:
-            self.cut_off += 1
+        self._running.add(body.key)
+        self._calls += 1
+        try:
+            self._returns[key] = self._of_returns(body, given)
+        finally:
+            self._calls -= 1
+            self._running.discard(body.key)
         return self._returns[key]
 
     def _known_arguments(
@@ -474,7 +491,13 @@ class Evaluator:
         return [value for value in values if not isinstance(value, (UnawaitedValue, ContextValue))]
 
     def scope_of(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
-        """The scope inside of a function that is called with the arguments `given`."""
+        """The scope inside of a function that is called with the arguments `given`; one for calls that are alike."""
+        key = _call_key(body, given)
+        if key not in self._scopes:
+            self._scopes[key] = self._new_scope(body, given)
+        return self._scopes[key]
+
+    def _new_scope(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
         node, outer = body.node, body.scope
         statements: list[ast.stmt] = (
             [ast.copy_location(ast.Expr(node.body), node.body)] if isinstance(node, ast.Lambda) else node.body
@@ -507,6 +530,11 @@ class Evaluator:
         return [
             found for value in self.values(node.args[0], scope) for found in self._resolver.attribute(value, name.value)
         ]
+
+
+def _call_key(body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Hashable:
+    """A key that is equal for calls of a function that behave alike."""
+    return (body.key, identity(body.receiver), tuple((name, identity(value)) for name, value in given))
 
 
 def as_unordered(value: Value) -> UnorderedValue | None:
@@ -550,10 +578,15 @@ def paired(names: list[str], node: ast.Call) -> list[tuple[str, ast.expr]]:
     return pairs + [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
 
 
+def _container(elements: list[Value]) -> ContainerValue:
+    """A collection of some of these elements, and one of those that are alike."""
+    return ContainerValue(tuple(distinct(elements)[:_DEPTH]))
+
+
 def _extended(value: Value, elements: list[Value]) -> Value:
     if not isinstance(value, ContainerValue):
         return value
-    return ContainerValue(tuple(distinct([*value.elements, *elements])[:_DEPTH]))
+    return _container([*value.elements, *elements])
 
 
 def _is_single(value: Value) -> bool:

@@ -123,11 +123,31 @@ class Argument(Value):
     """An unknown value that the caller passed."""
 
 
+class _Key:
+    """The key of a collection, which computes its hash once."""
+
+    __slots__ = ("_elements", "_hash")
+
+    def __init__(self, elements: tuple[Hashable, ...]) -> None:
+        self._elements = elements
+        self._hash = hash(elements)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, _Key) and self._hash == other._hash and self._elements == other._elements
+
+
 @dataclass(frozen=True)
 class ContainerValue(Value):
     """A list, tuple or dictionary with known elements."""
 
     elements: tuple[Value, ...]
+    keys: dict[int, _Key] = field(default_factory=dict, compare=False, repr=False)
+    """By depth: what `identity` returned, which for a collection of collections is long."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +173,12 @@ def identity(value: Value | None, depth: int = 3) -> Hashable:
     if isinstance(value, Instance):
         arguments = tuple((name, identity(each, depth - 1)) for name, each in value.arguments)
         return ("instance", identity(value.cls, depth), value.is_shared, arguments, id(value.held))
-    if isinstance(value, (ContainerValue, SharedObject)):
-        elements = tuple(identity(each, depth - 1) for each in value.elements)
-        return (type(value), value.name if isinstance(value, SharedObject) else "", elements)
+    if isinstance(value, ContainerValue):
+        if depth not in value.keys:
+            value.keys[depth] = _Key(tuple(identity(each, depth - 1) for each in value.elements))
+        return value.keys[depth]
+    if isinstance(value, SharedObject):
+        return ("shared", value.name, tuple(identity(each, depth - 1) for each in value.elements))
     return value
 
 

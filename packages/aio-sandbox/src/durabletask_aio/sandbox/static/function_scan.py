@@ -7,8 +7,8 @@ calls. Both work on the `FunctionScan` defined here, so that neither needs to im
 from __future__ import annotations
 
 import ast
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -28,6 +28,10 @@ LocatedNode: TypeAlias = "ast.expr | ast.stmt | ast.ExceptHandler"
 
 COMPOUND_STATEMENTS: Final = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 """Statements with a body; a pragma counts only on their first line."""
+
+
+_SCANS_OF_ONE: Final = 16
+"""Maximum number of scans of one function with different arguments."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class AnalysisState:
         """The functions that were scanned, by file, first and last line."""
         self.queue: deque[Visit] = deque()
         self.scheduled: set[object] = set()
+        self._scans: Counter[Hashable] = Counter()
+        """By function: how often it is scanned, each time with other arguments."""
 
     def enqueue(
         self,
@@ -86,11 +92,18 @@ class AnalysisState:
         arguments: tuple[tuple[str, Value], ...],
         crossing: Crossing | None = None,
     ) -> None:
-        """Schedule a scan of `body`, unless it was scheduled with the same arguments before."""
+        """Schedule a scan of `body`, unless it was scheduled with the same arguments before.
+
+        A function that calls itself with a part of its argument would be scanned for each depth that data may have, so
+        that after some scans the arguments of further calls are not looked at.
+        """
+        if self._scans[body.key] >= _SCANS_OF_ONE:
+            arguments = ()
         place = (id(crossing.source), crossing.node.lineno) if crossing is not None else None
         key = (body.key, place, tuple((name, identity(value)) for name, value in arguments))
         if key not in self.scheduled:
             self.scheduled.add(key)
+            self._scans[body.key] += 1
             self.queue.append(Visit(body, (*reached, body.label), arguments, crossing))
             self.scanned.add((body.source.filename, body.node.lineno, body.node.end_lineno or body.node.lineno))
 
