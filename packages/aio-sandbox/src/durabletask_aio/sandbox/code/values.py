@@ -146,7 +146,7 @@ class ContainerValue(Value):
     """A list, tuple or dictionary with known elements."""
 
     elements: tuple[Value, ...]
-    keys: dict[int, _Key] = field(default_factory=dict, compare=False, repr=False)
+    keys: dict[int, _Key] = field(default_factory=dict[int, _Key], compare=False, repr=False)
     """By depth: what `identity` returned, which for a collection of collections is long."""
 
 
