@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from random import Random
 from typing import Any, NamedTuple
@@ -53,6 +54,13 @@ class ShuffledHeap:
         del self._kept[random.randint(0, len(self._kept)) :]
 
 
+class NoSteps:
+    """The step runner of a replay, on which no step may run."""
+
+    def submit(self, function: Callable[[], Any], *, is_async: bool, name: str) -> Future[Any]:
+        raise AssertionError(f"step {name!r} was run on replay")
+
+
 def live(
     instance: Instance, cuts: Container[int], orchestrator: Callable[..., Any] | None = None
 ) -> Iterator[tuple[int, Answer]]:
@@ -67,6 +75,9 @@ def live(
         Each of the cuts, and what a turn that ends there answers.
     """
     executor = new_executor(instance, orchestrator)
+    if instance.steps is not None:
+        executor.step_runner = NoSteps()
+        executor.remember(instance.history, ())
     executor.open(instance.instance_id)
     executor.set_replaying(False)
     context = executor.context
@@ -91,7 +102,8 @@ def live(
 
 def replayed(instance: Instance, end: int, *, begin: int, orchestrator: Callable[..., Any] | None = None) -> Answer:
     """Return what a replay of the first `end` events answers, of which those from `begin` on are new."""
-    again = execute(instance, instance.history[:begin], instance.history[begin:end], orchestrator=orchestrator)
+    past, new = instance.history[:begin], instance.history[begin:end]
+    again = execute(instance, past, new, orchestrator=orchestrator, recorded=instance.history, runner=NoSteps())
     return Answer(canonical(again.actions), again.encoded_custom_status)
 
 

@@ -22,7 +22,7 @@ from durabletask.serialization import JsonDataConverter
 from durabletask.worker import _OrchestrationExecutor, _Registry
 from google.protobuf import timestamp_pb2
 
-from durabletask_aio.core.hosting import TurnExecutor, turn_scope
+from durabletask_aio.core.hosting import StepRunner, TurnExecutor, turn_scope
 
 START = datetime(2026, 1, 1, 12, 0, 0)
 LOGGER = logging.getLogger("turns")
@@ -65,6 +65,7 @@ class Instance:
         converter: Any = None,
         start: datetime = START,
         scoped: bool = True,
+        steps: StepRunner | None = None,
     ) -> None:
         self.name = name or task.get_name(orchestrator)
         self.orchestrator = orchestrator
@@ -72,6 +73,10 @@ class Instance:
         self.converter = converter or JsonDataConverter()
         self.now = start
         self.scoped = scoped
+        self.steps = steps
+        """Runs the steps of the workflow, which then runs on `TurnExecutor` and not on upstream's executor."""
+        self.sent_to_itself: list[pb.HistoryEvent] = []
+        """Events that it has sent to itself, which have not been delivered."""
         self.history: list[pb.HistoryEvent] = []
         self.turns: list[list[pb.OrchestratorAction]] = []
         """The actions of each turn."""
@@ -147,13 +152,13 @@ class Instance:
                 )
             )
         elif kind == "sendEvent":
+            sent = action.sendEvent
             event.eventSent.CopyFrom(
-                pb.EventSentEvent(
-                    instanceId=action.sendEvent.instance.instanceId,
-                    name=action.sendEvent.name,
-                    input=action.sendEvent.data,
-                )
+                pb.EventSentEvent(instanceId=sent.instance.instanceId, name=sent.name, input=sent.data)
             )
+            if sent.instance.instanceId == self.instance_id:
+                raised = pb.EventRaisedEvent(name=sent.name, input=sent.data)
+                self.sent_to_itself.append(pb.HistoryEvent(eventId=-1, eventRaised=raised))
         elif kind == "sendEntityMessage":
             message = action.sendEntityMessage
             field = message.WhichOneof("EntityMessageType")
@@ -278,13 +283,15 @@ class Instance:
             elif action.HasField("scheduleTask") or action.HasField("createSubOrchestration"):
                 factor = 1.0 if chance is None else chance.uniform(0.1, 100)
                 due[step] = self.now + timedelta(seconds=latency * factor)
+        if self.sent_to_itself and (chance is None or chance.random() < 0.5):
+            return self.sent_to_itself.pop(0)
         candidates = [(due[step], step) for step in self.outstanding if step in due]
         if waiting and (not candidates or waiting[0][0] <= min(candidates)[0]):
             when, name, data = waiting.pop(0)
             self.now = max(self.now, when)
             return self.raised(name, data)
         if not candidates:
-            return None
+            return self.sent_to_itself.pop(0) if self.sent_to_itself else None
         when, step = min(candidates)
         self.now = max(self.now, when)
         action = self.outstanding[step]
@@ -329,7 +336,9 @@ def new_executor(instance: Instance, orchestrator: Callable[..., Any] | None = N
         instance: whose name, converter and orchestrator it gets.
         orchestrator: what to run instead of the instance's own.
     """
-    return TurnExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
+    executor = TurnExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
+    executor.step_runner = instance.steps
+    return executor
 
 
 def execute(
@@ -338,16 +347,32 @@ def execute(
     new: Sequence[pb.HistoryEvent],
     *,
     orchestrator: Callable[..., Any] | None = None,
+    recorded: Sequence[pb.HistoryEvent] = (),
+    runner: StepRunner | None = None,
 ) -> Any:
     """Run one turn on upstream's own executor: the core alone, as under a worker that does not know the core.
 
     The only place where tests use that executor; `replays.live` continues instances with `TurnExecutor`, and the two
-    must give the same actions.
+    must give the same actions.  Instances with steps, which that executor does not have, run on `TurnExecutor`.
+
+    Args:
+        instance: the instance.
+        past: the past events of the turn.
+        new: its new events.
+        orchestrator: what to run instead of the instance's own.
+        recorded: the whole history, in which steps find their records, also those of this turn.
+        runner: runs steps, instead of the instance's own.
 
     Returns:
         Upstream's results: the actions and the custom status.
     """
-    executor = _OrchestrationExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
+    executor: Any
+    if instance.steps is None:
+        executor = _OrchestrationExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
+    else:
+        executor = new_executor(instance, orchestrator)
+        executor.step_runner = runner or instance.steps
+        executor.recorded = recorded
     if not instance.scoped:
         return executor.execute(instance.instance_id, past, new)
     with turn_scope():

@@ -10,6 +10,8 @@ What workflow code uses:
     events: `ctx.events`, external events as an async iterator.
     requests: `ctx.requests`, requests of clients as an async iterator, and their answers.
     calls: the longer methods of the context.
+    steps: `ctx.run`, functions that run in place and are recorded.
+    patches: `ctx.patched`, new code for instances that have not come to it.
     arguments, timers: checks of what the context's methods are given.
     cleanup, deterministic, metadata, workflow_logger: what `ctx.add_cleanup`, `ctx.random`, `ctx.get_metadata` and
         `ctx.logger` are made of.
@@ -31,6 +33,7 @@ What runs it:
     cancel_requests: recognises the requests on arrival, and cancels the main task.
     open_requests: the requests of clients that an execution has not answered, and what becomes of them at its end.
     replies: reserved names and payloads of requests and answers, and the workflow that passes on an answer.
+    journal: the records of steps and patches in the history, look-ahead and order.
     continuation: the arguments of `continue_as_new` until the function returns.
     retries: `RetryPolicy`, and when a failed activity is tried again.
     rewinding: what a rewind takes out of the history of a failed instance.
@@ -69,7 +72,8 @@ For other packages and for upstream:
     hosting, turn_executor: what a host of workflows needs: the worker, the test kit, an engine.
     plugins: the protocols of the entry points.
     cli, command_line: the command `durabletask-aio`; what its sub-commands share.
-    _upstream, _upstream_activities, _upstream_events, _upstream_retries: the adapters to upstream's executor.
+    _upstream, _upstream_activities, _upstream_events, _upstream_journal, _upstream_retries: the adapters to upstream's
+        executor.
     _upstream_registry: that to the registry of a worker.
     _upstream_dialect, _upstream_microsoft: what differs between the executors of Microsoft's SDK and of Dapr's.
     _upstream_client, _upstream_data: the adapters to upstream's clients and to its data converters.
@@ -96,6 +100,7 @@ from durabletask_aio.core.errors import (
     NonDeterministicUseError,
     SandboxViolationError,
     StepBudgetError,
+    StepFailedError,
     SubOrchestrationFailedError,
     TurnTimeoutError,
     UnsupportedInWorkflowError,
@@ -129,6 +134,7 @@ __all__ = [
     "SandboxMode",
     "SandboxViolationError",
     "StepBudgetError",
+    "StepFailedError",
     "SubOrchestrationFailedError",
     "TurnTimeoutError",
     "UnsupportedInWorkflowError",

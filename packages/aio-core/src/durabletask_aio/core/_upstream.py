@@ -646,6 +646,26 @@ class HistoryExecutor(ExecutorBase):
             ctx.set_failed(error)
         return self._results(instance_id, name)
 
+    def continue_paused(
+        self, instance_id: str, resume: Callable[[], None], new_events: Sequence[pb.HistoryEvent]
+    ) -> ExecutionResults:
+        """Continue a turn in which the code has waited for a step.
+
+        Args:
+            instance_id: the instance.
+            resume: continues the code.
+            new_events: those of the turn that have not been processed.
+        """
+        ctx = self.context
+        try:
+            resume()
+            for event in new_events:
+                self.process_event(ctx, event)
+        except Exception as error:
+            self._logger.debug("%s: Orchestration %s failed", instance_id, self._orchestration_name)
+            ctx.set_failed(error)
+        return self._results(instance_id, self._orchestration_name)
+
     def _results(self, instance_id: str, name: str) -> ExecutionResults:
         ctx = self.context
         if not ctx._is_complete:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
-from durabletask_aio.core import _interpreter, _upstream, disposal, failures, plugins
+from durabletask_aio.core import _interpreter, _upstream, _upstream_journal, disposal, failures, plugins
 from durabletask_aio.core._upstream import task
 from durabletask_aio.core.call_sites import waiting_line
 from durabletask_aio.core.cancel_requests import CancelRequests
@@ -59,6 +59,9 @@ class WorkflowRun:
         # The environment is read when the execution starts, so that it does not change while an instance lives.
         if debug_enabled():
             self.loop.operation_log = OperationLog(self.execution.logger)
+        self.loop.journal = _upstream_journal.journal_of(upstream)
+        if self.loop.journal is not None:
+            self.loop.journal.loop = self.loop
         self.loop.user_globals = getattr(inspect.unwrap(info.function), "__globals__", None)
         context_type = AsyncWorkflowContext
         self._guard: plugins.ExecutionGuard | None = None
@@ -263,6 +266,8 @@ class WorkflowRun:
             return
         self._disposed = True
         disposal.unregister(self)
+        if self.loop.journal is not None:
+            self.loop.journal.abandon()
         tasks = self.loop.tasks
         self.execution.begin_closing()
         self.loop.evict()

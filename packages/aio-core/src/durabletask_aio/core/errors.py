@@ -198,7 +198,7 @@ else:
 
 
 class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
-    """Common base of the two public types below; both are upstream's `TaskFailedError`, with its `details`."""
+    """Common base of the three public types below; both are upstream's `TaskFailedError`, with its `details`."""
 
     def __init__(
         self,
@@ -239,10 +239,19 @@ class SubOrchestrationFailedError(OperationFailedError):
     """
 
 
+class StepFailedError(OperationFailedError):
+    """The function of a step, which `ctx.run` has run, raised an exception or took too long.
+
+    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].  The exception itself is not
+    raised, because a replay has only the record of it.
+    """
+
+
 PUBLIC_ERRORS: tuple[type[BaseException], ...] = (
     AsyncWorkflowError,
     ActivityFailedError,
     SubOrchestrationFailedError,
+    StepFailedError,
     DeadlockError,
     HistoryDivergenceError,
     InstanceEvicted,

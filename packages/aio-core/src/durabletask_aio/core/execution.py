@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from durabletask_aio.core import _upstream_events
+from durabletask_aio.core import _upstream_events, _upstream_journal
 from durabletask_aio.core._upstream import NullContext, task
 from durabletask_aio.core.call_sites import call_site
 from durabletask_aio.core.cancellation import CANCEL_EVENT
@@ -31,6 +31,7 @@ from durabletask_aio.core.continuation import Continuation, after_continue_as_ne
 from durabletask_aio.core.detached import DetachedContext
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.errors import AsyncWorkflowError, InstanceEvicted, StepBudgetError, WorkflowValidationError
+from durabletask_aio.core.journal import WAKE_UP
 from durabletask_aio.core.metadata import WorkflowMetadata
 from durabletask_aio.core.open_requests import OpenRequests
 from durabletask_aio.core.replies import is_request
@@ -189,6 +190,7 @@ class Execution:
             _upstream_events.carry_over(upstream, lambda name: name == CANCEL_EVENT or is_request(name))
         self.metadata.carry(upstream, None)
         if continuation.save_events:
+            _upstream_journal.forget_events(upstream, WAKE_UP)
             for return_unconsumed in reversed(self.event_streams):
                 return_unconsumed(upstream)
         self.requests.carry_over(upstream)

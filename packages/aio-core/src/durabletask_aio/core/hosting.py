@@ -32,6 +32,7 @@ from durabletask_aio.core.functions import (
     orchestrator_info,
     unwrap_partial,
 )
+from durabletask_aio.core.journal import StepRunner, describe_record
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
@@ -49,6 +50,7 @@ from durabletask_aio.core.turn_executor import (
     TurnAborted,
     TurnDiverged,
     TurnExecutor,
+    TurnPaused,
     activity_failure_details,
     failure_details,
 )
@@ -68,9 +70,11 @@ __all__ = [
     "Execution",
     "FunctionKind",
     "OrchestratorInfo",
+    "StepRunner",
     "TurnAborted",
     "TurnDiverged",
     "TurnExecutor",
+    "TurnPaused",
     "TurnScope",
     "VisibleLogger",
     "Wait",
@@ -87,6 +91,7 @@ __all__ = [
     "check_takes_input",
     "describe_failure",
     "describe_function",
+    "describe_record",
     "describe_unregistered",
     "failure_details",
     "function_kind",

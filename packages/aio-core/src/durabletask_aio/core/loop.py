@@ -42,6 +42,7 @@ from durabletask_aio.core.timers import timer_too_long
 if TYPE_CHECKING:
     from durabletask_aio.core.children import ChildOperation
     from durabletask_aio.core.execution import Execution
+    from durabletask_aio.core.journal import Journal
     from durabletask_aio.core.operation_log import OperationLog
     from durabletask_aio.core.operations import ScheduledOperation
 
@@ -169,6 +170,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """The namespace of the workflow function's module: a frame that has it is the user's."""
         self.linked_children: dict[ChildOperation[Any], None] = {}
         """The sub-orchestrations that are cancelled with this instance, in the order of their calls."""
+        self.journal: Journal | None = None
+        """The records of this execution, if its host has given it some."""
         self.main: WorkflowTask[Any] | None = None
         """The task of the workflow function."""
         self._state = _LIVE

@@ -57,6 +57,7 @@ ENTITY = "entity operation"
 LOCK = "entity lock"
 REQUEST = "request"
 TASK = "task"
+STEP = "step"
 
 METHODS = {
     ACTIVITY: "call_activity",
@@ -67,6 +68,7 @@ METHODS = {
     LOCK: "lock_entities",
     REQUEST: "requests",
     TASK: "wait_for_task",
+    STEP: "run",
 }
 """The method of the context that makes an operation of that kind; a combination's kind is the name of its method."""
 
@@ -104,10 +106,11 @@ class Operation(asyncio.Future[T]):
 
     Attributes:
         kind: `"activity"`, `"sub-orchestration"`, `"timer"`, `"external event"`, `"entity operation"`,
-            `"entity lock"`, `"request"`, `"task"`, or the name of the method that made a combination.
-        name: the name of the activity, orchestrator, event, request or entity; of a timer, when it fires; of a task,
-            its class.
-        step: the sequence number under which the history records it; `None` for waits that are not recorded.
+            `"entity lock"`, `"request"`, `"task"`, `"step"`, or the name of the method that made a combination.
+        name: the name of the activity, orchestrator, event, request, entity or step; of a timer, when it fires; of a
+            task, its class.
+        step: the sequence number under which the history records it; `None` for waits that are not recorded, and for a
+            step before it begins.
     """
 
     __slots__ = ("_code", "_instruction", "kind", "name", "step")
@@ -326,6 +329,8 @@ class ScheduledOperation(Operation[T]):
     @property
     def call_text(self) -> str:
         """The call that made it, as its author may have written it."""
+        if self.kind == STEP:
+            return f"ctx.run({self.name}, ...)"
         named = self.kind in (ACTIVITY, SUB_ORCHESTRATION, EVENT, REQUEST)
         return f"ctx.{METHODS.get(self.kind, self.kind)}({repr(self.name) if named else '...'})"
 

@@ -87,7 +87,9 @@ def _failed_steps(failure: pb.TaskFailureDetails, instance_id: str) -> set[int] 
 
 def _steps_in(message: str, instance_id: str) -> set[int]:
     """Return the steps that a message names: upstream's names one at its beginning, this project's any number."""
-    found = re.match(rf"(?:{re.escape(instance_id)}: Activity|Sub-orchestration) task #(\d+) failed: ", message)
+    found = re.match(
+        rf"(?:{re.escape(instance_id)}: (?:Activity|Step)|Sub-orchestration) task #(\d+) failed: ", message
+    )
     if found is not None:
         return {int(found[1])}
     own = rf"instance {re.escape(repr(instance_id))}, step (\d+)\]"
@@ -108,4 +110,6 @@ def _last_attempt(history: Sequence[pb.HistoryEvent], step: int) -> set[int]:
             before = range(position)
             requests = [at for at in before if history[at].HasField("taskScheduled") and history[at].eventId == step]
             return {position, *requests[-1:]}
+        elif event.HasField("eventSent") and event.eventId == step and event.eventSent.name.startswith("$step."):
+            return {position}  # the record of a step, which is tried anew
     return set()

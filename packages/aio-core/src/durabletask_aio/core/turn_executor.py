@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-from durabletask_aio.core import _upstream, _upstream_retries, failures, rewinding
+from durabletask_aio.core import _upstream, _upstream_journal, _upstream_retries, failures, rewinding
 from durabletask_aio.core._upstream import pb
 from durabletask_aio.core._upstream_registry import registered_names
 from durabletask_aio.core.cancellation import CANCEL_EVENT
@@ -21,6 +21,7 @@ from durabletask_aio.core.divergence import raised_on_replay
 from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.core.errors import message_of
 from durabletask_aio.core.failed_attempts import log_failed_attempt
+from durabletask_aio.core.journal import NO_HOST, WAKE_UP, Journal, RecordedSteps, StepRunner, is_deprecated_patch
 from durabletask_aio.core.recorded_types import record_bases
 from durabletask_aio.core.retries import stop_if_final
 from durabletask_aio.core.unregistered import describe_unregistered
@@ -59,6 +60,13 @@ class TurnDiverged(BaseException):
         self.error = error
 
 
+class TurnPaused(BaseException):
+    """The code of a turn waits for a step, and the host wants its thread back; see `TurnExecutor.wait_for_step`.
+
+    No `Exception`, because upstream catches those in order to fail the instance.
+    """
+
+
 class TurnExecutor(_upstream.HistoryExecutor):
     """Runs the turns of one instance.
 
@@ -85,6 +93,25 @@ class TurnExecutor(_upstream.HistoryExecutor):
 
     error: BaseException | None = None
     """The exception that failed the instance, as it was raised."""
+
+    step_runner: StepRunner | None = None
+    """Runs the functions of steps; without one, workflows have neither steps nor patches."""
+
+    step_refusal = NO_HOST
+    """Why there is no `step_runner`."""
+
+    journal: Journal | None = None
+    """The records of steps and patches of the execution; `None` before its first event."""
+
+    paused_after: pb.HistoryEvent | None = None
+    """The new event after which the turn was paused; `execute` continues after it, given the same events."""
+
+    _journal_context: Any = None
+    _turn_events: tuple[Sequence[Any], ...] = ((), (), ())
+    """The past events, the new events and the recorded actions of the present turn."""
+
+    _is_resuming = False
+    """Whether the events are processed that came while the instance was suspended."""
 
     _events: tuple[Sequence[pb.HistoryEvent], ...] = ()
     """The history and the new events of the present turn, with `raises_divergence`."""
@@ -119,12 +146,17 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 data converter; upstream turns it into a failure of the instance.
             TurnDiverged: if history and code do not fit, with `raises_divergence`, unless this turn terminates the
                 instance.
+            TurnPaused: if `wait_for_step` has paused the turn; calling this again continues it.
         """
         if self.raises_divergence:
             self._events = (old_events, new_events)
+        if self.paused_after is None:
+            self.remember(old_events if self.processed is None else (), new_events)
         try:
             with self.turn_context():
-                if self.processed is None:
+                if self.paused_after is not None:
+                    result = self._continue_paused(instance_id, new_events)
+                elif self.processed is None:
                     result = super().execute(instance_id, old_events, new_events)
                 else:
                     # A rewind never comes here, and neither does an empty batch: hosts replay those in full.
@@ -138,14 +170,57 @@ class TurnExecutor(_upstream.HistoryExecutor):
             if termination is None:
                 raise
             return self.terminate(termination)
+        except TurnPaused:
+            raise
         except BaseException as error:
             if isinstance(error, Exception) and failures.is_recordable(error):
                 raise
             failure = f"{type(error).__name__} while a turn of '{instance_id}' was finished: {message_of(error)}"
         finally:
             self._events = ()  # which may be large
+            self._forget_events()
         # Outside of the except block, so that the exception is not recorded as the cause.
         raise RuntimeError(failure)
+
+    def remember(
+        self,
+        old_events: Sequence[pb.HistoryEvent],
+        new_events: Sequence[pb.HistoryEvent],
+        actions: Sequence[pb.OrchestratorAction] = (),
+    ) -> None:
+        """Hand over the events of a turn before the first is processed: a step finds its record by looking ahead.
+
+        Args:
+            old_events: the committed history; empty for an instance that has processed it.
+            new_events: the events of the turn.
+            actions: the actions of the turn, if it is run once more.
+        """
+        self._turn_events = (self.recorded or old_events, new_events, actions)
+        if self.journal is not None:
+            self.journal.begin_turn(*self._turn_events)
+
+    def _forget_events(self) -> None:
+        if self.paused_after is None:
+            self._turn_events = ((), (), ())
+            if self.journal is not None:
+                self.journal.end_turn()
+
+    def _continue_paused(self, instance_id: str, new_events: Sequence[pb.HistoryEvent]) -> _upstream.ExecutionResults:
+        paused_after, self.paused_after = self.paused_after, None
+        assert paused_after is not None
+        position = next(at for at, event in enumerate(new_events) if event is paused_after)
+        return self.continue_paused(
+            instance_id, lambda: self._resume_after(self.context, paused_after), new_events[position + 1 :]
+        )
+
+    def _resume_after(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        try:
+            self._finish_steps(ctx, event)
+        except TurnPaused:
+            raise
+        except BaseException as error:
+            self._check_failure(ctx, error)
+            raise
 
     def _warn_of_ignored_requests(self, new_events: Sequence[pb.HistoryEvent]) -> None:
         """Log the requests to cancel a generator orchestrator, which does not get them."""
@@ -172,8 +247,13 @@ class TurnExecutor(_upstream.HistoryExecutor):
     def process_event(self, ctx: Any, event: pb.HistoryEvent) -> None:
         """Process one event; called by upstream for each event of a turn."""
         self.context = ctx
-        if event.HasField("eventSent") and self._has_arrived(ctx, event.eventSent, event.eventId):
-            event = _as_raised(event)
+        if self._journal_context is not ctx:
+            self._open_journal(ctx)
+        if event.HasField("eventSent"):
+            if self._has_arrived(ctx, event.eventSent, event.eventId):
+                event = _as_raised(event)
+            elif self._is_recorded(ctx, event.eventSent, event.eventId):
+                return
         if self.is_suspended:
             kind = event.WhichOneof("eventType")
             if kind == "executionSuspended":
@@ -186,6 +266,24 @@ class TurnExecutor(_upstream.HistoryExecutor):
             if kind == "executionResumed":
                 self._confirmed = frozenset()
         self._process(ctx, event)
+
+    def _open_journal(self, ctx: Any) -> None:
+        """Give the execution that begins its journal."""
+        self._journal_context = ctx
+        is_recorded = bool(self.recorded)
+        runner = RecordedSteps() if is_recorded else self.step_runner
+        self.journal = Journal(runner, self.step_refusal, is_recorded=is_recorded)
+        self.journal.begin_turn(*self._turn_events)
+        _upstream_journal.set_journal(ctx, self.journal)
+
+    def _is_recorded(self, ctx: Any, sent: pb.EventSentEvent, number: int) -> bool:
+        """Note that the engine has recorded a sent event; whether that is all there is to do.
+
+        It is for a patch whose code has been taken out of the workflow.
+        """
+        assert self.journal is not None
+        self.journal.confirmed(number)
+        return is_deprecated_patch(sent) and not _upstream.is_pending_action(ctx, number)
 
     def _has_arrived(self, ctx: Any, sent: pb.EventSentEvent, number: int) -> bool:
         """Whether an `eventSent` is an event for this instance, and not the confirmation of one that it has sent.
@@ -259,29 +357,89 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 if not ctx.is_replaying:
                     log_failed_attempt(ctx, event, self.logger)
             _upstream_retries.note_failure(ctx, event)  # of generators too
+        journal = self.journal
+        assert journal is not None
         try:
-            super().process_event(ctx, event)
+            if was_suspended:
+                self._is_resuming = True
+                try:
+                    super().process_event(ctx, event)
+                finally:
+                    self._is_resuming = False
+            elif journal.awaits_wake_up and self._is_wake_up(event):
+                journal.wake_up(event.eventRaised.name)
+                _upstream_journal.resume(ctx)
+            else:
+                super().process_event(ctx, event)
+            if journal.is_busy:
+                self._finish_steps(ctx, event)
+        except TurnPaused:
+            raise
         except BaseException as raised:
             error = self._named(raised, event)
             if not was_suspended and event.HasField("executionResumed") and self._drives_async(ctx):
                 # The instance is not suspended: a resume without a suspension, or one whose suspension ended with an
                 # execution that has continued as new.  Upstream does not handle the event, and would fail the instance.
                 return
-            self.error = error
-            if self.raises_divergence and isinstance(error, Exception):
-                divergence = self._divergence(ctx, error)
-                if divergence is not None:
-                    raise TurnDiverged(divergence) from None
-            if _upstream.has_unsent_end(ctx):
-                _upstream.reopen_unsent_end(ctx)
-            if error is raised and isinstance(error, Exception) and failures.is_recordable(error):
-                raise
-            # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
-            # instance, CancelledError would leave this one hanging.  And for an exception that it cannot describe it
-            # sends no answer: the engine would deliver this turn again without end.  And of a name that is not
-            # registered its lines would be recorded.
-            self.fail(failure_details(error, self.exception_properties_provider, self.logger))
-            raise TurnAborted from None
+            self._check_failure(ctx, raised, error)
+            raise
+
+    def _check_failure(self, ctx: Any, raised: BaseException, error: BaseException) -> None:
+        """Raise what ends the turn in place of what was raised; return if upstream is to fail the instance with that.
+
+        Args:
+            ctx: upstream's context.
+            raised: what was raised.
+            error: what is recorded for it.
+        """
+        self.error = error
+        if self.raises_divergence and isinstance(error, Exception):
+            divergence = self._divergence(ctx, error)
+            if divergence is not None:
+                raise TurnDiverged(divergence) from None
+        if _upstream.has_unsent_end(ctx):
+            _upstream.reopen_unsent_end(ctx)
+        if error is raised and isinstance(error, Exception) and failures.is_recordable(error):
+            return
+        # Upstream catches Exception only: SystemExit would end the worker's run loop and with it every other
+        # instance, CancelledError would leave this one hanging.  And for an exception that it cannot describe it
+        # sends no answer: the engine would deliver this turn again without end.  And of a name that is not
+        # registered its lines would be recorded.
+        self.fail(failure_details(error, self.exception_properties_provider, self.logger))
+        raise TurnAborted from None
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _is_wake_up(event: pb.HistoryEvent) -> bool:
+        return event.HasField("eventRaised") and event.eventRaised.name.startswith(WAKE_UP)
+
+    def _finish_steps(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        """Wait for the steps that the code waits for, one after the other, and let the code continue after each."""
+        journal = self.journal
+        assert journal is not None
+        while not _upstream.is_finished(ctx):
+            if journal.divergence is not None:
+                raise journal.divergence
+            if not journal.pass_on_recorded(ctx):
+                if not journal.has_live_steps:
+                    return
+                self.wait_for_step(ctx, event)
+            _upstream_journal.resume(ctx)
+
+    def wait_for_step(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        """Wait for the end of a step, and pass it on; for subclasses, which may pause the turn.
+
+        Args:
+            ctx: upstream's context.
+            event: the event after which the code waits.
+        """
+        assert self.journal is not None
+        self.journal.pass_on_ended(ctx, None)
+
+    def can_pause(self, ctx: Any) -> bool:
+        """Whether the turn can be continued after the event that is being processed."""
+        return not ctx.is_replaying and not self._is_resuming
 
     def _named(self, error: BaseException, event: pb.HistoryEvent) -> BaseException:
         """Return `error`; for a workflow that is not registered, one that says which are."""
@@ -296,6 +454,8 @@ class TurnExecutor(_upstream.HistoryExecutor):
         What is replayed was processed before, by code that did not raise: a failure would have been the last turn.
         Only a rewind continues a history after one.
         """
+        if self.journal is not None and error is self.journal.divergence:
+            return error
         if _upstream.is_own_mismatch(error):
             return _upstream.translated(ctx, error)
         if not ctx.is_replaying or type(error).__name__ == _VERSION_FAILURE:

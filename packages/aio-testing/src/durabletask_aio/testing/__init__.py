@@ -10,7 +10,7 @@ Workflows in a test:
     runner: drives the engine of an environment on the event loop of the test.
     virtual_time: the clock of an environment, with all that is due on it.
     turns, executor: run the turns of workflows.
-    activities: runs activities.
+    activities, step_functions: run activities and steps.
     functions, registry: registration of the functions of a test.
     waiting: what an instance waits for.
 

@@ -299,12 +299,13 @@ class WorkflowEnvironment:
         never: bool = False,
         delay: timedelta | float = 0,
     ) -> Stub:
-        """Replace an activity from its next call on; it need not be registered.
+        """Replace an activity, or a step of `ctx.run`, from its next call on; it need not be registered.
 
         Give one of `returns`, `raises`, `calls`, `sequence` and `never`; `delay` goes with any of them, or alone.
 
         Args:
-            activity: the function, or the name it is called by.
+            activity: the function, or the name it is called by.  For a step, `calls` gets the arguments of the step, and
+                `delay` has no effect.
             returns: the result of every call.
             raises: the exception of every call.
             calls: a function, sync or async, of the activity context and the input, of the input, or of nothing.  The

@@ -264,6 +264,7 @@ class _Replayer:
         executor.open(instance_id)
         executor.keep_actions_in(self._actions)
         executor.recorded = events
+        executor.remember(events, ())
         tags = next(event.executionStarted.tags for event in events if event.HasField("executionStarted"))
         turns = 0
         with suppress_spans(), hosting.turn_scope(metadata=hosting.metadata_from_tags(tags)) as scope:

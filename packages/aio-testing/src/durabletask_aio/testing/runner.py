@@ -32,6 +32,7 @@ from durabletask_aio.testing.activities import Activities
 from durabletask_aio.testing.executor import silent_logger
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.registry import Registry
+from durabletask_aio.testing.step_functions import StepFunctions
 from durabletask_aio.testing.turns import Turns
 from durabletask_aio.testing.virtual_time import VirtualTime, to_microseconds
 from durabletask_aio.testing.waiting import WorkflowStuckError
@@ -93,8 +94,9 @@ class InProcessRunner:
         self.kernel = Kernel(self._store, clock, new_id=lambda: f"{chance.getrandbits(64):016x}")
         self.service = TaskHubService(self.kernel, in_process=True)
         self.time = VirtualTime(clock, self.kernel)
-        self.turns = Turns(registry, converter, maximum_timer_interval)
         self.activities = Activities(registry, converter, self.time.now, self._sleep_on_clock)
+        self.steps = StepFunctions(self.activities.stubs)
+        self.turns = Turns(registry, converter, maximum_timer_interval, self.steps)
         self._stream = WorkerStream(expires=False, is_pulled=True)
         self.kernel.open_stream(self._stream)
         self._running: set[asyncio.Task[None]] = set()
@@ -144,6 +146,7 @@ class InProcessRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.activities.close()
         self.turns.close()
+        self.steps.close()
         self._changed.set()  # Wakes tasks of the test that still wait for a result.
 
     # -- state ----------------------------------------------------------------------------------------------------

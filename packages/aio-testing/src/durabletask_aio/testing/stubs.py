@@ -87,6 +87,8 @@ class Stub:
         self.name = name
         self.delay = delay
         self.function = function
+        self.replacement: Callable[..., Any] | None = None
+        """What was given as `calls`, which a step calls with its own arguments."""
         self.calls: list[ActivityCall] = []
         self._outcome = outcome
 
@@ -141,7 +143,9 @@ def make_stub(
         if not callable(calls):
             raise TypeError(f"calls= of the stub for {name!r} takes a function, not {calls!r}; for a value: returns=")
         function = _with_activity_signature(calls)
-        return Stub(name, function, pause, function)
+        stub = Stub(name, function, pause, function)
+        stub.replacement = calls
+        return stub
     if sequence is not None:
         return Stub(name, _next_of(name, sequence), pause)
     if raises is not None and not _is_exception(raises):

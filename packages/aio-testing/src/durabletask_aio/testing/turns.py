@@ -65,7 +65,14 @@ class _LiveInstance:
 class Turns:
     """Runs the turns of the instances of one engine."""
 
-    def __init__(self, registry: Registry, converter: DataConverter, maximum_timer_interval: timedelta | None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        converter: DataConverter,
+        maximum_timer_interval: timedelta | None,
+        steps: hosting.StepRunner,
+    ) -> None:
+        self._steps = steps
         self._registry = registry
         self._converter = converter
         self._maximum_timer_interval = maximum_timer_interval
@@ -120,7 +127,9 @@ class Turns:
         return response
 
     def _new_executor(self) -> VirtualTimeExecutor:
-        return VirtualTimeExecutor(self._registry, self._converter, self._maximum_timer_interval)
+        executor = VirtualTimeExecutor(self._registry, self._converter, self._maximum_timer_interval)
+        executor.step_runner = self._steps
+        return executor
 
     def awaited_events(self, instance_id: str) -> list[str]:
         """Return the names of the external events that a live instance waits for."""

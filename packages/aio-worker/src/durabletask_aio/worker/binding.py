@@ -22,6 +22,7 @@ from durabletask_aio.worker.leases import Leases
 from durabletask_aio.worker.log_filter import UpstreamLogFilter
 from durabletask_aio.worker.options import Settings
 from durabletask_aio.worker.sessions import ExtendedSessionStats, Session
+from durabletask_aio.worker.step_threads import StepThreads
 from durabletask_aio.worker.turn_watchdog import TurnWatchdog
 from durabletask_aio.worker.turns import Turns
 from durabletask_aio.worker.work_items import WorkItems
@@ -53,7 +54,8 @@ class Binding:
         self._watchdog = TurnWatchdog(self.logger, settings.slow_turn_warning, settings.turn_timeout, interval)
         self.loop = ActivityLoop(self.logger)
         self.threads = InstanceThreads(_upstream.pool_size_of(worker))
-        self.turns = Turns(worker, settings, self._watchdog, self.threads)
+        self.steps = StepThreads(self.loop)
+        self.turns = Turns(worker, settings, self._watchdog, self.threads, self.steps)
         self.leases = Leases(self.logger)
         self.activities = Activities(worker, self.loop, self.leases)
         self.leases.on_refusal = self._refused
@@ -151,6 +153,8 @@ class Binding:
                 self._watchdog.stop()
                 self._dispose(self.turns.sessions.close())
                 self.threads.close(wait=has_stopped)
+                self.turns.paused.close()
+                self.steps.close()
                 self.loop.close(timeout=None if has_stopped else INTERRUPTED_STOP_PERIOD)
                 if not has_stopped:
                     self.work_items.leave()

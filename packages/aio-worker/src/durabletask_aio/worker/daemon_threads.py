@@ -7,11 +7,31 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_current = threading.local()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Have the pool of this thread use one thread more inside of the block, in which this one waits for something.
+
+    A pool of one thread stays as it is: its calls are to run on that thread.
+    """
+    pool: DaemonThreads | None = getattr(_current, "pool", None)
+    if pool is None or pool.is_single:
+        yield
+        return
+    pool.change_number(1)
+    try:
+        yield
+    finally:
+        pool.change_number(-1)
 
 
 class DaemonThreads(Executor):
@@ -19,6 +39,7 @@ class DaemonThreads(Executor):
 
     def __init__(self, number: int, name: str) -> None:
         self._number = number
+        self.is_single = number == 1
         self._name = name
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -55,12 +76,24 @@ class DaemonThreads(Executor):
             if self._waiting > 0 or len(self._threads) >= self._number:
                 self._waiting -= 1
                 return future
-            thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._start_thread()
         return future
 
+    def change_number(self, difference: int) -> None:
+        """Allow so many threads more, or less.  Calls that wait begin in a new thread; threads do not end."""
+        with self._lock:
+            self._number += difference
+            if self._waiting < 0 and len(self._threads) < self._number and not self._is_shut_down:
+                self._waiting += 1
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _run(self) -> None:
+        _current.pool = self
         while True:
             call = self._calls.get()
             if call is None:

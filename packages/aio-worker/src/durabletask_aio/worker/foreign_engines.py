@@ -43,6 +43,11 @@ _FIRST_PROTOCOL = (
     "fail an instance that uses them"
 )
 
+_UNPROVEN = (
+    "with which steps and patches have not been proven; call an activity instead, or use the engine of "
+    "durabletask-aio-engine"
+)
+
 
 def _refusal(error: Exception) -> tuple[int, int] | None:
     """Return size and limit if an engine has refused a message because of its size."""
@@ -190,6 +195,14 @@ class ForeignEngine:
                 "entities need an engine with the second version of the protocol; this engine would be ended by their "
                 "messages, again after each restart"
             )
+        return None
+
+    def step_refusal(self, token: str, worker: object) -> str | None:
+        """Return why workflows have no steps and patches with this engine; `None` if they have been proven on it."""
+        if not token:
+            return f"the engine speaks the first version of the protocol, {_UNPROVEN}"
+        if any(kind.__module__.startswith("durabletask.azuremanaged") for kind in type(worker).__mro__):
+            return f"this is the worker of Durable Task Scheduler, {_UNPROVEN}"
         return None
 
     rejection = (

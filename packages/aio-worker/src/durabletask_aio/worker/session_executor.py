@@ -10,11 +10,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from durabletask_aio.core import TurnTimeoutError
-from durabletask_aio.core.hosting import TurnDiverged, TurnExecutor, failure_details
+from durabletask_aio.core.hosting import TurnDiverged, TurnExecutor, TurnPaused, failure_details
 from durabletask_aio.worker._upstream import TurnAbandoned, pb, tracing
+from durabletask_aio.worker.daemon_threads import waiting
 from durabletask_aio.worker.interruption import TurnInterrupted
 from durabletask_aio.worker.spans import orchestration_spans
 from durabletask_aio.worker.turn_watchdog import RunningTurn
+
+PAUSE_AFTER = 0.005
+"""Seconds that a turn waits for a step before it is paused, which takes some time itself."""
 
 
 class SessionExecutor(TurnExecutor):
@@ -25,6 +29,9 @@ class SessionExecutor(TurnExecutor):
 
     divergence: Exception | None = None
     """How history and code differ, if the last turn had no result for that reason."""
+
+    may_pause = False
+    """Whether the present turn may be paused while its code waits for a step."""
 
     running_turn: RunningTurn | None = None
     """The turn that is being executed, if it can be interrupted."""
@@ -53,6 +60,17 @@ class SessionExecutor(TurnExecutor):
         except TurnDiverged as diverged:
             self.divergence = diverged.error
         raise TurnAbandoned
+
+    def wait_for_step(self, ctx: Any, event: pb.HistoryEvent) -> None:
+        """Wait for the end of a step; after a short time without the thread, if the turn can be paused."""
+        assert self.journal is not None
+        if self.journal.pass_on_ended(ctx, PAUSE_AFTER):
+            return
+        if self.may_pause and self.can_pause(ctx):
+            self.paused_after = event
+            raise TurnPaused
+        with waiting():
+            self.journal.pass_on_ended(ctx, None)
 
     def _interrupted(self, running: RunningTurn, new_events: Sequence[pb.HistoryEvent]) -> Any:
         """Return the result of a turn that was interrupted.

@@ -49,7 +49,7 @@ class ShadowReplay:
         """
         started = execution_started(request)
         with turn_scope(metadata=metadata_from_tags(started.tags)):
-            replayed = _replay(live, request)
+            replayed = _replay(live, request, actions)
         difference = _difference(actions, replayed)
         with self._stats.lock:
             self._stats.shadow_replays += 1
@@ -66,10 +66,14 @@ class ShadowReplay:
         )
 
 
-def _replay(live: SessionExecutor, request: pb.OrchestratorRequest) -> list[pb.OrchestratorAction]:
+def _replay(
+    live: SessionExecutor, request: pb.OrchestratorRequest, actions: Sequence[pb.OrchestratorAction]
+) -> list[pb.OrchestratorAction]:
     """Return the actions of this turn after a full replay in a fresh executor that is replaying from start to end."""
     executor: SessionExecutor = live.fresh_copy(_SILENT)
     executor.is_async = live.is_async
+    executor.step_runner, executor.step_refusal = live.step_runner, live.step_refusal
+    executor.remember(request.pastEvents, request.newEvents, actions)
     executor.open(request.instanceId)
     with executor.turn_context(), tracing.suppress_span_emission():
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.core.hosting import (
+    TurnPaused,
     TurnScope,
     describe_failure,
     metadata_from_tags,
@@ -27,6 +28,7 @@ from durabletask_aio.worker._upstream import pb
 from durabletask_aio.worker.diverged_turns import DivergedTurns
 from durabletask_aio.worker.foreign_engines import Answers, ForeignEngine
 from durabletask_aio.worker.leases import lease_of
+from durabletask_aio.worker.paused_turns import PausedTurn, PausedTurns
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import (
     ContinuedHistory,
@@ -45,6 +47,7 @@ from durabletask_aio.worker.spans import workflow_spans
 if TYPE_CHECKING:
     from durabletask_aio.worker.instance_threads import InstanceThreads
     from durabletask_aio.worker.options import Settings
+    from durabletask_aio.worker.step_threads import StepThreads
     from durabletask_aio.worker.turn_watchdog import RunningTurn, TurnWatchdog
 
 _SIZES_REMEMBERED = 4096
@@ -99,6 +102,9 @@ class _Turn:
     is_async: bool
     is_kept: bool = False
     can_be_given_back: bool = False
+    may_pause: bool = False
+    step_refusal: str | None = None
+    """Why the workflow has no steps with this engine."""
     session: Session | None = None
     executor: SessionExecutor | None = None
     running: RunningTurn | None = None
@@ -118,12 +124,19 @@ class Turns:
     """Executes the turns of one worker; called on many threads at a time, upstream's and those of `InstanceThreads`."""
 
     def __init__(
-        self, worker: _upstream.Worker, settings: Settings, watchdog: TurnWatchdog, threads: InstanceThreads
+        self,
+        worker: _upstream.Worker,
+        settings: Settings,
+        watchdog: TurnWatchdog,
+        threads: InstanceThreads,
+        steps: StepThreads,
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._watchdog = watchdog
         self._threads = threads
+        self._steps = steps
+        self.paused = PausedTurns(steps)
         self._logger = _upstream.logger_of(worker)
         self.answers = Answers(self._logger)
         self.foreign_engine = ForeignEngine(self._logger)
@@ -147,9 +160,14 @@ class Turns:
 
     def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
         """Run one turn; takes the place of upstream's `_execute_orchestrator` on a bound worker."""
+        paused = self.paused.take(request)
+        if paused is not None:
+            self._run_turn(
+                paused.turn, paused.started, paused.past_events, request, stub, completion_token, None, paused
+            )
+            return
         if self.diverged.takes(request, stub, completion_token):
             return
-        started_at = time.perf_counter()
         continued: tuple[Session, ContinuedHistory] | None = None
         past_events = len(request.pastEvents)
         if ContinuedHistory.is_in(request):
@@ -164,6 +182,21 @@ class Turns:
             session.executor.processed = 1
         started = execution_started(request)
         turn = self._turn_of(started.name)
+        self._run_turn(turn, started, past_events, request, stub, completion_token, continued, None)
+
+    def _run_turn(
+        self,
+        turn: _Turn,
+        started: pb.ExecutionStartedEvent,
+        past_events: int,
+        request: pb.OrchestratorRequest,
+        stub: Any,
+        completion_token: Any,
+        continued: tuple[Session, ContinuedHistory] | None,
+        paused: PausedTurn | None,
+    ) -> None:
+        """Run one turn, or continue one that was paused."""
+        started_at = time.perf_counter()
         with (
             self._watchdog.turn(request.instanceId, started.name, self._code_of(started.name)) as turn.running,
             # For what the scope closes at its end: up to Python 3.11, not all of it is closed in a context of its own.
@@ -174,7 +207,21 @@ class Turns:
                 self._overriding_turn(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                served_by = self._execute(turn, started.name, request, stub, completion_token, scope, continued)
+                turn.may_pause = self.paused.may_pause(request)
+                turn.step_refusal = self.foreign_engine.step_refusal(completion_token, self._worker)
+                try:
+                    served_by = self._execute(
+                        turn, started.name, request, stub, completion_token, scope, continued, paused
+                    )
+                except TurnPaused:
+                    assert turn.executor is not None
+                    history, reason = self._current.proof
+                    runs = scope.runs if turn.session is None else turn.session.runs
+                    self.paused.add(
+                        PausedTurn(request, turn, turn.executor, started, past_events, history, reason, list(runs))
+                    )
+                    scope.keep()
+                    return
         if turn.is_async and not turn.is_kept and turn.executor is not None:
             # Free what the scope has closed now: until the garbage collector runs, it could grow to megabytes.
             turn.executor.close()
@@ -191,9 +238,14 @@ class Turns:
         completion_token: Any,
         scope: TurnScope,
         continued: tuple[Session, ContinuedHistory] | None,
+        paused: PausedTurn | None,
     ) -> str:
         history: Proof | None
-        if continued is not None:
+        if paused is not None:
+            history, reason = paused.history, paused.reason
+            if turn.session is None:
+                scope.runs.extend(paused.runs)
+        elif continued is not None:
             turn.session, history = continued
             reason = ""
         else:
@@ -203,13 +255,19 @@ class Turns:
         # An engine of the first protocol, whose tokens are empty, takes nothing back.
         turn.can_be_given_back = bool(completion_token)
         self._current.turn = turn
+        self._current.proof = (history, reason)
+        is_paused = False
         try:
             self._upstream_turn(self._worker, request, delivery, completion_token)
             actions = () if turn.executor is None else turn.executor.actions
+        except TurnPaused:
+            is_paused = True
+            raise
         finally:
             self._current.turn = None
-            answer = lease_of(completion_token) if delivery.is_delivered else None
-            self._settle(turn, scope, history, request, answer or "", delivered=delivery.is_delivered)
+            if not is_paused:
+                answer = lease_of(completion_token) if delivery.is_delivered else None
+                self._settle(turn, scope, history, request, answer or "", delivered=delivery.is_delivered)
         if turn.divergence is not None:
             self.diverged.add(request, stub, completion_token, turn.divergence)
             return "given back"
@@ -225,9 +283,14 @@ class Turns:
         turn: _Turn = self._current.turn
         if turn.session is not None:
             turn.executor = turn.session.executor
-        else:
+        elif turn.executor is None:  # Otherwise the turn was paused.
             turn.executor = SessionExecutor(*args, **keywords)
             turn.executor.is_async = turn.is_async
+        turn.executor.may_pause = turn.may_pause
+        if turn.step_refusal is None:
+            turn.executor.step_runner = self._steps
+        else:
+            turn.executor.step_refusal = turn.step_refusal
         turn.executor.running_turn = None if self._watchdog.timeout is None else turn.running
         may_be_async = turn.is_async or turn.function is None
         turn.executor.raises_divergence = may_be_async and turn.can_be_given_back and self.diverged.is_retrying

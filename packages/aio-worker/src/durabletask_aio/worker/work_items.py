@@ -317,20 +317,35 @@ class WorkItems:
 
     def _run(self, item: WorkItem) -> None:
         """Execute an item in the thread that it was submitted to."""
-        if item.has_ended:
-            return  # It was given back while it waited for the thread.
+        if item.has_ended:  # It was given back while it waited for the thread, or for a step.
+            if item.kind == TURN:
+                self._turns.paused.discard(item.request)
+            return
         try:
             if item.lease is not None and self._leases is not None:
                 # While the engine cannot be reached, whether the lease has ended is not known.
                 self._leases.wait_until_connected()
             if self._may_begin(item):
+                if item.kind == TURN and self._turns.may_keep(item.request):
+                    self._turns.paused.allow(item.request)
                 item.execute(item.request, item.stub, item.token)
+                if item.kind == TURN and self._turns.paused.continue_later(item.request, lambda: self._resume(item)):
+                    return
             else:
+                if item.kind == TURN:
+                    self._turns.paused.discard(item.request)
                 self._give_back(item)
         except BaseException as error:
             self._abandon_after(error, item)
         else:
             self._finish(item)
+
+    def _resume(self, item: WorkItem) -> None:
+        """Continue a turn that has waited for a step, on its thread."""
+        try:
+            self._threads.thread_of(item.request.instanceId).submit(self._run, item)
+        except RuntimeError:  # The worker has stopped, and has given the turn back.
+            self._turns.paused.discard(item.request)
 
     def _begin(self, item: WorkItem) -> None:
         """Start an async activity, on any thread."""
