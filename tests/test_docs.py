@@ -111,6 +111,13 @@ PAGES = {
             for workflow in ("order", "order_async")
         ]
     ),
+    "docs/steps.md": Page(runs=[Run("order", "tea", "charged: payment of tea", ())]),
+    "docs/patches.md": Page(
+        runs=[
+            Run("deliver", "tea", "tea by air", ("ship", "ship_by_air")),
+            Run("deliver_2", "tea", "tea by air", ("ship_by_air",)),
+        ]
+    ),
     "docs/clients.md": Page(),
     "docs/data.md": Page(),
     "docs/requests.md": Page(),

@@ -23,8 +23,7 @@ async def agent(ctx, question):
 
 
 async def test_a_step_is_replaced_by_name_and_its_history_replays():
-    async with WorkflowEnvironment() as env:
-        env.add_orchestrator(agent)
+    async with WorkflowEnvironment(orchestrators=[agent]) as env:
         env.stub("call_model", calls=lambda prompt: f"{prompt}!")
         handle = await env.start(agent, input="why")
         assert await handle.result() == ["why!", "why!", "please"]
@@ -39,8 +38,7 @@ async def renamed(ctx, question):
 
 
 async def test_a_renamed_step_is_found_by_replay():
-    async with WorkflowEnvironment() as env:
-        env.add_orchestrator(agent)
+    async with WorkflowEnvironment(orchestrators=[agent]) as env:
         env.stub("call_model", returns="x")
         handle = await env.start(agent, input="why")
         await handle.result()

@@ -100,4 +100,6 @@ def failure_to_dict(details: pb.TaskFailureDetails) -> dict[str, Any]:
 
 def failure_from_dict(data: dict[str, Any]) -> pb.TaskFailureDetails:
     """Return the failure details that `failure_to_dict` has written."""
-    return json_format.ParseDict(data, pb.TaskFailureDetails(), ignore_unknown_fields=True)
+    details = pb.TaskFailureDetails()
+    json_format.ParseDict(data, details, ignore_unknown_fields=True)
+    return details

@@ -741,6 +741,7 @@ class AsyncWorkflowContext:
     def run(
         self,
         function: Callable[[Unpack[Values]], Awaitable[T]],
+        /,
         *args: Unpack[Values],
         name: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
@@ -752,6 +753,7 @@ class AsyncWorkflowContext:
     def run(
         self,
         function: Callable[[Unpack[Values]], T],
+        /,
         *args: Unpack[Values],
         name: str | None = ...,
         retry_policy: RetryPolicy | None = ...,
@@ -759,9 +761,10 @@ class AsyncWorkflowContext:
         recorded: Literal["now", "lazily"] | None = ...,
     ) -> Operation[T]: ...
 
-    def run(
+    def run(  # type: ignore[misc]  # mypy does not compare an unpacked type variable with `*args: Any`
         self,
-        function: Callable[..., Any],
+        function: Any,
+        /,
         *args: Any,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,

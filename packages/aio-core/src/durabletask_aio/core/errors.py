@@ -242,8 +242,8 @@ class SubOrchestrationFailedError(OperationFailedError):
 class StepFailedError(OperationFailedError):
     """The function of a step, which `ctx.run` has run, raised an exception or took too long.
 
-    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].  The exception itself is not
-    raised, because a replay has only the record of it.
+    Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].  The exception itself is
+    not raised, because a replay has only the record of it.
     """
 
 

@@ -56,7 +56,8 @@ same with and without them."""
 
 NO_HOST = (
     "steps and patches need a worker that knows the history of a turn before it runs, and this workflow runs on "
-    "another host: install durabletask-aio-worker and register the workflow with its TaskHubGrpcWorker, or call an activity"
+    "another host: install durabletask-aio-worker and register the workflow with its TaskHubGrpcWorker, or call an "
+    "activity"
 )
 
 

@@ -132,7 +132,8 @@ class StepOperation(ScheduledOperation[T]):
     def submit(self, runner: StepRunner) -> Future[Any]:
         """Have the function run, with copies of its arguments; its time begins now."""
         self.deadline = time.monotonic() + self._timeout
-        function, values, keywords = self._function, self._arguments, {}
+        keywords: dict[str, Any] = {}
+        function, values = self._function, self._arguments
         while isinstance(function, functools.partial):  # whose values are arguments too
             values = (*function.args, *values)
             keywords = {**function.keywords, **keywords}
@@ -226,7 +227,8 @@ class StepOperation(ScheduledOperation[T]):
         if isinstance(policy, OwnRetryPolicy) and any(is_of_type(details, kind) for kind in policy.non_retryable):
             return None
         timeout = policy.retry_timeout
-        expires_at = datetime.max if timeout is None else self._started_at + timeout
+        # Naive, as upstream's clock.
+        expires_at = datetime.max if timeout is None else self._started_at + timeout  # noqa: DTZ901
         return delay_after(self._attempts, policy, now=upstream.current_utc_datetime, expires_at=expires_at)
 
     def _pause_for(self, delay: timedelta) -> None:
@@ -255,14 +257,18 @@ class StepOperation(ScheduledOperation[T]):
     def _complete(self, upstream: Any) -> None:
         assert self.record is not None
         if "failure" in self.record:
-            self.on_child_completed(_Ended(error=self._error()))
+            self._end(error=self._error())
             return
         try:
             result = _upstream_journal.decoded(upstream, self.record.get("result"), self._result_type)
         except Exception as error:
-            self.on_child_completed(_Ended(error=TaskFailedError(str(error), error)))
+            self._end(error=TaskFailedError(str(error), error))
         else:
-            self.on_child_completed(_Ended(result))
+            self._end(result)
+
+    def _end(self, result: Any = None, error: TaskFailedError | None = None) -> None:
+        ended: Any = _Ended(result, error)
+        self.on_child_completed(ended)
 
     def _failure(self, error: TaskFailedError) -> BaseException:
         execution = self._loop.execution
@@ -287,7 +293,7 @@ class StepOperation(ScheduledOperation[T]):
 class _Ended:
     """The end of a step, in place of the task of upstream's that an operation takes its end from."""
 
-    def __init__(self, result: Any = None, error: TaskFailedError | None = None) -> None:
+    def __init__(self, result: Any, error: TaskFailedError | None) -> None:
         self._result = result
         self._error = error
 

@@ -219,7 +219,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
         except TurnPaused:
             raise
         except BaseException as error:
-            self._check_failure(ctx, error)
+            self._check_failure(ctx, error, error)
             raise
 
     def _warn_of_ignored_requests(self, new_events: Sequence[pb.HistoryEvent]) -> None:

@@ -304,7 +304,7 @@ class WorkflowEnvironment:
         Give one of `returns`, `raises`, `calls`, `sequence` and `never`; `delay` goes with any of them, or alone.
 
         Args:
-            activity: the function, or the name it is called by.  For a step, `calls` gets the arguments of the step, and
+            activity: the function, or the name it is called by.  For a step, `calls` gets the step's arguments, and
                 `delay` has no effect.
             returns: the result of every call.
             raises: the exception of every call.
