@@ -75,7 +75,7 @@ def live(
         Each of the cuts, and what a turn that ends there answers.
     """
     executor = new_executor(instance, orchestrator)
-    if instance.steps is not None:
+    if instance.step_runner is not None:
         executor.step_runner = NoSteps()
         executor.remember(instance.history, ())
     executor.open(instance.instance_id)

@@ -1,4 +1,4 @@
-"""Step runners for tests: one that runs each step at once, and one whose steps end when the test says so."""
+"""Step runners for tests: one that runs each step at once, and one whose steps end in a random order."""
 
 from __future__ import annotations
 

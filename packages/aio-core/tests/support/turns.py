@@ -73,7 +73,7 @@ class Instance:
         self.converter = converter or JsonDataConverter()
         self.now = start
         self.scoped = scoped
-        self.steps = steps
+        self.step_runner = steps
         """Runs the steps of the workflow, which then runs on `TurnExecutor` and not on upstream's executor."""
         self.sent_to_itself: list[pb.HistoryEvent] = []
         """Events that it has sent to itself, which have not been delivered."""
@@ -337,7 +337,7 @@ def new_executor(instance: Instance, orchestrator: Callable[..., Any] | None = N
         orchestrator: what to run instead of the instance's own.
     """
     executor = TurnExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
-    executor.step_runner = instance.steps
+    executor.step_runner = instance.step_runner
     return executor
 
 
@@ -367,11 +367,11 @@ def execute(
         Upstream's results: the actions and the custom status.
     """
     executor: Any
-    if instance.steps is None:
+    if instance.step_runner is None:
         executor = _OrchestrationExecutor(_registry(instance, orchestrator), LOGGER, instance.converter)
     else:
         executor = new_executor(instance, orchestrator)
-        executor.step_runner = runner or instance.steps
+        executor.step_runner = runner or instance.step_runner
         executor.recorded = recorded
     if not instance.scoped:
         return executor.execute(instance.instance_id, past, new)

@@ -10,8 +10,9 @@ What workflow code uses:
     events: `ctx.events`, external events as an async iterator.
     requests: `ctx.requests`, requests of clients as an async iterator, and their answers.
     calls: the longer methods of the context.
-    steps: `ctx.run`, functions that run in place and are recorded.
-    patches: `ctx.patched`, new code for instances that have not come to it.
+    step_methods: the methods of the context for steps and patches.
+    steps: functions that run in place and are recorded.
+    patches: new code for instances that have not come to it.
     arguments, timers: checks of what the context's methods are given.
     cleanup, deterministic, metadata, workflow_logger: what `ctx.add_cleanup`, `ctx.random`, `ctx.get_metadata` and
         `ctx.logger` are made of.

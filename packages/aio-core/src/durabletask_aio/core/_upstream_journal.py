@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from durabletask.internal import type_discovery
 from google.protobuf import json_format
 
-from durabletask_aio.core._upstream import pb
+from durabletask_aio.core._upstream import activity_output_type, pb
 
 if TYPE_CHECKING:
     from durabletask_aio.core.journal import Journal
@@ -78,7 +77,7 @@ def forget_events(context: Any, prefix: str) -> None:
 
 def result_type(context: Any, function: Any) -> Any:
     """Return the type as which the result of `function` is reconstructed; `None` for what its JSON has."""
-    return type_discovery.activity_output_type(function, context._data_converter)
+    return activity_output_type(function, context._data_converter)
 
 
 def encoded(context: Any, value: Any) -> str | None:

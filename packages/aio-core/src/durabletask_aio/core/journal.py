@@ -2,7 +2,7 @@
 
 The protocol has no call for that, but a history keeps each event that a workflow sends: receiver, name and data.  A
 record is an event sent to an instance that does not exist.  It is durable as soon as the turn that sends it has been
-committed, and nobody receives it.
+committed, and no instance receives it.
 
 **Look-ahead.**  A record stands in the history behind all events of the turn that wrote it.  So the records of the past
 are known before the code runs, by their numbers, and a replayed call finds its own at its number.  What is in the past

@@ -111,5 +111,5 @@ def _last_attempt(history: Sequence[pb.HistoryEvent], step: int) -> set[int]:
             requests = [at for at in before if history[at].HasField("taskScheduled") and history[at].eventId == step]
             return {position, *requests[-1:]}
         elif event.HasField("eventSent") and event.eventId == step and event.eventSent.name.startswith("$step."):
-            return {position}  # the record of a step, which is tried anew
+            return {position}  # the record of a step, which is tried again
     return set()

@@ -35,7 +35,7 @@ Recorded: TypeAlias = Literal["now", "lazily"] | None
 """When a step is recorded; see `AsyncWorkflowContext.run`."""
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds that a step may take: a turn waits for it, and an engine does not wait for a turn for ever."""
+"""Seconds that a step may take: a turn waits for it, and an engine does not wait for a turn forever."""
 
 MAX_TIMEOUT = 60.0
 """The longest limit of a step: half of what a worker of upstream's allows a stream to be silent."""

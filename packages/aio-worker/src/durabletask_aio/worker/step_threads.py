@@ -2,7 +2,7 @@
 
 In the threads of turns, or in upstream's pool, turns that wait for steps would take the threads that the steps need.
 Async functions run on the event loop of the async activities, which the user may have given.  All threads are daemon
-threads, because a step whose time is over goes on in its thread.
+threads, because a step whose time is over continues in its thread.
 """
 
 from __future__ import annotations
