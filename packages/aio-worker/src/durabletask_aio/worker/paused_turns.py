@@ -57,7 +57,7 @@ class PausedTurns:
         self._may_pause: set[int] = set()
 
     def allow(self, request: pb.OrchestratorRequest) -> None:
-        """Allow the turn of a request to be paused; the caller, which executes it, has to call `continue_later` then."""
+        """Allow the turn of a request to be paused; the caller has to call `continue_later` after it."""
         with self._lock:
             self._may_pause.add(id(request))
 
