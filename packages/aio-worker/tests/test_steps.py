@@ -227,3 +227,32 @@ def test_an_old_worker_gives_back_what_a_new_one_has_patched(own_engine, no_leak
         finally:
             worker.stop()
     assert len(ran) == 1
+
+
+def fails_until_released():
+    ran.append("tried")
+    if not release.is_set():
+        raise ValueError("not yet")
+    return "done"
+
+
+async def rewound(ctx):
+    first = await ctx.run(double, 4)
+    return [first, await ctx.run(fails_until_released), await ctx.call_activity("add_one", input=first)]
+
+
+@pytest.mark.parametrize("sessions", [0, 100])
+def test_a_rewind_runs_the_step_again_that_failed_the_instance(own_engine, no_leaks, sessions):
+    worker = started(own_engine, add_one, orchestrators=[rewound], max_extended_sessions=sessions)
+    try:
+        with TaskHubGrpcClient(host_address=own_engine.address, logger=QUIET) as client:
+            state = run(client, "rewound")
+            assert state.runtime_status is OrchestrationStatus.FAILED
+            assert ran.count("tried") == 1
+            release.set()
+            client.rewind_orchestration(state.instance_id, reason="repaired")
+            assert wait_until(lambda: finished(client, state.instance_id).serialized_output == '[8, "done", 9]')
+    finally:
+        worker.stop()
+    assert ran.count("tried") == 2
+    assert len(ran) == 3, "the step before it ran once"

@@ -109,6 +109,8 @@ class Journal:
         """The loop of the run that the journal belongs to."""
         self.divergence: HistoryDivergenceError | None = None
         """How history and code differ; raised when the code has nothing else to do, so that it cannot be caught."""
+        self.is_used = False
+        """Whether the code has run a step: until then, nothing has to be looked at after an event."""
         self.running: dict[int, StepOperation[Any]] = {}
         """The steps whose ends the code waits for, by their numbers, in the order of their calls."""
         self.bytes = 0
@@ -215,6 +217,7 @@ class Journal:
 
     def start(self, operation: StepOperation[Any], upstream: Any, execution: Execution) -> None:
         """Begin an attempt of a step, under the next number."""
+        self.is_used = True
         number = _upstream_journal.next_number(upstream)
         name = STEP + operation.name
         operation.step = number
@@ -363,6 +366,7 @@ class Journal:
         While a wake-up is outstanding each check waits for it, so that a replay, which knows the wake-ups and not when
         each record became durable, does the same.
         """
+        self.is_used = True
         self._checks += 1
         number = _upstream_journal.next_number(upstream)
         sent = self.known.get(number)

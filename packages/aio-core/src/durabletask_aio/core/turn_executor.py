@@ -357,8 +357,7 @@ class TurnExecutor(_upstream.HistoryExecutor):
                 if not ctx.is_replaying:
                     log_failed_attempt(ctx, event, self.logger)
             _upstream_retries.note_failure(ctx, event)  # of generators too
-        journal = self.journal
-        assert journal is not None
+        journal: Any = self.journal
         try:
             if was_suspended:
                 self._is_resuming = True
@@ -366,12 +365,12 @@ class TurnExecutor(_upstream.HistoryExecutor):
                     super().process_event(ctx, event)
                 finally:
                     self._is_resuming = False
-            elif journal.awaits_wake_up and self._is_wake_up(event):
+            elif journal.is_used and journal.awaits_wake_up and self._is_wake_up(event):
                 journal.wake_up(event.eventRaised.name)
                 _upstream_journal.resume(ctx)
             else:
                 super().process_event(ctx, event)
-            if journal.is_busy:
+            if journal.is_used and journal.is_busy:
                 self._finish_steps(ctx, event)
         except TurnPaused:
             raise
