@@ -277,9 +277,9 @@ DEFECTS = {
     ),
     "what user code raises ends the worker": Defect(
         "core/turn_executor.py",
-        "            self.fail(failure_details(error, self.exception_properties_provider, self.logger))\n"
-        "            raise TurnAborted from None",
-        "            raise",
+        "        self.fail(failure_details(error, self.exception_properties_provider, self.logger))\n"
+        "        raise TurnAborted from None",
+        "        return",
         "test_turns.py::TestNothingKillsTheWorker",
     ),
     "an interrupted replay schedules again what its history has": Defect(

@@ -934,7 +934,6 @@ class AsyncWorkflowContext(StepMethods):
             otherwise `None`.
         """
         upstream = self._execution.upstream
-        log = self._loop.operation_log
         return {
             "instance_id": upstream.instance_id,
             "workflow_name": self._execution.workflow_name,
@@ -944,7 +943,7 @@ class AsyncWorkflowContext(StepMethods):
             "step": sequence_number(upstream),
             "sandbox_mode": self._execution.sandbox_mode.value,
             "cleanups": self._execution.cleanups.pending_count(),
-            "operations": None if log is None else log.to_dicts(),
+            "operations": None if (log := self._loop.operation_log) is None else log.to_dicts(),
         }
 
     # -- errors ---------------------------------------------------------------------------------------------------
