@@ -132,6 +132,8 @@ def test_the_action_of_an_activity_is_upstreams(is_replaying, tags, activity, tr
         else:
             made = call(context, activity, input={"x": [1]}, tags=tags)
         assert context._pending_tasks == {1: made}
+        if not is_replaying:  # Where OpenTelemetry is set up, each call then begins a span of its own.
+            context._pending_actions[1].scheduleTask.ClearField("parentTraceContext")
         actions.append((dict(context._pending_actions), made._expected_type))
     assert actions[0] == actions[1]
     assert actions[0][0][1].scheduleTask.input.value == '{"x": [1]}'
