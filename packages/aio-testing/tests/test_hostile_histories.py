@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from durabletask.aio.testing import History, HistoryFormatError, ReplayError, WorkflowEnvironment, replay
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from durabletask_aio.core.command_line import run_command
 from durabletask_aio.testing import replay_command
 from durabletask_aio.testing.timeline_html import render_html
 from durabletask_aio.testing.timeline_text import render_text
+
+hypothesis: Any = pytest.importorskip("hypothesis")
+st: Any = pytest.importorskip("hypothesis.strategies")
 
 LITERALS: list[Any] = [
     *(None, True, -1, 0, 1, 2**31, 2**63, 10**400, 1.5, float("inf"), float("nan"), "", "x", "\ud800", "\0", [], {}),
@@ -132,16 +133,22 @@ def replay_or_refuse(events: Any) -> str:
         return str(error)
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(damaged())
+@hypothesis.settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+@hypothesis.given(damaged())
 def test_a_damaged_history_is_replayed_or_refused(events: list[dict[str, Any]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert replay_or_refuse(events)
 
 
-@settings(max_examples=30, deadline=None, database=None, derandomize=True)
-@given(st.data())
+@hypothesis.settings(max_examples=30, deadline=None, database=None, derandomize=True)
+@hypothesis.given(st.data())
 def test_a_damaged_file_is_read_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
