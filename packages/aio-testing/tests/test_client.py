@@ -507,8 +507,8 @@ class TestOnAVirtualClock:
 
     async def test_names_that_are_not_registered_are_refused_at_once(self) -> None:
         async with WorkflowEnvironment(orchestrators=[approval]) as env:
-            with pytest.raises(LookupError, match=r"no orchestrator 'aproval' is registered here; .* mean 'approval'"):
-                await env.client.start("aproval")
+            with pytest.raises(LookupError, match=r"no orchestrator 'approva' is registered here; .* mean 'approval'"):
+                await env.client.start("approva")
             with pytest.raises(LookupError, match="no entity 'counter' is registered here"):
                 await env.client.client.signal_entity(EntityInstanceId("counter", "a"), "add")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -232,6 +233,7 @@ def test_records_are_visible_unless_the_application_has_configured_logging(
         text=True,
         timeout=60,
         check=True,
+        env={**os.environ, "GRPC_VERBOSITY": "NONE"},  # gRPC logs to standard error too
     )
 
     lines = done.stderr.splitlines()

@@ -371,7 +371,7 @@ async def starts_as_activity(ctx: AsyncWorkflowContext, amount: int) -> str:
 
 
 async def starts_unknown(ctx: AsyncWorkflowContext, amount: int) -> str:
-    return await ctx.call_sub_orchestrator("mispells", input=amount)
+    return await ctx.call_sub_orchestrator("misspell", input=amount)
 
 
 NAMES = "there are: misspells, starts_as_activity, starts_unknown"
@@ -391,7 +391,7 @@ NAMES = "there are: misspells, starts_as_activity, starts_unknown"
                 "await ctx.call_sub_orchestrator('misspells', input=...)"
             ),
         ),
-        (starts_unknown, f"no orchestrator 'mispells' is registered here; {NAMES}; did you mean 'misspells'?"),
+        (starts_unknown, f"no orchestrator 'misspell' is registered here; {NAMES}; did you mean 'misspells'?"),
     ],
 )
 def test_a_name_that_is_not_registered_gets_a_suggestion_and_the_line_of_its_call(
@@ -417,13 +417,13 @@ def test_the_start_of_a_name_that_is_not_registered_gets_a_suggestion(
 ) -> None:
     worker = started(engine, plain_double, orchestrators=[misspells])
     try:
-        state = run(client, "mispells", 1)
+        state = run(client, "misspell", 1)
     finally:
         worker.stop()
     assert state.failure_details is not None
     assert state.failure_details.error_type == "durabletask.worker.OrchestratorNotRegisteredError"
     assert state.failure_details.message == (
-        "no orchestrator 'mispells' is registered here; there are: misspells; did you mean 'misspells'?"
+        "no orchestrator 'misspell' is registered here; there are: misspells; did you mean 'misspells'?"
     )
     assert not state.failure_details.stack_trace  # which would be the worker's
 

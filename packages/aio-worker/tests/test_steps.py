@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
@@ -83,7 +84,7 @@ def test_steps_run_once_and_apart_from_the_threads_of_turns(own_engine, no_leaks
 def test_steps_on_upstreams_in_memory_engine(no_leaks, worker_class):
     port = free_port()
     backend = create_test_backend(port=port)
-    engine = SimpleNamespace(address=f"localhost:{port}")
+    engine: Any = SimpleNamespace(address=f"localhost:{port}")
     try:
         worker = started(engine, add_one, orchestrators=[steps], worker_class=worker_class)
         try:
