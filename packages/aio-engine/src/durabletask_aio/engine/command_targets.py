@@ -85,11 +85,11 @@ class Target:
 
     def _explain(self, error: grpc.RpcError) -> str:
         call = cast("Any", error)  # every error of a call is a `grpc.Call` too
-        code, details = call.code(), call.details()
+        code, details, address = call.code(), call.details(), self.address or _DEFAULT_ADDRESS
         if code is grpc.StatusCode.UNAVAILABLE:
-            return f"no engine answers on {self.address or _DEFAULT_ADDRESS}: {details}"
+            return f"no engine answers on {address}: {details}"
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            return f"the engine on {self.address} is not a durabletask-aio engine: it does not know this command"
+            return f"the engine on {address} is not a durabletask-aio engine: it does not know this command"
         return str(details)
 
 

@@ -141,13 +141,9 @@ def list_instances(
             with TaskHubGrpcClient(channel=channel, logger=silent_logger) as client:
                 rows = _query(client, names, wanted, prefix, limit)
     if as_json:
+        times = ("created_at", "last_updated_at")
         write_json(
-            {
-                "instances": [
-                    {**row._asdict(), "created_at": _iso(row.created_at), "last_updated_at": _iso(row.last_updated_at)}
-                    for row in rows
-                ]
-            }
+            {"instances": [{**row._asdict(), **{key: getattr(row, key).isoformat() for key in times}} for row in rows]}
         )
         return
     _write_table(rows)
@@ -190,7 +186,7 @@ def _write_table(rows: list[_Row]) -> None:
         click.echo("No instances.")
         return
     cells = [("INSTANCE", "WORKFLOW", "STATUS", "CREATED (UTC)", "LAST RUN (UTC)")]
-    cells += [(printable(row[0]), printable(row[1]), row[2], _second(row[3]), _second(row[4])) for row in rows]
+    cells += [(printable(row[0]), printable(row[1]), row[2], _to_second(row[3]), _to_second(row[4])) for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     for line in cells:
         padded = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
@@ -214,8 +210,8 @@ def show(instance_id: str, target: Target, as_json: bool) -> None:
         ("instance", printable(state.instance_id)),
         ("workflow", printable(state.name)),
         ("status", click.style(status, fg=_COLORS.get(status))),
-        ("created", f"{_utc(state.created_at):%Y-%m-%d %H:%M:%S} UTC"),
-        ("last run", f"{_utc(state.last_updated_at):%Y-%m-%d %H:%M:%S} UTC"),
+        ("created", f"{_to_second(_utc(state.created_at))} UTC"),
+        ("last run", f"{_to_second(_utc(state.last_updated_at))} UTC"),
         ("input", printable(state.serialized_input or "")),
         ("custom status", printable(state.serialized_custom_status or "")),
         ("result", printable(state.serialized_output or "") if state.failure_details is None else ""),
@@ -346,8 +342,8 @@ def _document(state: OrchestrationState) -> dict[str, Any]:
         "instance_id": state.instance_id,
         "workflow": state.name,
         "status": _status_of(state),
-        "created_at": _iso(_utc(state.created_at)),
-        "last_updated_at": _iso(_utc(state.last_updated_at)),
+        "created_at": _utc(state.created_at).isoformat(),
+        "last_updated_at": _utc(state.last_updated_at).isoformat(),
         "input": state.serialized_input,
         "custom_status": state.serialized_custom_status,
         "result": state.serialized_output if details is None else None,
@@ -366,9 +362,5 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
 
 
-def _iso(moment: datetime) -> str:
-    return moment.isoformat()
-
-
-def _second(moment: datetime) -> str:
+def _to_second(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
