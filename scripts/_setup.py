@@ -65,7 +65,8 @@ def prepare(requirements=()):
     arguments = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for package in PACKAGES:
         # Editable, and all in one command: pip then finds each package's siblings here instead of asking an index.
-        arguments += ["--editable", os.path.join(ROOT, "packages", "aio-" + package)]
+        extras = "[ui]" if package == "engine" else ""
+        arguments += ["--editable", os.path.join(ROOT, "packages", "aio-" + package) + extras]
     _run(arguments + list(requirements), "pip could not install the packages; its last words are above.")
     with open(stamp, "w") as file:
         file.write(state)

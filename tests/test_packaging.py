@@ -214,9 +214,11 @@ def test_extras_of_the_core_bring_the_companions(fresh: Environment, extra: str)
 
 def test_the_quick_start_runs_on_what_is_installed(fresh: Environment) -> None:
     fresh.install("durabletask-aio-core[all]")
-    result = fresh.run(ROOT / "examples" / "quick_start.py", "--port", "0", "--name", "wheel")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "Hello, wheel!" in result.stdout
+    program = ROOT / "examples" / "order.py"
+    crashed, completed = fresh.run(program, "--crash"), fresh.run(program)
+    assert crashed.returncode != 0
+    assert crashed.stdout == "charging 5 euros\nshipping\n"
+    assert completed.stdout == "shipping\nshipped, receipt for 5 euros\n", completed.stderr
 
 
 # Neighbours --------------------------------------------------------------------------------------------------
