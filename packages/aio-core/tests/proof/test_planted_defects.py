@@ -20,6 +20,8 @@ SUPPORT = Path(planted_defects.__file__).parent
 TWINS = "proof/test_twins.py::test_the_first_random_programs_act_alike_as_generators_and_as_coroutines"
 CONCURRENT = "proof/test_concurrent_programs.py::"
 REQUESTS = "test_requests.py::"
+STEPS = "test_steps.py::"
+STEP_PROGRAMS = "proof/test_step_programs.py::test_random_programs_with_steps_equal_their_replay"
 CANCELLATION = "test_graceful_cancellation.py::"
 SURFACE = "asyncio_surface/"
 VALUES = "proof/test_deterministic_values.py::"
@@ -67,6 +69,14 @@ FOUND_BY = {
     "cancel_deliveries_not_parked": SURFACE
     + "test_anyio.py::test_a_task_that_waits_in_a_cancelled_scope_for_a_shielded_one_waits_for_its_end",
     "async_generators_left_open": "test_disposal.py::test_an_open_async_generator_is_closed_with_its_instance",
+    "ends_of_steps_in_the_order_of_their_calls": STEP_PROGRAMS,
+    "stale_wake_ups_counted": STEPS + "test_wake_ups_of_an_earlier_execution_have_no_effect",
+    "steps_run_again_on_replay": STEP_PROGRAMS,
+    "arguments_of_steps_by_reference": STEPS
+    + "test_arguments_are_copies_and_results_are_what_the_converter_makes_of_them",
+    "steps_begin_before_earlier_records_are_durable": STEPS + "test_a_chain_of_steps_is_recorded_one_by_one",
+    "patches_turned_on_by_a_replay": "test_patches.py::"
+    "test_an_instance_under_way_takes_the_branch_of_the_place_that_it_has_reached",
     "running_loop_left_behind": "proof/test_threads.py::test_a_thread_is_left_as_it_was_found",
 }
 

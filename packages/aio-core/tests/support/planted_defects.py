@@ -14,6 +14,7 @@ import random
 import traceback
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,10 +33,12 @@ from durabletask_aio.core import (
     disposal,
     execution,
     failures,
+    journal,
     loop,
     open_requests,
     requests,
     retries,
+    steps,
 )
 from durabletask_aio.core.deterministic import Streams
 from durabletask_aio.core.operations import ScheduledOperation
@@ -367,6 +370,69 @@ def cancel_deliveries_not_parked() -> None:
 @defect
 def async_generators_left_open() -> None:
     set_(disposal, "close_generators", nothing)
+
+
+@defect
+def ends_of_steps_in_the_order_of_their_calls() -> None:
+    def pass_on_recorded(self: Any, upstream: Any) -> bool:
+        for number, operation in self.running.items():
+            if number not in self._live and operation.recorded_end is not None:
+                self._ends = max(self._ends, operation.recorded_end)
+                del self.running[number]
+                operation.pass_on(upstream, operation.record)
+                return True
+        return False
+
+    set_(journal.Journal, "pass_on_recorded", pass_on_recorded)
+
+
+@defect
+def stale_wake_ups_counted() -> None:
+    original = journal.Journal.wake_up
+
+    def wake_up(self: Any, name: str) -> None:
+        original(self, next(iter(self._waiting), name))
+
+    set_(journal.Journal, "wake_up", wake_up)
+
+
+@defect
+def steps_run_again_on_replay() -> None:
+    start, may_run = journal.Journal.start, journal.Journal._may_run
+
+    def start_anew(self: Any, operation: Any, upstream: Any, execution: Any) -> None:
+        known = self.known
+        self._known = {}
+        self._may_run = lambda upstream: True
+        start(self, operation, upstream, execution)
+        self._known = known
+        self._may_run = may_run.__get__(self)
+
+    set_(journal.Journal, "start", start_anew)
+
+
+@defect
+def arguments_of_steps_by_reference() -> None:
+    set_(steps, "copy", SimpleNamespace(deepcopy=lambda value: value))
+
+
+@defect
+def steps_begin_before_earlier_records_are_durable() -> None:
+    set_(journal.Journal, "wait_until_committed", lambda self, *args: False)
+
+
+@defect
+def patches_turned_on_by_a_replay() -> None:
+    original = journal.Journal.patched
+
+    def patched(self: Any, patch: str, upstream: Any, **options: Any) -> bool:
+        replaying, upstream._is_replaying = upstream._is_replaying, False
+        try:
+            return original(self, patch, upstream, **options)
+        finally:
+            upstream._is_replaying = replaying
+
+    set_(journal.Journal, "patched", patched)
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
