@@ -111,7 +111,9 @@ class TestWhileRunning:
         assert message.startswith("`open()` is not deterministic: the file system is used (DET501).\n  at ")
         assert f"test_sandbox_follow.py:{first + 1}" in message
         assert f"core.py:{line_of(for_io, OPENS)} in _read()" in message
-        assert "      return for_io.load(__file__)\n  Use an activity" in message
+        assert (
+            "      return for_io.load(__file__)\n  Use `await ctx.run(...)` for short work, or an activity" in message
+        )
 
     @pytest.mark.parametrize("layers", ["strict", "watched"])
     def test_followed_for_io_its_clock_and_locks_are_ignored(

@@ -65,7 +65,7 @@ class TestMessages:
             rf"  at .*test_sandbox_strict\.py:{first + 1}:12 in price\(\)\n"
             r"  reached by .*workflow\(\) -> price\(\)\n"
             r"      return time\.time\(\)\n"
-            r"  Use `ctx\.now\(\)`\.",
+            r"  Use `ctx\.now\(\)`, or `await ctx\.run\(\.\.\.\)` for the machine's clock\.",
             message,
         )
 

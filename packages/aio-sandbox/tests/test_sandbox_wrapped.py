@@ -120,7 +120,7 @@ class TestPartial:
 
         # `ctx.random().randint()` would lack the arguments that the partial holds.
         assert finding.corrected_line is None
-        assert finding.advice == "`ctx.random()`"
+        assert finding.advice == "`ctx.random()`, or `await ctx.run(...)`"
 
     def test_the_checker_finds_it_too(self, tmp_path: Path) -> None:
         text = """
@@ -187,7 +187,7 @@ class TestFieldsOfObjects:
 
         (finding,) = check(workflow)
 
-        assert finding.advice == "`ctx.now()`, given as `at=`"
+        assert finding.advice == "`ctx.now()`, or `await ctx.run(...)` for the machine's clock, given as `at=`"
         assert finding.corrected_line is None
 
     def test_models_of_pydantic(self, best_effort: Any, strict: Any) -> None:

@@ -56,6 +56,7 @@ OPERATIONS: Final = frozenset(
         "when_any_with_result",
         "gather",
         "with_timeout",
+        "run",
     }
 )
 """Methods of the context whose result has to be awaited."""

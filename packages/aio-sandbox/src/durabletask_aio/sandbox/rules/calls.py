@@ -216,6 +216,21 @@ _FIXES: Final[dict[str, str]] = {
     "uuid.uuid7": "{ctx}.uuid4()",
     "input": "await {ctx}.wait_for_external_event('input')",
 }
+_NAMES_OF_STEPS: Final = """
+    secrets.token_hex secrets.token_urlsafe secrets.randbelow secrets.randbits
+    os.getenv os.getcwd os.path.expanduser os.path.expandvars locale.getpreferredencoding locale.getencoding
+    os.getpid os.getppid os.getuid os.geteuid os.getgid os.getegid os.getgroups os.getlogin os.cpu_count
+    os.process_cpu_count multiprocessing.cpu_count socket.gethostname socket.getfqdn
+    platform.node platform.platform platform.processor platform.machine platform.version platform.release
+    platform.system getpass.getuser
+    os.listdir os.remove os.unlink os.rename os.replace os.mkdir os.makedirs os.rmdir
+    os.path.exists os.path.isfile os.path.isdir os.path.getsize os.path.getmtime
+    pathlib.Path.read_text pathlib.Path.write_text pathlib.Path.exists pathlib.Path.is_file pathlib.Path.is_dir
+    glob.glob shutil.which socket.gethostbyname subprocess.getoutput os.system
+"""
+_RETURN_DATA: Final = frozenset(_NAMES_OF_STEPS.split())
+"""Calls for short work whose results the history can record, so that a step can make them in place of the workflow."""
+_STEP_FIX: Final = "await {ctx}.run({call}{more})"
 _GENERATOR_FIXES: Final[dict[str, str]] = {
     "time.time": "{ctx}.current_utc_datetime.replace(tzinfo=timezone.utc).timestamp()",
     "datetime.datetime.now": "{ctx}.current_utc_datetime",
@@ -230,7 +245,7 @@ _GENERATOR_FIXES: Final[dict[str, str]] = {
 _RANDOM_WITHOUT_FIX: Final = frozenset({"random.seed", "random.getstate", "random.setstate"})
 _ALTERNATIVES: Final[dict[str, str]] = {
     "time.localtime": "`ctx.now()`; with a time given, `time.gmtime(t)`",
-    "uuid.getnode": "the workflow's input, or an activity",
+    "uuid.getnode": "the workflow's input, `await ctx.run(...)`, or an activity",
     "random.seed": "`ctx.random()`, or a `random.Random(seed)` of the workflow's own",
     "os.path.abspath": "paths that do not depend on the working directory",
     "asyncio.wrap_future": "an activity for the work behind the future: its result is recorded and read back on replay",
@@ -241,7 +256,7 @@ _ALTERNATIVES: Final[dict[str, str]] = {
 def _fix_of(name: str, code: str) -> str | None:
     if code == "DET201" and name.startswith("random.") and name not in _RANDOM_WITHOUT_FIX:
         return f"{{ctx}}.random().{name.removeprefix('random.')}({{args}})"
-    return _FIXES.get(name)
+    return _STEP_FIX if name in _RETURN_DATA else _FIXES.get(name)
 
 
 def _read_blocks() -> Iterator[Call]:

@@ -102,6 +102,8 @@ class Call:
     fix: str | None = None
     """Template of the expression to write in an async workflow, with `{ctx}` and `{args}`.
 
+    With `{call}` and `{more}`, it gives the function and its arguments to another one, which calls it.
+
     `None` if there is no mechanical replacement.
     """
     generator_fix: str | None = None

@@ -8,6 +8,7 @@ from durabletask_aio.sandbox.rules.catalogue import Category, Rule, Severity
 from durabletask_aio.sandbox.rules.structure_definitions import STRUCTURE_RULES
 
 _ACTIVITY = "an activity: its result is recorded once and read back on every replay"
+_STEP = f"`await ctx.run(...)` for short work, or {_ACTIVITY}"
 _GENERATOR_CLOCK = "`ctx.current_utc_datetime`"
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
@@ -20,7 +21,7 @@ RULES: Final = (
         "The machine's clock is read",
         "A workflow is run again from its history whenever it continues, perhaps days later and on another machine."
         " The clock then shows another time, and a decision that was taken one way is taken another way.",
-        "`ctx.now()`",
+        "`ctx.now()`, or `await ctx.run(...)` for the machine's clock",
         _GENERATOR_CLOCK,
         "started = datetime.now()",
         "started = ctx.now()",
@@ -59,7 +60,7 @@ RULES: Final = (
         "The process-wide random generator is used",
         "The functions of the `random` module share one generator, seeded differently in each process, so each replay"
         " draws other numbers. `ctx.random()` is seeded from the instance and draws the same ones every time.",
-        "`ctx.random()`",
+        "`ctx.random()`, or `await ctx.run(...)`",
         "`random.Random(ctx.instance_id)`",
         "delay = random.uniform(1, 5)",
         "delay = ctx.random().uniform(1, 5)",
@@ -97,7 +98,7 @@ RULES: Final = (
         _ERROR,
         "A random or time-based UUID is made",
         "Each replay makes another one, so that an identifier which an activity has already seen changes under it.",
-        "`ctx.uuid4()`, or `uuid.uuid5(namespace, name)` if it should depend on data",
+        "`ctx.uuid4()`, `uuid.uuid5(namespace, name)` if it should depend on data, or `await ctx.run(...)`",
         "`ctx.new_uuid()`",
         "order_id = uuid.uuid4()",
         "order_id = ctx.uuid4()",
@@ -109,11 +110,11 @@ RULES: Final = (
         _ERROR,
         "Secret randomness is drawn",
         "Tokens and keys must not be predictable, so the sandbox never replaces them with values from a stream, in any"
-        " mode. Draw them in an activity; its recorded result is the same on each replay.",
-        _ACTIVITY,
+        " mode. Draw them in a step or an activity; its recorded result is the same on each replay.",
+        _STEP,
         _ACTIVITY,
         "token = secrets.token_hex(16)",
-        "token = await ctx.call_activity(make_token)",
+        "token = await ctx.run(secrets.token_hex, 16)",
     ),
     Rule(
         "DET401",
@@ -123,7 +124,7 @@ RULES: Final = (
         "The process's environment is read or changed",
         "Environment variables, the working directory and the locale belong to one process. The next replay may run in"
         " another, or after a deployment that changed them.",
-        "the workflow's input, or an activity",
+        "the workflow's input, `await ctx.run(...)`, or an activity",
         "the orchestrator's input, or an activity",
         "region = os.environ['REGION']",
         "async def workflow(ctx, settings: Settings):\n    region = settings.region",
@@ -135,10 +136,10 @@ RULES: Final = (
         _ERROR,
         "The identity of a machine, process or user is read",
         "A replay runs on whichever worker is free.",
-        "`ctx.instance_id` to tell executions apart, the workflow's input, or an activity",
+        "`ctx.instance_id` to tell executions apart, the workflow's input, `await ctx.run(...)`, or an activity",
         "`ctx.instance_id` to tell executions apart, the input, or an activity",
         "owner = socket.gethostname()",
-        "owner = await ctx.call_activity(hostname)",
+        "owner = await ctx.run(socket.gethostname)",
     ),
     Rule(
         "DET501",
@@ -147,10 +148,10 @@ RULES: Final = (
         _ERROR,
         "The file system is used",
         "Files change between replays and are not there on another machine; writing repeats on every replay.",
-        _ACTIVITY,
+        _STEP,
         _ACTIVITY,
         "text = Path('rates.json').read_text()",
-        "text = await ctx.call_activity(read_rates)",
+        "text = await ctx.run(Path('rates.json').read_text)",
     ),
     Rule(
         "DET502",
@@ -159,7 +160,7 @@ RULES: Final = (
         _ERROR,
         "The network is used",
         "An answer from elsewhere differs from call to call, and a request is sent again on every replay.",
-        _ACTIVITY,
+        _STEP,
         _ACTIVITY,
         "answer = requests.get(url)",
         "answer = await ctx.call_activity(fetch, input=url)",
@@ -171,7 +172,7 @@ RULES: Final = (
         _ERROR,
         "A process or a signal is used",
         "A process started by a workflow is started again on every replay.",
-        _ACTIVITY,
+        _STEP,
         _ACTIVITY,
         "subprocess.run(['convert', name])",
         "await ctx.call_activity(convert, input=name)",
@@ -184,7 +185,7 @@ RULES: Final = (
         "Work is handed to another thread or process",
         "The order in which threads finish is not recorded. Activities are the parallel work of a workflow, and"
         " `ctx.when_all` or `asyncio.TaskGroup` waits for them.",
-        "an activity, or `asyncio.create_task` for concurrency inside the workflow",
+        "an activity, `await ctx.run(...)` for short work, or `asyncio.create_task` for concurrency in the workflow",
         "an activity, and `task.when_all` to wait for several",
         "value = await asyncio.to_thread(compute)",
         "value = await ctx.call_activity(compute)",

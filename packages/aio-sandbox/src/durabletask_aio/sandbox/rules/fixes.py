@@ -99,15 +99,21 @@ def fix_of_call(
     if (template.startswith("await ") and not is_async) or (template.startswith("yield ") and not yields):
         return None
     arguments = _arguments(lines, node)
-    if arguments is None or any(
-        isinstance(each.value, ast.Constant) and each.value.value is None for each in _given(node)
-    ):
+    is_step = "{call}" in template
+    if arguments is None or (is_step and not _are_positional(node)):
+        return None
+    if not is_step and any(isinstance(each.value, ast.Constant) and each.value.value is None for each in _given(node)):
         # `datetime.now(None)` means local time, which the workflow's clock does not have.
         return None
     if "{args}" not in template and "#" in arguments:
         # A comment would be lost.
         return None
-    replacement = template.replace("{ctx}", context).replace("{args}", arguments)
+    given = {"ctx": context, "args": arguments, "more": f", {arguments.strip()}" if arguments.strip() else ""}
+    if is_step:
+        function = node.func
+        start, end = (function.lineno, function.col_offset), (function.end_lineno, function.end_col_offset)
+        given["call"] = _text(lines, start, end).decode()
+    replacement = template.format_map(given)
     if template.startswith(_OPERATIONS) and _needs_parentheses(lines, node, is_yield=template.startswith("yield ")):
         replacement = f"({replacement})"
     reason = None
@@ -134,6 +140,11 @@ def fix_of_call(
 
 def _given(node: ast.Call) -> list[ast.keyword]:
     return [*(ast.keyword(None, value) for value in node.args), *node.keywords]
+
+
+def _are_positional(node: ast.Call) -> bool:
+    """Whether a step takes the arguments of a call: keyword arguments would be its own."""
+    return not node.keywords and not any(isinstance(each, ast.GeneratorExp) for each in node.args)
 
 
 def _is_attribute(name: str, template: str) -> bool:

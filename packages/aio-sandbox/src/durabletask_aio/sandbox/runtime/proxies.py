@@ -106,7 +106,16 @@ class MappingProxy:
         return target
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._checked(), name)
+        found = getattr(self._look_up(), name)
+        if not isinstance(found, types.MethodType):
+            return getattr(self._checked(), name)
+
+        # Checked when it is called: `ctx.run(os.environ.get, key)` calls it in a step.
+        @functools.wraps(found)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self._checked(), name)(*args, **kwargs)
+
+        return method
 
     def __getitem__(self, key: Any) -> Any:
         return self._checked()[key]

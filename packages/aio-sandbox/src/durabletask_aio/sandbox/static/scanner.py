@@ -46,7 +46,7 @@ from durabletask_aio.sandbox.rules.conditions import (
     summary_of_node,
 )
 from durabletask_aio.sandbox.rules.findings import Finding
-from durabletask_aio.sandbox.static import operation_rules, structural_rules
+from durabletask_aio.sandbox.static import operation_rules, step_arguments, structural_rules
 from durabletask_aio.sandbox.static.function_scan import (
     COMPOUND_STATEMENTS,
     AnalysisState,
@@ -94,6 +94,7 @@ class Scanner(FunctionScan):
     """Goes through the syntax of one function."""
 
     def scan(self) -> None:
+        self._step_definitions = step_arguments.StepDefinitions(self)
         for statement in self.statements:
             self._visit(statement)
 
@@ -116,8 +117,26 @@ class Scanner(FunctionScan):
         if isinstance(node, ast.Lambda):
             self._scan_bodies(SourceFunction(node, self.scope), None)
             return
+        if isinstance(node, ast.Call) and step_arguments.is_step(self, node):
+            self._visit_step(node)
+            return
+        if isinstance(node, ast.Assign) and self._step_definitions.name_of(node) in self._step_definitions:
+            self._visit_evaluated(node.value)
+            return
         for child in ast.iter_child_nodes(node):
             self._visit(child)
+
+    def _visit_step(self, node: ast.Call) -> None:
+        """Visit a call of `ctx.run`, without the code of the step."""
+        self._visit(node.func)
+        for argument in node.args:
+            self._visit_evaluated(argument)
+        for keyword in node.keywords:
+            self._visit(keyword.value)
+
+    def _visit_evaluated(self, given: ast.expr) -> None:
+        for part in step_arguments.evaluated_parts(self, given):
+            self._visit(part)
 
     def _check(self, node: ast.AST) -> None:
         if isinstance(node, ast.Call):
@@ -139,6 +158,8 @@ class Scanner(FunctionScan):
         """Scan a nested function where it is mentioned, unless only by reference, as for `call_activity`."""
         for decorator in node.decorator_list:
             self._visit(decorator)
+        if node.name in self._step_definitions:
+            return
         mentioned = {
             id(each)
             for statement in self.statements
