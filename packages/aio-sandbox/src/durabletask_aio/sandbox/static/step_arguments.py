@@ -90,10 +90,10 @@ class StepDefinitions:
                 for each in nodes
                 if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load) and id(each) not in in_steps
             }
-            found = definitions.keys() - outside
+            found = frozenset(definitions.keys() - outside)
             if found == names:
                 return names
-            names = frozenset(found)
+            names = found
             in_steps |= {id(each) for name in names for node in definitions[name] for each in ast.walk(node)}
 
     def name_of(self, node: ast.AST) -> str | None:
