@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import subprocess
 import sys
 import textwrap
+import types
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from durabletask_aio.core.command_line import run_command
 from durabletask_aio.sandbox.cli.check import check as command
+from durabletask_aio.sandbox.cli.places import page_of
 from durabletask_aio.sandbox.rules.default import default_catalogue
+from durabletask_aio.sandbox.static import checker
 from durabletask_aio.sandbox.static.analysis import check
+from durabletask_aio.sandbox.static.checker import MIN_SHARE
 
 FLOW = """
 import asyncio, time, uuid
@@ -267,16 +274,76 @@ class TestFormats:
         run("--output-format", "sarif")
         driver = json.loads(capsys.readouterr().out)["runs"][0]["tool"]["driver"]
         assert driver["rules"][0]["helpUri"] == page
-        for name in ("gitlab", "junit"):
+        for name in ("full", "gitlab", "junit"):
             run("--output-format", name)
             assert page in capsys.readouterr().out
 
-    def test_the_page_of_rules_has_the_anchors(self) -> None:
+    def test_the_page_of_rules_has_the_anchors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         root = Path(__file__).resolve().parents[3]
         if not (root / "scripts/docs_hooks.py").is_file():
             pytest.skip("not in a checkout of the repository")
-        assert "{{ #{rule.code.lower()} }}" in (root / "scripts/docs_hooks.py").read_text(encoding="utf-8")
-        assert (root / "docs/reference/rules.md").is_file()
+        # The environment of the tests has no mkdocs, of which the hooks take only an error.
+        monkeypatch.setitem(sys.modules, "mkdocs", types.ModuleType("mkdocs"))
+        exceptions = types.SimpleNamespace(PluginError=RuntimeError)
+        monkeypatch.setitem(sys.modules, "mkdocs.exceptions", exceptions)
+        monkeypatch.syspath_prepend(str(root / "scripts"))
+        sections = importlib.import_module("docs_hooks").rules()
+        assert "<!-- table: rules -->" in (root / "docs/reference/rules.md").read_text(encoding="utf-8")
+        for rule in default_catalogue().rules.values():
+            page = page_of(rule, "https://docs.example.org") or ""
+            path, _, anchor = page.rpartition("#")
+            assert path == "https://docs.example.org/reference/rules/"
+            assert f"{{ #{anchor} }}\n" in sections
+
+
+class TestJobs:
+    @pytest.fixture
+    def project(self, folder: Path) -> Path:
+        """Enough workflows for two processes; their findings overlap in a helper, in a file that does not parse."""
+        count = 2 * MIN_SHARE + 1
+        (folder / "helper.py").write_text("import time\n\n\ndef stamp():\n    return time.time()\n")
+        (folder / "broken.py").write_text("def broken(:\n")
+        (folder / "flows.py").write_text(
+            "import broken, absent, random\nfrom helper import stamp\n"
+            "from durabletask.aio import AsyncWorkflowContext\n"
+            + "".join(
+                f"async def flow_{number}(ctx: AsyncWorkflowContext):\n"
+                f"    await ctx.call_activity('charge_{number}')\n"
+                f"    broken.something(), absent.other()\n"
+                f"    return {'stamp()' if number % 2 else 'random.random()'}  # noqa: DET30{number % 3}\n"
+                for number in range(count)
+            )
+            + "def setup(worker):\n    worker.add_named_activity('charge_4', stamp)\n"
+        )
+        return folder
+
+    def test_any_number_gives_the_same_report(
+        self, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reports: list[str] = []
+        pools: list[int] = []
+
+        class Pool(ProcessPoolExecutor):
+            def __init__(self, max_workers: int, context: Any) -> None:
+                pools.append(max_workers)
+                super().__init__(max_workers, context)
+
+        monkeypatch.setattr(checker, "ProcessPoolExecutor", Pool)
+        for jobs in ("1", "2"):
+            assert run("--no-cache", "--notes", "--json", "--jobs", jobs) == 1
+            reports.append(capsys.readouterr().out)
+        assert pools == [1]
+        assert reports[0] == reports[1]
+        found = {each["code"] for each in json.loads(reports[0])["findings"]}
+        assert found >= {"DET101", "DET201", "DET808", "DET902", "DET903"}
+
+    def test_a_small_project_is_checked_in_one_process(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checker, "ProcessPoolExecutor", None)
+        assert run("--no-cache", "--jobs", "8") == 1
+
+    def test_the_number_is_checked(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--jobs", "0") == 2
+        assert "--jobs" in capsys.readouterr().err
 
 
 class TestStandardInput:

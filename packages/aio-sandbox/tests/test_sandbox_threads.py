@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
 import datetime as dt
@@ -20,6 +21,8 @@ import pytest
 from scale import wait
 
 from durabletask_aio.core import NonDeterminismWarning, SandboxViolationError
+from durabletask_aio.sandbox.rules.findings import Finding
+from durabletask_aio.sandbox.static.analysis import check
 
 SECONDS = float(os.environ.get("SANDBOX_THREADS_SECONDS", "5"))
 
@@ -259,3 +262,36 @@ def test_overlapping_workflows_leave_the_standard_library_as_it_was(strict: Any,
     assert replaced == 1704164645.678901
     assert abs(time.time() - dt.datetime.now().timestamp()) < 60
     assert all(old is new for old, new in zip(before, identities(), strict=True))
+
+
+def test_two_threads_that_register_workflows_do_not_parse_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On CPython 3.11, one of two threads that parse at once may get a SystemError.
+    meeting = threading.Barrier(2, timeout=0.3)
+    met: list[int] = []
+    parse = ast.parse
+
+    def parse_and_wait(*args: Any, **kwargs: Any) -> ast.AST:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.append(meeting.wait())
+        return parse(*args, **kwargs)
+
+    def register(name: str) -> None:
+        namespace: dict[str, Any] = {}
+        file = tmp_path / f"{name}.py"
+        file.write_text(f"async def {name}(ctx, order):\n    return await ctx.call_activity('charge', input=order)\n")
+        exec(compile(file.read_text(), str(file), "exec"), namespace)
+        checked.append(check(namespace[name]))
+
+    checked: list[list[Finding]] = []
+    monkeypatch.setattr(ast, "parse", parse_and_wait)
+    threads = [threading.Thread(target=register, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert checked == [[], []]
+    assert meeting.broken  # a thread has parsed, and no other has come
+    assert met == []

@@ -135,6 +135,13 @@ The exit code is 0 if nothing is found, 1 if something is, 2 if the check cannot
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder of the cache; default: .durabletask_cache next to the nearest pyproject.toml.",
 )
+@click.option(
+    "-j",
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Use at most N processes; default: one for each CPU. A small project is checked in one.",
+)
 @click.option("-e", "--exit-zero", is_flag=True, help="Exit with 0 even if something is found.")
 @click.option("--explain", "code", metavar="CODE", help="Print what a rule means, and exit.")
 @click.option("--rules", is_flag=True, help="List the rules, and exit.")
@@ -156,6 +163,7 @@ def check(
     write_baseline: Path | None,
     no_cache: bool,
     cache_dir: Path | None,
+    jobs: int | None,
     exit_zero: bool,
     code: str | None,
     rules: bool,
@@ -178,7 +186,7 @@ def check(
         configurations = Configurations(Options(**options), config)
         known = None if write_baseline is not None else _baseline(baseline, configurations)
         cache = None if no_cache else Cache(cache_dir or default_folder())
-        run = _run(ctx, targets, stdin_filename, configurations, known, cache)
+        run = _run(ctx, targets, stdin_filename, configurations, known, cache, jobs or _cpu_count())
         if write_baseline is not None:
             found = run.check().findings
             baselines.write_baseline(write_baseline, found)
@@ -254,16 +262,22 @@ def _run(
     configurations: Configurations,
     baseline: Baseline | None,
     cache: Cache | None,
+    jobs: int,
 ) -> Run:
     """The run that the arguments ask for."""
     if _STDIN not in targets:
         if filename is not None:
             raise click.UsageError("--stdin-filename needs the target '-', which stands for standard input", ctx)
-        return Run.of_targets(targets or (".",), configurations, cache=cache, baseline=baseline)
+        return Run.of_targets(targets or (".",), configurations, cache=cache, baseline=baseline, jobs=jobs)
     if len(targets) > 1:
         raise click.UsageError("'-' stands for standard input, and can be the only target", ctx)
     path = filename or Path("stdin.py")
     return Run.of_content(path, sys.stdin.buffer.read(), configurations, baseline=baseline)
+
+
+def _cpu_count() -> int:
+    """Number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _baseline(given: Path | None, configurations: Configurations) -> Baseline | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from durabletask_aio.sandbox.cli.imports import bound_names, has_import, with_imports, without_unused_imports
-from durabletask_aio.sandbox.code.sources import encoding_of, lines_of
+from durabletask_aio.sandbox.code.sources import encoding_of, expression_tree, lines_of, syntax_tree
 from durabletask_aio.sandbox.rules.findings import Finding
 from durabletask_aio.sandbox.rules.fixes import Fix
 
@@ -28,7 +28,7 @@ def fixable(findings: Iterable[Finding], text: str) -> list[Finding]:
     The callee must be a name that only imports bind: a variable may be another function at another time.
     """
     try:
-        tree = ast.parse(text)
+        tree = syntax_tree(text)
     except (SyntaxError, ValueError):
         return []
     bound = bound_names(tree)
@@ -71,7 +71,7 @@ def apply_fixes(content: bytes, findings: Iterable[Finding]) -> FixedFile | None
     imports = list(dict.fromkeys(statement for fix in chosen for statement in fix.imports))
     fixed = without_unused_imports(with_imports(_replaced(text, chosen), imports), before=text)
     try:
-        ast.parse(fixed)
+        syntax_tree(fixed)
         encoded = fixed.encode(encoding)
     except (SyntaxError, ValueError):
         return None
@@ -108,7 +108,7 @@ def _is_at(node: ast.Call, fix: Fix, lines: list[str]) -> bool:
     start = len(lines[fix.line - 1].encode()[: fix.column].decode(errors="replace"))
     end = _index(lines, fix.end_line, fix.end_column) - _index(lines, fix.line, 0)
     try:
-        found = ast.parse(f"({text[start:end]})", mode="eval").body
+        found = expression_tree(f"({text[start:end]})")
     except (SyntaxError, ValueError):
         return False
     return ast.dump(found) == ast.dump(node)

@@ -6,7 +6,7 @@ import ast
 import contextlib
 from collections.abc import Iterator
 
-from durabletask_aio.sandbox.code.sources import lines_of
+from durabletask_aio.sandbox.code.sources import expression_tree, lines_of, syntax_tree
 from durabletask_aio.sandbox.rules.ownership import is_standard_module
 
 _Position = tuple[int, int]
@@ -61,7 +61,7 @@ def with_imports(text: str, statements: list[str]) -> str:
 
 def has_import(tree: ast.Module, statement: str) -> bool:
     """Whether a file has an import statement, such as `from datetime import timezone`, at its top level."""
-    (wanted,) = ast.parse(statement).body
+    (wanted,) = syntax_tree(statement).body
     assert isinstance(wanted, (ast.Import, ast.ImportFrom))
     module = wanted.module if isinstance(wanted, ast.ImportFrom) else None
     name = wanted.names[0].name
@@ -150,7 +150,7 @@ def _used_names(tree: ast.Module) -> set[str]:
             used.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             with contextlib.suppress(SyntaxError, ValueError):
-                inner = ast.walk(ast.parse(node.value, mode="eval"))
+                inner = ast.walk(expression_tree(node.value))
                 used.update(each.id for each in inner if isinstance(each, ast.Name))
     return used
 
@@ -190,6 +190,6 @@ def _cut(text: str, lines: list[str], start: _Position, end: _Position) -> str:
 
 def _parsed(text: str) -> ast.Module | None:
     try:
-        return ast.parse(text)
+        return syntax_tree(text)
     except (SyntaxError, ValueError):
         return None

@@ -31,7 +31,10 @@ class Surroundings:
 
 def as_full(report: Report, surroundings: Surroundings) -> str:
     """Text: each finding with its line and the corrected line, and a summary."""
-    blocks = [f"{_place(each)}: {each.rule.code} {_body(each)}" for each in report.findings]
+    blocks: list[str] = []
+    for each in report.findings:
+        page = page_of(each.rule, surroundings.docs_url)
+        blocks.append(f"{_place(each)}: {each.rule.code} {_body(each)}" + (f"\n  see {page}" if page else ""))
     return "\n\n".join([*blocks, _summary(report, surroundings)])
 
 

@@ -36,6 +36,8 @@ class Run:
     """Files that are not read, such as the one on standard input, and what is in them."""
     cache: Cache | None = None
     baseline: Baseline | None = None
+    jobs: int = 1
+    """Maximum number of processes."""
 
     @classmethod
     def of_targets(
@@ -45,10 +47,11 @@ class Run:
         *,
         cache: Cache | None = None,
         baseline: Baseline | None = None,
+        jobs: int = 1,
     ) -> Run:
         """The run that checks files, folders and modules."""
         files = list(dict.fromkeys(_files(targets, configurations)))
-        return cls(files, configurations, frozenset(targets), cache=cache, baseline=baseline)
+        return cls(files, configurations, frozenset(targets), cache=cache, baseline=baseline, jobs=jobs)
 
     @classmethod
     def of_content(
@@ -89,7 +92,7 @@ class Run:
         if found is not None:
             return found
         texts = {path: decoded(content) for path, content in contents.items()}
-        report = check_files(files, settings, named=self.named, texts=texts)
+        report = check_files(files, settings, named=self.named, texts=texts, jobs=self.jobs)
         if self.cache is not None and key is not None:
             self.cache.store(key, report, contents, settings)
         return report

@@ -7,6 +7,7 @@ import codecs
 import io
 import linecache
 import re
+import threading
 import tokenize
 import types
 import warnings
@@ -73,11 +74,28 @@ def _first_line(node: FunctionNode) -> int:
     return min(node.lineno, *(decorator.lineno for decorator in node.decorator_list))
 
 
+_PARSING: Final = threading.RLock()
+"""CPython 3.11 counts the depth of the trees that `ast.parse` makes for all threads together: if two of them parse at
+once, one may get a `SystemError`."""
+
+
+def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
+    """The syntax tree of a module; raises `SyntaxError` or `ValueError` as `ast.parse` does."""
+    with _PARSING:
+        return ast.parse(text, filename)
+
+
+def expression_tree(text: str) -> ast.expr:
+    """The syntax tree of an expression; raises `SyntaxError` or `ValueError` as `ast.parse` does."""
+    with _PARSING:
+        return ast.parse(text, mode="eval").body
+
+
 def parse(filename: str, text: str) -> Source:
     """The source of `filename`; never raises. If the text does not parse, the source has no tree."""
     lines = lines_of(text)
     try:
-        tree: ast.Module | None = ast.parse(text, filename)
+        tree: ast.Module | None = syntax_tree(text, filename)
     except (SyntaxError, ValueError):
         tree = _parsed_without_warnings(text, filename)
     return Source(filename, lines, tree, pragmas_of(text, lines))
@@ -91,7 +109,7 @@ def _parsed_without_warnings(text: str, filename: str) -> ast.Module | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ast.parse(text, filename)
+            return syntax_tree(text, filename)
         except (SyntaxError, ValueError):
             return None
 

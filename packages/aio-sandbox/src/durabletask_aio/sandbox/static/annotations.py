@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable
 from typing import Final
 
+from durabletask_aio.sandbox.code.sources import expression_tree
 from durabletask_aio.sandbox.code.values import (
     ContainerValue,
     ContextValue,
@@ -80,7 +81,7 @@ def _unquoted(node: ast.expr) -> ast.expr:
     """The syntax of an annotation that is written as text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
-            return ast.parse(node.value, mode="eval").body
+            return expression_tree(node.value)
         except SyntaxError:
             return node
     return node

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +28,10 @@ from durabletask_aio.sandbox.static.source_modules import SourceModule, read_sou
 from durabletask_aio.sandbox.static.source_resolver import SourceResolver
 from durabletask_aio.sandbox.static.targets import Packages, files_of, matches
 
+MIN_SHARE: Final = 40
+"""Number of orchestrators for which another process is worth its start."""
+_MAX_PROCESSES: Final = 61
+"""As many as Windows can wait for."""
 _NESTING_ADVICE: Final = "smaller expressions, or leave the file out with --exclude"
 
 
@@ -96,57 +102,117 @@ def check_files(
     *,
     named: Container[str] = frozenset(),
     texts: Mapping[Path, str] = MappingProxyType({}),
+    jobs: int = 1,
 ) -> Report:
     """Check files, and report all findings, with those that the settings leave out.
 
     A file is parsed if its text mentions workflows, if a workflow reaches it, or if it is one of `named`; parsing all
     files would take most of the time. The pragmas of all files are checked. `texts` has what to check in place of what
-    is in a file.
+    is in a file. With more than one job, other processes analyse a share of the orchestrators each, if there are enough
+    of them; the report is the same.
     """
     started = time.perf_counter()
-    catalogue = _extended(settings)
-    packages = Packages()
-    roots = list(dict.fromkeys([*(packages.root_of(path) for path in files), Path.cwd()]))
-    followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
-    resolver = SourceResolver(catalogue, roots, followed)
-    modules = [
-        resolver.add(packages.name_of(path), path, texts[path] if path in texts else read_source(path))
-        for path in files
-    ]
-    found: list[Finding] = []
-    checked: dict[int, Orchestrator] = {}
-    registrations = Registrations()
-    for module in modules:
-        found.extend(_check_pragmas(module, catalogue))
-        if may_have_orchestrators(module, settings.orchestrators):
-            for each in orchestrators(module, resolver, settings.orchestrators, registrations):
-                checked.setdefault(id(each.function.node), each)
-        elif module.filename in named:
+    project = Project(files, settings, texts)
+    found = [each for module in project.modules for each in _check_pragmas(module, project.catalogue)]
+    for module in project.modules:
+        if module.filename in named and not may_have_orchestrators(module, settings.orchestrators):
             # The syntax tree is not kept, since it takes many times the memory of the text.
-            found.extend(_check_syntax(module.parsed(), catalogue))
-    found.extend(registrations.findings)
-    used: set[tuple[str, int]] = set()
-    scanned: set[tuple[str, int, int]] = set()
-    for each in checked.values():
-        analysis = Analysis(resolver, catalogue, settings.allow, notes=settings.notes, registrations=registrations)
-        found.extend(_check_orchestrator(each, resolver, analysis))
-        used |= analysis.used_pragmas
-        scanned |= analysis.scanned
+            found.extend(_check_syntax(module.parsed(), project.catalogue))
+    found.extend(project.registrations.findings)
+    parts = _analysed(project, files, settings, texts, jobs)
+    # In the order of the orchestrators, so that of equal findings the same one is kept with any number of jobs.
+    by_orchestrator = {number: each for part in parts for number, each in part.findings.items()}
+    found.extend(each for number in sorted(by_orchestrator) for each in by_orchestrator[number])
+    found.extend(each for part in parts for each in part.syntax)
     if settings.notes:
-        found.extend(_unused_pragmas(modules, catalogue, used, scanned))
-    for module in resolver.parsed_modules():
-        found.extend(_check_syntax(module.source, catalogue))
-    recognised = [RecognisedOrchestrator(each.name, each.module.name, each.found_by) for each in checked.values()]
-    importing = sum(imports_an_sdk(module.text) for module in modules)
+        used = {each for part in parts for each in part.used_pragmas}
+        scanned = {each for part in parts for each in part.scanned}
+        found.extend(_unused_pragmas(project.modules, project.catalogue, used, scanned))
     return Report(
         ordered(found),
         len(files),
-        recognised,
+        [RecognisedOrchestrator(each.name, each.module.name, each.found_by) for each in project.orchestrators],
         time.perf_counter() - started,
-        importing,
-        frozenset(module.filename for module in resolver.consulted_modules()),
-        tuple((None if root is None else str(root), name) for root, name in resolver.missing_modules()),
+        sum(imports_an_sdk(module.text) for module in project.modules),
+        frozenset(name for part in parts for name in part.consulted),
+        tuple(sorted({each for part in parts for each in part.missing}, key=str)),
     )
+
+
+class Project:
+    """The files of a check, and the orchestrators in them."""
+
+    def __init__(self, files: Sequence[Path], settings: Settings, texts: Mapping[Path, str]) -> None:
+        self.catalogue = _extended(settings)
+        self.registrations = Registrations()
+        self._settings = settings
+        packages = Packages()
+        roots = list(dict.fromkeys([*(packages.root_of(path) for path in files), Path.cwd()]))
+        followed = {**dict.fromkeys(settings.follow_io, True), **dict.fromkeys(settings.follow, False)}
+        self._resolver = SourceResolver(self.catalogue, roots, followed)
+        self.modules = [
+            self._resolver.add(packages.name_of(path), path, texts[path] if path in texts else read_source(path))
+            for path in files
+        ]
+        found: dict[int, Orchestrator] = {}
+        for module in self.modules:
+            for each in orchestrators(module, self._resolver, settings.orchestrators, self.registrations):
+                found.setdefault(id(each.function.node), each)
+        self.orchestrators = [*found.values()]
+
+    def analyse(self, numbers: Iterable[int]) -> Part:
+        """Analyse the orchestrators with these numbers."""
+        part = Part()
+        for number in numbers:
+            analysis = Analysis(
+                self._resolver,
+                self.catalogue,
+                self._settings.allow,
+                notes=self._settings.notes,
+                registrations=self.registrations,
+            )
+            part.findings[number] = _check_orchestrator(self.orchestrators[number], self._resolver, analysis)
+            part.used_pragmas |= analysis.used_pragmas
+            part.scanned |= analysis.scanned
+        for module in self._resolver.parsed_modules():
+            part.syntax.extend(_check_syntax(module.source, self.catalogue))
+        part.consulted = {module.filename for module in self._resolver.consulted_modules()}
+        part.missing = {(None if root is None else str(root), name) for root, name in self._resolver.missing_modules()}
+        return part
+
+
+@dataclass
+class Part:
+    """What the analysis of some orchestrators has found, in a form that one process can give to another."""
+
+    findings: dict[int, list[Finding]] = field(default_factory=dict[int, "list[Finding]"])
+    """By the number of the orchestrator."""
+    syntax: list[Finding] = field(default_factory=list[Finding])
+    used_pragmas: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    scanned: set[tuple[str, int, int]] = field(default_factory=set[tuple[str, int, int]])
+    consulted: set[str] = field(default_factory=set[str])
+    missing: set[tuple[str | None, str]] = field(default_factory=set[tuple[str | None, str]])
+
+
+def _analysed(
+    project: Project, files: Sequence[Path], settings: Settings, texts: Mapping[Path, str], jobs: int
+) -> list[Part]:
+    """The parts of the analysis; this process analyses the first share, and others what is left."""
+    count = len(project.orchestrators)
+    jobs = min(jobs, count // MIN_SHARE, _MAX_PROCESSES)
+    if jobs < 2:
+        return [project.analyse(range(count))]
+    # A new interpreter each: a fork of a process with threads, such as one that runs tests, may deadlock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs - 1, context) as pool:
+        shares = [pool.submit(_analyse_share, files, settings, dict(texts), first, jobs) for first in range(1, jobs)]
+        return [project.analyse(range(0, count, jobs)), *(share.result() for share in shares)]
+
+
+def _analyse_share(files: Sequence[Path], settings: Settings, texts: Mapping[Path, str], first: int, jobs: int) -> Part:
+    """Read the project as the first process did, and analyse a share of its orchestrators."""
+    project = Project(files, settings, texts)
+    return project.analyse(range(first, len(project.orchestrators), jobs))
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

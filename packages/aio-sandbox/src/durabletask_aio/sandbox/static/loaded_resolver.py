@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody
 from durabletask_aio.sandbox.code.scopes import Scope, own_nodes
-from durabletask_aio.sandbox.code.sources import node_of
+from durabletask_aio.sandbox.code.sources import node_of, syntax_tree
 from durabletask_aio.sandbox.code.values import (
     ContainerValue,
     ExternalName,
@@ -380,7 +380,7 @@ def _class_definition(module: SourceModule, kind: type[Any]) -> ast.ClassDef:
             statements = named[-1].body if named else []
     if isinstance(found, ast.ClassDef):
         return found
-    made = ast.parse(f"class {kind.__name__}: pass" if kind.__name__.isidentifier() else "class _: pass").body[0]
+    made = syntax_tree(f"class {kind.__name__}: pass" if kind.__name__.isidentifier() else "class _: pass").body[0]
     assert isinstance(made, ast.ClassDef)
     return made
 
