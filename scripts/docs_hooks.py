@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import docs_assistants
 from mkdocs.exceptions import PluginError
 
 MARKER = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
@@ -23,20 +24,37 @@ PROGRAM = re.compile(r"^<!-- program: (\S+) -->$", re.MULTILINE)
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    if page.file.src_uri in MEASUREMENTS:
+        page.meta["search"] = {"exclude": True}
     markdown = MARKER.sub(lambda match: TABLES[match[1]](), markdown)
-    return PROGRAM.sub(lambda match: program(match[1]), markdown)
+    markdown = PROGRAM.sub(lambda match: program(match[1]), markdown)
+    docs_assistants.add(page, markdown)
+    return markdown
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    if page.file.src_uri == "reference/api.md":
-        check_api(html)
+    if page.file.src_uri.startswith("reference/api/"):
+        API_PAGES[page.file.src_uri] = html
     return html
 
 
+def on_post_build(config: Any, **_: Any) -> None:
+    check_api("".join(API_PAGES.values()))
+    site = Path(config["site_dir"])
+    check_search(site / "search" / "search_index.json")
+    docs_assistants.write(config, site)
+
+
+MEASUREMENTS = ("reference/detection-matrix.md", "reference/held-out.md")
+"""Pages that others link to, and that are neither in the menu nor in the search."""
+
+API_PAGES: dict[str, str] = {}
+
+
 def check_api(html: str) -> None:
-    """Fail the build if the page lacks a public name; mkdocstrings does not report missing names."""
-    companions = [f"durabletask.aio.{part}" for part in ("engine", "sandbox", "testing", "worker")]
+    """Fail the build if the API pages lack a public name; mkdocstrings does not report missing names."""
+    companions = [f"durabletask.aio.{part}" for part in ("client", "engine", "sandbox", "testing", "worker")]
     missing = [
         f"{part}.{name}"
         for part in ("durabletask.aio", *companions)
@@ -44,7 +62,20 @@ def check_api(html: str) -> None:
         if f'id="{part}.{name}"' not in html
     ]
     if missing:
-        raise PluginError(f"docs/reference/api.md does not show {', '.join(missing)}")
+        raise PluginError(f"docs/reference/api/ does not show {', '.join(missing)}")
+
+
+SEARCHES = {"pydantic": "data/", "cancel": "cancellation/", "replay": "replay/"}
+"""What readers search for, and the page whose title or heading contains it."""
+
+
+def check_search(index: Path) -> None:
+    """Fail the build if a heading that readers search for is not in the index: titles weigh most in the search."""
+    documents = json.loads(index.read_text(encoding="utf-8"))["docs"]
+    for word, page in SEARCHES.items():
+        titles = [each["title"] for each in documents if each["location"].partition("#")[0] == page]
+        if not any(re.search(rf"\b{word}", title, re.IGNORECASE) for title in titles):
+            raise PluginError(f"a search for '{word}' does not find {page}: none of {titles} contains it")
 
 
 def refused_methods() -> str:
