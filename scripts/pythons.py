@@ -1,12 +1,13 @@
 """Run the tests on every supported Python that is on this machine: `hatch run pythons:all [pytest arguments]`.
 
-`hatch run pythons:slow` runs the slow ones. `--except=VERSION` leaves a Python out; it stands before the arguments for
-pytest.
+`hatch run pythons:slow` runs the slow ones. Two options stand before the arguments for pytest: `--except=VERSION` leaves
+a Python out, and `--coverage` measures the coverage on the oldest Python that is left, which saves a run of its own.
 A Python that is missing is named, not downloaded, and is no failure.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -30,18 +31,20 @@ def find(version: str) -> Path | None:
 
 
 def main(arguments: list[str]) -> int:
-    script, skipped = "all", ""
-    while arguments and arguments[0].startswith(("--script=", "--except=")):
-        option, _, value = arguments.pop(0).partition("=")
-        script, skipped = (value, skipped) if option == "--script" else (script, value)
-    wanted = [version for version in SUPPORTED if version != skipped]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--script", default="all")
+    parser.add_argument("--except", dest="skipped")
+    parser.add_argument("--coverage", action="store_true")
+    options, arguments = parser.parse_known_args(arguments)
+    wanted = [version for version in SUPPORTED if version != options.skipped]
     found = {version: path for version in wanted if (path := find(version))}
     environment = dict(os.environ)
     # Behind everything else on PATH, so that nothing but the missing names is found there.
     environment["PATH"] = os.pathsep.join([environment["PATH"], *(str(path.parent) for path in found.values())])
     environment.pop("HATCH_ENV_ACTIVE", None)
     failed: list[str] = []
-    for version in found:
+    for number, version in enumerate(found):
+        script = "measure" if options.coverage and number == 0 else options.script
         print(f"\n--- Python {version}", flush=True)
         command = ["hatch", "run", f"+py={version}", f"matrix:{script}", *arguments]
         if subprocess.call(command, env=environment):
