@@ -1,7 +1,7 @@
 """Run the tests on every supported Python that is on this machine: `hatch run pythons:all [pytest arguments]`.
 
-`hatch run pythons:slow` runs the slow ones. Two options stand before the arguments for pytest: `--except=VERSION` leaves
-a Python out, and `--coverage` measures the coverage on the oldest Python that is left, which saves a run of its own.
+`hatch run pythons:slow` runs the slow ones. `--except=VERSION` leaves a Python out; `--coverage` measures the coverage
+on the oldest Python that is left, which saves a run of its own. All other arguments are pytest's.
 A Python that is missing is named, not downloaded, and is no failure.
 """
 

@@ -8,6 +8,7 @@ import operator
 import signal
 import subprocess
 import sys
+import sysconfig
 from typing import Any, cast
 
 import pytest
@@ -69,7 +70,7 @@ class TestTheSurfaceOfTheLoop:
         wrong = []
         for name in refused:
             kind, message = result_of(caught(operator.methodcaller(name)))
-            beginning = f"loop.{name}() cannot be used in a workflow: "
+            beginning = f"loop.{name}() cannot be used in a workflow ({__file__}:"
             has_advice = message.endswith(ADVICE[name]) if name in ADVICE else "ctx.call_activity" in message
             if kind != "UnsupportedInWorkflowError" or not message.startswith(beginning) or not has_advice:
                 wrong.append(f"loop.{name}() raised {kind}: {message}")
@@ -90,6 +91,23 @@ class TestTheSurfaceOfTheLoop:
         failure = failure_of(workflow)
         assert failure.errorType == "durabletask.aio.UnsupportedInWorkflowError"
         assert "[workflow 'workflow', instance 'instance-1']" in failure.errorMessage
+
+    def test_a_refusal_in_a_task_of_a_library_names_the_line_that_waits_for_the_library(self):
+        library = {"asyncio": asyncio, "__name__": "library"}
+        source = """
+async def fetch():
+    await asyncio.create_task(connect())
+
+async def connect():
+    asyncio.get_running_loop().create_connection(None)
+"""
+        exec(compile(source, f"{sysconfig.get_path('purelib')}/library.py", "exec"), library)
+
+        async def workflow(ctx):
+            await library["fetch"]()
+
+        line = workflow.__code__.co_firstlineno + 1
+        assert f"cannot be used in a workflow ({__file__}:{line}): " in failure_of(workflow).errorMessage
 
     def test_a_refused_coroutine_is_closed_and_never_warned_about(self):
         # Warnings are errors in these tests.

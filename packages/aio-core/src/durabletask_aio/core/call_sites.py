@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sysconfig
 import traceback
+from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any
 
@@ -11,6 +13,8 @@ from durabletask_aio.core import _interpreter
 
 _PACKAGE = "durabletask_aio."
 _LIBRARIES = (_PACKAGE, "durabletask.", "asyncio.")
+
+_LOOP = "durabletask_aio.core.loop"
 
 UNKNOWN_LINE = "an unknown line"
 
@@ -34,6 +38,35 @@ def call_site() -> str:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return UNKNOWN_LINE
+
+
+def own_call_site(main: asyncio.Task[Any] | None) -> str:
+    """Return `file:line` of the user's own line that led to this call, where installed libraries may be in between.
+
+    In a task that a library has started it is the line that the main task waits at.  For an application that is
+    installed itself it is the innermost call.
+    """
+    frame: FrameType | None = _interpreter.calling_frame(1)
+    while frame is not None and frame.f_globals.get("__name__") != _LOOP:  # what calls the loop is no workflow code
+        if _is_own(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    awaitables = [] if main is None else list(_interpreter.await_chain(main.get_coro()))
+    for awaitable in reversed(awaitables):
+        frame = getattr(awaitable, "cr_frame", None)
+        if frame is not None and _is_own(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return call_site()
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether a frame is user code outside of the standard library and of installed packages."""
+    return is_user_code(frame) and not frame.f_code.co_filename.startswith(_installed_folders())
+
+
+@lru_cache(maxsize=1)
+def _installed_folders() -> tuple[str, ...]:
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def line_of(code: CodeType, instruction: int) -> int:

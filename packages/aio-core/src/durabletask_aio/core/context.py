@@ -62,10 +62,6 @@ Raises: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 AsyncActivity: TypeAlias = Callable[[ActivityContext, TInput], Awaitable[TOutput]]
 
 
-class WrongContextError(WorkflowValidationError, AttributeError):
-    """An attribute was looked up that only the context of an activity has, or that is misspelled."""
-
-
 class AsyncWorkflowContext(StepMethods):
     """The durable operations of an async workflow, passed to it as its first argument.
 
@@ -948,15 +944,12 @@ class AsyncWorkflowContext(StepMethods):
 
     # -- errors ---------------------------------------------------------------------------------------------------
 
-    def _explain_attribute_error(self, name: str, place: str | None) -> WrongContextError | None:
+    def _explain_attribute_error(self, name: str, place: str | None) -> WorkflowValidationError | None:
         """Return the error for an attribute that is the activity context's, or is misspelled; `None` for any other one.
 
         Made when the `AttributeError` fails the workflow, so that the class does not have these attributes.
         """
-        error = explained_attribute(self._execution, type(self), name, place)
-        if error is None:
-            return None
-        return WrongContextError(error.message, instance_id=error.instance_id, workflow_name=error.workflow_name)
+        return explained_attribute(self._execution, type(self), name, place)
 
     def __repr__(self) -> str:
         execution = self._execution

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NoReturn
 
+from durabletask_aio.core.call_sites import own_call_site
 from durabletask_aio.core.errors import UnsupportedInWorkflowError
 
 _ACTIVITY = "do it in an activity: 'await ctx.call_activity(...)'"
@@ -64,7 +65,8 @@ def _refusal(name: str, advice: str) -> Any:
         for argument in args:
             if asyncio.iscoroutine(argument):
                 argument.close()  # Unclosed, it warns that it was never awaited.
-        raise self.execution.error(UnsupportedInWorkflowError, f"loop.{name}() cannot be used in a workflow: {advice}")
+        refused = f"loop.{name}() cannot be used in a workflow ({own_call_site(self.main)}): {advice}"
+        raise self.execution.error(UnsupportedInWorkflowError, refused)
 
     refuse.__name__ = name
     refuse.__qualname__ = f"WorkflowLoop.{name}"
