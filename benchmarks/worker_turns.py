@@ -5,12 +5,14 @@
     python benchmarks/worker_turns.py fan-out    # 1,000 wide, best of five
     python benchmarks/worker_turns.py chain --steps 50 1000 3000 --against OTHER/bin/python
 
-The last one compares with this project's worker in another environment, such as one of an earlier commit.
+The last one compares with this project's worker in another environment, such as one of an earlier commit.  With
+`--engine upstream` the engine is upstream's in-memory one, which sends the whole history with each turn to either; the
+project's own sends its worker only what is new to a live instance.
 
 The engine runs in a process of its own, each worker in another, and the two kinds of worker take turns, so that what
 else the machine does hits both alike.  The best round of each counts.  Printed are milliseconds per step: of wall time
 as the client sees it, of CPU time of the worker's process (its client included), of CPU time inside
-`_execute_orchestrator`, and of CPU time of the engine, which sends the whole history with each turn to either.
+`_execute_orchestrator`, and of CPU time of the engine.
 """
 
 from __future__ import annotations
@@ -20,21 +22,44 @@ import json
 import logging
 import multiprocessing
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
 QUIET = logging.CRITICAL
 
 
-def serve_engine(connection: Connection) -> None:
-    from durabletask_aio.testing.local import local_backend
+@contextmanager
+def engine_of(name: str) -> Iterator[tuple[Any, str]]:
+    """An engine that can be reset, and its address."""
+    if name == "own":
+        from durabletask_aio.testing.local import local_backend
 
-    with local_backend() as backend:
-        connection.send(backend.address)
+        with local_backend() as backend:
+            yield backend, backend.address
+        return
+    from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    in_memory = InMemoryOrchestrationBackend(port=port)
+    in_memory.start()
+    try:
+        yield in_memory, f"127.0.0.1:{port}"
+    finally:
+        in_memory.stop()
+
+
+def serve_engine(connection: Connection, name: str) -> None:
+    with engine_of(name) as (backend, address):
+        connection.send(address)
         while connection.recv() == "reset":
             backend.reset()
             connection.send(time.process_time())
@@ -212,10 +237,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", help="50 and 1,000 for the chain, 1,000 for the fan-out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", metavar="PYTHON", help="the interpreter of another environment, for upstream")
+    parser.add_argument("--engine", choices=("own", "upstream"), default="own")
     parser.add_argument("--json", action="store_true", help="print every round as JSON as well")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    engine, control = in_process(context, serve_engine)
+    engine, control = in_process(context, serve_engine, options.engine)
     address = control.recv()
     other = options.against or "upstream"
     started = time.monotonic()

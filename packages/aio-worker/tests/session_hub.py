@@ -33,8 +33,9 @@ START = datetime(2024, 5, 1, 12, 0, tzinfo=timezone.utc)
 MICROSECONDS = 1_000_000
 
 
-PROOFS = ("parsed", "turn")
-"""What a worker proves a history by: the bytes of what it has parsed, or the engine's name of the last turn."""
+PROOFS = ("parsed", "turn", "raw")
+"""What a worker proves a history by: the bytes of what it has parsed, the engine's name of the last turn, or the bytes
+as they came."""
 
 
 @pytest.fixture(params=PROOFS)
@@ -110,7 +111,7 @@ class Hub:
         if self.proof == "turn":
             # To the engine, all workers are one: it also offers a worker what follows the turn of another.
             turns = [binding.turns for each in self.workers if (binding := binding_of(each)) is not None]
-            self.stream.keeps_sessions = all(each.takes_continued_histories for each in turns)
+            self.stream.keeps_sessions = all(each.needs_new_events_only for each in turns)
         self.turns = 0
         self.asked = 0
         """How often a worker has asked for a history."""
@@ -212,9 +213,20 @@ class Hub:
             self._execute(worker, self.whole(item), stub, item.completionToken)
 
     def _execute(self, worker: TaskHubGrpcWorker, original: pb.OrchestratorRequest, stub: Recorder, token: str) -> None:
+        binding = binding_of(worker)
+        read_item = binding.work_items.item_reader(None) if binding is not None and self.proof == "raw" else None
+        if read_item is not None:
+            item = read_item(self.write(pb.WorkItem(orchestratorRequest=original, completionToken=token)))
+            worker._execute_orchestrator(item.orchestratorRequest, stub, item.completionToken)
+            return
         request = pb.OrchestratorRequest()
         request.CopyFrom(original)
         worker._execute_orchestrator(request, stub, token)
+
+    def write(self, item: pb.WorkItem) -> bytes:
+        """Return the bytes of a work item."""
+        data: bytes = item.SerializeToString()
+        return data
 
     def _stays_suspended(self, request: pb.OrchestratorRequest) -> bool:
         """Whether an async workflow is suspended before, through and after this turn."""

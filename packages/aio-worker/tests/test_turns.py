@@ -23,7 +23,7 @@ from durabletask_aio.core.driver import WorkflowRun
 from durabletask_aio.testing.local import LocalBackend
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
-pytestmark = pytest.mark.usefixtures(each_proof.__name__)
+with_each_proof = pytest.mark.usefixtures(each_proof.__name__)
 
 
 async def fine(ctx: Any, _: Any) -> str:
@@ -115,6 +115,7 @@ class TestNothingKillsTheWorker:
 class TestUpstreamsDefects:
     """Each fails when upstream fixes the defect, so that our way round it can go."""
 
+    @with_each_proof
     def test_a_second_suspension_is_harmless_here(self) -> None:
         async def waiting(ctx: Any, _: Any) -> Any:
             return await ctx.wait_for_external_event("go")
@@ -218,6 +219,7 @@ class TestAnInstanceThatIsDropped:
         finally:
             worker.stop()
 
+    @with_each_proof
     @pytest.mark.parametrize("sessions", [0, 1], ids=["after its turn", "evicted"])
     def test_is_out_of_memory_before_the_garbage_collector_looks(self, sessions: int) -> None:
         async def holding(ctx: Any, _: Any) -> None:
@@ -243,6 +245,7 @@ class TestAnInstanceThatIsDropped:
         assert after - before == sessions
         hub.close()
 
+    @with_each_proof
     def test_an_evicted_generator_is_closed_too(self) -> None:
         closed: list[bool] = []
 
@@ -315,6 +318,7 @@ class TestWarnings:
             "use asyncio.Lock within an instance, 'async with ctx.lock_entities(...)' between instances" in caplog.text
         )
 
+    @with_each_proof
     def test_of_a_large_history_name_continue_as_new_and_come_at_each_doubling(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -342,6 +346,7 @@ class TestWarnings:
 
 
 class TestLogging:
+    @with_each_proof
     def test_of_a_turn_at_debug_is_structured(self, caplog: pytest.LogCaptureFixture) -> None:
         async def one(ctx: Any, _: Any) -> None:
             await ctx.call_activity("values", input=1)
@@ -365,6 +370,7 @@ class TestLogging:
         assert all(each["duration_ms"] > 0 for each in facts)
 
 
+@with_each_proof
 def test_a_failed_task_is_recorded_under_one_type_by_async_and_generator() -> None:
     def broken(ctx: Any, _: Any) -> None:
         raise ValueError("no")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.worker as upstream
+import grpc
 from durabletask import task
 from durabletask.entities import DurableEntity
 from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
@@ -307,12 +308,20 @@ class _Manager(upstream._AsyncWorkerManager):
         self._work_items.submit(WorkItem(ENTITY_BATCH, *item))
 
 
+_GET_WORK_ITEMS = "/TaskHubSidecarService/GetWorkItems"
+
+
 def set_work_items(worker: Worker, work_items: WorkItems) -> None:
     """Have the work items of this one worker go from the thread that reads them to `work_items`."""
     cast(Any, worker)._async_worker_manager = _Manager(worker, work_items)
     if type(worker)._async_run_loop is not TaskHubGrpcWorker._async_run_loop:
         return
     tracker: Any = None
+    # What the user's interceptors find on the stream stays what it is.
+    is_own = owns_channel(worker) and all(
+        type(each).__module__.partition(".")[0] in ("durabletask", "durabletask_aio")
+        for each in worker._interceptors or ()
+    )
 
     def make_tracker() -> Any:
         nonlocal tracker
@@ -353,7 +362,15 @@ def set_work_items(worker: Worker, work_items: WorkItems) -> None:
                 raise
 
         def get_work_items(request: pb.GetWorkItemsRequest) -> WorkStream:
-            return work_items.make_stream(open_stream(request, metadata=metadata), submit)
+            read_item = work_items.item_reader(metadata) if is_own else None
+            if read_item is None or not isinstance(open_stream, grpc.UnaryStreamMultiCallable):
+                return work_items.make_stream(open_stream(request, metadata=metadata), submit)
+            open_raw = channel.unary_stream(
+                _GET_WORK_ITEMS,
+                request_serializer=pb.GetWorkItemsRequest.SerializeToString,
+                response_deserializer=read_item,
+            )
+            return work_items.make_stream(open_raw(request, metadata=metadata), submit)
 
         stub.GetWorkItems = get_work_items
         if hasattr(hello, "with_call"):  # A channel of the user's may have plain functions.

@@ -140,6 +140,10 @@ class DivergedTurns:
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
+    def has(self, instance_id: str) -> bool:
+        """Whether the last turn of the instance did not fit, as far as is known."""
+        return instance_id in self._instances
+
     def takes(self, request: pb.OrchestratorRequest, stub: Any, token: Any) -> bool:
         """Take a turn that the engine has dispatched again too early, or for whose next pause there is no slot.
 

@@ -20,6 +20,7 @@ from durabletask_aio.worker.spans import workflow_spans
 if TYPE_CHECKING:
     from durabletask_aio.core.hosting import WorkflowRun
     from durabletask_aio.worker._upstream import pb
+    from durabletask_aio.worker.raw_requests import RawRequest
     from durabletask_aio.worker.session_executor import SessionExecutor
     from durabletask_aio.worker.sessions import Proof
     from durabletask_aio.worker.step_threads import StepThreads
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 class PausedTurn:
     """A turn that is to be continued."""
 
+    delivered: pb.OrchestratorRequest | RawRequest
+    """What the engine has sent; the turn is found by it."""
     request: pb.OrchestratorRequest
     turn: Any
     executor: SessionExecutor
@@ -56,26 +59,26 @@ class PausedTurns:
         self._turns: dict[int, PausedTurn] = {}
         self._may_pause: set[int] = set()
 
-    def allow(self, request: pb.OrchestratorRequest) -> None:
+    def allow(self, request: pb.OrchestratorRequest | RawRequest) -> None:
         """Allow the turn of a request to be paused; the caller has to call `continue_later` after it."""
         with self._lock:
             self._may_pause.add(id(request))
 
-    def may_pause(self, request: pb.OrchestratorRequest) -> bool:
+    def may_pause(self, request: pb.OrchestratorRequest | RawRequest) -> bool:
         """Whether the turn of a request may be paused."""
         return id(request) in self._may_pause
 
     def add(self, turn: PausedTurn) -> None:
         """Keep a turn until `take`."""
         with self._lock:
-            self._turns[id(turn.request)] = turn
+            self._turns[id(turn.delivered)] = turn
 
-    def take(self, request: pb.OrchestratorRequest) -> PausedTurn | None:
+    def take(self, request: pb.OrchestratorRequest | RawRequest) -> PausedTurn | None:
         """Return the turn of a request, which is kept no longer; `None` if it was not paused."""
         with self._lock:
             return self._turns.pop(id(request), None)
 
-    def continue_later(self, request: pb.OrchestratorRequest, resume: Callable[[], None]) -> bool:
+    def continue_later(self, request: pb.OrchestratorRequest | RawRequest, resume: Callable[[], None]) -> bool:
         """Call a function, once and on any thread, when a step has ended or its time is over.
 
         Returns:
@@ -95,7 +98,7 @@ class PausedTurns:
         journal.call_when_ended(once)
         return True
 
-    def discard(self, request: pb.OrchestratorRequest) -> None:
+    def discard(self, request: pb.OrchestratorRequest | RawRequest) -> None:
         """Dispose of the turn of a request, which has been given back to the engine."""
         with self._lock:
             self._may_pause.discard(id(request))

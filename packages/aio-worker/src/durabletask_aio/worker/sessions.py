@@ -6,6 +6,9 @@ A session may serve a turn only if a full replay would have the same result.  Th
   has processed, instance id and execution id included (`History`).  Its length or its last events are not enough:
   another worker may have continued the instance as new, or a turn whose response was lost may be delivered again with a
   later clock.
+* **Bytes.**  An engine that sends the whole history with each turn sends it with the bytes of the last turn, as a rule.
+  Then these are the proof, and what the session has processed is not even parsed (`RawHistory`).  With an engine that
+  writes the same history in different ways, `History` remains the proof.
 * **Checkout.**  A session in use is not in the cache, so the same turn delivered twice finds it once.
 * **Delivery.**  A session is stored only after the engine has accepted its response.  The next turn may arrive before
   that is known; it waits on the same thread (`instance_threads`).
@@ -28,11 +31,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from google.protobuf.message import Message  # type: ignore[import-untyped, unused-ignore]
 
 from durabletask_aio.worker._upstream import pb
+from durabletask_aio.worker.raw_requests import RawRequest, Sections
 from durabletask_aio.worker.spans import workflow_spans
 
 if TYPE_CHECKING:
@@ -56,15 +60,17 @@ class HistoryFingerprint:
         length: In bytes.
         events: In events.
         answer: The worker's lease on the turn that has ended with this history; empty without one.
+        raw: That of the bytes as the engine sends them; `None` if these prove nothing.
     """
 
-    __slots__ = ("_hash", "answer", "events", "length")
+    __slots__ = ("_hash", "answer", "events", "length", "raw")
 
     def __init__(self, digest: Any, length: int, events: int) -> None:
         self._hash = digest
         self.length = length
         self.events = events
         self.answer = ""
+        self.raw: RawFingerprint | None = None
 
     def followed_by(self, data: bytes, events: int) -> HistoryFingerprint:
         """Return the fingerprint of a longer history, by the bytes and the number of the further events."""
@@ -76,6 +82,13 @@ class HistoryFingerprint:
         """Return the hash, which differs for histories that differ."""
         result: bytes = self._hash.digest()
         return result
+
+
+class RawFingerprint(NamedTuple):
+    """The length of a history in bytes, as the engine has sent it, and the hash of these bytes."""
+
+    length: int
+    hash: Any
 
 
 class Proof(Protocol):
@@ -95,6 +108,24 @@ class Proof(Protocol):
         ...
 
 
+class PartialProof(Proof, Protocol):
+    """A proof with which a session processes a request without its whole history."""
+
+    @property
+    def request(self) -> pb.OrchestratorRequest:
+        """The request, with the events that the session has not processed; once `continues` is true."""
+        ...
+
+
+def _further_history(request: pb.OrchestratorRequest) -> tuple[bytes, int]:
+    """Return the bytes and the number of the events that a request adds to what a session has processed."""
+    further = pb.OrchestratorRequest()
+    further.pastEvents.extend(request.pastEvents)
+    further.pastEvents.extend(request.newEvents)
+    data: bytes = further.SerializeToString(deterministic=True)
+    return data, len(further.pastEvents)
+
+
 class ContinuedHistory:
     """A request with less than the whole history: the engine says which turn of this worker's it continues.
 
@@ -105,12 +136,9 @@ class ContinuedHistory:
     is_provable = True
 
     def __init__(self, request: pb.OrchestratorRequest) -> None:
+        self.request = request
         self._answer: str = request.properties[CONTINUES].string_value
-        self._events = len(request.pastEvents) + len(request.newEvents)
-        further = pb.OrchestratorRequest()
-        further.pastEvents.extend(request.pastEvents)
-        further.pastEvents.extend(request.newEvents)
-        self._further: bytes = further.SerializeToString(deterministic=True)
+        self._further = _further_history(request)
         self._before: HistoryFingerprint | None = None
 
     @staticmethod
@@ -126,7 +154,66 @@ class ContinuedHistory:
     def fingerprint_after_turn(self) -> HistoryFingerprint:
         """Return the fingerprint of the whole history, for an engine that sends all of it next."""
         assert self._before is not None
-        return self._before.followed_by(self._further, self._events)
+        return self._before.followed_by(*self._further)
+
+
+class RawHistory:
+    """The history of a request by its bytes as the engine has sent them, of which only what is new is parsed.
+
+    The fingerprint after the turn has both hashes, so that the next turn can be proven by either.
+    """
+
+    def __init__(self, request: RawRequest) -> None:
+        self._raw = request
+        self._before: HistoryFingerprint | None = None
+        self._request: pb.OrchestratorRequest | None = None
+        self._further = (b"", 0)
+        self._sections: Sections | None = None
+
+    @property
+    def is_provable(self) -> bool:
+        """Whether the bytes have the order of fields by which they can be compared."""
+        return self._sections is not None
+
+    @property
+    def request(self) -> pb.OrchestratorRequest:
+        """The request, with the events that follow the history with which `continues` was called."""
+        assert self._request is not None
+        return self._request
+
+    def continues(self, fingerprint: HistoryFingerprint) -> bool:
+        """Whether the bytes begin with those of the history that has this fingerprint."""
+        if self._before is fingerprint:
+            return True
+        raw, body = fingerprint.raw, self._raw.body
+        if raw is None or sha256(memoryview(body)[: raw.length]).digest() != raw.hash.digest():
+            return False
+        self._sections = self._raw.sections(raw.length)
+        if self._sections is None:
+            return False
+        self._before = fingerprint
+        self._request = self._raw.after(raw.length)
+        # Serialised now, because with a payload store upstream fills large payloads into the request in place.
+        self._further = _further_history(self._request)
+        return True
+
+    def fingerprint_after_turn(self) -> HistoryFingerprint:
+        """Return the fingerprint of the history with the new events of the request appended to it."""
+        before, sections = self._before, self._sections
+        assert before is not None
+        assert before.raw is not None
+        assert sections is not None
+        fingerprint = before.followed_by(*self._further)
+        fingerprint.raw = _raw_fingerprint(self._raw, before.raw, sections)
+        return fingerprint
+
+
+def _raw_fingerprint(request: RawRequest, before: RawFingerprint, sections: Sections) -> RawFingerprint:
+    """Return the fingerprint of the bytes after a turn, by that of those they begin with."""
+    digest = before.hash.copy()
+    digest.update(memoryview(request.body)[before.length : sections.history_end])
+    digest.update(sections.appended)
+    return RawFingerprint(sections.history_end + len(sections.appended), digest)
 
 
 class History:
@@ -135,9 +222,14 @@ class History:
     They are the beginning of the request in protobuf's field order, and an event's bytes do not depend on what comes
     after it, so the bytes of a longer history begin with those of a shorter one.  `fingerprint_after_turn` continues
     the hash where `continues` has stopped, so a turn serialises and hashes its history once.
+
+    Args:
+        request: The request.
+        raw: Its bytes, if the next turn may be proven by them.
     """
 
-    def __init__(self, request: pb.OrchestratorRequest) -> None:
+    def __init__(self, request: pb.OrchestratorRequest, raw: RawRequest | None = None) -> None:
+        self._raw = raw
         # Serialised now, because with a payload store upstream fills large payloads into the request in place.
         appended = pb.OrchestratorRequest()
         appended.pastEvents.extend(request.newEvents)
@@ -157,14 +249,22 @@ class History:
         if not self.is_provable or len(self._bytes) < fingerprint.length:
             return False
         self._hash_up_to(fingerprint.length)
-        return self._hash.digest() == fingerprint.digest()
+        if self._hash.digest() != fingerprint.digest():
+            return False
+        # The bytes were looked at before, and are others: the engine does not write an event always alike.
+        self._raw = None
+        return True
 
     def fingerprint_after_turn(self) -> HistoryFingerprint:
         """Return the fingerprint of this history with the new events of the request appended to it."""
         self._hash_up_to(len(self._bytes))
         digest = self._hash.copy()
         digest.update(self._appended)
-        return HistoryFingerprint(digest, len(self._bytes) + len(self._appended), self._events)
+        fingerprint = HistoryFingerprint(digest, len(self._bytes) + len(self._appended), self._events)
+        sections = None if self._raw is None else self._raw.sections()
+        if self._raw is not None and sections is not None:
+            fingerprint.raw = _raw_fingerprint(self._raw, RawFingerprint(0, sha256()), sections)
+        return fingerprint
 
     def _hash_up_to(self, length: int) -> None:
         if length < self._hashed:

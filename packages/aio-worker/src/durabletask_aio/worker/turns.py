@@ -29,12 +29,15 @@ from durabletask_aio.worker.diverged_turns import DivergedTurns
 from durabletask_aio.worker.foreign_engines import Answers, ForeignEngine
 from durabletask_aio.worker.leases import lease_of
 from durabletask_aio.worker.paused_turns import PausedTurn, PausedTurns
+from durabletask_aio.worker.raw_requests import RawRequest, whole_request
 from durabletask_aio.worker.session_executor import SessionExecutor
 from durabletask_aio.worker.sessions import (
     ContinuedHistory,
     ExtendedSessionStats,
     History,
+    PartialProof,
     Proof,
+    RawHistory,
     Session,
     SessionCache,
     execution_started,
@@ -98,6 +101,8 @@ class Delivery:
 class _Turn:
     """The state of a turn while it runs."""
 
+    delivered: pb.OrchestratorRequest | RawRequest
+    """What the engine has sent, for another attempt."""
     function: Callable[..., Any] | None
     is_async: bool
     is_kept: bool = False
@@ -158,30 +163,37 @@ class Turns:
         # A subclass that overrides the turn keeps its own: it runs in our scope, but without sessions.
         self._overriding_turn = _upstream.own_turn(worker) if _upstream.overrides_turn(worker) else None
 
-    def execute(self, request: pb.OrchestratorRequest, stub: Any, completion_token: Any) -> None:
+    def execute(self, delivered: pb.OrchestratorRequest | RawRequest, stub: Any, completion_token: Any) -> None:
         """Run one turn; takes the place of upstream's `_execute_orchestrator` on a bound worker."""
-        paused = self.paused.take(request)
+        paused = self.paused.take(delivered)
         if paused is not None:
             self._run_turn(
-                paused.turn, paused.started, paused.past_events, request, stub, completion_token, None, paused
+                paused.turn, paused.started, paused.past_events, paused.request, stub, completion_token, None, paused
             )
             return
-        if self.diverged.takes(request, stub, completion_token):
-            return
-        continued: tuple[Session, ContinuedHistory] | None = None
-        past_events = len(request.pastEvents)
-        if ContinuedHistory.is_in(request):
-            continued = self._checkout_continued(request)
-            if continued is None:
-                self._request_history(request, stub, completion_token)
+        continued: tuple[Session, PartialProof] | None = None
+        if isinstance(delivered, RawRequest) and not self.diverged.has(delivered.instanceId):
+            continued = self._checkout_continued(delivered.instanceId, RawHistory(delivered))
+        if continued is None:
+            request = whole_request(delivered)
+            if self.diverged.takes(request, stub, completion_token):
                 return
+            if ContinuedHistory.is_in(request):
+                continued = self._checkout_continued(request.instanceId, ContinuedHistory(request))
+                if continued is None:
+                    self._request_history(request, stub, completion_token)
+                    return
+        else:
+            request = continued[1].request
+        past_events = len(request.pastEvents)
+        if continued is not None:
             session = continued[0]
             past_events += session.fingerprint.events
             # What upstream reads of the past; the session has processed it.
             request.pastEvents.insert(0, session.started)
             session.executor.processed = 1
         started = execution_started(request)
-        turn = self._turn_of(started.name)
+        turn = self._turn_of(started.name, delivered)
         self._run_turn(turn, started, past_events, request, stub, completion_token, continued, None)
 
     def _run_turn(
@@ -192,7 +204,7 @@ class Turns:
         request: pb.OrchestratorRequest,
         stub: Any,
         completion_token: Any,
-        continued: tuple[Session, ContinuedHistory] | None,
+        continued: tuple[Session, PartialProof] | None,
         paused: PausedTurn | None,
     ) -> None:
         """Run one turn, or continue one that was paused."""
@@ -207,7 +219,7 @@ class Turns:
                 self._overriding_turn(request, stub, completion_token)
                 served_by = "full replay"
             else:
-                turn.may_pause = self.paused.may_pause(request)
+                turn.may_pause = self.paused.may_pause(turn.delivered)
                 turn.step_refusal = self.foreign_engine.step_refusal(completion_token, self._worker)
                 try:
                     served_by = self._execute(
@@ -218,7 +230,17 @@ class Turns:
                     history, reason = self._current.proof
                     runs = scope.runs if turn.session is None else turn.session.runs
                     self.paused.add(
-                        PausedTurn(request, turn, turn.executor, started, past_events, history, reason, list(runs))
+                        PausedTurn(
+                            turn.delivered,
+                            request,
+                            turn,
+                            turn.executor,
+                            started,
+                            past_events,
+                            history,
+                            reason,
+                            list(runs),
+                        )
                     )
                     scope.keep()
                     return
@@ -237,7 +259,7 @@ class Turns:
         stub: Any,
         completion_token: Any,
         scope: TurnScope,
-        continued: tuple[Session, ContinuedHistory] | None,
+        continued: tuple[Session, PartialProof] | None,
         paused: PausedTurn | None,
     ) -> str:
         history: Proof | None
@@ -249,7 +271,8 @@ class Turns:
             turn.session, history = continued
             reason = ""
         else:
-            history = History(request) if self._may_keep(turn) else None
+            raw = turn.delivered if isinstance(turn.delivered, RawRequest) else None
+            history = History(request, raw) if self._may_keep(turn) else None
             turn.session, reason = self._checkout(request, history, turn.function)
         delivery = Delivery(stub, request, name, turn, self)
         # An engine of the first protocol, whose tokens are empty, takes nothing back.
@@ -269,7 +292,7 @@ class Turns:
                 answer = lease_of(completion_token) if delivery.is_delivered else None
                 self._settle(turn, scope, history, request, answer or "", delivered=delivery.is_delivered)
         if turn.divergence is not None:
-            self.diverged.add(request, stub, completion_token, turn.divergence)
+            self.diverged.add(whole_request(turn.delivered), stub, completion_token, turn.divergence)
             return "given back"
         self.diverged.fits(request.instanceId)
         if turn.session is None:
@@ -302,15 +325,19 @@ class Turns:
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
-    def may_keep(self, request: pb.OrchestratorRequest) -> bool:
+    def may_keep(self, request: pb.OrchestratorRequest | RawRequest) -> bool:
         """Whether the instance may be kept alive after this turn."""
-        if ContinuedHistory.is_in(request):
+        if isinstance(request, RawRequest):
+            started = request.started
+        elif ContinuedHistory.is_in(request):
             return True
-        return self._overriding_turn is None and self._may_keep(self._turn_of(execution_started(request).name))
+        else:
+            started = execution_started(request)
+        return self._overriding_turn is None and self._may_keep(self._turn_of(started.name, request))
 
-    def _turn_of(self, name: str) -> _Turn:
+    def _turn_of(self, name: str, delivered: pb.OrchestratorRequest | RawRequest) -> _Turn:
         function = _upstream.find_orchestrator(self._worker, name)
-        return _Turn(function, function is not None and orchestrator_info(function) is not None)
+        return _Turn(delivered, function, function is not None and orchestrator_info(function) is not None)
 
     def _may_keep(self, turn: _Turn) -> bool:
         if not self.sessions.is_enabled or turn.function is None:
@@ -318,20 +345,20 @@ class Turns:
         return turn.is_async or self._settings.generator_sessions
 
     @property
-    def takes_continued_histories(self) -> bool:
-        """Whether the engine may send less than the whole history.  A shadow replay needs all of it."""
+    def needs_new_events_only(self) -> bool:
+        """Whether sessions do without the history they have processed.  A shadow replay needs all of it."""
         return self.sessions.is_enabled and self._overriding_turn is None and not self._settings.shadow_replay_rate
 
-    def _checkout_continued(self, request: pb.OrchestratorRequest) -> tuple[Session, ContinuedHistory] | None:
-        """Return the session that a request with less than the whole history is for; `None` if it is not there."""
-        session = self.sessions.checkout(request.instanceId)
+    def _checkout_continued(self, instance_id: str, history: PartialProof) -> tuple[Session, PartialProof] | None:
+        """Return the session that can process a request without its whole history; `None` if there is none."""
+        session = self.sessions.checkout(instance_id)
         if session is None:
             return None
-        history = ContinuedHistory(request)
-        function = _upstream.find_orchestrator(self._worker, session.started.executionStarted.name)
-        if session_miss_reason(session, request, history, function) is None:
-            self.sessions.count_hit()
-            return session, history
+        if history.continues(session.fingerprint):
+            function = _upstream.find_orchestrator(self._worker, session.started.executionStarted.name)
+            if session_miss_reason(session, history.request, history, function) is None:
+                self.sessions.count_hit()
+                return session, history
         # Whether it can serve the turn with the whole history, and if not, why, is found then.
         for evicted in self.sessions.store(session):
             self._threads.dispose(evicted)

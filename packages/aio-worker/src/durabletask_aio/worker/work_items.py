@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.worker import _upstream
 from durabletask_aio.worker._upstream import ACTIVITY, ENTITY_BATCH, TURN
 from durabletask_aio.worker.activities import HANDLED
 from durabletask_aio.worker.leases import ENGINE, lease_of
+from durabletask_aio.worker.raw_requests import read_work_item
 from durabletask_aio.worker.work_item import WorkItem
 from durabletask_aio.worker.work_stream import WorkStream
 
@@ -231,9 +232,16 @@ class WorkItems:
 
     def stream_metadata(self, answer: Iterable[tuple[str, Any]]) -> list[tuple[str, str]] | None:
         """Return what the worker says when it opens a stream, by the metadata with which the engine answers `Hello`."""
-        if self._turns.takes_continued_histories and any(key == ENGINE for key, _ in answer):
+        if self._turns.needs_new_events_only and any(key == ENGINE for key, _ in answer):
             return [(SESSIONS, "1")]
         return None
+
+    def item_reader(self, metadata: Sequence[tuple[str, str]] | None) -> Callable[[bytes], Any] | None:
+        """Return what reads the items of a stream that was opened with such metadata; `None` for messages as they are.
+
+        An engine that sends less than the whole history leaves nothing to save.
+        """
+        return read_work_item if self._turns.needs_new_events_only and not metadata else None
 
     def make_stream(self, call: Any, submit: Callable[[WorkStream, Any, str], None]) -> WorkStream:
         """Return the stream of work items of a gRPC call; `submit` passes on a message with a work item."""
