@@ -65,7 +65,7 @@ def check_api(html: str) -> None:
         raise PluginError(f"docs/reference/api/ does not show {', '.join(missing)}")
 
 
-SEARCHES = {"pydantic": "data/", "cancel": "cancellation/", "replay": "replay/"}
+SEARCHES = {"pydantic": "data/", "cancel": "cancellation/", "deploy": "production/"}
 """What readers search for, and the page whose title or heading contains it."""
 
 

@@ -119,6 +119,24 @@ PAGES = {
         ]
     ),
     "docs/clients.md": Page(),
+    "docs/comparison.md": Page(runs=[Run("total", ["tea", "cake"], 7, ("price",))]),
+    "docs/failures.md": Page(
+        runs=[
+            Run("order", 5, "charged 5", ("reserve", "charge", "release")),
+            Run("order", 500, "released the lamp", ("reserve", "charge", "release")),
+            Run(
+                "delivery",
+                "lamp",
+                ["builtins.RuntimeError: cannot ship", "builtins.ConnectionError: the carrier does not answer"],
+                ("ship",),
+            ),
+        ]
+    ),
+    "docs/observability.md": Page(runs=[Run("tea_time", "Assam", "a cup of Assam", ("brew",))]),
+    "docs/production.md": Page(
+        runs=[Run("report", "May", "report of May", ("render",)), Run("ping", None, "pong", ())]
+    ),
+    "docs/web.md": Page(),
     "docs/data.md": Page(),
     "docs/requests.md": Page(),
     "docs/sandbox.md": Page(),
@@ -167,7 +185,7 @@ def write_module(page: str, folder: Path) -> Path:
     return path
 
 
-OPTIONAL_PACKAGES = ("opentelemetry", "pydantic")
+OPTIONAL_PACKAGES = ("fastapi", "opentelemetry", "pydantic")
 """Packages that pages may import although no package of this project requires them."""
 
 
@@ -379,6 +397,22 @@ async def test_the_program_on_the_page_about_clients_returns_what_the_page_says(
     lines = await page["main"]()
     assert lines == ["order-7 cost 60", "terminated: too many"]
     assert f"`{json.dumps(lines)}`" in (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+
+
+async def test_the_application_on_the_page_about_the_web_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpx = pytest.importorskip("httpx")
+    monkeypatch.chdir(tmp_path)
+    page = execute(write_module("docs/web.md", tmp_path))
+    app = page["app"]
+    transport = httpx.ASGITransport(app=app)
+    async with page["lifespan"](app), httpx.AsyncClient(transport=transport, base_url="http://test") as web:
+        for _ in range(2):
+            assert (await web.put("/orders/o1?amount=5")).status_code == 202
+        await app.state.client.get_handle("o1").result(timeout=60)
+        assert (await web.get("/orders/o1")).json() == {"status": "COMPLETED", "result": "receipt for 5 euros"}
+        assert (await web.get("/orders/o2")).status_code == 404
 
 
 async def test_the_program_on_the_page_about_requests_returns_what_the_page_says(tmp_path: Path) -> None:
