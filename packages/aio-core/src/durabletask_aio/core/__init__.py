@@ -35,6 +35,7 @@ What runs it:
     open_requests: the requests of clients that an execution has not answered, and what becomes of them at its end.
     replies: reserved names and payloads of requests and answers, and the workflow that passes on an answer.
     journal: the records of steps and patches in the history, look-ahead and order.
+    recorded_events: what the events stand for with which steps, patches and requests are recorded.
     continuation: the arguments of `continue_as_new` until the function returns.
     retries: `RetryPolicy`, and when a failed activity is tried again.
     rewinding: what a rewind takes out of the history of a failed instance.

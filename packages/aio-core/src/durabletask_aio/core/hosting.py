@@ -36,6 +36,7 @@ from durabletask_aio.core.journal import StepRunner, describe_record
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
+from durabletask_aio.core.recorded_events import EventReader, RecordedEvent
 from durabletask_aio.core.registration_checks import (
     annotated_kind,
     check_is_function,
@@ -67,9 +68,11 @@ __all__ = [
     "CANCEL_EVENT",
     "REPLY_WORKFLOW",
     "VERSION",
+    "EventReader",
     "Execution",
     "FunctionKind",
     "OrchestratorInfo",
+    "RecordedEvent",
     "StepRunner",
     "TurnAborted",
     "TurnDiverged",
@@ -109,6 +112,7 @@ __all__ = [
     "running_execution",
     "serialize_activity_result",
     "set_registrar",
+    "submitted_step",
     "turn_scope",
     "unset_registrar",
     "unwrap_partial",
@@ -156,11 +160,28 @@ def request_to(instance_id: str, name: str, data: Any, timeout: float | None) ->
 
 def running_execution() -> Execution | None:
     """Return the execution whose workflow code is on this thread's stack, or `None` if there is none."""
+    loop = _running_loop()
+    return None if loop is None else loop.execution
+
+
+def submitted_step() -> tuple[str, int] | None:
+    """Return the instance and the number of a step, within the call of `StepRunner.submit` for it.
+
+    Returns:
+        Both; `None` anywhere else.
+    """
+    loop = _running_loop()
+    if loop is None or loop.journal is None or not loop.journal.running:
+        return None
+    return loop.execution.instance_id, next(reversed(loop.journal.running))
+
+
+def _running_loop() -> WorkflowLoop | None:
     try:
         loop: Any = asyncio.get_running_loop()
     except RuntimeError:
         return None
-    return loop.execution if isinstance(loop, WorkflowLoop) else None
+    return loop if isinstance(loop, WorkflowLoop) else None
 
 
 def set_registrar(registrar: Registrar) -> None:
