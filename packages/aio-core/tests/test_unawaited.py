@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from durabletask.entities import EntityInstanceId
 from durabletask.task import RetryPolicy
+from step_runners import StepsAtOnce
 from workflows import boom, failure_of, finished, line_in, result_of
 
+POLICY = RetryPolicy(first_retry_interval=timedelta(hours=1), max_number_of_attempts=3)
 ENTITY = EntityInstanceId("counter", "a")
 
 
@@ -219,6 +221,53 @@ def test_a_use_is_not_warned_of(workflow, warnings):
 
     finished(workflow, 1 if workflow is _continued else None, events=[(5, "early", 1)])
 
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("forget", "calls"),
+    [
+        (lambda ctx: [ctx.run(abs, 1)], ["abs"]),
+        (lambda ctx: [ctx.run(boom, 1, retry_policy=POLICY)], ["boom"]),
+        (lambda ctx: [ctx.run(abs, 1), ctx.run(abs, 2, name="second")], ["abs", "second"]),
+    ],
+    ids=["alone", "between attempts", "waits for the record of another"],
+)
+def test_a_step_that_is_outstanding_in_the_end_is_warned_of(forget, calls, warnings):
+    async def workflow(ctx):
+        forget(ctx)
+        await ctx.sleep(60)
+        forget(ctx)
+        return "done"
+
+    assert finished(workflow, steps=StepsAtOnce()).result == "done"
+
+    (warning,) = warnings()
+    line = f"{inspect.getsourcefile(forget)}:{forget.__code__.co_firstlineno}"
+    assert warning.splitlines()[1:] == [f"  {line}: await ctx.run({name}, ...)" for name in calls * 2]
+
+
+def test_a_step_that_was_done_long_before_the_end_and_was_not_awaited_is_warned_of(warnings):
+    async def workflow(ctx):
+        forgotten = ctx.run(abs, 1)
+        await ctx.run(abs, 2)
+        await ctx.sleep(60)
+        del forgotten
+
+    finished(workflow, steps=StepsAtOnce())
+
+    (warning,) = warnings()
+    assert "step 'abs'" in warning
+    assert "was never awaited" in warning
+
+
+def test_steps_that_are_awaited_or_cancelled_are_not_warned_of(warnings):
+    async def workflow(ctx):
+        first, second = ctx.run(abs, 1), ctx.run(abs, 2)
+        ctx.run(abs, 3).cancel()
+        return [await second, await first]
+
+    assert finished(workflow, steps=StepsAtOnce()).result == [2, 1]
     assert warnings() == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from durabletask.client import OrchestrationFailedError
 
 from durabletask_aio.core import AsyncWorkflowContext, NonDeterminismWarning, SandboxViolationError
 from durabletask_aio.core.command_line import run_command
@@ -167,6 +168,23 @@ def test_arguments_of_a_step_are_computed_by_the_workflow() -> None:
         warnings.simplefilter("always")
         asyncio.run(main("best_effort"))
     assert any(each.category is NonDeterminismWarning for each in caught)
+
+
+async def forgets_a_step(ctx: AsyncWorkflowContext, _: None) -> str:
+    kept = ctx.run(stamp)
+    await ctx.sleep(1)
+    return type(kept).__name__
+
+
+@pytest.mark.filterwarnings("ignore::durabletask_aio.core.NonDeterminismWarning")
+def test_a_step_that_is_not_awaited_fails_a_strict_workflow() -> None:
+    async def main() -> None:
+        async with WorkflowEnvironment(orchestrators=[forgets_a_step], sandbox_mode="strict") as environment:
+            await environment.execute(forgets_a_step)
+
+    line = forgets_a_step.__code__.co_firstlineno + 1
+    with pytest.raises(OrchestrationFailedError, match=rf"step 'stamp' \(.*test_sandbox_steps\.py:{line}\) was never"):
+        asyncio.run(main())
 
 
 class TestFix:

@@ -113,6 +113,8 @@ class Journal:
         """Whether the code has run a step: until then, nothing has to be looked at after an event."""
         self.running: dict[int, StepOperation[Any]] = {}
         """The steps whose ends the code waits for, by their numbers, in the order of their calls."""
+        self.unfinished: dict[int, StepOperation[Any]] = {}
+        """The steps that have no outcome for the code yet, by their identity, in the order of their calls."""
         self.bytes = 0
         """The size of the records that this turn has written."""
         self._live: dict[int, Future[Any]] = {}

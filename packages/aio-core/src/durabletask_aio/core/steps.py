@@ -102,6 +102,7 @@ class StepOperation(ScheduledOperation[T]):
         loop.operation_started()
         if loop.operation_log is not None:
             loop.operation_log.add(self)
+        journal.unfinished[id(self)] = self
         self.begin()
 
     @property
@@ -267,6 +268,7 @@ class StepOperation(ScheduledOperation[T]):
             self._end(result)
 
     def _end(self, result: Any = None, error: TaskFailedError | None = None) -> None:
+        self._journal.unfinished.pop(id(self), None)
         ended: Any = _Ended(result, error)
         self.on_child_completed(ended)
 
@@ -283,6 +285,7 @@ class StepOperation(ScheduledOperation[T]):
         )
 
     def _take_back(self) -> None:
+        self._journal.unfinished.pop(id(self), None)
         self._journal.withdraw(self, self._loop.execution.upstream)
         if self._commit is not None:
             self._journal.forget(self._commit)

@@ -35,6 +35,8 @@ def unawaited_operations(loop: WorkflowLoop, upstream: task.OrchestrationContext
             operation: ScheduledOperation[Any] = listener  # pyright: ignore[reportUnknownVariableType]
             if not _is_waited_for(operation):
                 found[id(operation)] = operation
+    if loop.journal is not None:
+        found.update((key, step) for key, step in loop.journal.unfinished.items() if not _is_waited_for(step))
     if not found:
         return []
     suspended = set(_suspended_code(loop))
