@@ -13,6 +13,7 @@ from typing import Any, cast
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.history import HistoryEvent
 
+from durabletask_aio.core import hosting
 from durabletask_aio.testing._upstream import pb, typed_event
 from durabletask_aio.testing.history_codec import (
     PAYLOAD_FIELDS,
@@ -319,11 +320,49 @@ def _instance_id_of(fields: Mapping[str, Any]) -> str | None:
 def _redact_event(plain: dict[str, Any], replace: _Replace) -> dict[str, Any]:
     event_type = plain["event_type"]
     redacted = dict(plain)
+    recorded = _recorded(plain)
+    if recorded is not None and recorded.kind != "answer":
+        redacted["input"] = _redact_recorded(f"{event_type}.input", plain.get("input") or "", recorded, replace)
+        return redacted
     for field, value in plain.items():
         if field in PAYLOAD_FIELDS:
             redacted[field] = _redact_payload(f"{event_type}.{field}", value, replace)
         elif field == "failure_details":
             redacted[field] = _redact_failure(f"{event_type}.{field}", value, replace)
+    return redacted
+
+
+def _recorded(plain: dict[str, Any]) -> hosting.RecordedEvent | None:
+    """Return what an event stands for with which a step, patch or request is recorded."""
+    if plain["event_type"] == "EventSentEvent":
+        return hosting.EventReader().sent(plain["instance_id"], plain["name"], plain.get("input") or "")
+    if plain["event_type"] == "EventRaisedEvent":
+        return hosting.EventReader().received(plain["name"], plain.get("input") or "")
+    return None
+
+
+def _redact_recorded(path: str, encoded: str, recorded: hosting.RecordedEvent, replace: _Replace) -> str:
+    """Redact what user code has given or returned, and nothing that a replay needs, such as the order of ends."""
+    if recorded.kind not in ("step", "request"):
+        return encoded
+    fields = cast("dict[str, Any]", json.loads(encoded))
+    for name, value in fields.items():
+        if recorded.kind == "step" and name in ("input", "result") and isinstance(value, str):
+            fields[name] = _redact_payload(f"{path}.{name}", value, replace)
+        elif recorded.kind == "step" and name == "failure":
+            fields[name] = _redact_recorded_failure(f"{path}.{name}", value, replace)
+        elif recorded.kind == "request" and name == "data":
+            fields[name] = _redact_value(f"{path}.{name}", value, replace)
+    return json.dumps(fields)
+
+
+def _redact_recorded_failure(path: str, failure: dict[str, Any], replace: _Replace) -> dict[str, Any]:
+    redacted = dict(failure)
+    for name, value in failure.items():
+        if name == "innerFailure":
+            redacted[name] = _redact_recorded_failure(f"{path}.{name}", value, replace)
+        elif name in ("errorMessage", "stackTrace"):
+            redacted[name] = _redact_value(f"{path}.{name}", value, replace)
     return redacted
 
 

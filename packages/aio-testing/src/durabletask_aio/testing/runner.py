@@ -95,7 +95,7 @@ class InProcessRunner:
         self.service = TaskHubService(self.kernel, in_process=True)
         self.time = VirtualTime(clock, self.kernel)
         self.activities = Activities(registry, converter, self.time.now, self._sleep_on_clock)
-        self.steps = StepFunctions(self.activities.stubs)
+        self.steps = StepFunctions(self.activities.stubs, self.time.now)
         self.turns = Turns(registry, converter, maximum_timer_interval, self.steps)
         self._stream = WorkerStream(expires=False, is_pulled=True)
         self.kernel.open_stream(self._stream)

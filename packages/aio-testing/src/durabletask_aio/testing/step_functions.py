@@ -7,9 +7,11 @@ import functools
 import inspect
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
-from durabletask_aio.testing.stubs import NEVER, Stub
+from durabletask_aio.core import hosting
+from durabletask_aio.testing.stubs import NEVER, ActivityCall, Stub
 
 
 class StepFunctions:
@@ -18,8 +20,10 @@ class StepFunctions:
     In one thread, one after the other in the order of their calls, so that a test always sees the same order.
     """
 
-    def __init__(self, stubs: dict[str, Stub]) -> None:
+    def __init__(self, stubs: dict[str, Stub], now: Callable[[], datetime]) -> None:
+        """Use the stubs of an environment, and its clock."""
         self._stubs = stubs
+        self._now = now
         self._thread: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[[], Any], *, is_async: bool, name: str) -> Future[Any]:
@@ -30,10 +34,16 @@ class StepFunctions:
         """
         stub = self._stubs.get(name)
         if stub is not None:
-            function = functools.partial(_answer, stub, function)
+            function = functools.partial(_answer, stub, function, self._record(stub, function))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durabletask-aio-testing-steps")
         return self._thread.submit(_run, function)
+
+    def _record(self, stub: Stub, function: Callable[[], Any]) -> ActivityCall:
+        instance_id, number = hosting.submitted_step() or ("", -1)
+        call = ActivityCall(stub.name, list(getattr(function, "args", ())), instance_id, number, self._now(), {})
+        stub.calls.append(call)
+        return call
 
     def close(self) -> None:
         """End the thread, after the function that runs."""
@@ -42,12 +52,25 @@ class StepFunctions:
             thread.shutdown()
 
 
-def _answer(stub: Stub, function: Callable[[], Any]) -> Any:
+def _answer(stub: Stub, function: Callable[[], Any], call: ActivityCall) -> Any:
+    try:
+        answer = _outcome(stub, function)
+        if answer is NEVER:
+            raise TimeoutError("the stub of the step never ends, so that its time is over")
+        call.result = asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer
+    except BaseException as error:
+        call.error = error
+        raise
+    finally:
+        call.is_done = True
+    return call.result
+
+
+def _outcome(stub: Stub, function: Callable[[], Any]) -> Any:
     values: tuple[Any, ...] = getattr(function, "args", ())
-    answer = stub.answer(None, None) if stub.replacement is None else stub.replacement(*values)
-    if answer is NEVER:
-        raise TimeoutError("the stub of the step never ends, so that its time is over")
-    return answer
+    if stub.replacement is None:
+        return stub.answer(None, None)
+    return stub.replacement(*values, **getattr(function, "keywords", {}))
 
 
 def _run(function: Callable[[], Any]) -> Any:

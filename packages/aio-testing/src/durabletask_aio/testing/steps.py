@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+from durabletask_aio.core import hosting
 from durabletask_aio.testing._upstream import pb
 
 _MAX_PAYLOAD_LENGTH = 80
@@ -35,6 +36,8 @@ _ACTION_KINDS = {
     "sendEvent": "send_event",
 }
 
+_RECORDED_KINDS = {"step": "run", "patch": "patched", "wake-up": "wait_until_recorded", "answer": "answer"}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -42,8 +45,10 @@ class Step:
 
     Attributes:
         number: its sequence number in the execution.
-        kind: the method of the context that requests it: `call_activity`, `create_timer`, ...
-        name: the name of the activity, sub-orchestration, event or entity operation; of a timer, the time it fires.
+        kind: the method of the context that requests it: `call_activity`, `create_timer`, ...; `answer` for the answer
+            to a request, `wait_until_recorded` for the pause before a step until those before it are durable.
+        name: the name of the activity, step, patch, sub-orchestration, event or entity operation; of a timer, the time
+            it fires; empty if it has none.
         target: the instance or entity it is addressed to, empty if there is none.
         payload: the encoded input or data, `None` if there is none.
     """
@@ -55,7 +60,7 @@ class Step:
     payload: str | None = None
 
     def __str__(self) -> str:
-        parts = [repr(self.name) if self.kind != "create_timer" else f"until {self.name}"]
+        parts = [repr(self.name) if self.kind != "create_timer" else f"until {self.name}"] if self.name else []
         if self.target:
             parts.append(self.target)
         if self.payload:
@@ -127,9 +132,13 @@ def _new_step(number: int, kind: str, body: Any) -> Step:
     if kind == "send_event":
         # The recorded event and the action spell the same two facts differently.
         target = body.instance.instanceId if hasattr(body, "instance") else body.instanceId
-        return Step(
-            number, kind, body.name, target=target, payload=_payload(body, "data" if hasattr(body, "data") else "input")
-        )
+        payload = _payload(body, "data" if hasattr(body, "data") else "input")
+        recorded = hosting.EventReader().sent(target, body.name, payload or "")
+        if recorded is None:
+            return Step(number, kind, body.name, target=target, payload=payload)
+        if recorded.kind == "answer":
+            return Step(number, "answer", "", target=target, payload=payload)
+        return Step(number, _RECORDED_KINDS[recorded.kind], recorded.name, payload=recorded.input)
     if kind == "lock_entities":
         return Step(number, kind, ", ".join(body.lockSet))
     if kind == "unlock_entities":

@@ -34,7 +34,10 @@ class ActivityCall:
     """The name under which the activity was called."""
 
     input: Any
-    """The input as plain data: what the data converter reads back from the encoded input without a type."""
+    """The input as plain data: what the data converter reads back from the encoded input without a type.
+
+    Of a step that a stub replaces: the list of its arguments.
+    """
 
     instance_id: str
     """The instance that called it."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from durabletask.client import OrchestrationStatus
 
+from durabletask_aio.core import hosting
 from durabletask_aio.testing._upstream import pb
 from durabletask_aio.testing.history import History
 from durabletask_aio.testing.steps import Step, is_maximum_timer, step_of_event
@@ -46,8 +47,11 @@ class Kind(str, Enum):
     """The lane of a row, in the order in which lanes are drawn."""
 
     ACTIVITY = "activity"
+    STEP = "step"
     TIMER = "timer"
     EVENT = "event"
+    REQUEST = "request"
+    PATCH = "patch"
     CHILD = "sub-orchestration"
     ENTITY = "entity"
 
@@ -103,6 +107,11 @@ class Row:
     @property
     def outcome(self) -> Outcome:
         return self.bars[-1].outcome
+
+    @property
+    def has_duration(self) -> bool:
+        """Whether the history tells how long it took; of a step it has the time of its record only."""
+        return len(self.bars) > 1 or not (self.outcome is Outcome.MOMENT or self.kind is Kind.STEP)
 
 
 @dataclass
@@ -161,6 +170,9 @@ class _TimelineReader:
         self._by_reference: dict[str, int] = {}
         self._fired_in_turn: dict[int, Row] = {}
         self._by_number: dict[int, Row] = {}
+        self._reader = hosting.EventReader()
+        self._requests: dict[str, Row] = {}
+        """The rows of requests that were not answered, by the instance that waits for the answer."""
         self._now = self._turn_ended = _UNSET_BEFORE
         self._turn_time = _UNSET_BEFORE
         """The recorded time of the latest turn."""
@@ -180,7 +192,7 @@ class _TimelineReader:
                 ended = event.executionCompleted
             else:
                 self._add_event(event, kind)
-        for row in self._open.values():
+        for row in [*self._open.values(), *self._requests.values()]:
             row.bars[-1].end = self._now
             if ended is not None:
                 row.bars[-1].outcome = Outcome.DROPPED
@@ -227,10 +239,20 @@ class _TimelineReader:
             self._operation_ended(kind, body)
         elif kind == "timerFired":
             self._timer_fired(body.timerId)
-        elif kind in ("eventSent", "entityOperationSignaled", "entityUnlockSent"):
+        elif kind == "eventSent":
+            recorded = self._reader.sent(body.instanceId, body.name, body.input.value)
+            if recorded is None:
+                self._message_sent(event)
+            else:
+                self._recorded(recorded, event.eventId)
+        elif kind in ("entityOperationSignaled", "entityUnlockSent"):
             self._message_sent(event)
         elif kind == "eventRaised":
-            self._event_received(body.name, body.input.value)
+            recorded = self._reader.received(body.name, body.input.value)
+            if recorded is None:
+                self._event_received(body.name, body.input.value)
+            else:
+                self._recorded(recorded, -1)
         elif kind == "executionSuspended":
             self._suspended_since = self._now
         elif kind == "executionResumed" and self._suspended_since is not None:
@@ -319,6 +341,27 @@ class _TimelineReader:
                 [Bar(self._now, self._now, Outcome.MOMENT, step.kind)],
             )
         )
+
+    def _recorded(self, recorded: hosting.RecordedEvent, number: int) -> None:
+        """Add a step, patch or request, or the answer to the row of its request; a wake-up has none."""
+        failure = "" if recorded.failure is None else _failure(recorded.failure)
+        bar = Bar(self._now, self._now, Outcome.MOMENT, failure or recorded.result or recorded.note)
+        row = Row(Kind.REQUEST, recorded.name, number, recorded.input or "", [bar])
+        if recorded.kind == "step":
+            row.kind = Kind.STEP
+            bar.outcome = Outcome.FAILED if failure else Outcome.DROPPED if recorded.note else Outcome.COMPLETED
+        elif recorded.kind == "patch":
+            row.kind = Kind.PATCH
+        elif recorded.kind == "request":
+            bar.outcome = Outcome.RUNNING
+            self._requests[recorded.reply_to] = row
+        elif recorded.kind == "answer":
+            row = self._requests.pop(recorded.reply_to, row)
+            bar = row.bars[-1]
+            bar.end, bar.text = self._now, recorded.note or recorded.result or ""
+            bar.outcome = Outcome.FAILED if recorded.note else Outcome.COMPLETED
+        if recorded.kind not in ("answer", "wake-up"):
+            self._rows.append(row)
 
     def _event_received(self, name: str, data: str) -> None:
         """Add an event; if nothing else was running, the instance had been waiting for it."""

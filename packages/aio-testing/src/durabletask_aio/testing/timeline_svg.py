@@ -26,8 +26,11 @@ OUTCOME_TEXTS = {
 
 _LANE_HEADINGS = {
     Kind.ACTIVITY: "Activities",
+    Kind.STEP: "Steps",
     Kind.TIMER: "Timers",
     Kind.EVENT: "Events",
+    Kind.REQUEST: "Requests",
+    Kind.PATCH: "Patches",
     Kind.CHILD: "Sub-orchestrations",
     Kind.ENTITY: "Entities",
 }

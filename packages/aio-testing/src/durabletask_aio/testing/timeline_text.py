@@ -72,7 +72,7 @@ def _suspension(timeline: Timeline, start: datetime, end: datetime) -> _Line:
 
 def _row_lines(timeline: Timeline, row: Row, *, is_last: bool) -> list[_Line]:
     branch, stem = ("└─", "  ") if is_last else ("├─", "│ ")
-    took = "" if row.outcome is Outcome.MOMENT and len(row.bars) == 1 else duration_text(row.end - row.start)
+    took = duration_text(row.end - row.start) if row.has_duration else ""
     operation = f"{branch} {_MARKS[row.outcome]} {row.kind.value} {row.name}"
     lines = [_Line(operation, offset_text(timeline, row.start), took, _detail(row))]
     if len(row.attempts) > 1:
