@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -14,10 +15,23 @@ from durabletask.aio.worker import TaskHubGrpcWorker
 from durabletask.client import TaskHubGrpcClient
 from durabletask.testing import create_test_backend
 
+from durabletask_aio.core import StepFailedError
 from durabletask_aio.core.cli import main
 
 
+def price(item: str) -> int:
+    if item == "gold":
+        raise ValueError("it is not for sale")
+    return len(item)
+
+
 async def order(ctx: Any, what: Any) -> Any:
+    if what == "steps":
+        prices = [await ctx.run(price, "tea")]
+        with contextlib.suppress(StepFailedError):
+            await ctx.run(price, "gold", name="price of gold")
+        ctx.patched("with-tax")
+        return prices
     if what == "unknown":
         raise ValueError("there is no such thing")
     if what == "later":
@@ -177,3 +191,26 @@ def test_a_file_that_no_engine_uses_can_be_asked(tmp_path: Path, capsys: pytest.
     assert main(["start", "order", "--id", "o-1", "--db", path]) == 0
     assert main(["list", "--db", path]) == 0
     assert "o-1       order     pending" in capsys.readouterr().out
+
+
+def test_show_has_the_steps_of_an_instance(run: Any, client: TaskHubGrpcClient) -> None:
+    run("start", "order", "--input", '"steps"', "--id", "o-1", "--wait")
+
+    code, output, _ = run("show", "o-1", "--steps")
+    assert code == 0
+    assert output.splitlines()[-3:] == [
+        'step           price ["tea"] -> 3',
+        'step           price of gold ["gold"] -> ValueError: it is not for sale',
+        "patch          with-tax",
+    ]
+    steps = json.loads(run("show", "o-1", "--steps", "--json")[1])["steps"]
+    assert [each["name"] for each in steps] == ["price", "price of gold", "with-tax"]
+    assert steps[0] == {
+        "kind": "step",
+        "name": "price",
+        "input": '["tea"]',
+        "result": "3",
+        "failure": None,
+        "note": None,
+    }
+    assert steps[1]["failure"] == {"type": "builtins.ValueError", "message": "it is not for sale"}

@@ -76,6 +76,21 @@ def _orchestrators() -> list[Callable[..., Any]]:
         await ctx.sleep(0.01)
         return [await ctx.call_activity("charge", input=card), prices[0]]
 
+    def weigh(item: str) -> int:
+        if item == "feather":
+            raise ValueError("it flies away")
+        return len(item)
+
+    async def steps(ctx: Any, _: None) -> Any:
+        weight = await ctx.run(weigh, "lamp")
+        with contextlib.suppress(Exception):
+            await ctx.run(weigh, "feather", name="weigh again")
+        ctx.patched("light")
+        async for request in ctx.requests("approve"):
+            request.answer("fine")
+            break
+        return weight
+
     async def waiter(ctx: Any, name: str | None) -> Any:
         return await ctx.wait_for_external_event(name or "go")
 
@@ -102,7 +117,7 @@ def _orchestrators() -> list[Callable[..., Any]]:
             await ctx.call_entity(entity, "add", 1)
             await ctx.wait_for_external_event("release")
 
-    return [order, waiter, parent, many, holder]
+    return [order, steps, waiter, parent, many, holder]
 
 
 @pytest.fixture(scope="session")

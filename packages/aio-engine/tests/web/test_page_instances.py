@@ -480,6 +480,38 @@ def test_an_entity_shows_who_holds_and_who_waits(page: Any, start: Callable[...,
     act("raise-event", id="holder-2", name="release")
 
 
+def test_steps_patches_and_requests_are_shown_by_name(page: Any, engine: Engine, start: Callable[..., str]) -> None:
+    from durabletask_aio.core.client import WorkflowClient
+
+    start("steps", "has-steps", status="RUNNING")
+    assert WorkflowClient(engine.client()).get_handle("has-steps").ask("approve", {"by": "Ada"}, timeout=30) == "fine"
+    start_text = page.get("/instance?id=has-steps").text
+    text = unescape(re.sub(r"<[^>]*>", "", start_text))
+
+    events = re.findall(r'class="event-title">([^<]*)</span><span class="event-subject"><b><bdi>([^<]*)', start_text)
+    assert [each for each in events if each[0] not in ("Started", "Ended", "Pause until steps are recorded")] == [
+        ("Step", "weigh"),
+        ("Steps are recorded", ""),
+        ("Step", "weigh again"),
+        ("Patch", "light"),
+        ("Request received", "approve"),
+        ("Request answered", "approve"),
+    ]
+    rows = re.findall(r'class="label-name">([^<]*)</bdi>.*?class="sr">([^<]*)', start_text, re.DOTALL)
+    assert rows == [
+        ("weigh", "step, moment"),
+        ("weigh again", "step, failed"),
+        ("light", "patch, moment"),
+        ("approve", "request, moment"),
+        ("approve", "answer, moment"),
+    ]
+    assert '["lamp"] → 4' in text
+    assert "ValueError: it flies away" in text
+    assert page.get("/payload?id=has-steps&event=2&field=result").text == "4"
+    assert "durabletask-aio.reply" not in text
+    assert "$" not in text
+
+
 def test_the_page_of_the_engine(page: Any) -> None:
     text = page.get("/engine").text
     assert "none: in memory" in text

@@ -20,6 +20,8 @@ __all__ = [
     "SERVICE",
     "SERVICE_NAME",
     "AsyncTaskHubGrpcClient",
+    "EventRaisedEvent",
+    "EventSentEvent",
     "HistoryEvent",
     "OrchestrationQuery",
     "OrchestrationState",
@@ -129,7 +131,7 @@ from durabletask.client import (  # noqa: E402
     OrchestrationStatus,
     TaskHubGrpcClient,
 )
-from durabletask.history import HistoryEvent, to_dict  # noqa: E402
+from durabletask.history import EventRaisedEvent, EventSentEvent, HistoryEvent, to_dict  # noqa: E402
 
 SERVICE: Any = cast(Any, pb).DESCRIPTOR.services_by_name[SERVICE_NAME]
 """The descriptor of upstream's service: its methods, their messages, and which of them stream."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, cast
 
@@ -16,8 +17,11 @@ import grpc
 
 from durabletask_aio.core import request_cancellation
 from durabletask_aio.core.command_line import CommandError, ExitCode, json_option, printable, write, write_json
-from durabletask_aio.core.hosting import cancellation_reason, is_cancellation
+from durabletask_aio.core.hosting import EventReader, RecordedEvent, cancellation_reason, is_cancellation
 from durabletask_aio.engine._upstream import (
+    EventRaisedEvent,
+    EventSentEvent,
+    HistoryEvent,
     OrchestrationQuery,
     OrchestrationState,
     OrchestrationStatus,
@@ -196,14 +200,17 @@ def _write_table(rows: list[_Row]) -> None:
 
 @click.command("show", short_help="Show an instance: status, input, result or failure.")
 @click.argument("instance_id")
+@click.option("--steps", "with_steps", is_flag=True, help="Show its steps, patches and requests too.")
 @target_options
 @json_option
-def show(instance_id: str, target: Target, as_json: bool) -> None:
+def show(instance_id: str, with_steps: bool, target: Target, as_json: bool) -> None:
     """Show the instance INSTANCE_ID: its status, input, custom status, and its result or failure."""
     with target.client() as client:
         state = _existing(client, instance_id)
+        recorded = _recorded(client.get_orchestration_history(instance_id)) if with_steps else []
     if as_json:
-        write_json(_document(state))
+        steps = {"steps": [_step_document(each) for each in recorded]} if with_steps else {}
+        write_json({**_document(state), **steps})
         return
     status = _status_of(state)
     lines = [
@@ -220,6 +227,8 @@ def show(instance_id: str, target: Target, as_json: bool) -> None:
     for label, text in lines:
         if text:
             _echo(f"{label:<13}  {text}")
+    for each in recorded:
+        _echo(f"{each.kind:<13}  {printable(_step_text(each))}")
     stack_trace = "" if state.failure_details is None else state.failure_details.stack_trace
     if stack_trace and status != "cancelled":
         write(f"\n{stack_trace.rstrip()}\n")
@@ -334,6 +343,42 @@ def _failure_of(state: OrchestrationState) -> str:
     if is_cancellation(details):
         return cancellation_reason(details) or "no reason was given"
     return f"{details.error_type}: {details.message}"
+
+
+def _recorded(history: Iterable[HistoryEvent]) -> list[RecordedEvent]:
+    """Return the steps, patches, requests and answers of a history."""
+    reader = EventReader()
+    found: list[RecordedEvent] = []
+    for event in history:
+        recorded = None
+        if isinstance(event, EventSentEvent):
+            recorded = reader.sent(event.instance_id, event.name, event.input or "")
+        elif isinstance(event, EventRaisedEvent):
+            recorded = reader.received(event.name, event.input or "")
+        if recorded is not None and recorded.kind != "wake-up":
+            found.append(recorded)
+    return found
+
+
+def _step_text(recorded: RecordedEvent) -> str:
+    failure = recorded.failure
+    outcome = recorded.note or recorded.result
+    if failure is not None:
+        outcome = f"{failure.errorType.rpartition('.')[2]}: {failure.errorMessage}"
+    parts = [recorded.name, recorded.input or "", "" if outcome is None else f"-> {outcome}"]
+    return " ".join(part for part in parts if part and part != "-> ")
+
+
+def _step_document(recorded: RecordedEvent) -> dict[str, Any]:
+    failure = recorded.failure
+    return {
+        "kind": recorded.kind,
+        "name": recorded.name,
+        "input": recorded.input,
+        "result": recorded.result,
+        "failure": None if failure is None else {"type": failure.errorType, "message": failure.errorMessage},
+        "note": recorded.note or None,
+    }
 
 
 def _document(state: OrchestrationState) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from durabletask_aio.core.hosting import cancellation_reason, is_cancellation
+from durabletask_aio.core.hosting import EventReader, RecordedEvent, cancellation_reason, is_cancellation
 from durabletask_aio.engine._upstream import pb
 from durabletask_aio.engine.forking import RECEIVED
 from durabletask_aio.engine.web.formats import to_datetime
@@ -44,6 +44,15 @@ TITLES = {
     "entityUnlockSent": "Lock released",
 }
 """What the page calls the kinds of events; others it calls as the protocol does."""
+
+RECORDED_TITLES = {
+    "step": "Step",
+    "patch": "Patch",
+    "wake-up": "Pause until steps are recorded",
+    "request": "Request received",
+    "answer": "Request answered",
+}
+"""What it calls events that stand for something else."""
 
 _PAYLOADS = frozenset({"input", "result", "output", "data", "reason", "carryoverData"})
 """Fields that hold what user code has encoded."""
@@ -120,6 +129,8 @@ class Event:
         facts: names and values of the other fields.
         failure: the failure that it records.
         target: the instance or entity that it is about, empty if it is about this one.
+        recorded: what it stands for, if it is an event with which a step, patch or request is recorded: step, patch,
+            wake-up, request or answer.
     """
 
     number: int
@@ -133,11 +144,14 @@ class Event:
     facts: list[tuple[str, str | datetime]] = field(default_factory=list[tuple[str, "str | datetime"]])
     failure: Failure | None = None
     target: str = ""
+    recorded: str = ""
 
     @property
     def title(self) -> str:
         """Its kind for users."""
-        return TITLES.get(self.kind, self.kind)
+        if self.recorded == "wake-up" and self.kind == "eventRaised":
+            return "Steps are recorded"
+        return RECORDED_TITLES.get(self.recorded) or TITLES.get(self.kind, self.kind)
 
     @property
     def is_failure(self) -> bool:
@@ -165,11 +179,17 @@ def read(history: Sequence[pb.HistoryEvent]) -> list[Event]:
     subjects: dict[tuple[str, str], str] = {}
     targets: dict[tuple[str, str], str] = {}
     events: list[Event] = []
+    reader = EventReader()
     turn = 0
     for number, event in enumerate(history):
         kind = event.WhichOneof("eventType") or ""
         turn += kind == "orchestratorStarted"
         shown = _event(number, turn, kind, event)
+        recorded = _recorded(reader, kind, event)
+        if recorded is not None:
+            _describe(shown, recorded)
+            events.append(shown)
+            continue
         key = (_family(kind), shown.reference or str(shown.id))
         if shown.subject:
             subjects[key] = shown.subject
@@ -181,6 +201,29 @@ def read(history: Sequence[pb.HistoryEvent]) -> list[Event]:
             shown.target = targets.get(key, "")
         events.append(shown)
     return events
+
+
+def _recorded(reader: EventReader, kind: str, event: pb.HistoryEvent) -> RecordedEvent | None:
+    if kind == "eventSent":
+        sent = event.eventSent
+        return reader.sent(sent.instanceId, sent.name, sent.input.value)
+    if kind == "eventRaised":
+        return reader.received(event.eventRaised.name, event.eventRaised.input.value)
+    return None
+
+
+def _describe(shown: Event, recorded: RecordedEvent) -> None:
+    """Show an event as what it stands for."""
+    shown.recorded, shown.subject = recorded.kind, recorded.name
+    shown.target = ""  # No instance, this one, or one that the client purges when it has the answer.
+    given = "arguments" if recorded.kind == "step" else "data"
+    got = "result" if recorded.kind == "step" else "answer"
+    payloads = ((given, recorded.input), (got, recorded.result))
+    shown.payloads = [(name, text) for name, text in payloads if text is not None]
+    if recorded.failure is not None:
+        shown.failure = failure_of(recorded.failure)
+    if recorded.note:
+        shown.facts.append(("outcome", recorded.note))
 
 
 def _family(kind: str) -> str:
@@ -269,7 +312,7 @@ def failure_of(details: pb.TaskFailureDetails) -> Failure:
 
 
 def failed_operations(events: Iterable[Event]) -> list[Event]:
-    """Return the events that record the failure of an activity, a child or an operation of an entity."""
+    """Return the events that record the failure of an activity, a step, a child or an operation of an entity."""
     return [event for event in events if event.failure is not None and event.kind != "executionCompleted"]
 
 

@@ -48,7 +48,7 @@ class Bar:
     """An operation on the time axis.
 
     Attributes:
-        kind: activity, timer, child, entity, lock, event or end.
+        kind: activity, step, patch, timer, child, entity, lock, event, request, answer or end.
         name: what it is of.
         started: the event that began it.
         ended: the event that ended it, `None` if none has.
@@ -168,8 +168,9 @@ class _Reader:
             ending = self._running.pop((kind, event.reference), None)
             if ending is not None:
                 ending.ended, ending.outcome, ending.end = event, outcome, when
-        elif event.kind in _MOMENTS:
-            self._bars.append(Bar(_MOMENTS[event.kind], event.subject or event.title, event, "moment", when, end=when))
+        elif event.kind in _MOMENTS and event.recorded != "wake-up":
+            kind = event.recorded or _MOMENTS[event.kind]
+            self._bars.append(Bar(kind, event.subject or event.title, event, "moment", when, end=when))
         elif event.is_turn:
             result.turns.append(when)
         elif event.kind == "executionSuspended":
