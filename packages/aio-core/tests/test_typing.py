@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent / "typing"
-ACCEPTED = [HERE / "accepted.py", HERE / "client_accepted.py"]
-REJECTED = [HERE / "rejected.py", HERE / "client_rejected.py"]
+ACCEPTED = [HERE / "accepted.py", HERE / "client_accepted.py", HERE / "steps_accepted.py"]
+REJECTED = [HERE / "rejected.py", HERE / "client_rejected.py", HERE / "steps_rejected.py"]
 
 pytestmark = pytest.mark.slow
 
 
-def mypy(file, python, tmp_path):
-    """The lines of `file` in which mypy finds an error, with what it says."""
+def mypy(files, python, tmp_path):
+    """The files and lines in which mypy finds an error, with what it says."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     config = tmp_path / "mypy.ini"
@@ -37,7 +37,7 @@ def mypy(file, python, tmp_path):
             str(tmp_path / "cache"),
             "--no-error-summary",
             "--hide-error-context",
-            str(file),
+            *map(str, files),
         ],
         capture_output=True,
         text=True,
@@ -45,14 +45,16 @@ def mypy(file, python, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode in (0, 1), done.stderr
-    return [(int(line), text) for line, text in re.findall(rf"{file.name}:(\d+): error: (.*)", done.stdout)]
+    found = re.findall(r"(\w+\.py):(\d+): error: (.*)", done.stdout)
+    return [(name, int(line), text) for name, line, text in found]
 
 
-def pyright(file, python, tmp_path):
+def pyright(files, python, tmp_path):
     """The same, of pyright."""
     if importlib.util.find_spec("pyright") is None:
         pytest.skip("pyright is not installed")
-    shutil.copy(file, tmp_path)
+    for file in files:
+        shutil.copy(file, tmp_path)
     options = {"typeCheckingMode": "strict", "pythonVersion": python, "reportMissingTypeStubs": False}
     # Upstream's own functions are partly untyped, which is not what this is about.
     options |= {"reportUnknownMemberType": False, "reportUnusedCoroutine": False, "enableTypeIgnoreComments": False}
@@ -66,24 +68,24 @@ def pyright(file, python, tmp_path):
         cwd=tmp_path,
     )
     report = json.loads(done.stdout)
-    assert report["summary"]["filesAnalyzed"] == 1
-    found = report["generalDiagnostics"]
-    return [(each["range"]["start"]["line"] + 1, each["message"]) for each in found if each["severity"] == "error"]
+    assert report["summary"]["filesAnalyzed"] == len(files)
+    found = [each for each in report["generalDiagnostics"] if each["severity"] == "error"]
+    return [(Path(each["file"]).name, each["range"]["start"]["line"] + 1, each["message"]) for each in found]
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.14"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
-@pytest.mark.parametrize("file", ACCEPTED, ids=lambda file: file.stem)
-def test_right_uses_have_the_right_types(file, checker, python, tmp_path):
-    found = checker(file, python, tmp_path)
+def test_right_uses_have_the_right_types(checker, python, tmp_path):
+    found = checker(ACCEPTED, python, tmp_path)
 
-    assert not found, "\n".join(f"{line}: {text}" for line, text in found)
+    assert not found, "\n".join(f"{name}:{line}: {text}" for name, line, text in found)
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
-@pytest.mark.parametrize("file", REJECTED, ids=lambda file: file.stem)
-def test_wrong_uses_are_rejected_line_by_line(file, checker, tmp_path):
-    wrong = [n for n, line in enumerate(file.read_text().splitlines(), 1) if line.endswith("# wrong")]
-    found = checker(file, "3.10", tmp_path)
+def test_wrong_uses_are_rejected_line_by_line(checker, tmp_path):
+    lines = [(file, n, line) for file in REJECTED for n, line in enumerate(file.read_text().splitlines(), 1)]
+    wrong = sorted((file.name, n) for file, n, line in lines if line.endswith("# wrong"))
+    found = checker(REJECTED, "3.10", tmp_path)
 
-    assert sorted({line for line, _ in found}) == wrong, "\n".join(f"{line}: {text}" for line, text in found)
+    said = "\n".join(f"{name}:{line}: {text}" for name, line, text in found)
+    assert sorted({(name, line) for name, line, _ in found}) == wrong, said
