@@ -182,6 +182,38 @@ FOUND: dict[str, tuple[str, str]] = {
             return [step.run(order) for step in STEPS]
         """,
     ),
+    "a method of a base class, by super()": (
+        "DET101",
+        """
+        import time
+        class Base:
+            def stamp(self):
+                return time.time()
+        class Step(Base):
+            pass
+        class Billing(Step):
+            def stamp(self):
+                return round(super().stamp())
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Billing().stamp()
+        """,
+    ),
+    "a class method of a base class, by super(Class, cls)": (
+        "DET201",
+        """
+        import random
+        class Step:
+            @classmethod
+            def make(cls):
+                return random.random()
+        class Billing(Step):
+            @classmethod
+            def make(cls):
+                return super(Billing, cls).make()
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Billing.make()
+        """,
+    ),
     "a default factory of a base class": (
         "DET301",
         """
@@ -530,6 +562,20 @@ FOUND: dict[str, tuple[str, str]] = {
 }
 
 RIGHT: dict[str, str] = {
+    "an object given for a parameter that is annotated with its base class": """
+        import random
+        class Executor:
+            def run(self):
+                return random.random()
+        class Replayed(Executor):
+            def run(self):
+                return 1
+        class Agent:
+            def __init__(self, executor: Executor):
+                self.executor = executor
+        async def workflow(ctx: AsyncWorkflowContext, order):
+            return Agent(Replayed()).executor.run()
+    """,
     "sorted sets": """
         from dataclasses import dataclass, field
         @dataclass

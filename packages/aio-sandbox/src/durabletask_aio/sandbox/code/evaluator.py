@@ -33,6 +33,7 @@ from durabletask_aio.sandbox.code.values import (
     SharedObject,
     SourceClass,
     SourceFunction,
+    SuperObject,
     UnawaitedValue,
     UnorderedValue,
     Value,
@@ -167,8 +168,12 @@ class Evaluator:
 
     def _bound(self, name: str, scope: Scope) -> list[Value]:
         found: list[Value] = list(scope.argument_values.get(name, ()))
+        is_object_given = any(isinstance(each, Instance) and isinstance(each.cls, SourceClass) for each in found)
         for binding in scope.bindings.get(name, ()):
-            found.extend(self._of_binding(binding, scope))
+            values = self._of_binding(binding, scope)
+            # The class of an object that was given says more than the annotation, which may be a base class of it.
+            is_known = isinstance(binding, Annotated) and is_object_given
+            found.extend(each for each in values if not (is_known and isinstance(each, Instance)))
         found = self.with_additions(found, name, scope)
         default = scope.defaults.get(name)
         if default is not None and scope.parent is not None:
@@ -343,6 +348,10 @@ class Evaluator:
             return self._imported_by_call(node, scope)
         if short == "getattr" and len(node.args) >= 2:
             return self._getattr(node, scope)
+        if short == "super":
+            given = self.values(node.args[1], scope) if len(node.args) > 1 else scope.given()
+            kinds = (Instance, SourceClass)
+            return [SuperObject(each, node, scope.namespace) for each in given if isinstance(each, kinds)]
         if short in {"next", "type"} and node.args:
             return self._next_or_type(short, node.args[0], scope)
         if short in _LOOPS:

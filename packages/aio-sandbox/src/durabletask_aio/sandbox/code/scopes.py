@@ -101,6 +101,10 @@ class Scope:
         self._global_names: set[str] = set()
         self._additions: dict[str, Additions] = {}
 
+    def given(self) -> list[Value]:
+        """The values of all parameters that are known from a call."""
+        return [value for values in self.argument_values.values() for value in values]
+
     def key(self, depth: int = 2) -> Hashable:
         """A key of what is known about the variables of this scope and of those around it."""
         known = tuple(

@@ -63,6 +63,16 @@ class Instance(Value):
 
 
 @dataclass(frozen=True)
+class SuperObject(Value):
+    """What `super()` returns in a method of an object or class."""
+
+    receiver: Value
+    node: ast.Call
+    """The call, which says in which class it is written."""
+    namespace: object
+
+
+@dataclass(frozen=True)
 class ContextValue(Value):
     """The workflow's context."""
 

@@ -25,6 +25,7 @@ from durabletask_aio.sandbox.code.values import (
     SharedObject,
     SourceClass,
     SourceFunction,
+    SuperObject,
     Value,
 )
 from durabletask_aio.sandbox.rules.allowance import ALLOW_NAMES
@@ -194,9 +195,27 @@ class SourceResolver:
         if isinstance(value, SourceClass):
             found = source_classes.for_class(self._of_class(value, name, None), value)
             return found or self._of_class_body(value, name, is_shared=True)
+        if isinstance(value, SuperObject):
+            return self._of_bases(value, name)
         if isinstance(value, SharedObject) and value.is_random:
             return [SharedObject(f"{value.name}.{name}", value.kind, is_random=True)]
         return []
+
+    def _of_bases(self, value: SuperObject, name: str) -> list[Value]:
+        """The attribute of the base classes of the class in which `super()` is written."""
+        kind = value.receiver.cls if isinstance(value.receiver, Instance) else value.receiver
+        line = value.node.lineno
+        around = [
+            each
+            for each in (self._lineage(kind) if isinstance(kind, SourceClass) else ())
+            if each.scope.namespace is value.namespace and each.node.lineno <= line <= (each.node.end_lineno or 0)
+        ]
+        return [
+            found
+            for each in around[-1:]
+            for base in self._bases(each)
+            for found in self._of_class(_inherited(base, kind), name, value.receiver)
+        ]
 
     def _of_instance(self, value: Instance, name: str) -> list[Value]:
         if not isinstance(value.cls, SourceClass):
