@@ -97,11 +97,12 @@ class ExecutionGuard(Protocol):
 class SuspensionGuard(ExecutionGuard, Protocol):
     """A guard that also looks at the code of its execution while that waits; it need not be of this kind."""
 
-    def check_suspended(self, coroutines: Iterable[Any]) -> None:
-        """Check code that waits; called before `exit` unless workflow code has raised.
+    @property
+    def check_suspended(self) -> Callable[[Iterable[Any]], None] | None:
+        """Checks code that waits, or `None` if this execution needs no such check; it is read once, at the start.
 
-        Args:
-            coroutines: the coroutines and generators that tasks of the workflow are suspended in.
+        Called before `exit`, unless workflow code has raised, with the coroutines and generators that tasks of the
+        workflow are suspended in.
         """
         ...
 

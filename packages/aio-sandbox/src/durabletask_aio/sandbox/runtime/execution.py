@@ -173,10 +173,13 @@ class WatchedExecution:
             return found
         return replace(found, inside=f"{inner.f_code.co_filename}:{inner.f_lineno} in {inner.f_code.co_name}()")
 
-    def check_suspended(self, coroutines: Iterable[Any]) -> None:
+    @property
+    def check_suspended(self) -> Callable[[Iterable[Any]], None] | None:
+        """What the core calls with the suspended coroutines; `None` if there is nothing to look for in them."""
+        return self._check_suspended if self.policy.has_with_blocks else None
+
+    def _check_suspended(self, coroutines: Iterable[Any]) -> None:
         """Report a lock of `threading` that suspended code of the user's holds."""
-        if not self.policy.has_with_blocks:
-            return
         for suspended in islice(coroutines, held_locks.MAX_CHECKED):
             code = held_locks.code_of(suspended)
             if code is None or not OWNERSHIP.is_user_file(code.co_filename) or not held_locks.has_with_block(code):
