@@ -53,7 +53,7 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "an error by name": (
         "try:\n        await ctx.call_activity('charge')\n    except Declined: pass",
         "DET811",
-        "`raises=(Declined,)` in the call",
+        "`raises=(Declined,)` in the call, which changes the branch",
     ),
     "an error among others": (
         "try:\n        paid = await ctx.call_activity(charge)\n    except (ValueError, Declined): pass",
@@ -61,6 +61,24 @@ FOUND: dict[str, tuple[str, str, str]] = {
         "`except Declined` does not match a failure of `ctx.call_activity(charge)`",
     ),
     "an input of another type": ("await ctx.call_activity('count', input='3')", "DET813", "`count` takes `int`"),
+    "a result of another type": (
+        "total: int = await ctx.call_activity('name_of')",
+        "DET813",
+        "`name_of` returns `str`",
+    ),
+    "a given type of the result": (
+        "await ctx.call_activity('name_of', return_type=dict)",
+        "DET813",
+        "`dict` is expected",
+    ),
+    "a direct call": ("charge(None, order)", "DET814", "`await ctx.call_activity(charge, input=...)`"),
+    "an operation of a helper": ("started(ctx, order)", "DET802", "`await started(ctx, order)`"),
+    "an operation of a helper that is used": ("return started(ctx, order) + 1", "DET802", "used before it is there"),
+    "an operation of a local function": (
+        "start = lambda item: ctx.call_activity(charge, input=item)\n    start(order)",
+        "DET802",
+        "`await start(order)`",
+    ),
     "an early end before an operation": (
         "if ctx.is_replaying:\n        return\n    await ctx.sleep(1)",
         "DET806",
@@ -96,6 +114,12 @@ RIGHT: dict[str, str] = {
     "an early end before anything durable": "if ctx.is_replaying:\n        return\n    print(order)",
     "an input of the type": "await ctx.call_activity('count', input=3)",
     "an input that is converted": "await ctx.call_activity('count', input=True)",
+    "a result of the type": "name: str = await ctx.call_activity('name_of', return_type=str)\n    return name",
+    "a result that is converted": "total: float = await ctx.call_activity('size')\n    return total",
+    "an activity that calls another": "await ctx.call_activity(both)",
+    "an operation of a helper that is awaited": "return await started(ctx, order)",
+    "an operation of a helper that waits later": "one = started(ctx, order)\n    return await ctx.when_all([one])",
+    "an operation that a helper keeps": "kept = []\n    collected(ctx, kept)\n    await ctx.when_all(kept)",
     "a log that replays do not repeat": "ctx.create_replay_safe_logger(LOGGER).info('started')",
     "a guarded log": "if not ctx.is_replaying:\n        LOGGER.info('started')",
     "a pragma that is used": ("import time\n    return time.time()  # determinism: allow[clock] only printed"),
@@ -108,7 +132,15 @@ def wrong(ctx: AsyncWorkflowContext, order): ...
 @raises(Declined)
 def declaring(ctx, order): ...
 def count(ctx, amount: int): ...
-STEPS = [pack_orders, count]
+def name_of(ctx, order) -> str: ...
+def size(ctx, order) -> int: ...
+def both(ctx, order): return charge(ctx, order), refund(ctx, order)
+def started(ctx, order): return ctx.call_activity(charge, input=order)
+def collected(ctx, kept):
+    one = ctx.call_activity(charge)
+    kept.append(one)
+    return one
+STEPS = [pack_orders, count, name_of, size, both]
 async def helper(ctx):
     raise Declined
 """

@@ -494,11 +494,20 @@ class Evaluator:
         scope = self.scope_of(body, given)
         if isinstance(node, ast.Lambda):
             return self.values(node.body, scope)
-        returns = [each for statement in node.body for each in own_nodes(statement) if isinstance(each, ast.Return)]
-        values = [value for each in returns if each.value is not None for value in self.values(each.value, scope)]
+        own = [each for statement in node.body for each in own_nodes(statement)]
+        returned = [each.value for each in own if isinstance(each, ast.Return) and each.value is not None]
+        # An operation that is returned at once is the caller's to await; one in a variable may be kept elsewhere too.
+        is_plain = isinstance(node, ast.FunctionDef) and not node.decorator_list
+        is_plain = is_plain and not any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in own)
+        values = [
+            value
+            for each in returned
+            for value in self.values(each, scope)
+            if not isinstance(value, UnawaitedValue) or (is_plain and isinstance(each, ast.Call))
+        ]
         if not values and node.returns is not None:
             values = self._resolver.annotated(node.returns, body.scope)
-        return [value for value in values if not isinstance(value, (UnawaitedValue, ContextValue))]
+        return [value for value in values if not isinstance(value, ContextValue)]
 
     def scope_of(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
         """The scope inside of a function that is called with the arguments `given`; one for calls that are alike."""

@@ -180,11 +180,11 @@ STRUCTURE_RULES: Final = (
     ),
     Rule(
         "DET813",
-        "input-type",
+        "call-type",
         Category.STRUCTURE,
         _WARNING,
-        "A call by name gives an input of another type than the function takes",
-        "A type checker sees nothing of a call by name, and the input is converted to JSON. The activity or workflow"
+        "A call by name has an input or result of another type than the function",
+        "A type checker sees nothing of a call by name, and values are converted to JSON. The activity or workflow"
         " fails, or goes on with a value of the wrong type.",
         "a value of the annotated type, or the function itself in place of its name",
         "a value of the annotated type, or the function itself in place of its name",
@@ -192,6 +192,21 @@ STRUCTURE_RULES: Final = (
         "    await ctx.call_activity('charge', input='3')",
         "def charge(ctx, amount: int): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
         "    await ctx.call_activity('charge', input=3)",
+    ),
+    Rule(
+        "DET814",
+        "direct-activity",
+        Category.STRUCTURE,
+        _WARNING,
+        "An activity is called like any function",
+        "It runs as a part of the workflow, and again on each replay. Nothing is recorded of it, and no policy retries"
+        " it.",
+        "`await ctx.call_activity(...)`",
+        "`yield ctx.call_activity(...)`",
+        "def charge(ctx, amount): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    charge(ctx, 3)",
+        "def charge(ctx, amount): ...\n\nworker.add_activity(charge)\n\nasync def workflow(ctx, order):\n"
+        "    await ctx.call_activity(charge, input=3)",
     ),
     Rule(
         "DET901",

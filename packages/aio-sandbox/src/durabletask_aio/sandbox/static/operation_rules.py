@@ -44,9 +44,12 @@ def check(scan: FunctionScan, node: ast.AST) -> None:
     """Apply every rule that concerns `node`."""
     if isinstance(node, ast.Call):
         _name(scan, node)
+        _direct_call(scan, node)
         _log(scan, node)
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
         _unused_result(scan, node)
+        if isinstance(node, ast.AnnAssign):
+            _annotated_result(scan, node)
     elif isinstance(node, (ast.BinOp, ast.Compare, ast.Subscript, ast.FormattedValue, ast.If, ast.IfExp, ast.While)):
         _used_without_await(scan, node)
     elif isinstance(node, ast.With):
@@ -84,7 +87,11 @@ def _name(scan: FunctionScan, node: ast.Call) -> None:
             article = "activity" if kind == ACTIVITY else "workflow"
             _report(scan, called, "DET808", f"No {article} `{called.value}` is registered; {suggestion}")
         elif known is not None:
-            _input(scan, node, called.value, known.functions.get((kind, called.value)))
+            function = known.functions.get((kind, called.value))
+            _input(scan, node, called.value, function)
+            for keyword in node.keywords:
+                if keyword.arg == "return_type":
+                    _result(scan, keyword.value, called.value, function)
     elif kind == ACTIVITY:
         functions = (each for each in scan.values(called) if isinstance(each, SourceFunction))
         if any(takes_workflow_context(each, scan.resolver) for each in functions):
@@ -105,12 +112,54 @@ def _input(scan: FunctionScan, node: ast.Call, name: str, function: SourceFuncti
     given = [*(each.value for each in node.keywords if each.arg == "input"), *node.args[1:2]]
     if annotation is None or not given:
         return
-    kind = annotation.value if isinstance(annotation, ast.Subscript) else annotation
-    wanted = kind.id if isinstance(kind, ast.Name) else ""
-    found = _type_of(given[0])
-    if wanted in _TYPES and found in _TYPES and found != wanted and (found, wanted) not in _CONVERTED:
+    if not _fits(_type_of(given[0]), _annotated_type(annotation)):
         detail = f"`{name}` takes `{ast.unparse(annotation)}`, and `{ast.unparse(given[0])}` is given"
         _report(scan, given[0], "DET813", detail, f"a value of the type `{ast.unparse(annotation)}`")
+
+
+def _annotated_result(scan: FunctionScan, node: ast.AnnAssign) -> None:
+    """Report a variable for the result of a call by name, annotated with another type than the function returns."""
+    call = node.value.value if isinstance(node.value, (ast.Await, ast.Yield)) else None
+    called = call.args[0] if isinstance(call, ast.Call) and call.args else None
+    if call is None or not (isinstance(called, ast.Constant) and isinstance(called.value, str)):
+        return
+    assert isinstance(call, ast.Call)
+    known = scan.analysis.registrations
+    for value in scan.values(call.func):
+        if known is not None and isinstance(value, ContextMethod) and value.name in _CALLS:
+            _result(scan, node.annotation, called.value, known.functions.get((_CALLS[value.name], called.value)))
+
+
+def _result(scan: FunctionScan, expected: ast.expr, name: str, function: SourceFunction | None) -> None:
+    """Report a type that is expected of the result of a function which is registered under a name."""
+    returned = None if function is None or isinstance(function.node, ast.Lambda) else function.node.returns
+    if returned is not None and not _fits(_annotated_type(returned), _annotated_type(expected)):
+        detail = f"`{name}` returns `{ast.unparse(returned)}`, and `{ast.unparse(expected)}` is expected"
+        _report(scan, expected, "DET813", detail, f"`{ast.unparse(returned)}`")
+
+
+def _annotated_type(node: ast.expr) -> str:
+    kind = node.value if isinstance(node, ast.Subscript) else node
+    return kind.id if isinstance(kind, ast.Name) else ""
+
+
+def _fits(found: str, wanted: str) -> bool:
+    """Whether a value of one built-in type may be used as another; so for types that are not known."""
+    known = found in _TYPES and wanted in _TYPES
+    return not known or found == wanted or (found, wanted) in _CONVERTED
+
+
+def _direct_call(scan: FunctionScan, node: ast.Call) -> None:
+    """Report an activity that the code of a workflow calls like any function; activities may call one another."""
+    known = scan.analysis.registrations
+    if known is None or id(scan.node) in known.activities:
+        return
+    functions = (each for each in scan.values(node.func) if isinstance(each, SourceFunction))
+    if any(id(each.node) in known.activities for each in functions):
+        name = ast.unparse(node.func)
+        word, context = _word(scan), scan.context or "ctx"
+        advice = f"`{word} {context}.call_activity({name}, input=...)`"
+        _report(scan, node, "DET814", f"The activity `{name}` is called directly, so it runs on each replay", advice)
 
 
 def _type_of(node: ast.expr) -> str:
@@ -239,7 +288,8 @@ def _unmatched_except(scan: FunctionScan, node: ast.Try) -> None:
                 detail = (
                     f"`except {name}` does not match a failure of `{ast.unparse(call.func)}({ast.unparse(called)})`"
                 )
-                advice = None if scan.analysis.is_generator else f"`raises=({name},)` in the call"
+                added = f"`raises=({name},)` in the call, which changes the branch that running instances take"
+                advice = None if scan.analysis.is_generator else added
                 _report(scan, handler, "DET811", detail, advice)
                 return
 

@@ -51,6 +51,8 @@ class Registrations:
         default_factory=dict[tuple[str, str], "SourceFunction | None"]
     )
     """By kind and name: the function, or `None` if there are several."""
+    activities: set[int] = field(default_factory=set[int])
+    """Ids of the syntax of all functions that are registered as activities."""
     open: set[str] = field(default_factory=set[str])
     """Kinds of which something is registered under a name that is not known."""
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -191,6 +193,8 @@ class RegistrationFinder:
             if known is None or function is None or known.node is not function.node:
                 self._registrations.functions[kind, name] = None
         if function is not None:
+            if kind == ACTIVITY:
+                self._registrations.activities.add(id(function.node))
             self._registrations.names[kind].add(getattr(function.node, "name", ""))
 
 
