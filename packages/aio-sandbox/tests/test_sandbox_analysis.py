@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from durabletask_aio.core import SandboxMode, SandboxViolationError, WorkflowValidationError
-from durabletask_aio.sandbox.rules.allowance import allow
+from durabletask_aio.sandbox.rules.allowance import allow, configure
 from durabletask_aio.sandbox.rules.catalogue import Severity
 from durabletask_aio.sandbox.runtime.sandbox import SANDBOX
 from durabletask_aio.sandbox.static.analysis import check
@@ -555,6 +555,20 @@ class TestBeyondSingleCalls:
             return getattr(time, name)(), getattr(ctx, name), eval(name)
 
         assert codes(workflow) == ["DET704"] * 2
+
+    def test_computed_names_on_an_object_with_catalogued_methods(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        library: Any = types.ModuleType("library_with_clock")
+        library.clock = types.SimpleNamespace(read=lambda: 1)
+        monkeypatch.setitem(sys.modules, library.__name__, library)
+        undo = configure(forbid={"library_with_clock.clock.read": "DET101"})
+
+        async def workflow(ctx: Any, name: str) -> Any:
+            return getattr(library.clock, name)()
+
+        try:
+            assert codes(workflow) == ["DET704"]
+        finally:
+            undo()
 
 
 @dataclasses.dataclass

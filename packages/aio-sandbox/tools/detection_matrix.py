@@ -301,6 +301,7 @@ def measure(names: dict[str, str], setups: list[str]) -> Results:
 def every_call() -> dict[str, str]:
     """Every call of the catalogue that this machine has, with arguments under which its condition holds."""
     given = {"without-time": "'%Y'", "with-argument": "1", "of-text": "'a'", "without-zone": "1"}
+    given["with:filename"] = "filename='x'"
     names: dict[str, str] = {}
     for name, call in default_catalogue().calls.items():
         root = name.partition(".")[0]

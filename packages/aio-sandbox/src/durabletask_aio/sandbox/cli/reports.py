@@ -232,4 +232,3 @@ FORMATS: Final[Mapping[str, Callable[[Report, Surroundings], str]]] = {
     "text": as_full,
 }
 """The formats by their names; `text` is the former name of `full`."""
-FOR_PEOPLE: Final = frozenset({"full", "concise", "text"})

@@ -23,6 +23,7 @@ from durabletask_aio.sandbox.code.scopes import (
     own_nodes,
     parameters,
 )
+from durabletask_aio.sandbox.code.sources import FunctionNode
 from durabletask_aio.sandbox.code.values import (
     ContainerValue,
     ContextMethod,
@@ -482,12 +483,10 @@ class Evaluator:
     def _known_arguments(
         self, body: FunctionBody, node: ast.Call, scope: Scope | None
     ) -> tuple[tuple[str, Value], ...]:
-        names = [parameter.arg for parameter in parameters(body.node.args)]
-        if body.receiver is not None:
-            names = names[1:]
         if scope is None:
             return ()
-        return tuple((name, value) for name, argument in paired(names, node) for value in self.values(argument, scope))
+        pairs = paired(body.parameter_names(), node)
+        return tuple((name, value) for name, argument in pairs for value in self.values(argument, scope))
 
     def _of_returns(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> list[Value]:
         node = body.node
@@ -513,20 +512,8 @@ class Evaluator:
         """The scope inside of a function that is called with the arguments `given`; one for calls that are alike."""
         key = _call_key(body, given)
         if key not in self._scopes:
-            self._scopes[key] = self._new_scope(body, given)
+            self._scopes[key] = new_scope(body, given)
         return self._scopes[key]
-
-    def _new_scope(self, body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
-        node, outer = body.node, body.scope
-        statements: list[ast.stmt] = (
-            [ast.copy_location(ast.Expr(node.body), node.body)] if isinstance(node, ast.Lambda) else node.body
-        )
-        scope = Scope(outer.namespace, outer, source=body.source, arguments=node.args, statements=statements)
-        for name, value in given:
-            scope.argument_values.setdefault(name, []).append(value)
-        if body.receiver is not None and node.args.args:
-            scope.argument_values.setdefault(parameters(node.args)[0].arg, []).append(body.receiver)
-        return scope
 
     def _of_context(self, method: str) -> list[Value]:
         if method in OPERATIONS:
@@ -549,6 +536,22 @@ class Evaluator:
         return [
             found for value in self.values(node.args[0], scope) for found in self._resolver.attribute(value, name.value)
         ]
+
+
+def statements_of(node: FunctionNode) -> list[ast.stmt]:
+    """The statements of a function; that of a lambda is its expression."""
+    return [ast.copy_location(ast.Expr(node.body), node.body)] if isinstance(node, ast.Lambda) else node.body
+
+
+def new_scope(body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Scope:
+    """A scope for the inside of a function that is called with the arguments `given`."""
+    node, outer = body.node, body.scope
+    scope = Scope(outer.namespace, outer, source=body.source, arguments=node.args, statements=statements_of(node))
+    for name, value in given:
+        scope.argument_values.setdefault(name, []).append(value)
+    if body.receiver is not None and node.args.args:
+        scope.argument_values.setdefault(parameters(node.args)[0].arg, []).append(body.receiver)
+    return scope
 
 
 def _call_key(body: FunctionBody, given: tuple[tuple[str, Value], ...]) -> Hashable:

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-from durabletask_aio.sandbox.code.scopes import Scope
+from durabletask_aio.sandbox.code.scopes import Scope, parameters
 from durabletask_aio.sandbox.code.sources import FunctionNode, Source
 from durabletask_aio.sandbox.code.values import SourceClass, Value
 from durabletask_aio.sandbox.rules.catalogue import Call
@@ -45,6 +45,11 @@ class FunctionBody:
     """Whether it belongs to a package that is followed for files, network, processes and threads only."""
     field: str = ""
     """The field for which it provides a value, if the object is created without one."""
+
+    def parameter_names(self) -> list[str]:
+        """The names of the parameters that a call may give by position, which the receiver is not one of."""
+        names = [parameter.arg for parameter in parameters(self.node.args)]
+        return names if self.receiver is None else names[1:]
 
 
 class NameResolver(Protocol):

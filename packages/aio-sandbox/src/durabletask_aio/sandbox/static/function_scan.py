@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from durabletask_aio.sandbox.code.evaluator import Evaluator
+from durabletask_aio.sandbox.code.evaluator import Evaluator, new_scope, statements_of
 from durabletask_aio.sandbox.code.name_resolver import FunctionBody, NameResolver
-from durabletask_aio.sandbox.code.scopes import Scope, own_nodes, parameters
+from durabletask_aio.sandbox.code.scopes import own_nodes
 from durabletask_aio.sandbox.code.sources import Pragma, Source
 from durabletask_aio.sandbox.code.values import ContextValue, Value, identity
 from durabletask_aio.sandbox.rules.catalogue import IO_RULES, Call, Catalogue, Rule, Severity, allows
@@ -133,19 +133,8 @@ class FunctionScan:
         self.current_node: LocatedNode = visit.body.node
         self.order_insensitive: set[int] = set()
         """Ids of the expressions whose order does not matter, because a call such as `sorted` consumes them."""
-        outer = visit.body.scope
-        self.statements: list[ast.stmt] = (
-            [ast.Expr(self.node.body, lineno=self.node.body.lineno, col_offset=self.node.body.col_offset)]
-            if isinstance(self.node, ast.Lambda)
-            else self.node.body
-        )
-        self.scope = Scope(
-            outer.namespace, outer, source=visit.body.source, arguments=self.node.args, statements=self.statements
-        )
-        for name, value in visit.arguments:
-            self.scope.argument_values.setdefault(name, []).append(value)
-        if visit.body.receiver is not None and self.node.args.args:
-            self.scope.argument_values.setdefault(parameters(self.node.args)[0].arg, []).append(visit.body.receiver)
+        self.statements = statements_of(self.node)
+        self.scope = new_scope(visit.body, visit.arguments)
         self.context = self._context_name()
         self.is_async = isinstance(self.node, ast.AsyncFunctionDef)
 

@@ -332,6 +332,11 @@ class LoadedResolver(SourceResolver):
 
     # What values are ---------------------------------------------------------------------------------------------
 
+    def owns_calls(self, value: Value) -> bool:
+        if isinstance(value, Instance) and id(value.held) in self._index.owner_names:
+            return True
+        return super().owns_calls(value)
+
     def bodies(self, value: Value) -> list[FunctionBody]:
         if isinstance(value, SourceClass) and id(value.node) in self._types:
             held = self._types[id(value.node)]

@@ -10,7 +10,7 @@ import ast
 from dataclasses import replace
 from typing import Final
 
-from durabletask_aio.sandbox.code.evaluator import is_mutable_default
+from durabletask_aio.sandbox.code.evaluator import is_mutable_default, paired
 from durabletask_aio.sandbox.code.implicit_calls import (
     ARGUMENT_CALLERS,
     CALLS_METHODS,
@@ -77,9 +77,7 @@ class Analysis(AnalysisState):
     def run(self, body: FunctionBody) -> list[Finding]:
         """Findings in `body`, whose first parameter is the workflow's context, and in the functions it calls."""
         arguments: tuple[tuple[str, Value], ...] = ()
-        names = [parameter.arg for parameter in parameters(body.node.args)]
-        if body.receiver is not None:
-            names = names[1:]
+        names = body.parameter_names()
         self.is_generator = is_generator(body.node)
         if names:
             arguments = ((names[0], ContextValue()), *((name, Argument()) for name in names[1:2]))
@@ -300,11 +298,7 @@ class Scanner(FunctionScan):
         kept = _names_of_mutable_defaults(body)
         if node is None or any(isinstance(argument, ast.Starred) for argument in node.args):
             return tuple((name, Argument()) for name in kept)
-        names = [parameter.arg for parameter in parameters(body.node.args)]
-        if body.receiver is not None:
-            names = names[1:]
-        pairs = [*zip(names, node.args, strict=False)]
-        pairs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
+        pairs = paired(body.parameter_names(), node)
         is_open = any(keyword.arg is None for keyword in node.keywords)
         passed = {name for name, _argument in pairs}
         given = tuple((name, Argument()) for name in kept if is_open or name in passed)
