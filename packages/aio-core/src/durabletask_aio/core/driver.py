@@ -35,11 +35,24 @@ from durabletask_aio.core.usage_refusals import warn_of_recorded
 from durabletask_aio.core.wrong_calls import missing_input
 
 
+@functools.cache
+def _combined(
+    guarded: type[AsyncWorkflowContext], context_type: type[AsyncWorkflowContext]
+) -> type[AsyncWorkflowContext]:
+    """Return the context class of a guard, with the methods of `context_type`."""
+    if issubclass(guarded, context_type):
+        return guarded
+    return type(context_type.__name__, (guarded, context_type), {"__slots__": ()})
+
+
 class WorkflowRun:
     """One live instance of a workflow: its execution, its loop, its context and its main task.
 
     Created for each execution, and again for each replay of it.
     """
+
+    context_type: type[AsyncWorkflowContext] = AsyncWorkflowContext
+    """The class of the context that workflow code gets; that of Dapr's workflows has Dapr's names too."""
 
     def __init__(
         self, upstream: task.OrchestrationContext, info: OrchestratorInfo, guard: plugins.WorkflowGuard | None
@@ -63,12 +76,12 @@ class WorkflowRun:
         if self.loop.journal is not None:
             self.loop.journal.loop = self.loop
         self.loop.user_globals = getattr(inspect.unwrap(info.function), "__globals__", None)
-        context_type = AsyncWorkflowContext
+        context_type = self.context_type
         self._guard: plugins.ExecutionGuard | None = None
         if guard is not None and not detection_disabled():
             self._guard = guard.begin(self.execution)
             if self._guard is not None and guard.context_type is not None:
-                context_type = guard.context_type
+                context_type = _combined(guard.context_type, context_type)
         self._check_suspended: Any = getattr(self._guard, "check_suspended", None)
         self.context = context_type(self.execution, self.loop)
         self._main: WorkflowTask[Any] | None = None
