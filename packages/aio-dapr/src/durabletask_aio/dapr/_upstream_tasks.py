@@ -93,22 +93,26 @@ def with_listeners(task: Any) -> Any:
     return task
 
 
-class CompletableTask(_dapr.CompletableTask[Any]):
+class _FailsWithDetails(_dapr.CompletableTask[Any]):
+    """A task whose failure has the details that the core reads."""
+
+    def get_exception(self) -> Exception:
+        """Return the failure."""
+        return _described(super().get_exception())
+
+    def get_result(self) -> Any:
+        """Return the result, or raise the failure."""
+        if self._exception is not None:
+            _described(self._exception)
+        return super().get_result()
+
+
+class CompletableTask(_FailsWithDetails):
     """A task of an activity or a child."""
 
     def __init__(self, expected_type: type | None = None) -> None:
         super().__init__()
         _listen(self)
-
-    def get_exception(self) -> Exception:
-        """Return the failure, with the details that the core reads."""
-        return _described(super().get_exception())
-
-    def get_result(self) -> Any:
-        """Return the result, or raise the failure with the details that the core reads."""
-        if self._exception is not None:
-            _described(self._exception)
-        return super().get_result()
 
 
 def _described(error: Exception) -> Exception:
@@ -141,7 +145,7 @@ class CancellableTask(CompletableTask):
         self._is_complete = True
 
 
-class RetryableTask(_dapr.RetryableTask[Any]):
+class RetryableTask(_FailsWithDetails, _dapr.RetryableTask[Any]):
     """A task of an activity or a child with a retry policy."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
@@ -149,8 +153,6 @@ class RetryableTask(_dapr.RetryableTask[Any]):
         _listen(self)
         self._action: Any = None
 
-    get_exception = CompletableTask.get_exception
-    get_result = CompletableTask.get_result
 
 
 class TimerTask(_dapr.TimerTask[Any]):
