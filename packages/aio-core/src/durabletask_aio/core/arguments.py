@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from durabletask_aio.core import _upstream
+from durabletask_aio import portable
+from durabletask_aio.core import _upstream, retries
 from durabletask_aio.core._upstream import EntityInstanceId, RetryPolicy, task
 from durabletask_aio.core.cancellation import CANCEL_EVENT
 from durabletask_aio.core.declared_failures import Types, checked, declared_by
@@ -48,10 +49,15 @@ def check_event_name(execution: Execution, name: object, call: str) -> None:
         )
 
 
-def check_retry_policy(execution: Execution, policy: object, method: str) -> None:
-    """Refuse what is not a retry policy."""
+def check_retry_policy(execution: Execution, policy: object, method: str) -> RetryPolicy:
+    """Return the policy of this SDK; refuses what is not a retry policy."""
     if isinstance(policy, RetryPolicy):
-        return
+        return policy
+    if isinstance(policy, portable.RetryPolicy):
+        try:
+            return retries.RetryPolicy(**policy.arguments)
+        except (TypeError, ValueError) as error:
+            raise execution.usage_error(f"the retry_policy of ctx.{method} is wrong: {error}") from None
     raise execution.usage_error(
         f"the retry_policy of ctx.{method} is a RetryPolicy, and not {shown(policy)}",
         f"ctx.{method}(work, retry_policy={shown(policy)})",

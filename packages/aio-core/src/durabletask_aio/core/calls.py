@@ -33,7 +33,7 @@ def sub_orchestration(
     name = arguments.name_of(execution, orchestrator, "call_sub_orchestrator")
     types = arguments.raised_types(execution, raises, orchestrator, "call_sub_orchestrator")
     if retry_policy is not None:
-        arguments.check_retry_policy(execution, retry_policy, "call_sub_orchestrator")
+        retry_policy = arguments.check_retry_policy(execution, retry_policy, "call_sub_orchestrator")
     for keyword, value in (("instance_id", instance_id), ("version", version)):
         if value is not None:
             arguments.check_text(execution, value, keyword, f"ctx.call_sub_orchestrator({name!r}, {keyword}=")

@@ -54,6 +54,11 @@ if TYPE_CHECKING:
     from durabletask_aio.core.execution import Execution
     from durabletask_aio.core.loop import WorkflowLoop
 
+    _Portable = object
+else:
+    # A class of its own at run time, and this very one for type checkers.
+    from durabletask_aio.portable import WorkflowContext as _Portable
+
 T = TypeVar("T")
 TInput = TypeVar("TInput")
 TOutput = TypeVar("TOutput")
@@ -62,7 +67,7 @@ Raises: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 AsyncActivity: TypeAlias = Callable[[ActivityContext, TInput], Awaitable[TOutput]]
 
 
-class AsyncWorkflowContext(StepMethods):
+class AsyncWorkflowContext(StepMethods, _Portable):
     """The durable operations of an async workflow, passed to it as its first argument.
 
     Everything that takes part in the workflow's history is scheduled at the call, not at the `await`, and returns an
@@ -202,7 +207,7 @@ class AsyncWorkflowContext(StepMethods):
             types = arguments.raised_types(execution, raises, activity, "call_activity")
         upstream = execution.scheduler("call_activity")
         if retry_policy is not None:
-            arguments.check_retry_policy(execution, retry_policy, "call_activity")
+            retry_policy = arguments.check_retry_policy(execution, retry_policy, "call_activity")
         if tags is not None:
             arguments.check_tags(execution, tags)
         if execution.metadata.tags is not None:

@@ -8,11 +8,11 @@ failure, the type here is a subclass of it, so that `except TimeoutError` and `e
 from __future__ import annotations
 
 import asyncio
-import builtins
 import re
 import sys
 from typing import Any
 
+from durabletask_aio import portable
 from durabletask_aio.core._upstream import task
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -153,7 +153,7 @@ class TurnTimeoutError(AsyncWorkflowError):
     """A turn ran longer than the worker's `turn_timeout`, and was interrupted; the message names the line."""
 
 
-class WorkflowCancelledError(AsyncWorkflowError):
+class WorkflowCancelledError(AsyncWorkflowError, portable.WorkflowCancelledError):
     """An instance was asked to cancel itself, and ended because of that: the failure that its history records.
 
     Inside of the workflow the request is an `asyncio.CancelledError`.  The message is the reason.
@@ -189,11 +189,11 @@ class NonDeterminismWarning(UserWarning):
 
 if sys.version_info >= (3, 11):
 
-    class WorkflowTimeoutError(AsyncWorkflowError, builtins.TimeoutError):
+    class WorkflowTimeoutError(AsyncWorkflowError, portable.WorkflowTimeoutError):
         """A timeout set with `ctx.with_timeout` expired; a `TimeoutError`, as `asyncio.timeout` raises."""
 else:
 
-    class WorkflowTimeoutError(AsyncWorkflowError, builtins.TimeoutError, asyncio.TimeoutError):
+    class WorkflowTimeoutError(AsyncWorkflowError, portable.WorkflowTimeoutError, asyncio.TimeoutError):
         """A timeout set with `ctx.with_timeout` expired; a `TimeoutError`, as `asyncio.timeout` raises."""
 
 
@@ -222,7 +222,7 @@ class OperationFailedError(AsyncWorkflowError, task.TaskFailedError):
         return _rebuild_failed, (type(self), self.args, own, self.task_error.args, vars(self.task_error))
 
 
-class ActivityFailedError(OperationFailedError):
+class ActivityFailedError(OperationFailedError, portable.ActivityFailedError):
     """An awaited activity or entity operation failed.
 
     Attributes:
@@ -231,7 +231,7 @@ class ActivityFailedError(OperationFailedError):
     """
 
 
-class SubOrchestrationFailedError(OperationFailedError):
+class SubOrchestrationFailedError(OperationFailedError, portable.ChildWorkflowFailedError):
     """An awaited sub-orchestration failed, or was cancelled.
 
     Its attributes are those of [`ActivityFailedError`][durabletask.aio.ActivityFailedError].  Of one that was

@@ -20,7 +20,6 @@ _installation.check()
 families.choose(families.DAPR)
 
 from dapr.ext.workflow import DaprWorkflowClient, PropagationScope, TaskFailedError, WorkflowActivityContext
-
 from durabletask_aio.core import (
     ActivityFailedError,
     AsyncWorkflowError,

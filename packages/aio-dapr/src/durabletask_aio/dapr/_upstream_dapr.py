@@ -15,7 +15,6 @@ from typing import Any
 
 from dapr.ext.workflow._durabletask import worker
 from dapr.ext.workflow._durabletask.internal import helpers, protos, shared
-
 from durabletask_aio.dapr import _upstream_tasks as task
 from durabletask_aio.dapr._upstream_tasks import (
     CompletableTask,
@@ -88,11 +87,11 @@ class EntityInstanceId:
     """Dapr's workflows have no entities; nothing is an instance of this class."""
 
 
-class EntityOperationFailedException(Exception):  # noqa: N818 - Microsoft's name for it
+class EntityOperationFailedException(Exception):
     """Dapr's workflows have no entities; never raised."""
 
 
-class UnserializableResult(Exception):  # noqa: N818 - stands for a class of Microsoft's
+class UnserializableResult(Exception):
     """Dapr's SDK raises what `json` raises; never raised."""
 
 
@@ -376,4 +375,3 @@ def missing_names() -> list[str]:
         "TaskHubGrpcWorker._execute_orchestrator": hasattr(worker.TaskHubGrpcWorker, "_execute_orchestrator"),
     }
     return [name for name, found in needed.items() if not found]
-

@@ -12,10 +12,18 @@ from typing import Any
 import dapr.ext.workflow as dapr_workflow
 from dapr.ext.workflow import _model_protocol
 from dapr.ext.workflow._durabletask import worker
-
 from durabletask_aio.dapr._upstream_tasks import with_listeners
 
-__all__ = ["input_converter", "name_of", "policy_of", "registry_of", "routed", "run_turns_with", "with_listeners", "worker_of"]
+__all__ = [
+    "input_converter",
+    "name_of",
+    "policy_of",
+    "registry_of",
+    "routed",
+    "run_turns_with",
+    "with_listeners",
+    "worker_of",
+]
 
 
 def worker_of(runtime: dapr_workflow.WorkflowRuntime) -> Any:

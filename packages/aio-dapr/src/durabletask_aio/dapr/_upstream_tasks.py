@@ -120,9 +120,7 @@ def _described(error: Exception) -> Exception:
         details = error.details
         error._details = FailureDetails(details.message, details.error_type, details.stack_trace)
         described: Any = error
-        described._failure_details = pb.TaskFailureDetails(
-            errorType=details.error_type, errorMessage=details.message
-        )
+        described._failure_details = pb.TaskFailureDetails(errorType=details.error_type, errorMessage=details.message)
         if details.stack_trace is not None:
             described._failure_details.stackTrace.value = details.stack_trace
     return error
@@ -152,7 +150,6 @@ class RetryableTask(_FailsWithDetails, _dapr.RetryableTask[Any]):
         super().__init__(*args, **keywords)
         _listen(self)
         self._action: Any = None
-
 
 
 class TimerTask(_dapr.TimerTask[Any]):

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 import dapr.ext.workflow as dapr_workflow
-
 from durabletask_aio.core import AsyncWorkflowContext, Operation
 from durabletask_aio.dapr import _upstream_runtime
 
@@ -236,12 +235,14 @@ class WorkflowContext(AsyncWorkflowContext):
             raise self._execution.usage_error(f"ctx.{method} has no {keyword}= on Dapr, which has nothing for it")
 
     def _refuse_method(self, method: str) -> NoReturn:
-        raise self._execution.usage_error(f"ctx.{method} cannot work on Dapr, whose workflows have no {_REFUSED[method]}")
+        raise self._execution.usage_error(
+            f"ctx.{method} cannot work on Dapr, whose workflows have no {_REFUSED[method]}"
+        )
 
 
 def _refusal(method: str) -> Any:
     def refuse(self: WorkflowContext, *_: Any, **__: Any) -> NoReturn:
-        self._refuse_method(method)  # noqa: SLF001 - a method of that class
+        self._refuse_method(method)
 
     refuse.__name__ = method
     refuse.__qualname__ = f"WorkflowContext.{method}"

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import dapr.ext.workflow as dapr_workflow
-
 from durabletask_aio.core import SandboxMode, as_orchestrator
 from durabletask_aio.core.hosting import FunctionKind, WorkflowRun, function_kind
 from durabletask_aio.dapr import _upstream_runtime
