@@ -74,7 +74,8 @@ def test_an_async_workflow_emits_the_actions_of_its_generator(name: str, session
     drive(twin)
     assert without_stack_traces(twin.actions) == without_stack_traces(generator.actions)
     assert twin.status == generator.status
-    assert twin.turns.stats.hits == (len(twin.actions) - 1 if sessions else 0)
+    if name != "patched":  # The sidecar adds to the history what a patch has decided; see `Session.continues`.
+        assert twin.turns.stats.hits == (len(twin.actions) - 1 if sessions else 0)
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -238,6 +239,7 @@ def test_app_id_routes_activities_and_children_to_another_application():
 
 REFUSED: dict[str, Callable[[Any], object]] = {
     "send_event": lambda ctx: ctx.send_event("i", "e"),
+    "requests": lambda ctx: ctx.requests("status"),
     "call_entity": lambda ctx: ctx.call_entity("e", "op"),
     "signal_entity": lambda ctx: ctx.signal_entity("e", "op"),
     "lock_entities": lambda ctx: ctx.lock_entities(["e"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +26,6 @@ class Instance:
         workflow: An async function, or a generator of Dapr's.
         value: Its input.
         sessions: How many instances are kept between turns.
-        children: Whether the workflow is a child, of this instance.
     """
 
     def __init__(self, workflow: Callable[..., Any], value: Any = None, *, sessions: int = 10) -> None:
@@ -54,6 +54,10 @@ class Instance:
         self.batches.append(new)
         results = self.turns.make_executor(self.registry, LOGGER).execute("i", list(self.history), new)
         self.status = results.encoded_custom_status
+        if results.patches:
+            # The sidecar adds them to the event that it keeps.
+            new[0] = helpers.new_workflow_started_event(self.now)
+            new[0].workflowStarted.version.patches.extend(results.patches)
         self.history += new
         for action in results.actions:
             confirmed = _confirmation(action)
@@ -72,7 +76,13 @@ class Instance:
 
     def fire(self, number: int) -> list[Any]:
         """Fire the timer with that number."""
-        return self.turn(helpers.new_timer_fired_event(number, self.now))
+        fires_at = next(
+            action.createTimer.fireAt
+            for turn in self.actions
+            for action in turn
+            if action.id == number and action.HasField("createTimer")
+        )
+        return self.turn(helpers.new_timer_fired_event(number, fires_at))
 
     def event(self, name: str, value: Any = None) -> list[Any]:
         """Raise an event."""
@@ -97,8 +107,6 @@ class Instance:
 
 
 def _is_async(workflow: Callable[..., Any]) -> bool:
-    import inspect
-
     return inspect.iscoroutinefunction(workflow)
 
 

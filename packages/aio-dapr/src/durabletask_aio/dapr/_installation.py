@@ -21,7 +21,8 @@ def check() -> None:
         raise ImportError(
             f"dapr {versions['dapr']} contains dapr.ext.workflow, and dapr-ext-workflow "
             f"{versions['dapr-ext-workflow']} is installed over it\n"
-            f"  pip uninstall -y dapr-ext-workflow && {_PIP.replace('install', 'install --force-reinstall --no-deps', 1)}"
+            f"  pip uninstall -y dapr-ext-workflow\n"
+            f"  pip install --force-reinstall --no-deps dapr=={versions['dapr']}"
         )
 
 

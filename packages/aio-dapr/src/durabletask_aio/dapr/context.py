@@ -16,6 +16,7 @@ _REFUSED = {
     "signal_entity": "entities",
     "lock_entities": "locks on entities",
     "send_event": "events between workflows",
+    "requests": "requests with answers",
     "get_metadata": "metadata",
     "set_metadata": "metadata",
     "get_headers": "metadata",
