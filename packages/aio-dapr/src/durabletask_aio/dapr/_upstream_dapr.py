@@ -1,7 +1,8 @@
 """The dialect of Dapr's SDK: what `durabletask_aio.core._upstream_dialect` lists.
 
 Dapr's SDK has a copy of upstream's executor, `dapr.ext.workflow._durabletask`, which lacks some of what the core relies
-on. `DialectContext` adds to Dapr's context what the core calls; `ExecutorBase` is Dapr's executor with that context. Generator workflows of the same runtime run on them too, and see no difference.
+on. `DialectContext` adds to Dapr's context what the core calls; `ExecutorBase` is Dapr's executor with that context.
+Generator workflows of the same runtime run on them too, and see no difference.
 """
 
 # pyright: reportPrivateUsage=false

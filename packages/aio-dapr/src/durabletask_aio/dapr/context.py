@@ -223,7 +223,7 @@ class WorkflowContext(AsyncWorkflowContext):
         return self.is_patched(patch_name)
 
     def get_propagated_history(self) -> dapr_workflow.PropagatedHistory | None:
-        """Return the history that the caller of this workflow has handed on to it, or `None`."""
+        """Return the history that the caller of this workflow has passed on to it, or `None`."""
         self._execution.check_live("get_propagated_history")
         upstream: Any = self._execution.upstream
         history: dapr_workflow.PropagatedHistory | None = upstream.get_propagated_history()

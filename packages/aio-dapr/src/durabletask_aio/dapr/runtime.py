@@ -1,4 +1,4 @@
-"""`WorkflowRuntime`: Dapr's runtime, which accepts `async def` workflows beside generators."""
+"""`WorkflowRuntime`: Dapr's runtime, which accepts `async def` workflows and generators."""
 
 from __future__ import annotations
 

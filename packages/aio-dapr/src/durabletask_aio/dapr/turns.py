@@ -119,7 +119,7 @@ class Turn:
             instance_id: the instance.
             old_events: its whole committed history.
             new_events: the events of this turn.
-            propagated_history: what the caller of the workflow has handed on.
+            propagated_history: what the caller of the workflow has passed on.
 
         Returns:
             The results, as Dapr's worker sends them.
