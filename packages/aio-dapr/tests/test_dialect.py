@@ -1,4 +1,4 @@
-"""Async workflows on Dapr's executor in this process: the actions of equivalent generators, replay at every cut, sessions, refusals."""
+"""Async workflows on Dapr's executor in this process: equivalent generators, replay at every cut, sessions, refusals."""
 
 from __future__ import annotations
 
