@@ -1,4 +1,4 @@
-"""Async workflows on Dapr's executor in this process: equivalent generators, replay at every cut, sessions, refusals."""
+"""Async workflows on Dapr's executor in this process: equivalent generators, every replay, sessions, refusals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_durabletask_is_never_imported():
     assert done.stdout.strip() == "[]"
 
 
-# -- equivalent generators ----------------------------------------------------------------------------------------------
+# -- equivalent generators --------------------------------------------------------------------------------------------
 
 Drive = Callable[[Instance], object]
 
