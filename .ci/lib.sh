@@ -63,6 +63,14 @@ install_chromium() {
   command -v chromium || echo "There is no Chromium: the tests of the page in a browser are skipped."
 }
 
+# Two replicas of an application on Dapr share a Redis.
+install_redis() {
+  if ! command -v redis-server && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq && apt-get install -y -qq redis-server
+  fi
+  command -v redis-server
+}
+
 # Sets `oldest` and `newest` to the ends of the supported range of durabletask.
 find_ends_of_upstream() {
   oldest=$(sed -n 's/.*"durabletask==\(.*\)", if = \["oldest"\].*/\1/p' hatch.toml)

@@ -376,7 +376,9 @@ class TestADaprSidecar:
         binding = binding_of(worker)
         assert binding is not None
 
-        assert str(binding.refusal.exception(timeout=20)).startswith(self.SENTENCE)
+        refusal = str(binding.refusal.exception(timeout=20))
+        assert refusal.startswith(self.SENTENCE)
+        assert "Install durabletask-aio-dapr and run the workflows with the WorkflowRuntime" in refusal
         assert sum(self.SENTENCE in line for line in warnings) >= 1
         begin = time.monotonic()
         worker.stop()

@@ -52,7 +52,7 @@ def build() -> Path:
     if shutil.which("go") is None:
         raise BuildError(f"There is no Go on PATH. Install Go {required_go()} or newer, then run: {COMMAND}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Built beside its place, so that a build that is killed leaves nothing that looks complete.
+    # Built next to its place, so that a build that is killed leaves nothing that looks complete.
     unfinished = target.with_name(f"dapr-{os.getpid()}")
     flags = f"-s -w -X github.com/dapr/dapr/pkg/buildinfo.version={dapr_version()}"
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", str(unfinished), "."]

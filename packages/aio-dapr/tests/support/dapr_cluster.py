@@ -205,7 +205,7 @@ class Cluster:
             self.wait_for_sidecar(replica)
 
     def wait_for_sidecar(self, replica: int = 0) -> None:
-        """Wait until a sidecar says that the programs beside it can use all of it."""
+        """Wait until a sidecar says that its applications can use all of it."""
         url = f"http://127.0.0.1:{self.http_port(replica)}/v1.0/healthz/outbound"
         self._wait(f"sidecar-{replica}", lambda: _answers(url), f"no success from {url}")
 

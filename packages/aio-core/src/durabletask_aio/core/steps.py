@@ -339,7 +339,7 @@ def run(
     else:
         arguments.check_text(execution, name, "the name of a step", f"ctx.run({name_of(function)}, name=")
     if retry_policy is not None:
-        arguments.check_retry_policy(execution, retry_policy, "run")
+        retry_policy = arguments.check_retry_policy(execution, retry_policy, "run")
     if recorded not in (None, "now", "lazily"):
         raise execution.usage_error(
             f"recorded= of ctx.run is 'now' or 'lazily', or is left out, and not {shown(recorded)}",

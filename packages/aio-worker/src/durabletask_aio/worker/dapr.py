@@ -57,7 +57,7 @@ def warning(version: str) -> str:
     """Return what a worker at a sidecar that speaks this protocol says."""
     return (
         f"The engine is a Dapr sidecar ({version}): it drops the events that ctx.send_event sends, and timers lose the "
-        "fractions of a second. Versions from 1.16 on are refused, since they speak a variant of the protocol"
+        "fractions of a second. Versions from 1.16 on are refused: they need durabletask-aio-dapr"
     )
 
 
@@ -66,6 +66,7 @@ def refusal(version: str) -> str:
     found = f"a Dapr sidecar ({version})" if version else "a Dapr sidecar"
     return (
         f"The address of this worker is that of {found}, which does not run workflows of durabletask: it speaks a "
-        "variant of the protocol of its own. Connect to an engine of durabletask (durabletask-aio dev starts one), or "
-        "use dapr-ext-workflow with the sidecar"
+        "variant of the protocol of its own. Install durabletask-aio-dapr and run the workflows with the "
+        "WorkflowRuntime of durabletask_aio.dapr, or connect to an engine of durabletask (durabletask-aio dev starts "
+        "one)"
     )
