@@ -7,7 +7,7 @@ unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters, which 
 exec </dev/null
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work"; kill ${dapr_build:-} 2>/dev/null' EXIT
 : >"$work/all" # the output of all steps, from which the totals are counted
 steps=() failures=0
 
@@ -61,6 +61,20 @@ install_chromium() {
     apt-get update -qq && apt-get install -y -qq chromium
   fi
   command -v chromium || echo "There is no Chromium: the tests of the page in a browser are skipped."
+}
+
+# Dapr's sidecar is built by Go from the modules of its proxy: minutes of two processors with empty caches, seconds if it
+# is there. So it is built at low priority while other steps run.
+start_building_dapr() {
+  nice -n 19 "$python" packages/aio-dapr/tests/support/dapr_binary.py >"$work/dapr" 2>&1 &
+  dapr_build=$!
+}
+
+# Waits for that build. The step after it prints what came of it, and builds once more if it has failed.
+wait_for_dapr() {
+  wait "$dapr_build"
+  unset dapr_build
+  step "Dapr's sidecar" "$python" packages/aio-dapr/tests/support/dapr_binary.py
 }
 
 # Two replicas of an application on Dapr share a Redis.

@@ -12,6 +12,7 @@ import time
 OLDEST_PYTHON = (3, 10)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENT = os.path.join(ROOT, ".venv")
+# Without the one for Dapr, whose tests have an environment of their own: `hatch run dapr:all`.
 PACKAGES = ("core", "sandbox", "worker", "testing", "engine")
 TEST_REQUIREMENTS = (
     "anyio>=4",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("core", "sandbox", "worker", "testing", "engine")
+PARTS = ("core", "sandbox", "worker", "testing", "engine", "dapr")
 
 
 def sources(part: str) -> dict[str, Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,12 @@ def test_a_program_prints_what_the_page_shows(path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_the_checker_finds_nothing_in_a_program(path: Path) -> None:
     assert check(path) == []
+
+
+def test_portable_workflows_run_on_an_engine() -> None:
+    """The same file on a Dapr sidecar: packages/aio-dapr/tests/test_portable.py."""
+    folder = ROOT / "examples" / "portable"
+    done = subprocess.run(
+        [sys.executable, folder / "on_engine.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ((folder / "expected.txt").read_text(encoding="utf-8"), "")

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("core", "sandbox", "worker", "testing", "engine")
+PACKAGES = (*PARTS, "dapr")
+"""Those with a facade, and the one for Dapr, which has none."""
 FACADES = {part: "__init__.py" if part == "core" else f"{part}.py" for part in PARTS}
 """The first of each package; the core has two more, for clients and for data."""
 SOURCES = sorted((ROOT / "packages").glob("aio-*/src/durabletask_aio/*/**/*.py"))
@@ -91,25 +93,41 @@ def test_the_docs_name_the_last_tested_version_of_durabletask() -> None:
     assert f"| up to {tested}, the last tested minor version |" in text_of("docs/compatibility.md")
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", PACKAGES)
 def test_every_version_has_its_section_in_the_changelog(scripts: Any, part: str) -> None:
     version = re.search(r'^version = "(.+)"$', text_of(f"packages/aio-{part}/pyproject.toml"), re.MULTILINE)
     assert version
     assert scripts("check_release").complaint(part, f"{part}-v{version[1]}") is None
 
 
-@pytest.mark.parametrize("part", PARTS)
+def test_the_docs_name_the_last_tested_version_of_dapr() -> None:
+    from durabletask_aio.families import DAPR
+
+    major, minor = DAPR.last_tested
+    assert f"| Dapr's SDK | `dapr` 1.18 and {major}.{minor} |" in text_of("docs/compatibility.md")
+    assert f"dapr>=1.18,<{major}.{minor + 1}" in dependencies(text_of("packages/aio-dapr/pyproject.toml"))
+
+
+def test_dapr_is_installed_for_those_who_ask_for_it() -> None:
+    extras = text_of("packages/aio-core/pyproject.toml").partition("[project.optional-dependencies]")[2]
+    assert re.search(r'^dapr = \["durabletask-aio-dapr', extras, re.MULTILINE)
+    everything = re.search(r"^all = \[(.*?)^\]", extras, re.MULTILINE | re.DOTALL)
+    assert everything
+    assert "dapr" not in everything[1]
+
+
+@pytest.mark.parametrize("part", PACKAGES)
 def test_every_package_has_the_licence(part: str) -> None:
     assert text_of(f"packages/aio-{part}/LICENSE") == text_of("LICENSE")
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", PACKAGES)
 def test_every_package_is_typed(part: str) -> None:
     assert (ROOT / f"packages/aio-{part}/src/durabletask_aio/{part}/py.typed").exists()
 
 
 def test_the_implementation_is_a_namespace() -> None:
-    """A file at its root would belong to five distributions; only the core has one, for `python -m durabletask_aio`."""
+    """A file at its root would belong to six distributions; only the core has one, for `python -m durabletask_aio`."""
     files = [path.relative_to(ROOT / "packages") for path in (ROOT / "packages").glob("aio-*/src/durabletask_aio/*.py")]
     assert files == [Path("aio-core/src/durabletask_aio/__main__.py")]
 

@@ -240,6 +240,8 @@ def test_app_id_routes_activities_and_children_to_another_application():
 REFUSED: dict[str, Callable[[Any], object]] = {
     "send_event": lambda ctx: ctx.send_event("i", "e"),
     "requests": lambda ctx: ctx.requests("status"),
+    "run": lambda ctx: ctx.run(len, []),
+    "deprecate_patch": lambda ctx: ctx.deprecate_patch("p"),
     "call_entity": lambda ctx: ctx.call_entity("e", "op"),
     "signal_entity": lambda ctx: ctx.signal_entity("e", "op"),
     "lock_entities": lambda ctx: ctx.lock_entities(["e"]),
@@ -269,6 +271,16 @@ def test_what_dapr_lacks_is_refused_at_the_line_of_the_call(name: str):
     assert name in error.message
     assert "Dapr" in error.message
     assert "test_dialect.py:" in error.message
+
+
+@pytest.mark.parametrize("name", ["", None, 1])
+def test_a_patch_without_a_name_is_refused(name: Any):
+    async def workflow(ctx: WorkflowContext) -> str:
+        with pytest.raises(WorkflowValidationError, match="the name of a patch is a string that is not empty"):
+            ctx.patched(name)
+        return "refused"
+
+    assert Instance(workflow).result == "refused"
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------

@@ -36,9 +36,7 @@ from durabletask_aio.core.wrong_calls import missing_input
 
 
 @functools.cache
-def _combined(
-    guarded: type[AsyncWorkflowContext], context_type: type[AsyncWorkflowContext]
-) -> type[AsyncWorkflowContext]:
+def _combined(guarded: Any, context_type: Any) -> Any:
     """Return the context class of a guard, with the methods of `context_type`."""
     if issubclass(guarded, context_type):
         return guarded
@@ -81,7 +79,9 @@ class WorkflowRun:
         if guard is not None and not detection_disabled():
             self._guard = guard.begin(self.execution)
             if self._guard is not None and guard.context_type is not None:
-                context_type = _combined(guard.context_type, context_type)
+                guarded: Any = guard.context_type
+                wanted: Any = context_type
+                context_type = cast("type[AsyncWorkflowContext]", _combined(guarded, wanted))
         self._check_suspended: Any = getattr(self._guard, "check_suspended", None)
         self.context = context_type(self.execution, self.loop)
         self._main: WorkflowTask[Any] | None = None

@@ -5,7 +5,10 @@ on. `DialectContext` adds to Dapr's context what the core calls; `ExecutorBase` 
 Generator workflows of the same runtime run on them too, and see no difference.
 """
 
-# pyright: reportPrivateUsage=false
+# Dapr's SDK is typed in parts.
+# mypy: disable-error-code="no-untyped-call"
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dapr.ext.workflow._durabletask import task as dapr_task
 from dapr.ext.workflow._durabletask import worker
 from dapr.ext.workflow._durabletask.internal import helpers, protos, shared
 from durabletask_aio.dapr import _upstream_tasks as task
@@ -216,7 +220,7 @@ class DialectContext(worker._RuntimeOrchestrationContext):
         """
         if name == CANCEL_EVENT:
             return self._wait_for_request(name)
-        made = super().wait_for_external_event(name, timeout=timeout)
+        made: Any = super().wait_for_external_event(name, timeout=timeout)
         if timeout is not None or not self.is_async:
             return made
         waiting = getattr(made, "_event_task", made)
@@ -259,7 +263,8 @@ class DialectContext(worker._RuntimeOrchestrationContext):
     def set_custom_status(self, custom_status: Any) -> None:
         """Set the custom status: a text as it is, and anything else as JSON."""
         is_text = custom_status is None or isinstance(custom_status, str)
-        super().set_custom_status(custom_status if is_text else shared.to_json(custom_status))
+        status: Any = custom_status if is_text else shared.to_json(custom_status)
+        super().set_custom_status(status)
 
     def continue_as_new(self, new_input: Any, *, save_events: bool = False, new_version: str | None = None) -> None:
         """Continue as new; Dapr has no version to continue with."""
@@ -268,7 +273,8 @@ class DialectContext(worker._RuntimeOrchestrationContext):
     def get_actions(self) -> list[Any]:
         """Return the actions; events that are carried over keep payloads like `0`, which Dapr's own method drops."""
         actions = super().get_actions()
-        if self._save_events and self._completion_status == protos.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+        status: Any = self._completion_status
+        if self._save_events and status == protos.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             payloads = [payload for several in self._received_events.values() for payload in several]
             for action in actions:
                 for event, payload in zip(action.completeWorkflow.carryoverEvents, payloads, strict=True):
@@ -357,12 +363,12 @@ def encoded_event(context: Any, entry: Any) -> str | None:
 
 def missing_names() -> list[str]:
     """Return the private names that are needed and that are gone."""
-    timer = vars(task._dapr.TimerTask())
+    timer = vars(dapr_task.TimerTask())
     context = vars(worker._RuntimeOrchestrationContext("self-check"))
     needed = {
         "Task._parent": "_parent" in timer,
         "TimerTask._retryable_parent": "_retryable_parent" in timer,
-        "RetryableTask.compute_next_delay": hasattr(task._dapr.RetryableTask, "compute_next_delay"),
+        "RetryableTask.compute_next_delay": hasattr(dapr_task.RetryableTask, "compute_next_delay"),
         "worker._OrchestrationExecutor.process_event": hasattr(worker._OrchestrationExecutor, "process_event"),
         **{
             f"worker._RuntimeOrchestrationContext.{name}": name in context

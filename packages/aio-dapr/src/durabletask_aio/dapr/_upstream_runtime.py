@@ -1,6 +1,9 @@
 """The adapter to Dapr's `WorkflowRuntime` and to its worker: their private names; see `_upstream_dapr`."""
 
-# pyright: reportPrivateUsage=false
+# Dapr's SDK is typed in parts.
+# mypy: disable-error-code="no-untyped-call"
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 

@@ -3,7 +3,10 @@
 The module has all names of Dapr's `task` module, so that it can stand in the place of Microsoft's.
 """
 
-# pyright: reportPrivateUsage=false
+# Dapr's SDK is typed in parts.
+# mypy: disable-error-code="no-untyped-call"
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 

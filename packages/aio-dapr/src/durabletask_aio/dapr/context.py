@@ -12,6 +12,8 @@ from durabletask_aio.core import AsyncWorkflowContext, Operation
 from durabletask_aio.dapr import _upstream_runtime
 
 _REFUSED = {
+    "run": "steps in place: call an activity instead",
+    "deprecate_patch": "patches without an answer: leave the call of ctx.patched where it is",
     "call_entity": "entities",
     "signal_entity": "entities",
     "lock_entities": "locks on entities",
@@ -35,7 +37,7 @@ class WorkflowContext(AsyncWorkflowContext):
 
     # -- operations -----------------------------------------------------------------------------------------------
 
-    def call_activity(  # type: ignore[override]
+    def call_activity(
         self,
         activity: Any,
         *,
@@ -112,7 +114,7 @@ class WorkflowContext(AsyncWorkflowContext):
                 raises=raises,
             )
 
-    def call_sub_orchestrator(  # type: ignore[override]
+    def call_sub_orchestrator(
         self,
         orchestrator: Any,
         *,
@@ -149,7 +151,7 @@ class WorkflowContext(AsyncWorkflowContext):
             orchestrator, input=input, instance_id=instance_id, retry_policy=retry_policy, raises=raises
         )
 
-    def wait_for_external_event(  # type: ignore[override]
+    def wait_for_external_event(
         self, name: str, *, timeout: datetime | timedelta | None = None, data_type: type | None = None
     ) -> Operation[Any]:
         """Wait for an external event.
@@ -209,18 +211,29 @@ class WorkflowContext(AsyncWorkflowContext):
 
         Returns:
             `True` for an instance that had not passed this line when the change was deployed; the same on replay.
+
+        Raises:
+            WorkflowValidationError: if `patch_name` is not a string, or empty.
         """
+        if not isinstance(patch_name, str) or not patch_name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise self._execution.usage_error(f"the name of a patch is a string that is not empty, not {patch_name!r}")
         upstream: Any = self._execution.scheduler("is_patched")
         patched: bool = upstream.is_patched(patch_name)
         return patched
 
-    def patched(self, patch_name: str) -> bool:
-        """Whether a change of the workflow applies to this instance: `is_patched` under a shorter name.
+    def patched(self, patch: str) -> bool:
+        """Whether a change of the workflow applies to this instance: Dapr's `is_patched` under the core's name.
 
         Args:
-            patch_name: the name of the change.
+            patch: the name of the change.
+
+        Returns:
+            What `is_patched` returns.
+
+        Raises:
+            WorkflowValidationError: if `patch` is not a string, or empty.
         """
-        return self.is_patched(patch_name)
+        return self.is_patched(patch)
 
     def get_propagated_history(self) -> dapr_workflow.PropagatedHistory | None:
         """Return the history that the caller of this workflow has passed on to it, or `None`."""
@@ -243,7 +256,7 @@ class WorkflowContext(AsyncWorkflowContext):
 
 def _refusal(method: str) -> Any:
     def refuse(self: WorkflowContext, *_: Any, **__: Any) -> NoReturn:
-        self._refuse_method(method)
+        self._refuse_method(method)  # pyright: ignore[reportPrivateUsage] - it becomes a method of the class
 
     refuse.__name__ = method
     refuse.__qualname__ = f"WorkflowContext.{method}"

@@ -69,7 +69,8 @@ class WorkflowRuntime(dapr_workflow.WorkflowRuntime):
             ValueError: if the name is taken.
         """
         if not _is_async(fn):
-            super().register_workflow(fn, name=name)
+            parent: Any = super()
+            parent.register_workflow(fn, name=name)
             return
         registered, orchestrator = _orchestrator(fn, name, sandbox_mode)
         _upstream_runtime.registry_of(self).add_named_orchestrator(registered, orchestrator)
@@ -97,7 +98,8 @@ class WorkflowRuntime(dapr_workflow.WorkflowRuntime):
             ValueError: if the name and the version are taken.
         """
         if not _is_async(fn):
-            super().register_versioned_workflow(fn, name=name, version_name=version_name, is_latest=is_latest)
+            parent: Any = super()
+            parent.register_versioned_workflow(fn, name=name, version_name=version_name, is_latest=is_latest)
             return
         registered, orchestrator = _orchestrator(fn, name, sandbox_mode)
         version = version_name if version_name is not None else fn.__name__
@@ -121,7 +123,8 @@ class WorkflowRuntime(dapr_workflow.WorkflowRuntime):
 
         def register(function: Any) -> Any:
             if not _is_async(function):
-                return super(WorkflowRuntime, self).workflow(function, name=name)
+                parent: Any = super(WorkflowRuntime, self)
+                return parent.workflow(function, name=name)
             self.register_workflow(function, name=name, sandbox_mode=sandbox_mode)
             return function
 
@@ -131,7 +134,8 @@ class WorkflowRuntime(dapr_workflow.WorkflowRuntime):
 
     def shutdown(self) -> None:
         """Stop to take work, and close the instances that are kept between turns."""
-        super().shutdown()
+        parent: Any = super()
+        parent.shutdown()
         self._turns.close()
 
     async def __aenter__(self) -> Self:
@@ -158,7 +162,8 @@ def _orchestrator(
 ) -> tuple[str, Callable[[Any, Any], Any]]:
     """Return the name to register, and the function that Dapr's executor calls."""
     registered: str = name or getattr(fn, "_dapr_alternate_name", None) or fn.__name__
-    run: Any = as_orchestrator(fn, name=registered, sandbox_mode=sandbox_mode)
+    make: Any = as_orchestrator
+    run = make(fn, name=registered, sandbox_mode=sandbox_mode)
     convert = _upstream_runtime.input_converter(fn)
 
     def orchestrator(ctx: Any, input: Any = None) -> Any:  # noqa: A002 - the SDK's name for it

@@ -11,8 +11,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from durabletask_aio.core.hosting import TurnExecutor, WorkflowRun, turn_scope
 
@@ -35,7 +35,7 @@ class Session:
 
     executor: TurnExecutor
     runs: list[WorkflowRun]
-    seen: list[Any] = field(default_factory=list)
+    seen: list[Any]
 
     def continues(self, history: Sequence[Any]) -> bool:
         """Whether a history begins with the events that this instance has seen."""
@@ -125,7 +125,9 @@ class Turn:
             The results, as Dapr's worker sends them.
         """
         session = self._turns.checkout(instance_id, old_events)
-        executor: Any = TurnExecutor(self._registry, self._logger) if session is None else session.executor
+        # Dapr's executor, unlike Microsoft's, takes no data converter.
+        new = cast("Any", TurnExecutor)
+        executor: Any = new(self._registry, self._logger) if session is None else session.executor
         executor.propagated_history = propagated_history
         is_kept = False
         with turn_scope() as scope:
