@@ -80,4 +80,4 @@ def test_scripts_and_workflows_give_hatch_commands_that_exist() -> None:
 def test_an_unknown_long_step_is_refused_with_those_that_exist() -> None:
     result = subprocess.run(["bash", ROOT / ".ci" / "long", "slowly"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr == "error: no step 'slowly'; there are: slow seeds upstream javascript\n"
+    assert result.stderr == "error: no step 'slowly'; there are: slow seeds upstream javascript dapr\n"

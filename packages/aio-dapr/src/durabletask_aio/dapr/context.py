@@ -215,8 +215,7 @@ class WorkflowContext(AsyncWorkflowContext):
         Raises:
             WorkflowValidationError: if `patch_name` is not a string, or empty.
         """
-        if not isinstance(patch_name, str) or not patch_name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise self._execution.usage_error(f"the name of a patch is a string that is not empty, not {patch_name!r}")
+        self._check_patch_name(patch_name)
         upstream: Any = self._execution.scheduler("is_patched")
         patched: bool = upstream.is_patched(patch_name)
         return patched
@@ -241,6 +240,10 @@ class WorkflowContext(AsyncWorkflowContext):
         upstream: Any = self._execution.upstream
         history: dapr_workflow.PropagatedHistory | None = upstream.get_propagated_history()
         return history
+
+    def _check_patch_name(self, name: object) -> None:
+        if not isinstance(name, str) or not name:
+            raise self._execution.usage_error(f"the name of a patch is a string that is not empty, not {name!r}")
 
     # -- what Dapr lacks ------------------------------------------------------------------------------------------
 
