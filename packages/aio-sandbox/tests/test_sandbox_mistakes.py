@@ -240,6 +240,17 @@ def test_an_activity_called_directly_warns_in_best_effort_and_fails_in_strict(fu
     assert reported(function, "off") == ("", [])
 
 
+async def calls_on_purpose(ctx: AsyncWorkflowContext) -> str:
+    first = charge(ctx, 1)  # type: ignore[arg-type]  # determinism: allow[DET814] it is pure
+    with allow("direct-activity"):
+        return first + charge(ctx, 1)  # type: ignore[arg-type]
+
+
+def test_a_direct_call_can_be_allowed() -> None:
+    assert reported(calls_on_purpose, "strict") == ("", [])
+    assert reported(calls_on_purpose, "best_effort") == ("", [])
+
+
 async def calls_as_it_should(ctx: AsyncWorkflowContext) -> str:
     first = await ctx.call_activity(charge, input=1)
     return first + await ctx.call_activity(charge_async, input=1)

@@ -22,7 +22,7 @@ from durabletask_aio.core.plugins import Execution
 from durabletask_aio.sandbox.code import _interpreter
 from durabletask_aio.sandbox.code.sources import position_of, source_of
 from durabletask_aio.sandbox.rules import allowance
-from durabletask_aio.sandbox.rules.catalogue import Call, Category, Severity, allows
+from durabletask_aio.sandbox.rules.catalogue import Call, Category, Rule, Severity, allows
 from durabletask_aio.sandbox.rules.conditions import ArgumentSummary, condition_holds, summary_of_call, unwrap_partial
 from durabletask_aio.sandbox.rules.default import default_catalogue
 from durabletask_aio.sandbox.rules.findings import Finding
@@ -189,62 +189,73 @@ class WatchedExecution:
                 self._report_held(lock, frame)
 
     def _report_held(self, lock: str, frame: types.FrameType) -> None:
-        code, call = frame.f_code, default_catalogue().calls["threading.Lock.acquire"]
-        line, source = held_locks.line_of_block(frame), source_of(code.co_filename, frame.f_globals)
-        pragmas = source.allowed_at(line, line) if source is not None else ()
-        if self._is_allowed(call, frame) or any(allows(each.names, call.rule, call.name) for each in pragmas):
-            return
-        site = (code.co_filename, line, lock)
-        if not self.strict and (site in self.policy.warned or self.execution.is_replaying):
-            return
-        self.policy.warned.add(site)
-        finding = Finding(
-            rule=call.rule,
-            file=code.co_filename,
-            line=line,
-            column=None,
-            function=code.co_name,
-            reached=(),
+        call = default_catalogue().calls["threading.Lock.acquire"]
+        self._report_at(
+            held_locks.line_of_block(frame),
+            frame,
+            call.rule,
+            lock,
+            call_name=call.name,
             detail=f"A `{lock}` is held while the workflow waits at line {frame.f_lineno}, and blocks other instances",
             advice="`asyncio.Lock` within an instance, `ctx.lock_entities` between instances, or a lock in an activity",
-            source_line=source.line(line) if source is not None else "",
         )
-        if self.strict:
-            self.fail(finding.text())
-        else:
-            warn(finding, self.policy.workflow_name, self.execution.instance_id)
 
     def check_direct_call(self, function: Any) -> None:
         """Report an activity that the code of the workflow calls like any function."""
         frame = user_frame(_interpreter.frame(1))
         if frame is None:
             return
-        site = (frame.f_code.co_filename, frame.f_lineno, function.__qualname__)
-        if not self.strict and (site in self.policy.warned or self.execution.is_replaying):
-            return
-        self.policy.warned.add(site)
-        source = source_of(frame.f_code.co_filename, frame.f_globals)
-        shown = source.line(frame.f_lineno).strip() if source is not None else ""
         name, context = function.__name__, self.policy.context or "ctx"
-        message = (
-            f"`{name}` is an activity and is called directly, so it runs as a part of the workflow, and again on each"
-            f" replay.\n"
-            f"  at {site[0]}:{site[1]} in {frame.f_code.co_name}()\n" + (f"      {shown}\n" if shown else "") + f"  Use"
-            f" `await {context}.call_activity({name}, input=...)`."
+        violation = self._report_at(
+            frame.f_lineno,
+            frame,
+            default_catalogue().rules["DET814"],
+            function.__qualname__,
+            detail=f"`{name}` is an activity and is called directly, so it runs as a part of the workflow, and again on"
+            " each replay",
+            advice=f"`await {context}.call_activity({name}, input=...)`",
+        )
+        if violation is not None:
+            raise violation
+
+    def _report_at(
+        self,
+        line: int,
+        frame: types.FrameType,
+        rule: Rule,
+        what: str,
+        *,
+        detail: str,
+        advice: str,
+        call_name: str | None = None,
+    ) -> SandboxViolationError | None:
+        """Warn, once for each place and `what`; in strict mode, return the violation, which fails the turn."""
+        code, source = frame.f_code, source_of(frame.f_code.co_filename, frame.f_globals)
+        pragmas = source.allowed_at(line, line) if source is not None else ()
+        if self._is_allowed_in(frame, rule, call_name) or any(allows(each.names, rule, call_name) for each in pragmas):
+            return None
+        site = (code.co_filename, line, what)
+        if not self.strict and (site in self.policy.warned or self.execution.is_replaying):
+            return None
+        self.policy.warned.add(site)
+        finding = Finding(
+            rule=rule,
+            file=code.co_filename,
+            line=line,
+            column=None,
+            function=code.co_name,
+            reached=(),
+            detail=detail,
+            advice=advice,
+            source_line=source.line(line) if source is not None else "",
         )
         if self.strict:
-            raise self.fail(message)
-        where = f"workflow {self.policy.workflow_name!r}, instance {self.execution.instance_id!r}"
-        warnings.warn_explicit(f"{message}\n  [{where}]", NonDeterminismWarning, site[0], site[1], registry=None)
+            return self.fail(finding.text())
+        warn(finding, self.policy.workflow_name, self.execution.instance_id)
+        return None
 
     def _is_allowed(self, call: Call, frame: types.FrameType) -> bool:
-        allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())
-        if allowed and allows(allowed, call.rule, call.name):
-            return True
-        names = self.policy.functions.get(id(frame.f_code))
-        if names and allows(names, call.rule, call.name):
-            return True
-        if _is_called_by_logging(frame):
+        if self._is_allowed_in(frame, call.rule, call.name):
             return True
         source = source_of(frame.f_code.co_filename, frame.f_globals)
         if source is None or not source.pragmas:
@@ -253,6 +264,12 @@ class WatchedExecution:
         return any(
             allows(pragma.names, call.rule, call.name) for pragma in source.allowed_at(position.line, position.end_line)
         )
+
+    def _is_allowed_in(self, frame: types.FrameType, rule: Rule, call_name: str | None) -> bool:
+        """Whether the workflow, the process, a block or the function of `frame` allows it, or `logging` runs it."""
+        allowed = (*self.policy.allowed, *allowance.everywhere(), *allowance.in_block())
+        names = (*allowed, *self.policy.functions.get(id(frame.f_code), ()))
+        return allows(names, rule, call_name) or _is_called_by_logging(frame)
 
     def _count_read(self, call: Call, frame: types.FrameType, inner: types.FrameType) -> None:
         self._reads += 1
