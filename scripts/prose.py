@@ -24,7 +24,8 @@ DOCUMENTATION = (
     "CONTRIBUTING.md",
     "docs/*.md",
     "docs/adr/*.md",
-    "docs/reference/*.md",
+    "docs/engine/*.md",
+    "docs/reference/**/*.md",
     "packages/*/README.md",
     "examples/**/*.py",
 )

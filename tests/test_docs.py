@@ -90,6 +90,17 @@ PAGES = {
         runs=[Run("order", 5, "shipped, receipt for 5 euros", ("charge", "ship"))],
     ),
     "docs/quick-start.md": Page(),
+    "docs/agents.md": Page(
+        runs=[
+            Run(
+                "assistant",
+                "Where is order 7?",
+                "Done: refunded 7 euros.",
+                ("call_model", "look_up", "refund"),
+                events=(("approval", True),),
+            )
+        ]
+    ),
     "docs/asyncio.md": Page(
         runs=[
             Run("side_by_side", None, ["<second>", "<first>", "<first>"]),
@@ -397,6 +408,10 @@ async def test_the_program_on_the_page_about_clients_returns_what_the_page_says(
     lines = await page["main"]()
     assert lines == ["order-7 cost 60", "terminated: too many"]
     assert f"`{json.dumps(lines)}`" in (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+
+
+async def test_the_test_on_the_page_about_agents_passes(tmp_path: Path) -> None:
+    await execute(write_module("docs/agents.md", tmp_path))["test_a_refusal_reaches_the_model"]()
 
 
 async def test_the_application_on_the_page_about_the_web_answers(
