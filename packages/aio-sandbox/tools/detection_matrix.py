@@ -124,6 +124,7 @@ BINDINGS = {
     "getattr": "`getattr` with a computed name",
     "closure": "closure",
 }
+_FROM_C = ("c_iterator", "c_key")
 SETUPS: dict[str, tuple[SandboxMode, frozenset[Layer]]] = {
     "best_effort": (SandboxMode.BEST_EFFORT, frozenset(Layer)),
     "strict": (SandboxMode.STRICT, frozenset(Layer)),
@@ -161,6 +162,8 @@ def program(name: str, args: str, binding: str, number: str) -> tuple[str, str] 
     module, path = split(name)
     if "pathlib" in args and module != "pathlib":
         return None
+    if "=" in args and binding in _FROM_C:
+        return None  # C passes values without keywords
     dotted = f"{module}.{'.'.join(path)}"
     use = "['PATH']" if name == "os.environ" else f"({args})"
     imports = f"import {module}"
