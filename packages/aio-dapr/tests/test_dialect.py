@@ -25,6 +25,7 @@ from durabletask_aio.dapr import (
     WorkflowRuntime,
     WorkflowValidationError,
 )
+from durabletask_aio.dapr._upstream_dapr import MAX_INPUT_BYTES
 
 
 def test_durabletask_is_never_imported():
@@ -74,8 +75,7 @@ def test_an_async_workflow_emits_the_actions_of_its_generator(name: str, session
     drive(twin)
     assert without_stack_traces(twin.actions) == without_stack_traces(generator.actions)
     assert twin.status == generator.status
-    if name != "patched":  # The sidecar adds to the history what a patch has decided; see `Session.continues`.
-        assert twin.turns.stats.hits == (len(twin.actions) - 1 if sessions else 0)
+    assert twin.turns.stats.hits == (len(twin.actions) - 1 if sessions else 0)
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -283,7 +283,60 @@ def test_a_patch_without_a_name_is_refused(name: Any):
     assert Instance(workflow).result == "refused"
 
 
+@pytest.mark.parametrize(
+    "retry_policy",
+    [None, RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=2)],
+    ids=["once", "retried"],
+)
+def test_an_input_that_dapr_cannot_pass_on_is_refused_at_the_call(retry_policy: Any):
+    async def workflow(ctx: WorkflowContext) -> str:
+        largest = "x" * (MAX_INPUT_BYTES - len('""'))
+        with pytest.raises(WorkflowValidationError, match=r"(?s)has 2,080,769 bytes as JSON, .*test_dialect\.py:"):
+            ctx.call_activity("a", input=largest + "x", retry_policy=retry_policy)
+        await ctx.call_activity("b", input=largest, retry_policy=retry_policy)
+        return "done"
+
+    instance = Instance(workflow)
+    assert instance.kinds()[0] == [(2, "scheduleTask")]
+    instance.complete(2, None)
+    assert instance.result == "done"
+    assert replayed(instance) == [serialized(turn) for turn in instance.actions]
+
+
 # -- sessions ---------------------------------------------------------------------------------------------------------
+
+
+async def two_patches(ctx: WorkflowContext) -> list[bool]:
+    first = ctx.patched("first")
+    await ctx.call_activity("a")
+    second = ctx.patched("second")
+    await ctx.call_activity("b")
+    return [first, second, ctx.patched("first")]
+
+
+def test_a_session_continues_after_patches_and_ends_if_the_history_has_others():
+    live, other = Instance(two_patches), Instance(two_patches)
+    for instance in (live, other):
+        instance.complete(1, "a")
+    assert live.turns.stats.hits == 1
+    del other.history[-3].workflowStarted.version.patches[:]  # as if another worker, with older code, had run the turn
+    for instance in (live, other):
+        instance.complete(2, "b")
+    assert (live.turns.stats.hits, live.turns.stats.misses) == (2, 0)
+    assert (other.turns.stats.hits, other.turns.stats.misses) == (1, 1)
+    assert live.result == [True, True, True]
+    assert other.result == [True, False, True]
+
+
+def test_a_session_of_a_named_version_is_continued():
+    async def workflow(ctx: WorkflowContext) -> str:
+        await ctx.call_activity("a")
+        return "done"
+
+    instance = Instance(workflow, version="v1")
+    instance.complete(1, None)
+    assert instance.result == "done"
+    assert instance.turns.stats.hits == 1
 
 
 def test_a_history_that_does_not_begin_with_what_the_instance_has_seen_is_replayed():

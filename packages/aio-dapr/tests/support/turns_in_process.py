@@ -26,13 +26,18 @@ class Instance:
         workflow: An async function, or a generator of Dapr's.
         value: Its input.
         sessions: How many instances are kept between turns.
+        version: The name of the version of an async workflow.
     """
 
-    def __init__(self, workflow: Callable[..., Any], value: Any = None, *, sessions: int = 10) -> None:
+    def __init__(
+        self, workflow: Callable[..., Any], value: Any = None, *, sessions: int = 10, version: str | None = None
+    ) -> None:
         self.turns = Turns(sessions)
         self.registry = worker._Registry()
         if _is_async(workflow):
-            self.registry.add_named_orchestrator(*_orchestrator(workflow, None, None))
+            self.registry.add_named_orchestrator(
+                *_orchestrator(workflow, None, None), version_name=version, is_latest=True
+            )
         else:
 
             def orchestrator(ctx: Any, input: Any = None) -> Any:
@@ -54,10 +59,12 @@ class Instance:
         self.batches.append(new)
         results = self.turns.make_executor(self.registry, LOGGER).execute("i", list(self.history), new)
         self.status = results.encoded_custom_status
-        if results.patches:
+        if results.patches or results.version_name:
             # The sidecar adds them to the event that it keeps.
             new[0] = helpers.new_workflow_started_event(self.now)
             new[0].workflowStarted.version.patches.extend(results.patches)
+            if results.version_name:
+                new[0].workflowStarted.version.name = results.version_name
         self.history += new
         for action in results.actions:
             confirmed = _confirmation(action)

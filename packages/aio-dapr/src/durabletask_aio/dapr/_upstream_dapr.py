@@ -131,6 +131,17 @@ def summary(name: str) -> Callable[[Any], object]:
     return found
 
 
+MAX_INPUT_BYTES = 2 * 1024 * 1024 - 16 * 1024
+"""How large the input of an activity may be as JSON.
+
+The scheduler takes 2 MiB, the names and ids beside the input included; Dapr tries forever to pass on what is larger.
+"""
+
+
+class InputTooLargeError(Exception):
+    """The input of an activity is larger than Dapr can pass on; the message says by how much."""
+
+
 class _JsonConverter:
     """Dapr's encoding of values, with the methods of a data converter of Microsoft's SDK."""
 
@@ -174,6 +185,8 @@ class DialectContext(worker._RuntimeOrchestrationContext):
         if keywords.get("fn_task") is None:
             value, policy = keywords.get("input"), keywords.pop("retry_policy", None)
             encoded = None if value is None else shared.to_json(value)
+            if self.is_async and encoded is not None and not keywords.get("is_sub_orch", False):
+                _check_size(encoded)
             keywords["input"] = encoded  # as for a retry, whose input is encoded already
             if policy is None:
                 keywords["fn_task"] = CompletableTask()
@@ -286,6 +299,12 @@ class DialectContext(worker._RuntimeOrchestrationContext):
         """Release entity locks, of which there are none."""
 
 
+def _check_size(encoded: str) -> None:
+    size = len(encoded)  # Dapr's SDK writes JSON in ASCII
+    if size > MAX_INPUT_BYTES:
+        raise InputTooLargeError(f"has {size:,} bytes as JSON, and Dapr takes {MAX_INPUT_BYTES:,} at most")
+
+
 def new_context(executor: Any, instance_id: str) -> DialectContext:
     """Return an empty context for the first turn of an instance."""
     context = DialectContext(instance_id)
@@ -303,6 +322,26 @@ def new_results(context: Any, actions: list[Any]) -> Any:
         version_name=context._version_name,
         patches=patches,
     )
+
+
+def as_committed(events: Sequence[Any], results: Any) -> list[Any]:
+    """Return the new events of a turn as the history will have them.
+
+    The sidecar adds the version of the workflow and the patches that it has passed to the first start of a turn.
+    """
+    committed = list(events)
+    if results.version_name or results.patches:
+        for position, event in enumerate(committed):
+            if event.HasField("workflowStarted"):
+                started = type(event)()
+                started.CopyFrom(event)
+                started.workflowStarted.ClearField("version")
+                if results.version_name:
+                    started.workflowStarted.version.name = results.version_name
+                started.workflowStarted.version.patches.extend(results.patches)
+                committed[position] = started
+                break
+    return committed
 
 
 class ExecutorBase(worker._OrchestrationExecutor):

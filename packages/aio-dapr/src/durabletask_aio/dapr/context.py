@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import dapr.ext.workflow as dapr_workflow
 from durabletask_aio.core import AsyncWorkflowContext, Operation
 from durabletask_aio.dapr import _upstream_runtime
+from durabletask_aio.dapr._upstream_dapr import InputTooLargeError
 
 _REFUSED = {
     "run": "steps in place: call an activity instead",
@@ -65,17 +66,22 @@ class WorkflowContext(AsyncWorkflowContext):
             The operation.
 
         Raises:
-            WorkflowValidationError: if an argument is wrong, or the input cannot be written.
+            WorkflowValidationError: if an argument is wrong, or Dapr cannot take the input.
         """
         self._refuse_keyword("call_activity", "tags", tags)
         self._refuse_keyword("call_activity", "return_type", return_type)
-        with _upstream_runtime.routed(self._execution.upstream, app_id, propagation):
-            return super().call_activity(
-                _upstream_runtime.name_of(activity),
-                input=input,
-                retry_policy=_upstream_runtime.policy_of(retry_policy),
-                raises=raises,
-            )
+        name = _upstream_runtime.name_of(activity)
+        try:
+            with _upstream_runtime.routed(self._execution.upstream, app_id, propagation):
+                return super().call_activity(
+                    name, input=input, retry_policy=_upstream_runtime.policy_of(retry_policy), raises=raises
+                )
+        except InputTooLargeError as error:
+            raise self._execution.usage_error(
+                f"the input of activity {getattr(name, '__name__', name)!r} {error}: it would never run",
+                "await ctx.call_activity(work, input=data)",
+                "await ctx.call_activity(work, input=key)   # of data in a store",
+            ) from None
 
     def call_child_workflow(
         self,

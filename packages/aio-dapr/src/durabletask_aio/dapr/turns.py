@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from durabletask_aio.core.hosting import TurnExecutor, WorkflowRun, turn_scope
+from durabletask_aio.dapr._upstream_dapr import as_committed
 
 
 @dataclass
@@ -142,7 +143,7 @@ class Turn:
                 scope.keep()
         if is_kept:
             executor.detach_request()
-            seen = [*old_events, *new_events]
+            seen = [*old_events, *as_committed(new_events, result)]
             executor.processed = len(seen)
             self._turns.store(instance_id, Session(executor, runs, seen))
         elif session is None and scope.runs:
