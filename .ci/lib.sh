@@ -66,7 +66,7 @@ install_chromium() {
 # Dapr's sidecar is built by Go from the modules of its proxy: minutes of two processors with empty caches, seconds if it
 # is there. So it is built at low priority while other steps run.
 start_building_dapr() {
-  nice -n 19 "$python" packages/aio-dapr/tests/support/dapr_binary.py >"$work/dapr" 2>&1 &
+  nice -n 10 "$python" packages/aio-dapr/tests/support/dapr_binary.py >"$work/dapr" 2>&1 &
   dapr_build=$!
 }
 
