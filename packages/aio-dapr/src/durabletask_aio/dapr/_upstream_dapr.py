@@ -134,7 +134,7 @@ def summary(name: str) -> Callable[[Any], object]:
 MAX_INPUT_BYTES = 2 * 1024 * 1024 - 16 * 1024
 """How large the input of an activity may be as JSON.
 
-The scheduler takes 2 MiB, the names and ids beside the input included; Dapr tries forever to pass on what is larger.
+The scheduler takes 2 MiB, with the names and ids that it is sent with; Dapr tries forever to pass on what is larger.
 """
 
 
