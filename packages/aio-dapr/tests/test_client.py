@@ -19,7 +19,7 @@ DATA = [0, "", False, [], {}, "text", None]
 
 
 @pytest.fixture(scope="module")
-def address(cluster: Cluster) -> Iterator[dict[str, str]]:
+def address(cluster: Cluster) -> Iterator[dict[str, Any]]:
     """The sidecar, with a worker that has the workflow `one_event`, which returns the data of its event."""
     worker = WorkerProcess(cluster, Path(async_workflows.__file__))
     worker.start()
@@ -27,7 +27,7 @@ def address(cluster: Cluster) -> Iterator[dict[str, str]]:
     worker.end()
 
 
-def test_an_event_has_the_data_that_it_was_given(address: dict[str, str]) -> None:
+def test_an_event_has_the_data_that_it_was_given(address: dict[str, Any]) -> None:
     received: list[Any] = []
     with closing(DaprWorkflowClient(**address)) as client:
         for data in DATA:
@@ -39,7 +39,7 @@ def test_an_event_has_the_data_that_it_was_given(address: dict[str, str]) -> Non
     assert received == DATA
 
 
-async def test_an_event_of_the_async_client_has_the_data_that_it_was_given(address: dict[str, str]) -> None:
+async def test_an_event_of_the_async_client_has_the_data_that_it_was_given(address: dict[str, Any]) -> None:
     received: list[Any] = []
     client: Any = AsyncDaprWorkflowClient(**address)
     try:
