@@ -152,13 +152,13 @@ def same_fields(message, asked):
 @pytest.mark.parametrize("asked", CALLS)
 def test_the_call_of_an_activity_is_encoded_as_its_messages_are(asked):
     event = same_fields(pb.TaskScheduledEvent(name=asked.name, tags=asked.tags), asked)
-    assert pb.TaskScheduledEvent.FromString(events.task_scheduled(asked)) == event
+    assert pb.TaskScheduledEvent.FromString(events.task_scheduled(asked, events.called(asked))) == event
     for number in (0, 1, 128, 2**31 - 1, -1):
         instance = pb.OrchestrationInstance(instanceId="ö" * 100)
         request = pb.ActivityRequest(name=asked.name, taskId=number, orchestrationInstance=instance, tags=asked.tags)
         same_fields(request, asked)
         for source in (asked, event):
-            encoded = events.activity_request(instance.instanceId, number, source)
+            encoded = events.activity_request(instance.instanceId, number, source, events.called(source))
             assert pb.ActivityRequest.FromString(encoded) == request
             if asked.name and not asked.tags:
                 assert encoded == request.SerializeToString()
@@ -166,8 +166,8 @@ def test_the_call_of_an_activity_is_encoded_as_its_messages_are(asked):
 
 def test_fields_of_newer_protocols_are_not_carried_over_into_other_messages():
     asked = pb.ScheduleTaskAction.FromString(pb.ScheduleTaskAction(name="plain").SerializeToString() + b"\x32\x02no")
-    assert events.task_scheduled(asked) == pb.TaskScheduledEvent(name="plain").SerializeToString()
-    assert not pb.ActivityRequest.FromString(events.activity_request("one", 1, asked)).HasField("parentTraceContext")
+    assert events.task_scheduled(asked, events.called(asked)) == pb.TaskScheduledEvent(name="plain").SerializeToString()
+    assert not pb.ActivityRequest.FromString(events.activity_request("one", 1, asked, events.called(asked))).HasField("parentTraceContext")
 
 
 @pytest.mark.parametrize("number", [0, 1, 128, 2**31 - 1, -1])

@@ -12,6 +12,8 @@ from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from worker_support import run, started, wait_until
 
 from durabletask_aio.testing.local import LocalBackend
+from durabletask_aio.worker import activity_tracing
+from durabletask_aio.worker._upstream import pb
 
 
 def plain(ctx: Any, value: Any) -> Any:
@@ -142,3 +144,15 @@ def test_an_async_activity_runs_inside_its_span(
 
     spans = {(span.name, span.kind.name): span for span in tracer_provider.exporter.get_finished_spans()}
     assert spans["mine", "INTERNAL"].parent.span_id == spans["activity:tracing", "SERVER"].context.span_id
+
+
+@pytest.mark.parametrize("sent", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["none", "one"])
+def test_without_a_provider_an_activity_continues_the_trace_that_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    monkeypatch.setattr(activity_tracing, "has_tracer_provider", lambda: False)
+    with activity_tracing.ActivitySpan("activity:plain", trace_context=pb.TraceContext(traceParent=sent)) as span:
+        current = trace.get_current_span().get_span_context()
+    assert current.trace_id == int(sent[3:35] or "0", 16)
+    assert (span is None) == (not sent)

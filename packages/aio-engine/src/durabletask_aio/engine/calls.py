@@ -387,7 +387,7 @@ class CallContext(grpc.ServicerContext):
         if getattr(response, "DESCRIPTOR", None) is not self.method.response:
             self.finish(CallStatus(grpc.StatusCode.INTERNAL, "Failed to serialize response!"))
             return None
-        if self.sent_initial_metadata is None:
+        if self.sent_initial_metadata is None and self.method.is_streaming:  # otherwise the call ends now
             self._set_initial_metadata(())
         return _copy(response) if self.method.keeps_messages else response
 

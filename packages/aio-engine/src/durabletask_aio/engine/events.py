@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
@@ -75,27 +75,26 @@ def encode(time: int, field: str, body: bytes = b"", number: int = -1) -> bytes:
         body: the value of that field, encoded.
         number: of the action, if the event confirms one.
     """
-    return _head(time, number) + frame(_EVENT_TAGS[field], body)
+    return _event_id(number) + _timestamp(time) + frame(_EVENT_TAGS[field], body)
 
 
 @lru_cache(maxsize=256)
-def _head(time: int, number: int) -> bytes:
-    """Encode the fields that all events have: `eventId` and `timestamp`."""
+def _event_id(number: int) -> bytes:
+    # Cached, since nearly all events have the same: -1, which takes ten bytes.
+    return integer(b"\x08", number)
+
+
+@lru_cache(maxsize=256)
+def _timestamp(time: int) -> bytes:
+    # Cached, since the events of a turn have the same.
     seconds, rest = divmod(time, MICROSECONDS)
-    stamp = _seconds(seconds) + integer(b"\x10", rest * 1000)
-    return _event_id(number) + frame(b"\x12", stamp)
+    return frame(b"\x12", _seconds(seconds) + integer(b"\x10", rest * 1000))
 
 
 @lru_cache(maxsize=16)
 def _seconds(seconds: int) -> bytes:
     # Cached, since nearly all events of a second have the same.
     return integer(b"\x08", seconds)
-
-
-@lru_cache(maxsize=16)
-def _event_id(number: int) -> bytes:
-    # Cached, since nearly all events have the same: -1, which takes ten bytes.
-    return integer(b"\x08", number)
 
 
 def integer(tag: bytes, number: int) -> bytes:
@@ -244,30 +243,30 @@ def timer_fired(time: int, timer_id: int, fire_at: Timestamp) -> bytes:
     return encode(time, "timerFired", fired.SerializeToString())
 
 
-def task_scheduled(asked: pb.ScheduleTaskAction) -> bytes:
-    """Encode the body of the event that confirms the call of an activity."""
-    encoded = _called(asked)
+def called(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
+    """Encode name, version and input of an activity, whose numbers are the same in action, event and request."""
+    return text(b"\x0a", asked.name) + optional_text(b"\x12", asked, "version") + optional_text(b"\x1a", asked, "input")
+
+
+def task_scheduled(asked: pb.ScheduleTaskAction, call: bytes) -> bytes:
+    """Encode the body of the event that confirms the call of an activity; `call` is what `called` returns for it."""
     if asked.tags or asked.HasField("parentTraceContext"):
         rest = pb.TaskScheduledEvent(tags=asked.tags)
         _copy_trace(asked, rest)
-        encoded += rest.SerializeToString()
-    return encoded
+        return call + cast(bytes, rest.SerializeToString())
+    return call
 
 
-def activity_request(instance_id: str, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
-    """Encode the request to run an activity, from the action or the event that asks for it."""
-    instance = frame(b"\x22", text(b"\x0a", instance_id))
-    encoded = _called(asked) + instance + integer(b"\x28", number)
+def activity_request(
+    instance_id: str, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent, call: bytes
+) -> bytes:
+    """Encode the request to run an activity, from the action or the event that asks for it, and its `called`."""
+    encoded = call + frame(b"\x22", text(b"\x0a", instance_id)) + integer(b"\x28", number)
     if asked.tags or asked.HasField("parentTraceContext"):
         rest = pb.ActivityRequest(tags=asked.tags)
         _copy_trace(asked, rest)
         encoded += rest.SerializeToString()
     return encoded
-
-
-def _called(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> bytes:
-    """Encode name, version and input, whose numbers are the same in the action, the event and the request."""
-    return text(b"\x0a", asked.name) + optional_text(b"\x12", asked, "version") + optional_text(b"\x1a", asked, "input")
 
 
 def _copy_trace(asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent, to: Any) -> None:

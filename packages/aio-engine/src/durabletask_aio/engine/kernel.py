@@ -206,7 +206,7 @@ class Kernel:
                     outcomes.append((entry, result, None))
                     transactions.append(transaction)
             if any(each.has_written for each in transactions):
-                now = self._write_time()
+                now = self._write_time(transactions[-1].context.now)
                 self._keep_leases(transactions[-1])
                 self.store.commit()
                 self._time_written = now
@@ -241,10 +241,9 @@ class Kernel:
         for entry in group:
             entry.finish(None, EngineBusyError(f"not written: {error}") if is_busy else error)
 
-    def _write_time(self) -> int:
+    def _write_time(self, now: int) -> int:
         """Keep the time for the engine's next life; returns the time that is kept once this is committed."""
         # At most once a second: what the file says is a little behind, which `_CLOCK_MARGIN` makes up for.
-        now = self.clock.now()
         if now - self._time_written <= 1_000_000:
             return self._time_written
         self.store.set_meta("time", now)

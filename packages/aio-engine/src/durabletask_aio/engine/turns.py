@@ -240,7 +240,8 @@ class _TurnCommit:
     def _ask_again(self, event: pb.HistoryEvent, reason: str | None) -> None:
         number, changes = event.eventId, self.changes
         if _is(event, "taskScheduled"):
-            changes.tasks.append(self._new_task(number, event.taskScheduled))
+            asked = event.taskScheduled
+            changes.tasks.append(self._new_task(number, asked, events.called(asked)))
         elif _is(event, "timerCreated"):
             changes.timers.append(self._new_timer(number, event.timerCreated))
         elif _is(event, "subOrchestrationInstanceCreated"):
@@ -286,10 +287,11 @@ class _TurnCommit:
 
     def schedule_task(self, action: pb.OrchestratorAction) -> None:
         asked = action.scheduleTask
-        self._record_encoded("taskScheduled", events.task_scheduled(asked), action.id)
-        self.changes.tasks.append(self._new_task(action.id, asked))
+        call = events.called(asked)
+        self._record_encoded("taskScheduled", events.task_scheduled(asked, call), action.id)
+        self.changes.tasks.append(self._new_task(action.id, asked, call))
 
-    def _new_task(self, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent) -> Task:
+    def _new_task(self, number: int, asked: pb.ScheduleTaskAction | pb.TaskScheduledEvent, call: bytes) -> Task:
         instance = self.instance
         return Task(
             seq=0,
@@ -299,7 +301,7 @@ class _TurnCommit:
             task_id=number,
             name=asked.name,
             version=events.optional(asked, "version"),
-            request=events.activity_request(instance.instance_id, number, asked),
+            request=events.activity_request(instance.instance_id, number, asked, call),
         )
 
     def create_timer(self, action: pb.OrchestratorAction) -> None:

@@ -7,19 +7,22 @@ gets a substitute of the same type name, and the original exception propagates.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, cast
 
 from durabletask_aio.core.hosting import recordable
 from durabletask_aio.worker._upstream import tracing
+from durabletask_aio.worker.spans import has_tracer_provider
 
 
 class ActivitySpan(AbstractContextManager[Any]):
-    """A span of upstream's; the arguments are those of `tracing.start_span`."""
+    """A span of upstream's, or none if there is nothing to record or pass on; arguments of `tracing.start_span`."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self._span: Any = tracing.start_span(*arguments, **keywords)
+    def __init__(self, name: str, trace_context: Any = None, **keywords: Any) -> None:
+        # Requests of upstream's sync code have an empty context where the engine has sent none.
+        is_traced = has_tracer_provider() or (trace_context is not None and trace_context.traceParent)
+        self._span: Any = tracing.start_span(name, trace_context, **keywords) if is_traced else nullcontext()
 
     def __enter__(self) -> Any:
         return self._span.__enter__()

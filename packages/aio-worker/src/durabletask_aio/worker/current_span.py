@@ -64,6 +64,11 @@ def orchestration_spans(trace_context: Callable[[], Any]) -> AbstractContextMana
     return _current(outer.outer if isinstance(outer, WorkflowCurrentSpan) else outer, orchestration)
 
 
+def has_tracer_provider() -> bool:
+    """See `spans.has_tracer_provider`."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def _current(outer: Span, orchestration: _Parent) -> Iterator[None]:
     token = otel_context.attach(trace.set_span_in_context(WorkflowCurrentSpan(outer, orchestration)))

@@ -32,3 +32,8 @@ def orchestration_spans(trace_context: Callable[[], Any]) -> AbstractContextMana
         trace_context: Returns the context of the orchestration's span, if there is one by then.
     """
     return nullcontext() if _with_opentelemetry is None else _with_opentelemetry.orchestration_spans(trace_context)
+
+
+def has_tracer_provider() -> bool:
+    """Return whether the program has set a tracer provider; spans record nothing without one."""
+    return _with_opentelemetry is not None and _with_opentelemetry.has_tracer_provider()
