@@ -166,8 +166,10 @@ def test_the_call_of_an_activity_is_encoded_as_its_messages_are(asked):
 
 def test_fields_of_newer_protocols_are_not_carried_over_into_other_messages():
     asked = pb.ScheduleTaskAction.FromString(pb.ScheduleTaskAction(name="plain").SerializeToString() + b"\x32\x02no")
-    assert events.task_scheduled(asked, events.called(asked)) == pb.TaskScheduledEvent(name="plain").SerializeToString()
-    assert not pb.ActivityRequest.FromString(events.activity_request("one", 1, asked, events.called(asked))).HasField("parentTraceContext")
+    call = events.called(asked)
+    assert events.task_scheduled(asked, call) == pb.TaskScheduledEvent(name="plain").SerializeToString()
+    encoded = events.activity_request("one", 1, asked, call)
+    assert not pb.ActivityRequest.FromString(encoded).HasField("parentTraceContext")
 
 
 @pytest.mark.parametrize("number", [0, 1, 128, 2**31 - 1, -1])

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +156,9 @@ class TestResponses:
         stub = self.Stub()
         activities = binding.activities
         if activities.is_async("activity"):
-            assert activities.begin(request, stub, "completion").result(30)
+            ended: Future[tuple[bool, BaseException | None]] = Future()
+            activities.begin(request, stub, "completion", lambda *outcome: ended.set_result(outcome))
+            assert ended.result(30) == (True, None)
         else:
             activities.execute(request, stub, "completion")
         activities.close()

@@ -315,3 +315,12 @@ class TestDaemonThreads:
             threads.submit(lambda: 1 // 0).result(30)
         assert threads.submit(lambda: 2).result(30) == 2
         threads.shutdown()
+
+    def test_log_what_a_call_without_a_future_raises(self, caplog: pytest.LogCaptureFixture) -> None:
+        threads = DaemonThreads(1, "one")
+        seen: list[int] = []
+        threads.call(sys.exit, "gone")
+        threads.call(seen.append, 1)
+        threads.shutdown()
+        assert seen == [1]
+        assert "SystemExit: gone" in caplog.text

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _request: contextvars.ContextVar[pb.ActivityRequest] = contextvars.ContextVar("durabletask_aio_activity_request")
 
+_Ended = Callable[[bool, "BaseException | None"], None]
+
 
 class _Registered(NamedTuple):
     """A registered activity, and what is asked about it for each work item."""
@@ -149,33 +151,32 @@ class Activities:
 
     # -- async activities ----------------------------------------------------------------------------------------
 
-    def begin(self, request: pb.ActivityRequest, stub: Any, token: Any) -> Future[bool]:
+    def begin(self, request: pb.ActivityRequest, stub: Any, token: Any, ended: _Ended) -> None:
         """Start an async activity on its loop, and deliver its result; does not wait.
 
-        Returns:
-            A future of whether the activity had an outcome; `False` means that the worker stopped before.
+        Args:
+            request: The request to run it.
+            stub: For its result.
+            token: The completion token.
+            ended: Called at the end, on any thread: with whether the activity had an outcome, `False` means that the
+                worker stopped before, and with the error if it could not be run.
         """
-        ended: Future[bool] = Future()
         name = f"activity {request.name} #{request.taskId} of {request.orchestrationInstance.instanceId}"
         response = self._loop.submit(lambda: self._respond(request, token), name=name)
         response.add_done_callback(lambda response: self._responded(response, request, stub, ended))
-        return ended
 
     def _responded(
-        self, response: Future[pb.ActivityResponse | None], request: pb.ActivityRequest, stub: Any, ended: Future[bool]
+        self, response: Future[pb.ActivityResponse | None], request: pb.ActivityRequest, stub: Any, ended: _Ended
     ) -> None:
         error = response.exception()
-        if error is not None:
-            ended.set_exception(error)
-            return
-        outcome = response.result()
+        outcome = None if error is not None else response.result()
         if outcome is None:
-            ended.set_result(False)
+            ended(False, error)
             return
 
         def deliver(error: Exception | None) -> None:
             self._deliver(outcome, request, stub, error)
-            ended.set_result(True)
+            ended(True, None)
 
         if not self._sends_futures or _upstream.payload_store_of(self._worker) is not None:
             self.deliveries.run_in_thread(deliver, None)
@@ -185,7 +186,7 @@ class Activities:
             if error is not None:
                 deliver(error)
             else:
-                ended.set_result(True)
+                ended(True, None)
 
         interceptor = self._leases.interceptor
         self.deliveries.send(lambda: interceptor.start(lambda: stub.CompleteActivityTask.future(outcome)), sent)

@@ -5,6 +5,7 @@ The threads of `concurrent.futures` are joined when the interpreter ends, those 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("durabletask.aio.worker")
 
 _current = threading.local()
 
@@ -69,15 +72,33 @@ class DaemonThreads(Executor):
             else:
                 future.set_result(result)
 
+        self._submit(call)
+        return future
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function on one of the threads, without a future; what it raises is logged.
+
+        Raises:
+            RuntimeError: After `shutdown`.
+        """
+
+        def call() -> None:
+            try:
+                function(*arguments)
+            except BaseException:
+                _logger.exception("A call in a thread of the worker has raised")
+
+        self._submit(call)
+
+    def _submit(self, call: Callable[[], None]) -> None:
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot submit a call after shutdown")
             self._calls.put(call)
             if self._waiting > 0 or len(self._threads) >= self._number:
                 self._waiting -= 1
-                return future
+                return
             self._start_thread()
-        return future
 
     def change_number(self, difference: int) -> None:
         """Allow so many threads more, or less.  Calls that wait begin in a new thread; threads do not end."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from durabletask_aio.worker import _upstream
@@ -32,9 +33,8 @@ from durabletask_aio.worker.work_item import WorkItem
 from durabletask_aio.worker.work_stream import WorkStream
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
-
     from durabletask_aio.worker.activities import Activities
+    from durabletask_aio.worker.daemon_threads import DaemonThreads
     from durabletask_aio.worker.instance_threads import InstanceThreads
     from durabletask_aio.worker.leases import Leases
     from durabletask_aio.worker.turns import Turns
@@ -293,17 +293,17 @@ class WorkItems:
                     self._begin(item)
                 else:
                     self._leases.call_when_connected(lambda: self._begin(item))
+            elif item.kind == TURN:
+                self._threads_of(item).call(self._run, item)
             else:
-                self._executor_of(item).submit(self._run, item)
+                _upstream.thread_pool_of(self._worker).submit(self._run, item)
         except Exception as error:
             self._abandon_after(error, item)
 
-    def _executor_of(self, item: WorkItem) -> Executor:
-        if item.kind == TURN:
-            if self._turns.may_keep(item.request):
-                return self._threads.thread_of(item.request.instanceId)
-            return self._threads.any_thread()
-        return _upstream.thread_pool_of(self._worker)
+    def _threads_of(self, item: WorkItem) -> DaemonThreads:
+        if self._turns.may_keep(item.request):
+            return self._threads.thread_of(item.request.instanceId)
+        return self._threads.any_thread()
 
     def _may_begin(self, item: WorkItem) -> bool:
         """Whether the engine has not given the item to another worker, as far as is known."""
@@ -351,23 +351,21 @@ class WorkItems:
     def _resume(self, item: WorkItem) -> None:
         """Continue a turn that has waited for a step, on its thread."""
         try:
-            self._threads.thread_of(item.request.instanceId).submit(self._run, item)
+            self._threads.thread_of(item.request.instanceId).call(self._run, item)
         except RuntimeError:  # The worker has stopped, and has given the turn back.
             self._turns.paused.discard(item.request)
 
     def _begin(self, item: WorkItem) -> None:
         """Start an async activity, on any thread."""
         if self._may_begin(item) and not self._activities.is_stopping:  # The grace period is for those that run.
-            ended = self._activities.begin(item.request, item.stub, item.token)
-            ended.add_done_callback(lambda ended: self._async_ended(ended, item))
+            self._activities.begin(item.request, item.stub, item.token, partial(self._async_ended, item))
         else:
             self._deliveries.run_in_thread(self._return_item, item)
 
-    def _async_ended(self, ended: Future[bool], item: WorkItem) -> None:
-        error = ended.exception()
+    def _async_ended(self, item: WorkItem, had_outcome: bool, error: BaseException | None) -> None:
         if error is not None:
             self._deliveries.run_in_thread(self._abandon_after, error, item)
-        elif ended.result():
+        elif had_outcome:
             if item.release is None:
                 item.execute(HANDLED, item.stub, item.token)
             self._finish(item)
