@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
@@ -253,7 +253,7 @@ def task_scheduled(asked: pb.ScheduleTaskAction, call: bytes) -> bytes:
     if asked.tags or asked.HasField("parentTraceContext"):
         rest = pb.TaskScheduledEvent(tags=asked.tags)
         _copy_trace(asked, rest)
-        return call + cast(bytes, rest.SerializeToString())
+        call += rest.SerializeToString()
     return call
 
 
