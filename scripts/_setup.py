@@ -66,8 +66,9 @@ def prepare(requirements=()):
     arguments = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for package in PACKAGES:
         # Editable, and all in one command: pip then finds each package's siblings here instead of asking an index.
-        extras = "[ui]" if package == "engine" else ""
-        arguments += ["--editable", os.path.join(ROOT, "packages", "aio-" + package) + extras]
+        arguments += ["--editable", os.path.join(ROOT, "packages", "aio-" + package)]
+    # In addition to the engine alone: older versions of pip do not find it for its siblings by its name with an extra.
+    arguments += ["--editable", os.path.join(ROOT, "packages", "aio-engine") + "[ui]"]
     _run(arguments + list(requirements), "pip could not install the packages; its last words are above.")
     with open(stamp, "w") as file:
         file.write(state)
