@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import durabletask.internal.orchestrator_service_pb2 as pb
 import durabletask.internal.orchestrator_service_pb2_grpc as grpc_stubs
@@ -514,6 +516,29 @@ class TestTheStream:
             'Received "orchestratorRequest" work item',
         }
         assert wait_until(lambda: expected <= set(caplog.messages))
+
+
+def test_a_stub_of_a_users_test_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, hub: Hub, jobs: Jobs, start: Start
+) -> None:
+    """Its calls are none of gRPC's: they answer with anything."""
+    stub = MagicMock()
+
+    def make_stub(channel: Any) -> Any:
+        real = grpc_stubs.TaskHubSidecarServiceStub(channel)
+        stub.GetWorkItems.side_effect = real.GetWorkItems
+        stub.CompleteActivityTask.side_effect = real.CompleteActivityTask
+        return stub
+
+    monkeypatch.setattr(upstream, "stubs", SimpleNamespace(TaskHubSidecarServiceStub=make_stub))
+    jobs.is_free.set()
+    start()
+    hub.activity("wait", 1)
+
+    assert wait_until(hub.answered("1 done"))
+    stub.Hello.assert_called_once()
+    stub.GetWorkItems.assert_called_once()
+    stub.CompleteActivityTask.assert_called_once()
 
 
 class TestTheChannel:

@@ -372,10 +372,9 @@ def set_work_items(worker: Worker, work_items: WorkItems) -> None:
             )
             return work_items.make_stream(open_raw(request, metadata=metadata), submit)
 
-        stub.GetWorkItems = get_work_items
-        if hasattr(hello, "with_call"):  # A channel of the user's may have plain functions.
-            stub.Hello = say_hello
-        return stub
+        # A channel of the user's may have plain functions.
+        first_call = say_hello if isinstance(hello, grpc.UnaryUnaryMultiCallable) else hello
+        return SimpleNamespace(Hello=first_call, GetWorkItems=get_work_items)
 
     run_loop = rebind_globals(
         TaskHubGrpcWorker._async_run_loop,
