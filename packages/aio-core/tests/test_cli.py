@@ -115,10 +115,18 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         "dev": "testing",
         "export": "engine",
         "fork": "engine",
+        "list": "engine",
         "purge": "engine",
+        "raise": "engine",
         "replay": "testing",
+        "resume": "engine",
         "retention": "engine",
+        "run": "engine",
         "serve": "engine",
+        "show": "engine",
+        "start": "engine",
+        "suspend": "engine",
+        "terminate": "engine",
         "timeline": "testing",
     }
     assert [line.split(maxsplit=1) for line in missing.splitlines()] == [

@@ -31,10 +31,18 @@ _EXTRAS = {
     "dev": "testing",
     "export": "engine",
     "fork": "engine",
+    "list": "engine",
     "purge": "engine",
+    "raise": "engine",
     "replay": "testing",
+    "resume": "engine",
     "retention": "engine",
+    "run": "engine",
     "serve": "engine",
+    "show": "engine",
+    "start": "engine",
+    "suspend": "engine",
+    "terminate": "engine",
     "timeline": "testing",
 }
 """The extra of the core's distribution that brings a sub-command."""

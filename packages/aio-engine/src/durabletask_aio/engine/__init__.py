@@ -54,6 +54,7 @@ For the outside:
     serving: what the commands that run an engine share.
     cli: `durabletask-aio serve`, `backup`, `export`, `fork`, `purge` and `retention`.
     instance_commands: `durabletask-aio start`, `list`, `show`, `raise`, `suspend`, `resume`, `cancel`, `terminate`.
+    run_command: `durabletask-aio run`.
     command_targets: which engine a command is for.
 
 The page, with the extra `ui`:

@@ -91,18 +91,24 @@ def start(
                 write(f"{started}\n")
             return
         click.echo(f"Started {printable(started)}; waiting for its end.", err=True)
-        state = _wait_for_end(client, started)
+        state = wait_for_end(client, started)
+    report_end(state, as_json=as_json)
+
+
+def report_end(state: OrchestrationState, *, as_json: bool) -> None:
+    """Write the result, or the reason why there is none; then the exit code is 1."""
     if as_json:
         write_json(_document(state))
     elif state.runtime_status.value == STATUSES["completed"]:
         write(f"{state.serialized_output or 'null'}\n")
     else:
-        click.echo(f"{printable(started)} is {_status_of(state)}: {printable(_failure_of(state))}", err=True)
+        click.echo(f"{printable(state.instance_id)} is {_status_of(state)}: {printable(_failure_of(state))}", err=True)
     if state.runtime_status.value != STATUSES["completed"]:
         click.get_current_context().exit(ExitCode.FINDINGS)
 
 
-def _wait_for_end(client: TaskHubGrpcClient, instance_id: str) -> OrchestrationState:
+def wait_for_end(client: TaskHubGrpcClient, instance_id: str) -> OrchestrationState:
+    """Wait until an instance has ended, for however long."""
     while True:
         try:
             state = client.wait_for_orchestration_completion(instance_id, timeout=_WAIT)
