@@ -430,6 +430,11 @@ async def test_the_application_on_the_page_about_the_web_answers(
         assert (await web.get("/orders/o2")).status_code == 404
 
 
+async def test_the_test_on_the_page_about_patches_passes(tmp_path: Path) -> None:
+    page = execute(write_module("docs/patches.md", tmp_path))
+    await page["test_each_stage_replays_the_histories_of_the_one_before"]()
+
+
 async def test_the_program_on_the_page_about_requests_returns_what_the_page_says(tmp_path: Path) -> None:
     page = execute(write_module("docs/requests.md", tmp_path))
     lines = await page["main"]()

@@ -13,6 +13,7 @@ from durabletask.worker import ConcurrencyOptions
 from durabletask.worker import TaskHubGrpcWorker as UpstreamWorker
 from worker_support import QUIET, finished, recorded, run, started, wait_until
 
+from durabletask_aio.worker import diverged_turns
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 ran = []
@@ -228,6 +229,87 @@ def test_an_old_worker_gives_back_what_a_new_one_has_patched(own_engine, no_leak
         finally:
             worker.stop()
     assert len(ran) == 1
+
+
+def ship(ctx, order):
+    return f"{order} by sea"
+
+
+def ship_by_air(ctx, order):
+    return f"{order} by air"
+
+
+async def without_patch(ctx, order):
+    for number in range(3):
+        await ctx.wait_for_external_event(f"go {number}")
+    return await ctx.call_activity("ship", input=order)
+
+
+async def with_patch(ctx, order):
+    for number in range(3):
+        await ctx.wait_for_external_event(f"go {number}")
+        if number == 1 and ctx.patched("ship-by-air"):
+            order = await ctx.run(str.upper, order)
+    return await ctx.call_activity("ship_by_air" if ctx.patched("ship-by-air") else "ship", input=order)
+
+
+@pytest.mark.parametrize("sessions", [0, 100])
+def test_a_rolling_deployment_of_a_patch_fails_no_instance(own_engine, no_leaks, monkeypatch, sessions):
+    """Old and new code side by side: instances have come to the patch, have not, or are started meanwhile."""
+    monkeypatch.setattr(diverged_turns, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(diverged_turns, "MAX_PAUSE", 0.1)
+
+    # The engine prefers the worker that had an instance last; one that is busy with another instance is passed over.
+    one = ConcurrencyOptions(maximum_concurrent_orchestration_work_items=1)
+
+    def worker_with(function):
+        worker = TaskHubGrpcWorker(
+            host_address=own_engine.address, logger=QUIET, max_extended_sessions=sessions, concurrency_options=one
+        )
+        worker.add_orchestrator(function, name="deliver")
+        worker.add_activity(ship)
+        worker.add_activity(ship_by_air)
+        worker.start()
+        return worker
+
+    ids = []
+
+    def go(instances, number):
+        for instance_id in instances:
+            client.raise_orchestration_event(instance_id, f"go {number}")
+
+    def one_is_given_back():
+        """Have instances under way that go from worker to worker, until the old one meets the patch."""
+        ids.extend(client.schedule_new_orchestration("deliver", input="tea") for _ in range(5))
+        for number in range(3):
+            go(ids[-5:], number)
+        return old_worker.extended_session_stats.diverged_turns > 0
+
+    def taken(instance_id, number):
+        events = recorded(own_engine, instance_id)
+        return any(event.eventRaised.name == f"go {number}" for event in events)
+
+    with TaskHubGrpcClient(host_address=own_engine.address, logger=QUIET) as client:
+        old_worker = worker_with(without_patch)
+        try:
+            before = [client.schedule_new_orchestration("deliver", input="tea") for _ in range(10)]
+            go(before[:5], 0)
+            go(before[:5], 1)
+            assert wait_until(lambda: all(taken(each, 1) for each in before[:5]))
+            new_worker = worker_with(with_patch)
+            try:
+                go(before[5:], 0)
+                assert wait_until(one_is_given_back)
+                old_worker.stop()
+                go(before[5:], 1)
+                go(before, 2)
+                outputs = [finished(client, each).serialized_output for each in [*before, *ids]]
+            finally:
+                new_worker.stop()
+        finally:
+            old_worker.stop()
+    assert outputs[:10] == [*['"tea by sea"'] * 5, *['"TEA by air"'] * 5]
+    assert set(outputs[10:]) <= {'"tea by sea"', '"TEA by air"'}
 
 
 def fails_until_released():

@@ -32,7 +32,7 @@ from durabletask_aio.core.functions import (
     orchestrator_info,
     unwrap_partial,
 )
-from durabletask_aio.core.journal import StepRunner, describe_record
+from durabletask_aio.core.journal import StepRunner, describe_record, is_deprecated_patch
 from durabletask_aio.core.loop import WorkflowLoop
 from durabletask_aio.core.metadata import from_tags as metadata_from_tags
 from durabletask_aio.core.metadata import to_tags as metadata_to_tags
@@ -100,6 +100,7 @@ __all__ = [
     "function_kind",
     "function_name",
     "is_cancellation",
+    "is_deprecated_patch",
     "is_recordable",
     "message_of",
     "metadata_from_tags",
