@@ -195,7 +195,8 @@ def _describe_row(row: Row) -> str:
 def _describe_bar(timeline: Timeline, row: Row, bar: Bar) -> str:
     lines = [_describe_row(row), f"at {offset_text(timeline, bar.start)}"]
     if bar.outcome is not Outcome.MOMENT:
-        lines.append(f"{OUTCOME_TEXTS[bar.outcome]}, {duration_text(bar.duration)}")
+        took = f", {duration_text(bar.duration)}" if row.has_duration else ""
+        lines.append(f"{OUTCOME_TEXTS[bar.outcome]}{took}")
     if bar.text:
         is_result = bar.outcome is Outcome.COMPLETED
         lines.append(f"result: {payload_text(bar.text, 1000)}" if is_result else bar.text)
