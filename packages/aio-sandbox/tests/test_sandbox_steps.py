@@ -31,6 +31,8 @@ import functools, os, time
 from pathlib import Path
 from durabletask.aio import AsyncWorkflowContext
 
+def given(): ...
+
 def read():
     return Path("rates").read_text() + os.environ["REGION"]
 
@@ -87,6 +89,33 @@ def codes(body: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", STEPS)
 def test_the_checker_finds_nothing_in_a_step(name: str, tmp_path: Path) -> None:
     assert codes(STEPS[name], tmp_path) == []
+
+
+CHANGES = {
+    "a list": "found = []\nawait ctx.run(lambda: found.append(1))",
+    "a list in a function": "found = list()\ndef local():\n    found.append(1)\nawait ctx.run(local)",
+    "an element": "found = given()\ndef local():\n    found['a'] = 1\nawait ctx.run(local)",
+    "an attribute": "found = given()\ndef local():\n    found.a.b = 1\nawait ctx.run(functools.partial(local))",
+    "a variable": "found = 1\ndef local():\n    nonlocal found\n    found += 1\nawait ctx.run(local)",
+}
+
+NO_CHANGES = {
+    "an own list": "found = []\ndef local(n):\n    found = []\n    found.append(n)\nawait ctx.run(local, 1)",
+    "an argument": "found = []\ndef local(found):\n    found.append(1)\nawait ctx.run(local, found)",
+    "a session": "session = given()\nawait ctx.run(lambda: session.add(1))",
+    "the workflow's own change": "found = []\nfound.append(await ctx.run(read))",
+    "a reader": "found = []\nawait ctx.run(lambda: len(found))",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_step_that_changes_a_variable_of_the_workflow_is_found(name: str, tmp_path: Path) -> None:
+    assert codes(CHANGES[name], tmp_path) == ["DET815"]
+
+
+@pytest.mark.parametrize("name", NO_CHANGES)
+def test_a_step_that_changes_what_is_its_own_is_fine(name: str, tmp_path: Path) -> None:
+    assert codes(NO_CHANGES[name], tmp_path) == []
 
 
 @pytest.mark.parametrize("name", WORKFLOW_CODE)

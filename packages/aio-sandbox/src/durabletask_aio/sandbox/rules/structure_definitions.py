@@ -209,6 +209,19 @@ STRUCTURE_RULES: Final = (
         "    await ctx.call_activity(charge, input=3)",
     ),
     Rule(
+        "DET815",
+        "step-changes-state",
+        Category.STATE,
+        _WARNING,
+        "A step changes a variable of its workflow",
+        "The function of a step does not run on replay: its result is taken from the history. A list that it appends"
+        " to, or a variable that it assigns, is then without the change, and the workflow decides otherwise than before.",
+        "the result of the step, which is recorded",
+        "the result of the step, which is recorded",
+        "found = []\nawait ctx.run(lambda: found.append(search(query)))",
+        "found = []\nfound.append(await ctx.run(search, query))",
+    ),
+    Rule(
         "DET901",
         "allowance-without-reason",
         Category.CHECKER,

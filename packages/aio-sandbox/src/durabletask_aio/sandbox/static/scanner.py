@@ -129,6 +129,9 @@ class Scanner(FunctionScan):
         self._visit(node.func)
         for argument in node.args:
             self._visit_evaluated(argument)
+        for place, name in step_arguments.changes(self, node.args[0]) if node.args else ():
+            detail = f"A step changes `{name}`, a variable of the workflow, and does not run on replay"
+            self.report(place, self.analysis.catalogue.rules["DET815"], detail=detail)
         for keyword in node.keywords:
             self._visit(keyword.value)
 

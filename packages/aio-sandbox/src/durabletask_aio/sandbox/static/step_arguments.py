@@ -11,9 +11,12 @@ import ast
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from durabletask_aio.sandbox.code.values import ContextMethod
+from durabletask_aio.sandbox.code.values import ContextMethod, SourceFunction
 from durabletask_aio.sandbox.static.function_scan import FunctionScan
+from durabletask_aio.sandbox.static.structural_rules import MUTATORS
 
+_DISPLAYS: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+_COLLECTIONS: Final = frozenset({"list", "dict", "set", "defaultdict", "deque", "Counter", "OrderedDict"})
 _RUN: Final = ContextMethod("run")
 _Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Assign"
 
@@ -54,6 +57,48 @@ def evaluated_parts(scan: FunctionScan, given: ast.expr) -> Iterator[ast.expr]:
 def _is_mapping(scan: FunctionScan, node: ast.expr) -> bool:
     calls = (scan.resolver.call(value) for value in scan.values(node))
     return any(call is not None and call.name in {"os.environ", "os.environb"} for call in calls)
+
+
+def changes(scan: FunctionScan, given: ast.expr) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
+    """The places in the function of a step that change a variable of the workflow, with its name."""
+    if isinstance(given, ast.Call) and is_partial(scan, given):
+        yield from changes(scan, given.args[0])
+        return
+    for value in scan.values(given):
+        if isinstance(value, SourceFunction) and value.scope is scan.scope:
+            nodes = list(ast.walk(value.node))
+            own = {each.arg for each in nodes if isinstance(each, ast.arg)}
+            outer = {name for each in nodes if isinstance(each, ast.Nonlocal) for name in each.names}
+            own |= {each.id for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+            for each in nodes:
+                name = _changed(scan, each, outer)
+                if name is not None and name not in own - outer and scan.scope.binds(name):
+                    assert isinstance(each, (ast.expr, ast.stmt))
+                    yield each, name
+
+
+def _changed(scan: FunctionScan, node: ast.AST, outer: set[str]) -> str | None:
+    """The variable that a node changes, by assigning it or by changing its value."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+        owner = node.func.value
+        return owner.id if isinstance(owner, ast.Name) and _is_collection(scan, owner.id) else None
+    if not isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
+        return None
+    if isinstance(node, ast.Name):
+        return node.id if node.id in outer else None
+    root: ast.AST = node
+    while isinstance(root, (ast.Attribute, ast.Subscript)):
+        root = root.value
+    return root.id if isinstance(root, ast.Name) else None
+
+
+def _is_collection(scan: FunctionScan, name: str) -> bool:
+    """Whether a variable of the workflow is certainly a list, a dictionary or a set, and no client or session."""
+    return any(
+        isinstance(each, _DISPLAYS)
+        or (isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id in _COLLECTIONS)
+        for each in scan.scope.bindings.get(name, ())
+    )
 
 
 class StepDefinitions:

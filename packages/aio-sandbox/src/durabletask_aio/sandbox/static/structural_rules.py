@@ -24,7 +24,7 @@ from durabletask_aio.sandbox.rules.catalogue import Rule
 from durabletask_aio.sandbox.static.function_scan import FunctionScan
 from durabletask_aio.sandbox.static.source_modules import SourceModule
 
-_MUTATORS: Final = frozenset(
+MUTATORS: Final = frozenset(
     [
         "append",
         "extend",
@@ -49,6 +49,7 @@ _MUTATORS: Final = frozenset(
         "symmetric_difference_update",
     ]
 )
+"""Methods that change the collection whose methods they are."""
 _ORDER_INSENSITIVE: Final = frozenset(
     [
         *("builtins.sorted", "builtins.set", "builtins.frozenset", "builtins.any", "builtins.all", "builtins.len"),
@@ -238,7 +239,7 @@ def report_import_time_value(scan: FunctionScan, node: ast.expr, value: ImportTi
 
 
 def _mutating_call(scan: FunctionScan, node: ast.Call) -> None:
-    if isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATORS:
+    if isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
         _report_state(scan, node, node.func.value, f"`{ast.unparse(node.func)}()` changes")
     elif _advances_shared_iterator(scan, node):
         detail = f"`{ast.unparse(node)}` advances an iterator that outlives the workflow"
