@@ -215,7 +215,7 @@ STRUCTURE_RULES: Final = (
         _WARNING,
         "A step changes a variable of its workflow",
         "The function of a step does not run on replay: its result is taken from the history. A list that it appends"
-        " to, or a variable that it assigns, is then without the change, and the workflow decides otherwise than before.",
+        " to, or a variable that it assigns, is then without the change, and the workflow may decide otherwise.",
         "the result of the step, which is recorded",
         "the result of the step, which is recorded",
         "found = []\nawait ctx.run(lambda: found.append(search(query)))",
