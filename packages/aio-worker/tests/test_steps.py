@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from durabletask.aio.client import WorkflowClient
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 from durabletask.testing import create_test_backend
 from durabletask.worker import ConcurrencyOptions
@@ -130,6 +131,66 @@ def test_a_waiting_step_gives_up_its_thread(own_engine, no_leaks, sessions):
             assert {finished(client, each).serialized_output for each in ids} == {'"released"'}
     finally:
         worker.stop()
+
+
+async def asked(ctx):
+    async for request in ctx.requests("add"):
+        total = await ctx.run(double, request.data)
+        request.answer(total)
+        if total == 6:
+            break
+    return "answered"
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "options"),
+    [
+        pytest.param(TaskHubGrpcWorker, {"max_extended_sessions": 0}, id="replayed"),
+        pytest.param(TaskHubGrpcWorker, {"max_extended_sessions": 100}, id="sessions"),
+        pytest.param(UpstreamWorker, {}, id="upstream"),
+    ],
+)
+def test_waiting_steps_and_requests_on_upstreams_in_memory_engine(worker_class, options):
+    """Fifty instances run their steps at the same time on a worker of six threads, and requests are answered.
+
+    Threads are not looked at: that engine has one for each timer, and a request has a timer for its limit.
+    """
+    port = free_port()
+    backend = create_test_backend(port=port)
+    engine: Any = SimpleNamespace(address=f"localhost:{port}")
+    concurrency = ConcurrencyOptions(maximum_concurrent_orchestration_work_items=100, maximum_thread_pool_workers=6)
+    try:
+        worker = started(
+            engine,
+            orchestrators=[waiting_async, asked],
+            worker_class=worker_class,
+            concurrency_options=concurrency,
+            **options,
+        )
+        try:
+            with TaskHubGrpcClient(host_address=engine.address, logger=QUIET) as client:
+                ids = [client.schedule_new_orchestration("waiting_async") for _ in range(50)]
+                assert wait_until(lambda: ran.count("waits") == 50), len(ran)
+                release.set()
+                assert {finished(client, each).serialized_output for each in ids} == {'"released"'}
+                handle = WorkflowClient(client).get_handle(client.schedule_new_orchestration("asked"))
+                assert [handle.ask("add", number, timeout=30) for number in (1, 3)] == [2, 6]
+                assert handle.result(timeout=30) == "answered"
+        finally:
+            worker.stop()
+    finally:
+        backend.stop()
+
+
+async def wait_async():
+    ran.append("waits")
+    while not release.is_set():
+        await asyncio.sleep(0.01)
+    return "released"
+
+
+async def waiting_async(ctx):
+    return await ctx.run(wait_async)
 
 
 def hang():
