@@ -1,7 +1,8 @@
 """Run the tests on every supported Python that is on this machine: `hatch run pythons:all [pytest arguments]`.
 
-`hatch run pythons:slow` runs the slow ones. `--except=VERSION` leaves a Python out; `--coverage` measures the coverage
-on the oldest Python that is left, which saves a run of its own. All other arguments are pytest's.
+`hatch run pythons:slow` runs the slow ones, `hatch run pythons:dapr` those of the package for Dapr. `--except=VERSION`
+leaves a Python out; `--coverage` measures the coverage on the oldest Python that is left, which saves a run of its own.
+All other arguments are pytest's.
 A Python that is missing is named, not downloaded, and is no failure.
 """
 
@@ -32,6 +33,7 @@ def find(version: str) -> Path | None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--environment", default="matrix")
     parser.add_argument("--script", default="all")
     parser.add_argument("--except", dest="skipped")
     parser.add_argument("--coverage", action="store_true")
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     for number, version in enumerate(found):
         script = "measure" if options.coverage and number == 0 else options.script
         print(f"\n--- Python {version}", flush=True)
-        command = ["hatch", "run", f"+py={version}", f"matrix:{script}", *arguments]
+        command = ["hatch", "run", f"+py={version}", f"{options.environment}:{script}", *arguments]
         if subprocess.call(command, env=environment):
             failed.append(version)
     print(f"\nPythons tested: {', '.join(found) or 'none'}.", end=" ")
