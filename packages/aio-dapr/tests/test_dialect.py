@@ -353,6 +353,19 @@ def test_a_history_that_does_not_begin_with_what_the_instance_has_seen_is_replay
     assert (instance.turns.stats.hits, instance.turns.stats.misses) == (1, 1)
 
 
+@pytest.mark.parametrize("version", [None, "v1"])
+def test_a_session_expects_the_version_and_the_patches_that_the_sidecar_notes_in_the_history(version: str | None):
+    async def workflow(ctx: WorkflowContext) -> list[bool]:
+        found = [ctx.is_patched("first"), await ctx.call_activity("a"), await ctx.call_activity("b")]
+        return [*found, ctx.is_patched("second")]
+
+    instance = Instance(workflow, version=version)
+    for number in (1, 2):
+        instance.complete(number, True)
+    assert instance.result == [True] * 4
+    assert (instance.turns.stats.hits, instance.turns.stats.misses) == (2, 0)
+
+
 def test_the_instance_that_was_used_longest_ago_is_evicted():
     closed: list[str] = []
 

@@ -26,7 +26,7 @@ class Instance:
         workflow: An async function, or a generator of Dapr's.
         value: Its input.
         sessions: How many instances are kept between turns.
-        version: The name of the version of an async workflow.
+        version: The version that the workflow is registered as.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class Instance:
         self.turns = Turns(sessions)
         self.registry = worker._Registry()
         if _is_async(workflow):
-            self.registry.add_named_orchestrator(
-                *_orchestrator(workflow, None, None), version_name=version, is_latest=True
-            )
+            registered = _orchestrator(workflow, None, None)
         else:
 
             def orchestrator(ctx: Any, input: Any = None) -> Any:
                 return workflow(DaprWorkflowContext(ctx), input)
 
-            self.registry.add_named_orchestrator(workflow.__name__, orchestrator)
+            registered = workflow.__name__, orchestrator
+        self.registry.add_named_orchestrator(*registered, version_name=version, is_latest=version is not None)
         self.history: list[Any] = []
+        self.cuts: list[int] = []
         self.now = START
         self.actions: list[list[Any]] = []
         self.batches: list[list[Any]] = []
@@ -56,15 +56,16 @@ class Instance:
         """Process new events, and commit them with what the workflow asks for."""
         self.now += timedelta(seconds=1)
         new = [helpers.new_workflow_started_event(self.now), *events]
-        self.batches.append(new)
+        self.cuts.append(len(self.history))
+        self.batches.append(list(new))
         results = self.turns.make_executor(self.registry, LOGGER).execute("i", list(self.history), new)
         self.status = results.encoded_custom_status
-        if results.patches or results.version_name:
-            # The sidecar adds them to the event that it keeps.
+        if results.version_name or results.patches:
+            # The sidecar notes them in the event that it keeps.
             new[0] = helpers.new_workflow_started_event(self.now)
-            new[0].workflowStarted.version.patches.extend(results.patches)
             if results.version_name:
                 new[0].workflowStarted.version.name = results.version_name
+            new[0].workflowStarted.version.patches.extend(results.patches or ())
         self.history += new
         for action in results.actions:
             confirmed = _confirmation(action)
@@ -137,13 +138,9 @@ def _confirmation(action: Any) -> Any:
 def replayed(instance: Instance) -> list[list[bytes]]:
     """Return the actions of each turn when it is replayed in full: what it did as it was cut there."""
     found = []
-    history: list[Any] = []
-    for batch, actions in zip(instance.batches, instance.actions, strict=True):
+    for cut, batch in zip(instance.cuts, instance.batches, strict=True):
         fresh = Turns(0).make_executor(instance.registry, LOGGER)
-        results = fresh.execute("i", list(history), batch)
-        found.append(serialized(results.actions))
-        history += batch
-        history += [each for each in map(_confirmation, actions) if each is not None]
+        found.append(serialized(fresh.execute("i", instance.history[:cut], batch).actions))
     return found
 
 
