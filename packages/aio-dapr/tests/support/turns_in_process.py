@@ -136,11 +136,16 @@ def _confirmation(action: Any) -> Any:
 
 
 def replayed(instance: Instance) -> list[list[bytes]]:
+    """Return the actions of each turn when it is replayed in full, as the sidecar gets them."""
+    return [serialized(turn) for turn in replayed_actions(instance)]
+
+
+def replayed_actions(instance: Instance) -> list[list[Any]]:
     """Return the actions of each turn when it is replayed in full: what it did as it was cut there."""
     found = []
     for cut, batch in zip(instance.cuts, instance.batches, strict=True):
         fresh = Turns(0).make_executor(instance.registry, LOGGER)
-        found.append(serialized(fresh.execute("i", instance.history[:cut], batch).actions))
+        found.append(list(fresh.execute("i", instance.history[:cut], batch).actions))
     return found
 
 
