@@ -41,7 +41,26 @@ def test_durabletask_is_never_imported():
 
 Drive = Callable[[Instance], object]
 
+
+def pass_a_stage(i: Instance) -> None:
+    """Complete each thing that `stages` waits for; its last activity fails in all attempts."""
+
+    def last() -> int:
+        return i.actions[-1][-1].id
+
+    i.event("go", "x")
+    i.fire(last())
+    i.turn(helpers.new_child_workflow_completed_event(last(), "1"))
+    for action in i.actions[-1]:
+        i.complete(action.id, 2)
+    for _ in range(2):
+        i.fail(last(), ValueError("broken"))
+        i.fire(last())
+    i.fail(last(), ValueError("broken"))
+
+
 TWINS: dict[str, tuple[Any, Drive]] = {
+    "stages": (1, pass_a_stage),
     "chain": (2, lambda i: (i.complete(1, 1), i.complete(2, 2))),
     "fan_out": (3, lambda i: (i.complete(2, 2), i.complete(1, 1), i.complete(3, 3))),
     "one_event": ("go", lambda i: i.event("go", "x")),
@@ -88,7 +107,7 @@ def test_a_replay_that_is_cut_anywhere_emits_what_the_live_turn_did(name: str):
     ) == (without_stack_traces(instance.actions))
 
 
-@pytest.mark.parametrize("name", ["one_event", "two_events", "chain", "retried"])
+@pytest.mark.parametrize("name", ["one_event", "two_events", "chain", "retried", "stages"])
 def test_an_instance_that_a_generator_began_is_continued_by_its_async_twin(name: str):
     value, drive = TWINS[name]
     begun = Instance(getattr(generator_workflows, name), value)

@@ -11,9 +11,10 @@ from random import Random
 import pytest
 import random_turns
 from random_turns import digest, run, without_stack_traces
+from scale import seeds
 from turns_in_process import replayed_actions
 
-SEEDS = 40 if os.environ.get("DURABLETASK_AIO_TEST_LONG", "0") in ("", "0") else 400
+SEEDS = seeds(40)
 PARTS = 4
 
 

@@ -218,6 +218,21 @@ async def long_chain(ctx: WorkflowContext, arguments: list[float]) -> list[int]:
     return done
 
 
+async def stages(ctx: WorkflowContext, count: int) -> list[Any]:
+    found: list[Any] = []
+    for number in range(count):
+        ctx.set_custom_status(f"stage {number}")
+        found.append(await ctx.wait_for_external_event("go"))
+        await ctx.create_timer(timedelta(milliseconds=10))
+        found.append(await ctx.call_child_workflow(child, input=number))
+        found += await ctx.when_all([ctx.call_activity("double", input=each) for each in (number, number + 1)])
+        try:
+            await ctx.call_activity("fail", input="broken", retry_policy=MANY)
+        except Exception as error:
+            found.append("broken" in str(error))
+    return [*found, ctx.patched("stages")]
+
+
 WORKFLOWS: list[Callable[..., Any]] = [globals()[workflow.__name__] for workflow in generator_workflows.WORKFLOWS]
 
 

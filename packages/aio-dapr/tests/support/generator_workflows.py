@@ -305,11 +305,27 @@ def long_chain(ctx: DaprWorkflowContext, arguments: list[float]) -> Steps:
     return done
 
 
+def stages(ctx: DaprWorkflowContext, count: int) -> Steps:
+    """Each stage begins with an event, so that another worker can take over between two of them."""
+    found: list[Any] = []
+    for number in range(count):
+        ctx.set_custom_status(f"stage {number}")
+        found.append((yield ctx.wait_for_external_event("go")))
+        yield ctx.create_timer(timedelta(milliseconds=10))
+        found.append((yield ctx.call_child_workflow(child, input=number)))
+        found += yield when_all([ctx.call_activity("double", input=each) for each in (number, number + 1)])
+        try:
+            yield ctx.call_activity("fail", input="broken", retry_policy=MANY)
+        except Exception as error:
+            found.append("broken" in str(error))
+    return [*found, ctx.is_patched("stages")]
+
+
 WORKFLOWS: list[Callable[..., Any]] = [
     async_activities, big, buffered_event, caught, chain, child, collector, counter, event_or_timeout, failing_child,
     fan_out, late, long_chain, nothing, one_event, own_error, parent, parent_of_failure, parent_of_waiting,
-    parent_with_id, parents, patched, race, replayed, retried, retried_child, status, timers, two_events, uncaught,
-    unregistered_activity, values, waiting_child,
+    parent_with_id, parents, patched, race, replayed, retried, retried_child, stages, status, timers, two_events,
+    uncaught, unregistered_activity, values, waiting_child,
 ]  # fmt: skip
 
 

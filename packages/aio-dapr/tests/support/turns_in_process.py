@@ -33,6 +33,8 @@ class Instance:
         self, workflow: Callable[..., Any], value: Any = None, *, sessions: int = 10, version: str | None = None
     ) -> None:
         self.turns = Turns(sessions)
+        # Generators run as Dapr's own worker runs them.
+        self._make_executor = self.turns.make_executor if _is_async(workflow) else worker._OrchestrationExecutor
         self.registry = worker._Registry()
         if _is_async(workflow):
             registered = _orchestrator(workflow, None, None)
@@ -58,7 +60,7 @@ class Instance:
         new = [helpers.new_workflow_started_event(self.now), *events]
         self.cuts.append(len(self.history))
         self.batches.append(list(new))
-        results = self.turns.make_executor(self.registry, LOGGER).execute("i", list(self.history), new)
+        results = self._make_executor(self.registry, LOGGER).execute("i", list(self.history), new)
         self.status = results.encoded_custom_status
         if results.version_name or results.patches:
             # The sidecar notes them in the event that it keeps.
