@@ -121,7 +121,7 @@ def test_the_log_is_shown_if_asked_for(app: str, run: Run) -> None:
     [
         ("{app}.py", "'{app}.py' does not name a workflow; for example: durabletask-aio run app.py:order"),
         ("other.py:order", "there is no file other.py"),
-        ("{app}.py:oder", "{app}.py has no workflow 'oder'; did you mean 'order'?"),
+        ("{app}.py:ordr", "{app}.py has no workflow 'ordr'; did you mean 'order'?"),
         ("{app}.py:nothing", "{app}.py has no workflow 'nothing'; it has 'order', 'delivery'."),
         (
             "{app}.py:charge",
