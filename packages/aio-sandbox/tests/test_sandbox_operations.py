@@ -72,6 +72,11 @@ FOUND: dict[str, tuple[str, str, str]] = {
         "`dict` is expected",
     ),
     "a direct call": ("charge(None, order)", "DET814", "`await ctx.call_activity(charge, input=...)`"),
+    "a direct call of what is not registered here": (
+        "marked(None, order)",
+        "DET814",
+        "The activity `marked` is called directly",
+    ),
     "an operation of a helper": ("started(ctx, order)", "DET802", "`await started(ctx, order)`"),
     "an operation of a helper that is used": ("return started(ctx, order) + 1", "DET802", "used before it is there"),
     "an operation of a local function": (
@@ -132,6 +137,7 @@ def wrong(ctx: AsyncWorkflowContext, order): ...
 @raises(Declined)
 def declaring(ctx, order): ...
 def count(ctx, amount: int): ...
+def marked(ctx: "task.ActivityContext", order): ...
 def name_of(ctx, order) -> str: ...
 def size(ctx, order) -> int: ...
 def both(ctx, order): return charge(ctx, order), refund(ctx, order)

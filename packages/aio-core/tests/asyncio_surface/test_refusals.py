@@ -93,7 +93,7 @@ class TestTheSurfaceOfTheLoop:
         assert "[workflow 'workflow', instance 'instance-1']" in failure.errorMessage
 
     def test_a_refusal_in_a_task_of_a_library_names_the_line_that_waits_for_the_library(self):
-        library = {"asyncio": asyncio, "__name__": "library"}
+        library: dict[str, Any] = {"asyncio": asyncio, "__name__": "library"}
         source = """
 async def fetch():
     await asyncio.create_task(connect())

@@ -46,12 +46,12 @@ _TEXTS: Final = frozenset({"str", "bytes"})
 
 def values_of_annotation(node: ast.expr, evaluate: Callable[[ast.expr], list[Value]]) -> list[Value]:
     """The values that something with this annotation has; `evaluate` gives the values of a name."""
-    node = _unquoted(node)
+    node = unquoted(node)
     if isinstance(node, ast.BinOp):
         return [*values_of_annotation(node.left, evaluate), *values_of_annotation(node.right, evaluate)]
     if isinstance(node, ast.Subscript):
         return _generic(node, evaluate)
-    last = _last_part(node)
+    last = last_part(node)
     if last in CONTEXT_NAMES:
         return [ContextValue()]
     if last in _SETS:
@@ -63,10 +63,10 @@ def values_of_annotation(node: ast.expr, evaluate: Callable[[ast.expr], list[Val
 
 def _generic(node: ast.Subscript, evaluate: Callable[[ast.expr], list[Value]]) -> list[Value]:
     """The values for an annotation with arguments: `set[str]`, `list[Step]`, `Optional[Clock]`."""
-    kind = _last_part(node.value)
+    kind = last_part(node.value)
     arguments = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if kind in _SETS:
-        return [UnorderedValue(True, _last_part(_unquoted(arguments[0])) in _TEXTS)]
+        return [UnorderedValue(True, last_part(unquoted(arguments[0])) in _TEXTS)]
     if kind in _COLLECTIONS:
         # The last argument is that of the elements, or of the values of a dictionary.
         named = [each for each in arguments if not isinstance(each, ast.Constant) or each.value is not Ellipsis]
@@ -77,7 +77,7 @@ def _generic(node: ast.Subscript, evaluate: Callable[[ast.expr], list[Value]]) -
     return values_of_annotation(node.value, evaluate)
 
 
-def _unquoted(node: ast.expr) -> ast.expr:
+def unquoted(node: ast.expr) -> ast.expr:
     """The syntax of an annotation that is written as text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
@@ -87,7 +87,8 @@ def _unquoted(node: ast.expr) -> ast.expr:
     return node
 
 
-def _last_part(node: ast.expr) -> str:
+def last_part(node: ast.expr) -> str:
+    """The name at the end of a dotted name, or nothing for other expressions."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 

@@ -18,7 +18,12 @@ from durabletask_aio.sandbox.code.values import (
     Value,
 )
 from durabletask_aio.sandbox.static.function_scan import FunctionScan
-from durabletask_aio.sandbox.static.registrations import ACTIVITY, WORKFLOW, takes_workflow_context
+from durabletask_aio.sandbox.static.registrations import (
+    ACTIVITY,
+    WORKFLOW,
+    takes_activity_context,
+    takes_workflow_context,
+)
 from durabletask_aio.sandbox.static.source_modules import SourceModule
 
 _CALLS: Final = {"call_activity": ACTIVITY, "call_sub_orchestrator": WORKFLOW}
@@ -152,10 +157,11 @@ def _fits(found: str, wanted: str) -> bool:
 def _direct_call(scan: FunctionScan, node: ast.Call) -> None:
     """Report an activity that the code of a workflow calls like any function; activities may call one another."""
     known = scan.analysis.registrations
-    if known is None or id(scan.node) in known.activities:
+    registered = set[int]() if known is None else known.activities
+    if id(scan.node) in registered:
         return
     functions = (each for each in scan.values(node.func) if isinstance(each, SourceFunction))
-    if any(id(each.node) in known.activities for each in functions):
+    if any(id(each.node) in registered or takes_activity_context(each) for each in functions):
         name = ast.unparse(node.func)
         word, context = _word(scan), scan.context or "ctx"
         advice = f"`{word} {context}.call_activity({name}, input=...)`"

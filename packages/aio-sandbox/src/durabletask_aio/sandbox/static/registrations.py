@@ -22,6 +22,7 @@ from durabletask_aio.sandbox.code.values import (
 )
 from durabletask_aio.sandbox.rules.catalogue import Catalogue
 from durabletask_aio.sandbox.rules.findings import Finding, column_of
+from durabletask_aio.sandbox.static.annotations import last_part, unquoted
 from durabletask_aio.sandbox.static.source_modules import SourceModule
 
 ACTIVITY: Final = "activity"
@@ -200,9 +201,21 @@ class RegistrationFinder:
 
 def takes_workflow_context(function: SourceFunction, resolver: NameResolver) -> bool:
     """Whether the first parameter of a function is annotated with the context of workflows."""
-    names = parameters(function.node.args)[1 if function.receiver is not None else 0 :]
-    annotation = names[0].annotation if names else None
+    annotation = _annotation_of_context(function)
     return annotation is not None and ContextValue() in resolver.annotated(annotation, function.scope)
+
+
+def takes_activity_context(function: SourceFunction) -> bool:
+    """Whether the first parameter of a function is annotated with the context of activities."""
+    annotation = _annotation_of_context(function)
+    if annotation is None:
+        return False
+    return last_part(unquoted(annotation)) == "ActivityContext"
+
+
+def _annotation_of_context(function: SourceFunction) -> ast.expr | None:
+    names = parameters(function.node.args)[1 if function.receiver is not None else 0 :]
+    return names[0].annotation if names else None
 
 
 def _elements(values: list[Value]) -> Iterator[Value]:
