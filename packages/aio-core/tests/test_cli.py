@@ -116,6 +116,7 @@ def test_help_lists_what_there_is_and_what_could_be(commands, capsys, arguments)
         "export": "engine",
         "fork": "engine",
         "list": "engine",
+        "new": "testing",
         "purge": "engine",
         "raise": "engine",
         "replay": "testing",

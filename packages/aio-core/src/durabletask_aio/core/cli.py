@@ -32,6 +32,7 @@ _EXTRAS = {
     "export": "engine",
     "fork": "engine",
     "list": "engine",
+    "new": "testing",
     "purge": "engine",
     "raise": "engine",
     "replay": "testing",

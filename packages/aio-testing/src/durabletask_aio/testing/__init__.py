@@ -35,7 +35,8 @@ The local engine:
     local: `local_backend`, the engine of `durabletask-aio-engine` behind gRPC.
 
 Commands and plugins:
-    replay_command, timeline_command, dev: sub-commands of `durabletask-aio`; a fourth is in the folder `conformance`.
+    replay_command, timeline_command, dev, new_command: sub-commands of `durabletask-aio`; another one is in the folder
+    `conformance`.
     applications, application_process: load an application for `dev`, and ask it what its instances wait for.
     pytest_plugin: fixtures, recorded histories, failure reports.
     frames: removes the frames of libraries from tracebacks.
