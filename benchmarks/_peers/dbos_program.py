@@ -1,4 +1,4 @@
-"""The workloads of `engine_peers.py` on DBOS, with SQLite as it comes: `python dbos_program.py FILE`."""
+"""The workloads of the comparisons on DBOS, with SQLite as it comes: `python dbos_program.py FILE`."""
 
 from __future__ import annotations
 

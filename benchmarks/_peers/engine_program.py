@@ -1,4 +1,4 @@
-"""The workloads of `engine_peers.py` on this project's engine.
+"""The workloads of the comparisons on this project's engine.
 
 python engine_program.py embedded|server FILE fsync|os
 """
@@ -40,6 +40,32 @@ async def fan_out(ctx: AsyncWorkflowContext, size: int) -> int:
     return len(await asyncio.gather(*(ctx.call_activity(step, input=number) for number in range(size))))
 
 
+async def compute(number: int) -> int:
+    return number
+
+
+def compute_sync(number: int) -> int:
+    return number
+
+
+async def steps(ctx: AsyncWorkflowContext, size: int) -> int:
+    for number in range(size):
+        await ctx.run(compute, number)
+    return size
+
+
+async def lazy_steps(ctx: AsyncWorkflowContext, size: int) -> int:
+    for number in range(size):
+        await ctx.run(compute, number, recorded="lazily")
+    return size
+
+
+async def lazy_sync_steps(ctx: AsyncWorkflowContext, size: int) -> int:
+    for number in range(size):
+        await ctx.run(compute_sync, number, recorded="lazily")
+    return size
+
+
 async def wait(ctx: AsyncWorkflowContext, _: None) -> Any:
     arrivals.arrived(ctx.instance_id)
     return await ctx.wait_for_external_event("go")
@@ -70,13 +96,16 @@ async def obey_with(client: AsyncTaskHubGrpcClient) -> None:
             "many": many,
             "fan-out": lambda size: run(client, fan_out, size),
             "waits": lambda size: run_waits(client, size),
+            "steps": lambda size: run(client, steps, size),
+            "lazy steps": lambda size: run(client, lazy_steps, size),
+            "lazy sync steps": lambda size: run(client, lazy_sync_steps, size),
         }
     )
 
 
 @asynccontextmanager
 async def running(worker: TaskHubGrpcWorker) -> AsyncIterator[None]:
-    for workflow in (chain, fan_out, wait):
+    for workflow in (chain, fan_out, wait, steps, lazy_steps, lazy_sync_steps):
         worker.add_orchestrator(workflow)
     worker.add_activity(step)
     async with worker:

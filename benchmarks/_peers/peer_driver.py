@@ -1,7 +1,8 @@
-"""What the programs of `engine_peers.py` have in common: commands on standard input, answers on standard output.
+"""What the programs of the comparisons `engine_peers.py` and `steps_peers.py` have in common.
 
-A command is a line of JSON: `{"workload": "chain", "size": 500, "repeat": 1}`.  The answer is a line of JSON with the
-times, in seconds since 1970, at which the workload began and ended.  The program ends with its standard input.
+Commands come on standard input, answers go to standard output.  A command is a line of JSON:
+`{"workload": "chain", "size": 500, "repeat": 1}`.  The answer is a line of JSON with the times, in seconds since 1970,
+at which the workload began and ended.  The program ends with its standard input.
 """
 
 from __future__ import annotations

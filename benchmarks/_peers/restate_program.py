@@ -1,4 +1,4 @@
-"""The workloads of `engine_peers.py` on Restate, as it comes: `python restate_program.py SERVER FOLDER`.
+"""The workloads of the comparisons on Restate, as it comes: `python restate_program.py SERVER FOLDER`.
 
 The server is a process of its own; this one holds the handlers, served by Hypercorn, and calls them by HTTP.
 """
