@@ -22,6 +22,12 @@ from durabletask_aio.worker.raw_requests import RawRequest, RawWorkItem, read_wo
 from durabletask_aio.worker.worker import TaskHubGrpcWorker
 
 
+@pytest.fixture(autouse=True)
+def sessions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the whole suite runs with few of them or none."""
+    monkeypatch.delenv("DT_MAX_EXTENDED_SESSIONS", raising=False)
+
+
 def event(number: int, **of_kind: Any) -> pb.HistoryEvent:
     return pb.HistoryEvent(eventId=number, **of_kind)
 

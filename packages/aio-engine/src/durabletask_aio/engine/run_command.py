@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -194,9 +195,10 @@ def _import(location: str) -> ModuleType:
 
 
 def _described(error: Exception) -> str:
-    lines = [line for line in traceback.extract_tb(error.__traceback__) if not line.filename.startswith("<frozen")]
     described = f"{type(error).__name__}: {error}"
-    # The frames of this command and of importlib come first; a syntax error names its line itself.
-    if len(lines) < 3 or isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError):  # which names its line itself
         return described
-    return f"{described} ({lines[-1].filename}:{lines[-1].lineno})"
+    # Without the frames of this command, of importlib and of what the user's code calls in the standard library.
+    standard = ("<frozen", sysconfig.get_path("stdlib"), __file__)
+    lines = [line for line in traceback.extract_tb(error.__traceback__) if not line.filename.startswith(standard)]
+    return f"{described} ({lines[-1].filename}:{lines[-1].lineno})" if lines else described
