@@ -38,7 +38,7 @@ REWORDED: dict[str, str] = {
     "right: return sorted(value)": (
         "right: return sorted(value)   # or data_converter=CattrsDataConverter() of durabletask-aio-core[cattrs]"
     ),
-    "Use `ctx.now()`:": "Use `ctx.now()`, or `await ctx.run(...)` for the machine's clock:",
+    "Use `ctx.now()`": "Use `ctx.now()`, or `await ctx.run(...)` for the machine's clock",
     "loop.run_in_executor() cannot be used in a workflow: ": (
         "loop.run_in_executor() cannot be used in a workflow (workflows.py:1117): "
     ),
