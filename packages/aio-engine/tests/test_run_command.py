@@ -110,6 +110,13 @@ def test_an_instance_of_a_file_is_not_started_twice(app: str, run: Run) -> None:
     assert again == (0, '"shipped, receipt for 5"\n', "order-1 was started before; waiting for its end.\n")
 
 
+def test_an_instance_of_another_workflow_is_refused(app: str, run: Run) -> None:
+    assert run(f"{app}.py:delivery", "--input", '"it"', "--db", "orders.db", "--id", "order-1")[0] == 0
+    code, output, errors = run(f"{app}.py:order", "--input", "5", "--db", "orders.db", "--id", "order-1")
+    assert (code, output) == (2, "")
+    assert errors == "error: the instance 'order-1' is one of 'delivery': give another --id\n"
+
+
 def test_the_log_is_shown_if_asked_for(app: str, run: Run) -> None:
     code, output, errors = run(f"{app}.py:order", "--input", "5", "-v")
     assert (code, output) == (0, '"shipped, receipt for 5"\n')

@@ -95,12 +95,18 @@ def run(
             _register(worker, functions)
             worker.start()
             client = engine.client(logger=logger)
-            if instance_id is None or client.get_orchestration_state(instance_id) is None:
+            earlier = client.get_orchestration_state(instance_id) if instance_id else None
+            if earlier is None:
                 instance_id = client.schedule_new_orchestration(
-                    functions.workflow, input=value, instance_id=instance_id
+                    functions.workflow, input=value, instance_id=instance_id or None
+                )
+            elif earlier.name != functions.workflow:
+                raise CommandError(
+                    f"the instance {instance_id!r} is of the workflow {earlier.name!r}: give another --id"
                 )
             else:
-                click.echo(f"{printable(instance_id)} was started before; waiting for its end.", err=True)
+                click.echo(f"{printable(earlier.instance_id)} was started before; waiting for its end.", err=True)
+                instance_id = earlier.instance_id
             state = wait_for_end(client, instance_id)
     finally:
         engine.stop()
