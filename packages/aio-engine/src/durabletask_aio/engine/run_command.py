@@ -101,9 +101,7 @@ def run(
                     functions.workflow, input=value, instance_id=instance_id or None
                 )
             elif earlier.name != functions.workflow:
-                raise CommandError(
-                    f"the instance {instance_id!r} is of the workflow {earlier.name!r}: give another --id"
-                )
+                raise CommandError(f"the instance {instance_id!r} is one of {earlier.name!r}: give another --id")
             else:
                 click.echo(f"{printable(earlier.instance_id)} was started before; waiting for its end.", err=True)
                 instance_id = earlier.instance_id
